@@ -1,0 +1,15 @@
+"""The images the components run in, bound to the package's version: the only place that names them.
+
+Every name contains `python`, because kfp.local's SubprocessRunner warns about images that do not
+(kfp 2.17, `SubprocessTaskHandler.validate_image`).
+"""
+
+from __future__ import annotations
+
+from servegraph import __version__
+
+REGISTRY = "docker.io/servegraph"
+
+TENSORFLOW = f"{REGISTRY}/python-tensorflow:{__version__}"  # train, export_serving_graph, optimize
+SLIM = f"{REGISTRY}/python-slim:{__version__}"  # inspect_graph, choose_machine, deploy_version
+SERVING = f"{REGISTRY}/python-serving:{__version__}"  # the prediction server

@@ -1,0 +1,83 @@
+"""CSV files: a header or not, any one-character delimiter, UTF-8, read in bounded chunks."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from servegraph.data.schema import Schema
+from servegraph.errors import DataError
+from servegraph.storage import FileRef
+
+CHUNK_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of one file: `cells[column]` are its values as the file holds them; `first_row` counts from 1."""
+
+    first_row: int
+    rows: int
+    cells: dict[str, list[str]]
+
+
+def records(file: FileRef, delimiter: str) -> Iterator[list[str]]:
+    """Yield the records of the file as lists of cells, blank lines left out.
+
+    Raises:
+        DataError: not UTF-8 text, or not CSV (code `BAD_ROW`).
+    """
+    with io.TextIOWrapper(file.open_binary(), encoding="utf-8-sig", newline="") as text:
+        reader = csv.reader(text, delimiter=delimiter)
+        try:
+            yield from (record for record in reader if record)
+        except (csv.Error, UnicodeDecodeError) as exc:
+            raise DataError(
+                f"{file.uri} cannot be read as CSV near line {reader.line_num + 1}: {exc}.",
+                code="BAD_ROW",
+                fix="Give UTF-8 text with one record a line.",
+            ) from exc
+
+
+def chunks(file: FileRef, schema: Schema) -> Iterator[Chunk]:
+    """Yield the columns that the schema uses, in chunks of at most `CHUNK_ROWS` rows.
+
+    Raises:
+        DataError: a column is missing (`MISSING_COLUMN`) or a row has another number of cells (`BAD_ROW`).
+    """
+    rows = records(file, schema.delimiter)
+    names = [column.name for column in schema.columns]
+    header = 0
+    if schema.header:
+        names = [name.strip() for name in next(rows, [])]
+        header = 1
+    wanted = [column.name for column in (*schema.features, schema.label_column)]
+    missing = [name for name in wanted if name not in names]
+    if missing and names:
+        raise DataError(
+            f"{file.uri} has no column {', '.join(map(repr, missing))}; its columns are {names}.",
+            code="MISSING_COLUMN",
+            fix="Give the file these columns, or take them out of the schema"
+            + (" (or set `header: false` if the first line is a record)." if schema.header else "."),
+        )
+    index = {name: names.index(name) for name in wanted if name in names}
+    first_row, pending = 1 + header, []
+    for number, record in enumerate(rows, start=first_row):
+        if len(record) != len(names):
+            raise DataError(
+                f"Row {number} of {file.uri} has {len(record)} cells where {len(names)} are expected.",
+                code="BAD_ROW",
+                fix="Mend the row, or the schema's columns or delimiter.",
+            )
+        pending.append(record)
+        if len(pending) == CHUNK_ROWS:
+            yield _chunk(first_row, pending, index)
+            first_row, pending = number + 1, []
+    if pending:
+        yield _chunk(first_row, pending, index)
+
+
+def _chunk(first_row: int, rows: list[list[str]], index: dict[str, int]) -> Chunk:
+    return Chunk(first_row, len(rows), {name: [row[at] for row in rows] for name, at in index.items()})

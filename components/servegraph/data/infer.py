@@ -1,0 +1,114 @@
+"""Infer a schema from the data itself, to be written out and edited."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from servegraph import storage
+from servegraph.data import csv_file, tfrecord_file
+from servegraph.data.schema import Column, Schema
+from servegraph.data.table import class_order
+from servegraph.errors import DataError
+from servegraph.storage import FileRef
+
+SAMPLE_ROWS = 200_000
+LARGEST_VOCABULARY = 1_000  # above it a category is hashed
+LARGEST_CLASS_COUNT = 100  # above it a whole-number label is taken as a measurement
+IDENTIFIER_ROWS = 100  # from here on a text column without any repetition is taken as an identifier
+
+
+def infer(uri: str, label: str | None = None) -> Schema:
+    """Return a schema for the files that `uri` names, from their first `SAMPLE_ROWS` records.
+
+    Numbers become float32; text becomes a category with a vocabulary of its size, or hash buckets where there are
+    many values; a text column that never repeats is ignored. The label is the last column unless named.
+
+    Raises:
+        DataError: no rows (`EMPTY_DATA`), the label is not a column (`MISSING_COLUMN`), nothing else is.
+    """
+    file = storage.match(uri)[0]
+    names, rows, header, delimiter = _sample(file)
+    columns = dict(zip(names, zip(*rows, strict=False), strict=False)) if rows else {}
+    if not columns:
+        raise DataError(f"{file.uri} has no rows.", code="EMPTY_DATA", fix="Give a file with records.")
+    label = label or names[-1]
+    if label not in columns:
+        raise DataError(
+            f"{file.uri} has no column {label!r}; its columns are {names}.",
+            code="MISSING_COLUMN",
+            fix="Name one of its columns with --label.",
+        )
+    return Schema(
+        columns=tuple(
+            _label(name, values) if name == label else _feature(name, values) for name, values in columns.items()
+        ),
+        label=label,
+        header=header,
+        delimiter=delimiter,
+    )
+
+
+def _sample(file: FileRef) -> tuple[list[str], list[Sequence[Any]], bool, str]:
+    """Return column names, rows, whether the file has a header, and the delimiter."""
+    if tfrecord_file.is_tfrecord(file):
+        found = list(itertools.islice(tfrecord_file.examples(file), SAMPLE_ROWS))
+        names = sorted({name for example in found for name in example})
+        rows: list[Sequence[Any]] = [[_single(example.get(name, [])) for name in names] for example in found]
+        return names, rows, True, ","
+    delimiter = _delimiter(file)
+    lines: Iterator[list[str]] = csv_file.records(file, delimiter)
+    first = next(lines, [])
+    header = bool(first) and not any(_is_number(cell) for cell in first) and len({*map(str.strip, first)}) == len(first)
+    names = [cell.strip() for cell in first] if header else [f"column_{i + 1}" for i in range(len(first))]
+    rest = itertools.islice(lines, SAMPLE_ROWS)
+    full = (row for row in itertools.chain([] if header else [first], rest) if len(row) == len(names))
+    return names, list(full), header, delimiter
+
+
+def _delimiter(file: FileRef) -> str:
+    with file.open_binary() as stream:
+        line = stream.readline(1 << 20).decode("utf-8-sig", "replace")
+    return max(",;\t|", key=line.count)
+
+
+def _single(values: list[Any]) -> Any:
+    value = values[0] if len(values) == 1 else ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _is_number(cell: Any) -> bool:
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _filled(values: Sequence[Any]) -> list[Any]:
+    stripped = (value.strip() if isinstance(value, str) else value for value in values)
+    return [value for value in stripped if value != ""]
+
+
+def _feature(name: str, values: Sequence[Any]) -> Column:
+    filled = _filled(values)
+    if filled and all(_is_number(value) for value in filled):
+        middle = sorted(float(value) for value in filled)[len(filled) // 2]
+        return Column(name, "float32", default=middle if len(filled) < len(values) else None)
+    distinct = len({str(value) for value in filled})
+    if distinct == len(values) >= IDENTIFIER_ROWS:
+        return Column(name, "string", role="ignore")
+    if distinct > LARGEST_VOCABULARY:
+        return Column(name, "string", hash_buckets=1 << (distinct - 1).bit_length())
+    return Column(name, "string", vocabulary_size=max(distinct, 1))
+
+
+def _label(name: str, values: Sequence[Any]) -> Column:
+    filled = _filled(values)
+    distinct = {str(value) for value in filled}
+    numbers = all(_is_number(value) for value in filled)
+    whole = numbers and all(float(value).is_integer() for value in filled)
+    if numbers and (not whole or len(distinct) > LARGEST_CLASS_COUNT):
+        return Column(name, "float32")
+    return Column(name, "int64" if whole else "string", classes=tuple(sorted(distinct, key=class_order)))

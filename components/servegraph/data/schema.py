@@ -1,0 +1,267 @@
+"""The schema of a table: which columns there are, what they hold, and which one is the label.
+
+The file is YAML, written by `servegraph schema` and edited by hand:
+
+    label: income_bracket
+    header: true                # false: the columns below are those of the file, in its order
+    columns:
+      age: {dtype: float32}
+      workclass: {dtype: string, vocabulary_size: 9}
+      occupation: {dtype: string, hash_buckets: 100}
+      fnlwgt: {dtype: float32, role: ignore}
+      income_bracket: {dtype: string, classes: ["<=50K", ">50K"]}
+    crosses:
+      - {columns: [education, occupation], hash_buckets: 1000}
+
+Text is compared without surrounding white space everywhere: `" Male"` and `"Male"` are one value.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
+
+import yaml
+
+from servegraph.errors import SchemaError
+
+Dtype = Literal["float32", "int64", "string"]
+Role = Literal["feature", "ignore"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table; at most one of `vocabulary`, `vocabulary_size`, `hash_buckets` is set.
+
+    A text column (or an int64 column with one of the three) is a category. `vocabulary_size` keeps that many of
+    the most frequent values of the training data; `buckets` are ascending bounds that also make a number a category
+    of the wide part; `default` stands for an empty cell.
+    """
+
+    name: str
+    dtype: Dtype
+    role: Role = "feature"
+    vocabulary: tuple[str, ...] | None = None
+    vocabulary_size: int | None = None
+    hash_buckets: int | None = None
+    buckets: tuple[float, ...] | None = None
+    default: float | str | None = None
+    classes: tuple[str, ...] | None = None
+
+    @property
+    def input_name(self) -> str:
+        """The name as a serving input: what is no letter, digit or underscore becomes an underscore.
+
+        tf.saved_model.save allows no other names of signature inputs.
+        """
+        name = re.sub(r"\W", "_", self.name, flags=re.ASCII)
+        return name if name[:1].isalpha() else f"column_{name}"
+
+    @property
+    def categorical(self) -> bool:
+        """Whether the values name things rather than measure them."""
+        return self.dtype == "string" or any((self.vocabulary, self.vocabulary_size, self.hash_buckets))
+
+
+@dataclass(frozen=True)
+class Cross:
+    """A crossed feature of the wide part: the combination of several categories, hashed into buckets."""
+
+    columns: tuple[str, ...]
+    hash_buckets: int
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The columns of a table in file order, the label's name, and the crosses of the wide part."""
+
+    columns: tuple[Column, ...]
+    label: str
+    header: bool = True
+    delimiter: str = ","
+    crosses: tuple[Cross, ...] = field(default=())
+
+    @property
+    def features(self) -> tuple[Column, ...]:
+        """The columns a model sees, in order: neither the label nor ignored ones."""
+        return tuple(c for c in self.columns if c.role == "feature" and c.name != self.label)
+
+    @property
+    def label_column(self) -> Column:
+        """The label's column."""
+        return self.column(self.label)
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether the label is a class (text or integer) rather than a measured number (float32)."""
+        return self.label_column.dtype != "float32"
+
+    def column(self, name: str) -> Column:
+        """Return the column called `name`; `KeyError` if there is none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+
+_COLUMN_KEYS = {
+    "dtype",
+    "role",
+    "vocabulary",
+    "vocabulary_size",
+    "hash_buckets",
+    "buckets",
+    "default",
+    "classes",
+}
+
+
+def parse(text: str, source: str) -> Schema:
+    """Return the schema written in `text` (YAML); `source` names it in errors.
+
+    Raises:
+        SchemaError: not YAML, an unknown key, a missing label, a value out of range.
+    """
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise SchemaError(
+            f"The schema {source} is not YAML: {exc}.", fix="Write one with `servegraph schema DATA`."
+        ) from exc
+    if not isinstance(document, dict) or not isinstance(document.get("columns"), dict):
+        raise SchemaError(
+            f"The schema {source} has no mapping `columns`.", fix="Write one with `servegraph schema DATA`."
+        )
+    _refuse_unknown(document, {"label", "header", "delimiter", "columns", "crosses"}, source)
+    columns = tuple(_column(str(name), spec, source) for name, spec in document["columns"].items())
+    label = document.get("label")
+    names = [column.name for column in columns]
+    if label not in names:
+        raise SchemaError(
+            f"The label {label!r} of the schema {source} is not one of its columns {names}.",
+            fix="Set `label` to the name of a column.",
+        )
+    crosses = tuple(_cross(spec, names, source) for spec in document.get("crosses") or [])
+    schema = Schema(
+        columns=columns,
+        label=label,
+        header=bool(document.get("header", True)),
+        delimiter=str(document.get("delimiter", ",")),
+        crosses=crosses,
+    )
+    if len(schema.delimiter) != 1:
+        raise SchemaError(f"The delimiter {schema.delimiter!r} of the schema {source} is not one character.")
+    inputs = [column.input_name for column in schema.features]
+    if len(set(inputs)) != len(inputs):
+        raise SchemaError(
+            f"Two columns of the schema {source} would have the same serving input name: {sorted(inputs)}.",
+            fix="Rename one; letters, digits and underscores are told apart.",
+        )
+    if not schema.features:
+        raise SchemaError(f"The schema {source} has no feature column.", fix="Give it a column beside the label.")
+    return schema
+
+
+def dump(schema: Schema) -> str:
+    """Return the YAML text that `parse` reads back to an equal schema."""
+    columns: dict[str, Any] = {}
+    for column in schema.columns:
+        spec: dict[str, Any] = {"dtype": column.dtype}
+        if column.role != "feature":
+            spec["role"] = column.role
+        for key in ("vocabulary_size", "hash_buckets", "default"):
+            if getattr(column, key) is not None:
+                spec[key] = getattr(column, key)
+        for key in ("vocabulary", "buckets", "classes"):
+            if getattr(column, key) is not None:
+                spec[key] = list(getattr(column, key))
+        columns[column.name] = spec
+    document: dict[str, Any] = {"label": schema.label, "header": schema.header}
+    if schema.delimiter != ",":
+        document["delimiter"] = schema.delimiter
+    document["columns"] = columns
+    if schema.crosses:
+        document["crosses"] = [{"columns": list(c.columns), "hash_buckets": c.hash_buckets} for c in schema.crosses]
+    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
+
+
+def _refuse_unknown(spec: dict[str, Any], known: set[str], where: str) -> None:
+    unknown = sorted(str(key) for key in set(spec) - known)
+    if unknown:
+        raise SchemaError(f"The schema has unknown keys {unknown} in {where}.", fix=f"Known keys are {sorted(known)}.")
+
+
+def _column(name: str, spec: Any, source: str) -> Column:
+    where = f"column {name!r} of {source}"
+    if not isinstance(spec, dict):
+        raise SchemaError(f"The schema gives {spec!r} for {where}.", fix="Write e.g. {dtype: float32}.")
+    _refuse_unknown(spec, _COLUMN_KEYS, where)
+    dtype, role = spec.get("dtype"), spec.get("role", "feature")
+    if dtype not in get_args(Dtype):
+        raise SchemaError(f"The dtype of {where} is {dtype!r}.", fix=f"Use one of {', '.join(get_args(Dtype))}.")
+    if role not in get_args(Role):
+        raise SchemaError(f"The role of {where} is {role!r}.", fix=f"Use one of {', '.join(get_args(Role))}.")
+    if sum(spec.get(key) is not None for key in ("vocabulary", "vocabulary_size", "hash_buckets")) > 1:
+        raise SchemaError(f"The schema gives more than one of vocabulary, vocabulary_size, hash_buckets for {where}.")
+    buckets = tuple(_number(bound, f"A bucket bound of {where}") for bound in spec.get("buckets") or ())
+    if list(buckets) != sorted(set(buckets)):
+        raise SchemaError(f"The buckets {list(buckets)} of {where} do not ascend.")
+    if buckets and dtype == "string":
+        raise SchemaError(f"The schema gives buckets for the text {where}.")
+    default = spec.get("default")
+    if default is not None:
+        default = str(default).strip() if dtype == "string" else _number(default, f"The default of {where}")
+    return Column(
+        name=name,
+        dtype=cast("Dtype", dtype),
+        role=cast("Role", role),
+        vocabulary=_texts(spec.get("vocabulary"), where),
+        vocabulary_size=_count(spec.get("vocabulary_size"), f"The vocabulary_size of {where}"),
+        hash_buckets=_count(spec.get("hash_buckets"), f"The hash_buckets of {where}"),
+        buckets=buckets or None,
+        default=default,
+        classes=_texts(spec.get("classes"), where),
+    )
+
+
+def _cross(spec: Any, names: list[str], source: str) -> Cross:
+    where = f"a cross of {source}"
+    if not isinstance(spec, dict):
+        raise SchemaError(f"The schema gives {spec!r} for {where}.")
+    _refuse_unknown(spec, {"columns", "hash_buckets"}, where)
+    columns = tuple(str(name) for name in spec.get("columns") or ())
+    strangers = [name for name in columns if name not in names]
+    if strangers or len(columns) < 2:
+        raise SchemaError(
+            f"The cross {list(columns)} in {source} needs two or more of the schema's columns; unknown: {strangers}."
+        )
+    buckets = _count(spec.get("hash_buckets"), f"The hash_buckets of {where}")
+    if buckets is None:
+        raise SchemaError(f"The schema gives no hash_buckets for {where}.")
+    return Cross(columns, buckets)
+
+
+def _texts(values: Any, where: str) -> tuple[str, ...] | None:
+    if values is None:
+        return None
+    if not isinstance(values, list) or not values:
+        raise SchemaError(f"The schema gives {values!r} where {where} needs a list of values.")
+    texts = tuple(str(value).strip() for value in values)
+    if len(set(texts)) != len(texts):
+        raise SchemaError(f"The schema repeats a value in {where}: {list(texts)}.")
+    return texts
+
+
+def _count(value: Any, what: str) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SchemaError(f"{what} is {value!r}, not a whole number of at least 1.")
+    return value
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SchemaError(f"{what} is {value!r}, not a number.")
+    return float(value)

@@ -1,0 +1,209 @@
+"""A table in memory: one array per feature and one of labels, read from CSV or TFRecord files by a schema."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegraph import storage
+from servegraph.data import csv_file, tfrecord_file
+from servegraph.data.schema import Column, Schema
+from servegraph.errors import DataError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Cells = Sequence[Any]  # one column of one file, as the file holds it: text, or the numbers of a tf.Example
+
+
+@dataclass(frozen=True)
+class Table:
+    """Records as arrays of shape [rows]: `features` by serving input name, and `labels`.
+
+    A feature is float32, int64 or object (str, as the data writes it). `labels` are int64 indices into `classes`,
+    or float32 values where `classes` is empty.
+    """
+
+    schema: Schema
+    features: dict[str, NDArray[Any]]
+    labels: NDArray[Any]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.labels)
+
+    def take(self, rows: NDArray[Any]) -> Table:
+        """Return the table of the given row numbers (or boolean mask), in that order."""
+        picked = {name: values[rows] for name, values in self.features.items()}
+        return Table(self.schema, picked, self.labels[rows], self.classes)
+
+    def instances(self) -> Iterator[dict[str, Any]]:
+        """Yield each record as a JSON object: the features by input name, and the label under its own name."""
+        names = list(self.features)
+        columns = [values.tolist() for values in self.features.values()]
+        labels = [self.classes[i] for i in self.labels] if self.classes else self.labels.tolist()
+        for *values, label in zip(*columns, labels, strict=True):
+            yield {**dict(zip(names, values, strict=True)), self.schema.label: label}
+
+    def dataset(self, batch_size: int, *, shuffle_seed: int | None = None) -> tf.data.Dataset:
+        """Return batches of (features {name: [batch]}, labels [batch]), shuffled whole where a seed is given."""
+        import tensorflow as tf
+
+        rows = np.arange(len(self))
+        if shuffle_seed is not None:
+            np.random.default_rng(shuffle_seed).shuffle(rows)
+        features = {name: tf.constant(values[rows]) for name, values in self.features.items()}
+        dataset = tf.data.Dataset.from_tensor_slices((features, self.labels[rows]))
+        return dataset.batch(batch_size).prefetch(2)
+
+
+def read(uri: str, schema: Schema, *, classes: tuple[str, ...] | None = None) -> Table:
+    """Read the CSV or TFRecord files that `uri` (a file, a glob, a directory, gs://) names.
+
+    The classes are those given, else those of the schema, else the distinct labels in sorted order.
+
+    Raises:
+        DataError: `EMPTY_DATA`, `MISSING_COLUMN`, `NOT_A_NUMBER`, `MISSING_VALUE`, `UNKNOWN_LABEL`, `BAD_ROW`.
+        StorageError: nothing is there, or it cannot be read.
+    """
+    columns = (*schema.features, schema.label_column)
+    parts: dict[str, list[NDArray[Any]]] = {column.name: [] for column in columns}
+    where: list[_Part] = []
+    for file in storage.match(uri):
+        reader = tfrecord_file if tfrecord_file.is_tfrecord(file) else csv_file
+        for chunk in reader.chunks(file, schema):
+            part = _Part(file.uri, chunk.first_row, chunk.rows)
+            for column in columns:
+                parts[column.name].append(_convert(chunk.cells[column.name], column, part, schema))
+            where.append(part)
+    if not sum(part.rows for part in where):
+        raise DataError(f"The data {uri!r} has no rows.", code="EMPTY_DATA", fix="Give files with records.")
+    raw_labels = np.concatenate(parts[schema.label])
+    joined = {column.input_name: np.concatenate(parts[column.name]) for column in schema.features}
+    if not schema.is_classification:
+        return Table(schema, joined, raw_labels, ())
+    labels, classes = _encode_labels(raw_labels, classes or schema.label_column.classes, where)
+    return Table(schema, joined, labels, classes)
+
+
+def split(table: Table, every: int = 5) -> tuple[Table, Table]:
+    """Return (training, evaluation) parts: a record is held out when the CRC-32 of its values is 0 modulo `every`.
+
+    The CRC is over all values as text, stripped and joined by U+001F, the label last. So the split is fixed, does
+    not depend on the order of the records, and equal records are always on one side.
+
+    Raises:
+        DataError: one of the parts would be empty (code `TOO_FEW_ROWS`).
+    """
+    columns = [values.tolist() for values in table.features.values()] + [table.labels.tolist()]
+    keys = ("\x1f".join(str(value).strip() for value in record) for record in zip(*columns, strict=True))
+    held_out = np.fromiter((zlib.crc32(key.encode()) % every == 0 for key in keys), bool, len(table))
+    if held_out.all() or not held_out.any():
+        raise DataError(
+            f"{len(table)} rows are too few to hold some out for evaluation.",
+            code="TOO_FEW_ROWS",
+            fix="Give more data, or evaluation data of its own.",
+        )
+    return table.take(~held_out), table.take(held_out)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of one file that stand together; `first_row` counts as the file's reader does, from 1."""
+
+    uri: str
+    first_row: int
+    rows: int
+
+    def locate(self, index: int) -> str:
+        return f"row {self.first_row + index} of {self.uri}"
+
+
+def _convert(cells: Cells, column: Column, part: _Part, schema: Schema) -> NDArray[Any]:
+    """Return the cells as an array of the column's dtype, or say which cell is wrong."""
+    if column.dtype == "string" or (column.name == schema.label and schema.is_classification):
+        return np.array([_text(cell) for cell in cells], dtype=object)
+    dtype = np.float32 if column.dtype == "float32" else np.int64
+    if column.default is not None:
+        cells = [column.default if isinstance(cell, str) and not cell.strip() else cell for cell in cells]
+    try:
+        values = np.array(cells, dtype=dtype)
+        if np.isfinite(values).all() and values.ndim == 1:
+            return values
+    except (ValueError, TypeError, OverflowError):
+        pass
+    raise _bad_cell(cells, column, part)
+
+
+def _bad_cell(cells: Cells, column: Column, part: _Part) -> DataError:
+    """Find the first cell that is no finite number of the column's dtype."""
+    kind = "number" if column.dtype == "float32" else "whole number"
+    for index, cell in enumerate(cells):
+        spot = f"Column {column.name!r} in {part.locate(index)}"
+        if isinstance(cell, str) and not cell.strip():
+            return DataError(
+                f"{spot} is empty.",
+                code="MISSING_VALUE",
+                fix=f"Give the column a `default` in the schema, or fill the {kind} in.",
+            )
+        try:
+            number = float(cell) if column.dtype == "float32" else float(int(cell))
+            finite = np.isfinite(np.float32(number)) or (column.dtype == "int64" and abs(number) < 2**63)
+        except (ValueError, TypeError, OverflowError):
+            finite = False
+        if not finite:
+            return DataError(
+                f"{spot} is {cell!r}, not a finite {kind}.",
+                code="NOT_A_NUMBER",
+                fix="Mend the value, or make the column a string in the schema.",
+            )
+    return DataError(f"Column {column.name!r} of {part.uri} cannot be read as {column.dtype}.", code="NOT_A_NUMBER")
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", "replace")
+    return cell if isinstance(cell, str) else str(cell)
+
+
+def _encode_labels(
+    labels: NDArray[Any], classes: tuple[str, ...] | None, where: list[_Part]
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    stripped = [label.strip() for label in labels]
+    if classes is None:
+        classes = tuple(sorted(set(stripped), key=class_order))
+    if len(classes) < 2:
+        raise DataError(
+            f"The label has only the values {list(classes)}.",
+            code="ONE_CLASS",
+            fix="Classification needs at least two classes in the data or in the schema.",
+        )
+    ids = {name: index for index, name in enumerate(classes)}
+    try:
+        return np.array([ids[label] for label in stripped], np.int64), classes
+    except KeyError as exc:
+        index = stripped.index(exc.args[0])
+        for part in where:
+            if index < part.rows:
+                spot = part.locate(index)
+                break
+            index -= part.rows
+        raise DataError(
+            f"The label in {spot} is {exc.args[0]!r}, which is not among the classes {list(classes)}.",
+            code="UNKNOWN_LABEL",
+            fix="Mend the record, or add the class to `classes` of the label's column in the schema.",
+        ) from exc
+
+
+def class_order(label: str) -> tuple[float, str]:
+    """Sort numbers by value and before text, so that classes '2' and '10' stand in counting order."""
+    try:
+        return (float(label), label)
+    except ValueError:
+        return (float("inf"), label)

@@ -1,0 +1,54 @@
+"""The verb: a model becomes the version of a name that has the traffic."""
+
+from __future__ import annotations
+
+from servegraph.deploy_version.golden import parse_golden
+from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Outcome, Plan
+from servegraph.deploy_version.targets import OnStep, Target, say_nothing
+from servegraph.errors import ModelError
+from servegraph.savedmodel.layout import GOLDEN_FILE, content_digest, require_saved_model
+from servegraph.serve.signatures import read_serving_graph
+from servegraph.storage import open_dir
+
+
+def deploy(request: DeployRequest, target: Target, on_step: OnStep = say_nothing) -> Outcome:
+    """Deploy the model of `request` to `target`; running it again changes nothing.
+
+    Raises:
+        ModelError: there is no servable model at the request's URI.
+        DeployRefused: the signature changed, the probe failed, or another deploy is running.
+        StorageError: files cannot be read or written.
+    """
+    return target.apply(plan_deploy(request, target), on_step)
+
+
+def plan_deploy(request: DeployRequest, target: Target) -> Plan:
+    """Return what `deploy` would do, changing nothing. Raises as it does."""
+    return target.plan(request, examine(request.model_uri))
+
+
+def examine(model_uri: str) -> ModelFacts:
+    """Return what a plan has to know about the model at `model_uri` (path or gs://).
+
+    Raises:
+        ModelError: it is not a SavedModel, or has nothing to serve (code `NO_SIGNATURE`).
+        StorageError: it cannot be read.
+    """
+    directory = open_dir(model_uri)
+    files = require_saved_model(directory)
+    signatures = read_serving_graph(directory).signatures
+    if not signatures:
+        raise ModelError(
+            f"{directory.uri!r} has no signature, so there is nothing that a request could ask of it.",
+            code="NO_SIGNATURE",
+            fix="Export it with signatures, for a Keras model with `servegraph export`.",
+        )
+    has_golden = any(info.path == GOLDEN_FILE for info in files)
+    return ModelFacts(
+        uri=directory.uri,
+        digest=content_digest(directory),
+        size_bytes=sum(info.size_bytes for info in files),
+        file_count=len(files),
+        signatures=signatures,
+        golden_requests=len(parse_golden(directory.read_bytes(GOLDEN_FILE))) if has_golden else 0,
+    )

@@ -1,0 +1,104 @@
+"""Golden requests: requests with their recorded answers, stored inside the model.
+
+The file `assets.extra/golden_requests.jsonl` holds one JSON object a line, values as TF Serving's column
+format has them (bytes as `{"b64": …}`):
+
+    {"signature_name": "serving_default", "inputs": {"age": [39]}, "outputs": {"probabilities": [[0.9, 0.1]]}}
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from servegraph.deploy_version.plan import Tolerance
+from servegraph.errors import ModelError
+from servegraph.savedmodel.layout import GOLDEN_FILE
+
+
+@dataclass(frozen=True)
+class GoldenRequest:
+    """One request and the answer it must get; `line` is where it stands in the file."""
+
+    line: int
+    signature_name: str
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+
+
+def parse_golden(content: bytes) -> tuple[GoldenRequest, ...]:
+    """Return the requests of a golden file; empty lines are skipped.
+
+    Raises:
+        ModelError: a line is not such an object (code `BAD_GOLDEN_REQUESTS`).
+    """
+    requests = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            requests.append(
+                GoldenRequest(number, str(entry["signature_name"]), dict(entry["inputs"]), dict(entry["outputs"]))
+            )
+        except (ValueError, KeyError, TypeError) as exc:
+            raise ModelError(
+                f"Line {number} of {GOLDEN_FILE} is not a golden request: {exc!r}.",
+                code="BAD_GOLDEN_REQUESTS",
+                fix='A line is {"signature_name": …, "inputs": {name: column}, "outputs": {name: column}}.',
+            ) from exc
+    return tuple(requests)
+
+
+def difference(want: Mapping[str, Any], got: Mapping[str, Any], tolerance: Tolerance) -> str | None:
+    """Return the first difference between recorded and received outputs, or None; more outputs are none."""
+    for name, value in want.items():
+        if name not in got:
+            return f"output {name!r}: not answered, only {', '.join(sorted(got)) or 'nothing'}"
+        found = _first_difference(value, got[name], tolerance, "")
+        if found:
+            return f"output {name!r}{found}"
+    return None
+
+
+def _first_difference(want: Any, got: Any, tolerance: Tolerance, at: str) -> str | None:
+    if isinstance(want, list) and isinstance(got, list):
+        if len(want) != len(got):
+            return f"{at}: expected {len(want)} elements, got {len(got)}"
+        found = (
+            _first_difference(one, other, tolerance, f"{at}[{index}]")
+            for index, (one, other) in enumerate(zip(want, got, strict=True))
+        )
+        return next((text for text in found if text), None)
+    if _equal(want, got, tolerance):
+        return None
+    return f"{at}: expected {json.dumps(want)}, got {json.dumps(got)}"
+
+
+def _equal(want: Any, got: Any, tolerance: Tolerance) -> bool:
+    if isinstance(want, bool) or isinstance(got, bool):
+        return want is got
+    if isinstance(want, int) and isinstance(got, int):
+        return want == got
+    if isinstance(want, (int, float)) and isinstance(got, (int, float)):
+        if math.isnan(want) or math.isnan(got):
+            return math.isnan(want) and math.isnan(got)
+        return math.isclose(want, got, rel_tol=tolerance.rel, abs_tol=tolerance.abs)
+    want_bytes, got_bytes = _as_bytes(want), _as_bytes(got)
+    return want_bytes is not None and want_bytes == got_bytes
+
+
+def _as_bytes(value: Any) -> bytes | None:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    if isinstance(value, dict) and value.keys() == {"b64"}:
+        try:
+            return base64.b64decode(value["b64"], validate=True)
+        except (binascii.Error, TypeError, ValueError):
+            return None
+    return None

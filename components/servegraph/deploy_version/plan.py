@@ -1,0 +1,185 @@
+"""What every target speaks in: a request, the plan for it, and what came of it. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from servegraph.errors import DeployRefused, InputError
+from servegraph.serve.signatures import Signatures
+from servegraph.serve.state import ServingConfig
+
+TargetName = Literal["local", "vertex", "ai-platform", "kserve"]
+OutcomeName = Literal["created", "updated", "unchanged", "adopted", "rolled_back", "removed"]
+
+# The live version and the one to roll back to. More cost disk, and memory in a server that has all of them
+# loaded.
+DEFAULT_KEEP_VERSIONS = 2
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a number of an answer may be from the recorded one: `abs` or `rel`, whichever allows more.
+
+    The defaults let float32 results differ by what another instruction set or batch size changes, and no
+    more.
+    """
+
+    abs: float = 1e-5
+    rel: float = 1e-4
+
+
+@dataclass(frozen=True)
+class DeployRequest:
+    """What is wanted: the model at `model_uri` (path or gs://) as the version of `name` with the traffic."""
+
+    model_uri: str
+    name: str
+    config: ServingConfig = field(default_factory=ServingConfig)
+    labels: tuple[str, ...] = ()  # that shall point to the version
+    traffic_percent: int = 100
+    keep_versions: int = DEFAULT_KEEP_VERSIONS
+    allow_signature_change: bool = False
+    tolerance: Tolerance = Tolerance()
+
+    def __post_init__(self) -> None:
+        """Check what holds for every target.
+
+        Raises:
+            InputError: a number is out of its range, or an accelerator has no count.
+        """
+        if self.keep_versions < 1:
+            raise InputError(f"keep_versions is {self.keep_versions}; at least 1 version has to stay.")
+        if not 0 <= self.traffic_percent <= 100:
+            raise InputError(f"traffic_percent is {self.traffic_percent}; it must be from 0 to 100.")
+        if (self.config.accelerator_type is None) != (self.config.accelerator_count == 0):
+            raise InputError(
+                f"accelerator_type is {self.config.accelerator_type!r} and accelerator_count "
+                f"{self.config.accelerator_count}; either both are given or none."
+            )
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a plan has to know about a model; read once, without TensorFlow."""
+
+    uri: str
+    digest: str
+    size_bytes: int
+    file_count: int
+    signatures: Signatures
+    golden_requests: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that apply does. `body` is the exact request where it is a call to a service."""
+
+    action: str
+    detail: str
+    body: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What apply will do, found out without changing anything. `version` is the one that will be live."""
+
+    target: TargetName
+    request: DeployRequest
+    model: ModelFacts
+    outcome: OutcomeName
+    version: str
+    resource: str
+    steps: tuple[Step, ...]
+    traffic_before: Mapping[str, int] = field(default_factory=dict)
+    traffic_after: Mapping[str, int] = field(default_factory=dict)
+    signature_changes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def refusal(self) -> DeployRefused | None:
+        """Return why apply will refuse this plan, or None."""
+        if not self.signature_changes or self.request.allow_signature_change:
+            return None
+        return DeployRefused(
+            f"The signature of the new {self.request.name!r} would break clients of the live version: "
+            f"{'; '.join(self.signature_changes)}.",
+            code="SIGNATURE_CHANGED",
+            fix="Mend the export, or deploy with --allow-signature-change once the clients are ready for it.",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON values, for `--plan --json`."""
+        refusal = self.refusal()
+        return {
+            "plan": True,
+            "outcome": self.outcome,
+            "target": self.target,
+            "name": self.request.name,
+            "version": self.version,
+            "machine_type": self.request.config.machine_type,
+            "resource": self.resource,
+            "config": asdict(self.request.config),
+            "model": {
+                "uri": self.model.uri,
+                "digest": self.model.digest,
+                "size_bytes": self.model.size_bytes,
+            },
+            "steps": [asdict(step) for step in self.steps],
+            "traffic_before": dict(self.traffic_before),
+            "traffic_after": dict(self.traffic_after),
+            "signature_changes": list(self.signature_changes),
+            "refused": None if refusal is None else {"code": refusal.code, "message": refusal.message},
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a change of a target came to; `version` is the one that is live now, None where none is."""
+
+    outcome: OutcomeName
+    target: TargetName
+    name: str
+    version: str | None
+    resource: str
+    machine_type: str | None = None
+    previous: str | None = None
+    traffic: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    removed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class DeployedVersion:
+    """One version as a target has it. `created` is UTC, ISO 8601."""
+
+    version: str
+    resource: str
+    digest: str
+    created: str
+    size_bytes: int
+    config: ServingConfig
+    traffic_percent: int
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelVersions:
+    """The versions of one model on a target, newest first."""
+
+    target: TargetName
+    name: str
+    resource: str
+    live: str | None
+    previous: str | None
+    versions: tuple[DeployedVersion, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the versions as JSON values."""
+        return asdict(self)

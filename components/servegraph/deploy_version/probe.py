@@ -1,0 +1,77 @@
+"""The probe: a real server loads the staged version and has to answer the golden requests as recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from servegraph.deploy_version.golden import GoldenRequest, difference
+from servegraph.deploy_version.plan import Tolerance
+from servegraph.errors import DeployRefused, Refusal
+from servegraph.savedmodel.layout import GOLDEN_FILE
+from servegraph.serve.child import ServerProcess
+from servegraph.serve.signatures import Signatures
+
+NO_GOLDEN_WARNING = (
+    f"The model has no golden requests ({GOLDEN_FILE}): it is only loaded before it takes traffic, its "
+    "answers are not checked."
+)
+
+
+class Probe(Protocol):
+    """What a deploy asks before a version takes traffic; `probe` below is the one."""
+
+    def __call__(
+        self,
+        root: Path,
+        name: str,
+        signatures: Signatures,
+        golden: tuple[GoldenRequest, ...],
+        tolerance: Tolerance,
+    ) -> None:
+        """Raise `DeployRefused` where the only version of `name` below `root` must not take traffic."""
+
+
+def probe(
+    root: Path, name: str, signatures: Signatures, golden: tuple[GoldenRequest, ...], tolerance: Tolerance
+) -> None:
+    """Load the only version of `name` below `root` in a server process and compare answers with the recorded.
+
+    Raises:
+        DeployRefused: it does not load, does not answer, or answers differently (code `PROBE_FAILED`).
+    """
+    try:
+        with ServerProcess(root) as server:
+            server.wait_until_available(name)
+            for request in golden:
+                _ask(server, name, signatures, request, tolerance)
+    except DeployRefused:
+        raise
+    except Refusal as exc:
+        raise _failed(f"{name} cannot be served: {exc.message}") from exc
+
+
+def _ask(
+    server: ServerProcess, name: str, signatures: Signatures, request: GoldenRequest, tolerance: Tolerance
+) -> None:
+    answer = server.post(
+        f"/v1/models/{name}:predict", {"signature_name": request.signature_name, "inputs": request.inputs}
+    )
+    which = f"Golden request {request.line} ({request.signature_name}) of {name}"
+    if answer.status != 200:
+        raise _failed(f"{which} was answered with HTTP {answer.status}: {answer.document.get('error')}")
+    outputs = answer.document["outputs"]
+    names = list(signatures[request.signature_name].outputs)
+    if len(names) == 1:  # a lone output is answered without its name
+        outputs = {names[0]: outputs}
+    found = difference(request.outputs, outputs, tolerance)
+    if found:
+        raise _failed(f"{which}, {found} (tolerance abs {tolerance.abs:g}, rel {tolerance.rel:g}).")
+
+
+def _failed(message: str) -> DeployRefused:
+    return DeployRefused(
+        message,
+        code="PROBE_FAILED",
+        fix="Nothing was published; the version that was live still is. Mend the model and deploy again.",
+    )

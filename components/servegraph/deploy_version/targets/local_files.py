@@ -1,0 +1,80 @@
+"""What is below `ROOT/NAME` now, read without changing it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+from servegraph.deploy_version.staging import leftovers
+from servegraph.deploy_version.targets.local_plan import Seen
+from servegraph.errors import ModelError, StorageError
+from servegraph.savedmodel.layout import content_digest, require_saved_model
+from servegraph.serve.signatures import read_serving_graph
+from servegraph.serve.state import ModelState, VersionRecord, read_state
+from servegraph.serve.versions import version_directories
+from servegraph.storage import open_dir
+from servegraph.storage.local import answering
+
+
+def see(model_dir: Path) -> Seen:
+    """Return what is below `model_dir`, which need not exist.
+
+    Raises:
+        InputError: its state file cannot be understood (code `BAD_STATE`).
+        StorageError: it cannot be read.
+    """
+    state = read_state(model_dir)
+    directories = tuple(version_directories(model_dir))
+    if state is None and directories:
+        return _plain_layout(model_dir, directories)
+    state = state or ModelState()
+    return Seen(
+        state=state,
+        directories=directories,
+        leftovers=leftovers(model_dir),
+        adoptable=dict(_digests(model_dir, set(state.unfinished) & set(directories))),
+    )
+
+
+def _digests(model_dir: Path, numbers: Iterable[int]) -> Iterator[tuple[int, str]]:
+    for number in sorted(numbers):
+        # A plan is made without the lock: the change that announced the directory may be removing it.
+        with contextlib.suppress(StorageError, ModelError):
+            yield number, content_digest(open_dir(model_dir / str(number)))
+
+
+def _plain_layout(model_dir: Path, directories: tuple[int, ...]) -> Seen:
+    """Versions that lie there without a state: each that is a SavedModel, the newest with the traffic."""
+    versions = {}
+    for number in directories:
+        try:
+            versions[number] = _record(model_dir / str(number))
+        except ModelError:
+            continue  # a server could not load it either
+    state = ModelState(
+        versions=versions,
+        traffic={max(versions): 100} if versions else {},
+        next_version=max(directories) + 1,
+    )
+    return Seen(
+        state=state,
+        managed=False,
+        directories=directories,
+        leftovers=leftovers(model_dir),
+        adoptable={number: record.digest for number, record in versions.items()},
+    )
+
+
+def _record(version_dir: Path) -> VersionRecord:
+    directory = open_dir(version_dir)
+    require_saved_model(directory)
+    with answering("read", version_dir):
+        created = datetime.fromtimestamp(version_dir.stat().st_mtime, timezone.utc)
+    return VersionRecord(
+        digest=content_digest(directory),
+        created=created.isoformat(timespec="seconds"),
+        size_bytes=sum(info.size_bytes for info in directory.files()),
+        signatures=read_serving_graph(directory).signatures,
+    )

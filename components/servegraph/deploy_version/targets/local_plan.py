@@ -1,0 +1,154 @@
+"""The plan of a deploy to this machine, from what is wanted and what is there: values in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from servegraph.deploy_version.plan import DeployRequest, ModelFacts, OutcomeName, Plan, Step
+from servegraph.deploy_version.probe import NO_GOLDEN_WARNING
+from servegraph.deploy_version.signature_gate import breaking_changes
+from servegraph.deploy_version.targets.local_state import surplus, switched
+from servegraph.errors import InputError
+from servegraph.serve.state import ModelState, VersionRecord
+
+Action = Literal["clear", "copy", "adopt", "probe", "publish", "switch", "remove"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is below `ROOT/NAME`.
+
+    `managed` is False where versions lie there without a state file, in TF Serving's plain layout; `state` is
+    then what it would say. `adoptable` maps directories that may become a version to the digest of their
+    files: those that a deploy before this one announced or began to remove, and those of a plain layout.
+    """
+
+    state: ModelState = field(default_factory=ModelState)
+    managed: bool = True
+    directories: tuple[int, ...] = ()
+    leftovers: tuple[str, ...] = ()
+    adoptable: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def next_version(self) -> int:
+        """A number that was never used and is not there."""
+        return max([self.state.next_version, *(number + 1 for number in self.directories)])
+
+    @property
+    def foreign(self) -> tuple[int, ...]:
+        """Version directories that somebody else put there: neither served nor touched."""
+        ours = {*self.state.versions, *self.state.unfinished}
+        return tuple(number for number in self.directories if number not in ours)
+
+
+class _Decision(NamedTuple):
+    outcome: OutcomeName
+    version: int
+    files: Literal["copy", "adopt"] | None  # how they come to be staged; None: they are live already
+    switch: bool
+
+
+def make_plan(request: DeployRequest, model: ModelFacts, seen: Seen, model_dir: Path) -> Plan:
+    """Return what a deploy of `model` does to what is `seen` below `model_dir`.
+
+    Raises:
+        InputError: the request asks for what this target does not do.
+    """
+    if request.traffic_percent != 100:
+        raise InputError(
+            f"The local target gives a new version all the traffic, not {request.traffic_percent} %.",
+            code="TRAFFIC_SPLIT",
+            fix="Deploy without a traffic share.",
+        )
+    decision = _decide(request, model, seen)
+    state = seen.state
+    after = state.without(surplus(state, request.keep_versions))
+    changes: tuple[str, ...] = ()
+    if decision.switch:
+        record = make_record(request, model, created="")
+        after = switched(state, decision.version, record, request.labels, request.keep_versions)
+    if decision.files and state.live is not None:
+        changes = breaking_changes(state.versions[state.live].signatures, model.signatures)
+    return Plan(
+        target="local",
+        request=request,
+        model=model,
+        outcome=decision.outcome,
+        version=str(decision.version),
+        resource=str(model_dir / str(decision.version)),
+        steps=_steps(decision, model, seen, after, model_dir),
+        traffic_before={str(number): share for number, share in state.traffic.items()},
+        traffic_after={str(number): share for number, share in after.traffic.items()},
+        signature_changes=changes,
+        warnings=_warnings(decision, model, seen),
+    )
+
+
+def make_record(request: DeployRequest, model: ModelFacts, created: str) -> VersionRecord:
+    """Return what the state says about the version that `request` makes of `model`."""
+    return VersionRecord(
+        digest=model.digest,
+        created=created,
+        size_bytes=model.size_bytes,
+        config=request.config,
+        signatures=model.signatures,
+    )
+
+
+def to_clear(seen: Seen, keep: int | None) -> tuple[int, ...]:
+    """Return the directories of unfinished changes but for version `keep`: nobody uses them."""
+    return tuple(n for n in seen.state.unfinished if n != keep and n in seen.directories)
+
+
+def _decide(request: DeployRequest, model: ModelFacts, seen: Seen) -> _Decision:
+    state = seen.state
+    same = [
+        number
+        for number, record in state.versions.items()
+        if seen.managed and (record.digest, record.config) == (model.digest, request.config)
+    ]
+    if state.live in same:
+        labelled = all(state.labels.get(label) == state.live for label in request.labels)
+        return _Decision("unchanged" if labelled else "updated", state.live, None, switch=not labelled)
+    if same:  # it was rolled back, and is now asked for again
+        return _Decision("updated", max(same), "adopt", switch=True)
+    adoptable = [number for number, digest in seen.adoptable.items() if digest == model.digest]
+    if adoptable:
+        return _Decision("adopted", max(adoptable), "adopt", switch=True)
+    return _Decision("updated" if state.versions else "created", seen.next_version, "copy", switch=True)
+
+
+def _steps(decision: _Decision, model: ModelFacts, seen: Seen, after: ModelState, model_dir: Path) -> tuple[Step, ...]:
+    version = decision.version
+    steps = [_step("clear", f"{model_dir / name}") for name in seen.leftovers]
+    steps += [_step("clear", f"{model_dir / str(number)}") for number in to_clear(seen, version)]
+    if decision.files == "copy":
+        steps.append(_step("copy", f"{model.file_count} files, {model.size_bytes:,} bytes from {model.uri}"))
+    if decision.files == "adopt":
+        steps.append(_step("adopt", f"the files in {model_dir / str(version)}"))
+    if decision.files:
+        what = f"{model.golden_requests} golden requests" if model.golden_requests else "load only"
+        steps.append(_step("probe", what))
+    if decision.files == "copy":
+        steps.append(_step("publish", f"{model_dir / str(version)}"))
+    if decision.switch:
+        steps.append(_step("switch", f"version {seen.state.live or 'none'} -> {version}"))
+    gone = sorted(seen.state.versions.keys() - after.versions.keys())
+    return (*steps, *(_step("remove", f"version {number}") for number in gone))
+
+
+def _step(action: Action, detail: str) -> Step:
+    return Step(action, detail)
+
+
+def _warnings(decision: _Decision, model: ModelFacts, seen: Seen) -> tuple[str, ...]:
+    warnings = []
+    if decision.files and not model.golden_requests:
+        warnings.append(NO_GOLDEN_WARNING)
+    if seen.managed and seen.foreign:
+        numbers = ", ".join(map(str, seen.foreign))
+        warnings.append(f"There are version directories that no deploy made, which are not served: {numbers}.")
+    return tuple(warnings)

@@ -1,0 +1,120 @@
+"""Is it whole: the graph, the index, every data file, every asset, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from servegraph.errors import ModelError, StorageError
+from servegraph.inspect_graph.findings import Finding, finding
+from servegraph.savedmodel.bundle_index import BundleIndex, TensorEntry
+from servegraph.savedmodel.bundle_reader import BundleReader, expected_bytes, shard_path
+from servegraph.savedmodel.graph import SavedModelGraph
+from servegraph.savedmodel.graph_reader import BINARY, TEXT
+from servegraph.savedmodel.layout import role_of
+from servegraph.storage.directory import Directory, FileInfo
+
+STRAY_CODES = {
+    "stray": "STRAY_FILE",
+    "stray_checkpoint": "STRAY_CHECKPOINT",
+    "stray_summary": "STRAY_SUMMARY",
+}
+
+
+def check_files(directory: Directory, files: list[FileInfo]) -> Iterator[Finding]:
+    """Find what does not belong, and what is not really there."""
+    paths = {info.path for info in files}
+    if {BINARY, TEXT} <= paths:
+        yield finding("TWO_GRAPHS", f"{BINARY} is read, {TEXT} is not.")
+    for info in files:
+        code = STRAY_CODES.get(role_of(info.path))
+        if code:
+            yield finding(code, f"{info.path} ({info.size_bytes:,} bytes) is not part of the model.")
+        if info.link_target is not None:
+            yield _link(directory, info)
+
+
+def _link(directory: Directory, info: FileInfo) -> Finding:
+    try:
+        directory.open(info.path).close()
+    except StorageError:
+        return finding("LINK_OUTSIDE", f"{info.path} is a link to {info.link_target}.")
+    return finding("LINK", f"{info.path} is a link to {info.link_target}.")
+
+
+def check_assets(graph: SavedModelGraph, files: list[FileInfo]) -> Iterator[Finding]:
+    """Find assets that the graph names and the directory lacks, or has and should not."""
+    paths = {info.path for info in files}
+    named = {name for meta_graph in graph.meta_graphs for name in meta_graph.assets.values()}
+    for name in sorted(named):
+        if name.startswith("/") or ".." in name.split("/") or "\\" in name or "://" in name:
+            yield finding("PATH_ESCAPES", f"The graph has the asset {name!r}.")
+        elif f"assets/{name}" not in paths:
+            yield finding("MISSING_ASSET", f"The graph reads assets/{name}, which is not there.")
+    for path in sorted(paths):
+        if path.startswith("assets/") and path.removeprefix("assets/") not in named:
+            yield finding("UNUSED_ASSET", f"{path} is not read.")
+
+
+def check_shards(index: BundleIndex, files: list[FileInfo], prefix: str) -> Iterator[Finding]:
+    """Find data files that are missing, too short, or of another set of variables."""
+    if index.is_big_endian:
+        yield finding("BIG_ENDIAN", f"{prefix}.index says so.")
+    yield from _check_sizes(index.entries.values())
+    sizes = {info.path: info.size_bytes for info in files}
+    expected = [shard_path(prefix, number, index.shard_count) for number in range(index.shard_count)]
+    ends = _ends(index)
+    for number in ends.keys() - range(index.shard_count):
+        key = ends[number][1]
+        yield finding("INDEX_CORRUPT", f"{key!r} is said to be in data file {number} of {index.shard_count}.")
+    for number, path in enumerate(expected):
+        end, key = ends.get(number, (0, ""))
+        if path not in sizes:
+            yield finding("MISSING_SHARD", f"{path} is not there.")
+        elif sizes[path] < end:
+            yield finding("TRUNCATED_SHARD", f"{path} has {sizes[path]:,} bytes; {key!r} needs {end:,}.")
+        elif sizes[path] > end:
+            yield finding("UNUSED_BYTES", f"{path} has {sizes[path] - end:,} bytes behind the last tensor.")
+    for path in sizes:
+        if path.startswith(f"{prefix}.data-") and path not in expected:
+            yield finding("ORPHAN_SHARD", f"{path} is not one of the {index.shard_count} files that the index names.")
+
+
+def _check_sizes(entries: Iterable[TensorEntry]) -> Iterator[Finding]:
+    for entry in entries:
+        size = expected_bytes(entry)
+        if size is not None and size != entry.size_bytes:
+            what = f"{entry.key!r} ({entry.dtype} {list(entry.shape)})"
+            yield finding("BAD_ENTRY_SIZE", f"{what} needs {size:,} bytes and has {entry.size_bytes:,}.")
+
+
+def _ends(index: BundleIndex) -> dict[int, tuple[int, str]]:
+    """Return, for each data file, where the last tensor in it ends and which one that is."""
+    ends: dict[int, tuple[int, str]] = {}
+    for entry in index.entries.values():
+        for piece in index.pieces.get(entry.key, (entry,)):
+            end = piece.offset + piece.size_bytes
+            if end > ends.get(piece.shard, (-1, ""))[0]:
+                ends[piece.shard] = (end, entry.key)
+    return ends
+
+
+def check_requested(where: str, requested: Mapping[str, str], tensors: Mapping[str, TensorEntry]) -> Iterator[Finding]:
+    """Find tensors that loading asks for and the checkpoint lacks, or has as another type."""
+    missing = [key for key in requested if key not in tensors]
+    if missing:
+        yield finding("MISSING_TENSOR", f"{where}: {len(missing)} of {len(requested)}, e.g. {missing[0]!r}.")
+    for key, dtype in requested.items():
+        if key in tensors and tensors[key].dtype != dtype:
+            yield finding("MISMATCHED_TENSOR", f"{where}: {key!r} is {tensors[key].dtype}, asked as {dtype}.")
+
+
+def verify_tensors(bundle: BundleReader) -> Iterator[Finding]:
+    """Read every tensor, in the order of the files, and compare its checksum."""
+    pieces = [piece for entry in bundle.entries.values() for piece in bundle.pieces(entry)]
+    for piece in sorted(pieces, key=lambda piece: (piece.shard, piece.offset)):
+        try:
+            bundle.verify(piece._replace(slices=()))
+        except ModelError as error:
+            if error.code == "CRC_MISMATCH":
+                yield finding("CRC_MISMATCH", error.message)
+            # That a data file is missing or too short was found before, once and not for each tensor.

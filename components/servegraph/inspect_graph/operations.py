@@ -1,0 +1,100 @@
+"""What the graph does: operations that are unknown or for training, variables that nothing fills."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from servegraph.inspect_graph.findings import Finding, finding
+from servegraph.savedmodel.graph import Body, MetaGraph
+from servegraph.savedmodel.ops import TF_VERSION, VARIABLE_OPS, known_ops
+from servegraph.savedmodel.reachability import INIT, Baggage, Reachability, is_signature
+
+FROZEN_BYTES = 32 * 10**6
+
+
+def bodies(meta_graph: MetaGraph) -> tuple[Body, ...]:
+    """Return the main graph and all functions."""
+    return (meta_graph.main, *meta_graph.functions.values())
+
+
+def op_counts(meta_graph: MetaGraph) -> dict[str, int]:
+    """Return how many nodes there are of each operation, the most frequent first."""
+    counted: dict[str, int] = defaultdict(int)
+    for body in bodies(meta_graph):
+        for op, count in body.ops.items():
+            counted[op] += count
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+
+
+def const_bytes(meta_graph: MetaGraph) -> int:
+    """Return the size of the constants in the graph."""
+    return sum(body.const_bytes for body in bodies(meta_graph))
+
+
+def custom_ops(meta_graph: MetaGraph) -> dict[str, list[Body]]:
+    """Return the operations that TensorFlow does not have, with the bodies that use them."""
+    known = known_ops()
+    found: dict[str, list[Body]] = defaultdict(list)
+    for body in bodies(meta_graph):
+        for op in body.ops.keys() - known.keys() - meta_graph.functions.keys():
+            found[op].append(body)
+    return dict(sorted(found.items()))
+
+
+def check_operations(
+    where: str, meta_graph: MetaGraph, reachability: Reachability, training: list[Baggage]
+) -> Iterator[Finding]:
+    """Find operations that keep a model from being served, or are left from training."""
+    for op, users in custom_ops(meta_graph).items():
+        reached = _reached(op, users, reachability)
+        by = f", reached from {', '.join(reached)}" if reached else ""
+        name = users[0].name or "the main graph"
+        yield finding("CUSTOM_OP", f"{where}: {op} in {name} is not in TensorFlow {TF_VERSION}{by}.")
+    yield from _check_variables(where, reachability)
+    yield from _check_training(where, training)
+    if const_bytes(meta_graph) >= FROZEN_BYTES:
+        yield finding("FROZEN_CONSTANTS", f"{where} has {const_bytes(meta_graph):,} bytes of constants.")
+
+
+def _reached(op: str, users: list[Body], reachability: Reachability) -> list[str]:
+    """Return the entry points that reach an operation in any of the bodies that use it."""
+    reached: dict[str, None] = {}
+    for body in users:
+        names = [""] if body.name else [node.name for node in body.watched if node.op == op]
+        for name in names:
+            reached.update(dict.fromkeys(reachability.reaching(body, name)))
+    return list(reached)
+
+
+def _check_variables(where: str, reachability: Reachability) -> Iterator[Finding]:
+    """Find variables that a signature reads and nothing fills."""
+    if not reachability.requested:
+        return
+    filled = {name for targets in reachability.restored.values() for name in targets}
+    filled |= reachability.entries[INIT].nodes  # an initializer may set it
+    for entry, reach in reachability.entries.items():
+        if not is_signature(entry):
+            continue
+        unfilled = (name for name in reach.nodes - filled if reachability.main_nodes[name].op in VARIABLE_OPS)
+        if empty := sorted(unfilled):
+            yield finding(
+                "UNRESTORED_VARIABLE",
+                f"{where} {entry} reads {len(empty)} variables that loading does not fill, e.g. {empty[0]}.",
+            )
+
+
+def _check_training(where: str, training: list[Baggage]) -> Iterator[Finding]:
+    """Sum up what is left from training, apart by whether a signature reaches it."""
+    groups: dict[str, list[Baggage]] = {"TRAINING_OPS": [], "TRAINING_OPS_STORED": []}
+    for item in training:
+        is_served = any(map(is_signature, item.reachable_from))
+        groups["TRAINING_OPS" if is_served else "TRAINING_OPS_STORED"].append(item)
+    for code, items in groups.items():
+        if not items:
+            continue
+        kinds = Counter(item.kind.replace("_", " ") for item in items)
+        entries = sorted({name for item in items for name in item.reachable_from})
+        by = f", reached from {', '.join(entries)}" if entries else ""
+        what = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        yield finding(code, f"{where}: {what} operations, e.g. {items[0].name}{by}.")

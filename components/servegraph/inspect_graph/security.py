@@ -1,0 +1,140 @@
+"""Is it dangerous: operations that reach outside of the graph, wherever they hide, and who can make them run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from servegraph.inspect_graph.findings import Finding, finding
+from servegraph.savedmodel.embedded import EmbeddedGraph, GraphSource, StringInputs, embedded_graphs
+from servegraph.savedmodel.graph import Body, MetaGraph, Node, attr_bytes
+from servegraph.savedmodel.ops import DANGER_OF, DANGEROUS
+from servegraph.savedmodel.reachability import INIT, RESTORE, SAVE, Reachability, is_signature
+
+_WHAT = {rule.kind: rule.what for rule in DANGEROUS}
+_MAX_NESTING = 8
+
+# Nothing but the saver reaches these in a SavedModel as TensorFlow writes it, or nothing at all: an Estimator
+# stores two savers. Reached by a signature they are as dangerous as any other.
+_SAVER_OPS = frozenset({"SaveV2", "RestoreV2", "MergeV2Checkpoints"})
+
+
+class Danger(NamedTuple):
+    """One dangerous operation: the node, what it can do, and where it is."""
+
+    node: Node
+    body: Body
+    what: str
+    place: str
+
+
+def check_security(
+    where: str, meta_graph: MetaGraph, source: GraphSource, reachability: Reachability
+) -> Iterator[Finding]:
+    """Find the dangerous operations of a MetaGraph, an error if a signature or loading reaches one."""
+    dangers = _Scan(source, meta_graph.main, meta_graph.functions, meta_graph.assets).dangers()
+    for danger in dangers:
+        reached = reachability.reaching(danger.body, danger.node.name)
+        served = [name for name in reached if is_signature(name) or name == INIT]
+        if danger.node.op in _SAVER_OPS and not set(reached) - {RESTORE, SAVE}:
+            continue
+        by = f", reached from {', '.join(served)}" if served else ""
+        code = "UNSAFE_OP" if served else "UNSAFE_OP_STORED"
+        yield finding(code, f"{where}: {danger.place} can {danger.what}{by}.")
+
+
+class _Scan:
+    """Looks through one graph, and through those inside of it."""
+
+    def __init__(
+        self,
+        source: GraphSource,
+        main: Body,
+        functions: Mapping[str, Body],
+        assets: Mapping[str, str],
+        depth: int = 0,
+    ) -> None:
+        self._bodies = (main, *functions.values())
+        self._strings = StringInputs(source, main, functions, assets)
+        self._depth = depth
+
+    def dangers(self) -> Iterator[Danger]:
+        """Yield every operation that can reach outside."""
+        for body in self._bodies:
+            for node in body.watched:
+                if node.op in DANGER_OF:
+                    yield from self._judge(body, node)
+
+    def _judge(self, body: Body, node: Node) -> Iterator[Danger]:
+        place = f"{node.op} ({node.name}{f' in {body.name}' if body.name else ''})"
+        if DANGER_OF[node.op] == "nested_graph":
+            yield from self._judge_nested(body, node, place)
+            return
+        is_harmless = HARMLESS.get(node.op)
+        if is_harmless is None or not is_harmless(self._strings, body, node):
+            yield Danger(node, body, _WHAT[DANGER_OF[node.op]], place)
+
+    def _judge_nested(self, body: Body, node: Node, place: str) -> Iterator[Danger]:
+        """Open the graph in the string; what is in it runs where `node` runs."""
+        graphs = embedded_graphs(self._strings.of(body, node, 0)) if self._depth < _MAX_NESTING else None
+        if graphs is None:
+            yield Danger(node, body, "run a graph that is not known before it runs", place)
+        for graph in graphs or ():
+            for danger in _nested_scan(graph, self._depth + 1).dangers():
+                yield Danger(node, body, danger.what, f"{danger.place} inside the string of {place}")
+
+
+def _nested_scan(graph: EmbeddedGraph, depth: int) -> _Scan:
+    return _Scan(graph, graph.main, graph.functions, {}, depth)
+
+
+def _prints_to_log(strings: StringInputs, body: Body, node: Node) -> bool:
+    """PrintV2 writes a file only where its stream is `file://…`; else it is the server's log."""
+    return not (attr_bytes(node, "output_stream") or b"").startswith(b"file:")
+
+
+def _caches_in_memory(strings: StringInputs, body: Body, node: Node) -> bool:
+    name = strings.of(body, node, 1)
+    return name is not None and set(name.values) == {b""}
+
+
+def _has_no_file(strings: StringInputs, body: Body, node: Node) -> bool:
+    return not attr_bytes(node, "vocab_file")
+
+
+def _has_no_url(strings: StringInputs, body: Body, node: Node) -> bool:
+    """Debugging operations publish to a list of URLs, empty as a rule."""
+    return b"://" not in node.attrs.get("debug_urls", b"")
+
+
+def _reads_an_asset(strings: StringInputs, body: Body, node: Node) -> bool:
+    """A table is filled from a file: an asset, or else `EXTERNAL_FILE` says which."""
+    return True
+
+
+# Operations that are dangerous only with some inputs or attributes.
+HARMLESS: dict[str, Callable[[StringInputs, Body, Node], bool]] = {
+    "PrintV2": _prints_to_log,
+    "CacheDataset": _caches_in_memory,
+    "CacheDatasetV2": _caches_in_memory,
+    "FixedUnigramCandidateSampler": _has_no_file,
+    "InitializeTableFromTextFile": _reads_an_asset,
+    "InitializeTableFromTextFileV2": _reads_an_asset,
+    **dict.fromkeys(("DebugIdentity", "DebugIdentityV2", "DebugIdentityV3", "DebugNanCount"), _has_no_url),
+    "DebugNumericSummary": _has_no_url,
+    "DebugNumericSummaryV2": _has_no_url,
+}
+
+_TABLE_FILLERS = ("InitializeTableFromTextFile", "InitializeTableFromTextFileV2")
+
+
+def check_table_files(where: str, meta_graph: MetaGraph, source: GraphSource) -> Iterator[Finding]:
+    """Find tables that are filled from a file which is no asset: it is not there where the model is served."""
+    strings = StringInputs(source, meta_graph.main, meta_graph.functions, meta_graph.assets)
+    for body in (meta_graph.main, *meta_graph.functions.values()):
+        for node in body.watched:
+            if node.op in _TABLE_FILLERS:
+                name = strings.of(body, node, 1)
+                for value in name.values if name else ():
+                    path = value.decode("utf-8", "replace")
+                    yield finding("EXTERNAL_FILE", f"{where}: {node.name} reads {path!r}, which is no asset.")

@@ -1,0 +1,111 @@
+"""Can it be asked: tags, signatures, batch dimensions, names and types that JSON carries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from servegraph.inspect_graph.findings import Finding, finding
+from servegraph.savedmodel.graph import (
+    INIT_SIGNATURE,
+    TRAIN_SIGNATURE,
+    MetaGraph,
+    SavedModelGraph,
+    Signature,
+    TensorInfo,
+)
+
+SERVING_TAG = "serve"
+SERVING_DEFAULT = "serving_default"
+PREDICT = "tensorflow/serving/predict"
+
+# What TensorFlow Serving's JSON has no form for; quantized types need their range besides.
+UNSENDABLE_DTYPES = frozenset(
+    {"complex64", "complex128", "resource", "variant", "qint8", "quint8", "qint16", "quint16", "qint32"}
+)
+# {"b64": …} is how a request spells bytes, so an input of that name cannot be told from them.
+B64 = "b64"
+
+
+def serving_signatures(meta_graph: MetaGraph) -> dict[str, Signature]:
+    """Return the signatures that clients call, without those that loading uses."""
+    internal = (INIT_SIGNATURE, TRAIN_SIGNATURE)
+    return {name: value for name, value in meta_graph.signatures.items() if name not in internal}
+
+
+def default_signature(graph: SavedModelGraph) -> Signature | None:
+    """Return the signature that a platform calls when it is told no name."""
+    for meta_graph in graph.meta_graphs:
+        signature = serving_signatures(meta_graph).get(SERVING_DEFAULT)
+        if SERVING_TAG in meta_graph.tags and signature is not None and signature.method_name == PREDICT:
+            return signature
+    return None
+
+
+def tag_label(meta_graph: MetaGraph) -> str:
+    """Return how findings name a MetaGraph."""
+    return f"[{', '.join(meta_graph.tags)}]"
+
+
+def check_signatures(graph: SavedModelGraph) -> Iterator[Finding]:
+    """Find what keeps clients from asking the model."""
+    if not any(SERVING_TAG in meta_graph.tags for meta_graph in graph.meta_graphs):
+        yield finding("NO_SERVING_TAG", f"The tag sets are {', '.join(map(tag_label, graph.meta_graphs))}.")
+    for meta_graph in graph.meta_graphs:
+        where = tag_label(meta_graph)
+        signatures = serving_signatures(meta_graph)
+        if not signatures:
+            yield finding("NO_SIGNATURE", f"{where} has none.")
+            continue
+        if SERVING_DEFAULT not in signatures:
+            yield finding("NO_SERVING_DEFAULT", f"{where} has {', '.join(sorted(signatures))}.")
+        if not any(signature.method_name == PREDICT for signature in signatures.values()):
+            methods = sorted({signature.method_name or "none" for signature in signatures.values()})
+            yield finding("NO_PREDICT_SIGNATURE", f"{where} has the method names {', '.join(methods)}.")
+        for name, signature in sorted(signatures.items()):
+            yield from _check_shapes(f"{where} {name}", signature)
+            yield from _check_json(f"{where} {name}", signature)
+
+
+def _sides(signature: Signature) -> Iterator[tuple[str, str, TensorInfo]]:
+    for side, infos in (("input", signature.inputs), ("output", signature.outputs)):
+        for name, info in infos.items():
+            yield side, name, info
+
+
+def _check_shapes(where: str, signature: Signature) -> Iterator[Finding]:
+    """Find dimensions that stop batching. For outputs an error only where inputs have a batch."""
+    takes_batches = any(info.shape and info.shape[0] is None for info in signature.inputs.values())
+    open_ended = []
+    for side, name, info in _sides(signature):
+        what = f"{where}: the {side} {name!r}"
+        if info.shape is None:
+            yield finding("UNKNOWN_RANK", f"{what} has any number of dimensions.")
+        elif info.shape and info.shape[0] is None:
+            if None in info.shape[1:]:
+                open_ended.append(f"{name!r} {shape_text(info)}")
+        elif info.shape and (side == "input" or takes_batches):
+            yield finding("FIXED_BATCH", f"{what} is {shape_text(info)}; its first dimension must be None.")
+        else:
+            yield finding("NO_BATCH", f"{what} is {shape_text(info)}.")
+    if open_ended:
+        yield finding("UNKNOWN_SIZE", f"{where}: {', '.join(open_ended)}.")
+
+
+def _check_json(where: str, signature: Signature) -> Iterator[Finding]:
+    """Find names and types that a JSON client cannot send or receive."""
+    for side, name, info in _sides(signature):
+        what = f"{where}: the {side} {name!r}"
+        if info.encoding != "dense":
+            yield finding("ENCODED_TENSOR", f"{what} is {info.encoding}.")
+        elif info.dtype in UNSENDABLE_DTYPES or info.dtype.startswith("unknown"):
+            yield finding("UNSENDABLE_DTYPE", f"{what} is {info.dtype}.")
+        if not name or name == B64 or re.search(r"[\x00-\x1f\x7f�]", name):
+            yield finding("UNSENDABLE_NAME", f"{what} has such a name.")
+
+
+def shape_text(info: TensorInfo) -> str:
+    """Return a type and shape as people write them: `float32 [None, 4]`."""
+    if info.shape is None:
+        return f"{info.dtype} of any rank"
+    return f"{info.dtype} [{', '.join(map(str, info.shape))}]"

@@ -1,0 +1,100 @@
+"""Reading and walking GraphDefs: tensor names, what reaches what, which functions are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tensorflow.core.framework.function_pb2 import FunctionDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.types_pb2 import DT_RESOURCE
+from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
+from tensorflow.python.framework import op_def_registry
+
+Nodes = dict[str, NodeDef]
+CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
+
+
+class Untransformable(Exception):  # not an error: the MetaGraph stays as it is
+    """A MetaGraph cannot be taken apart safely; the message completes "…, because"."""
+
+
+def node_name(tensor: str) -> str:
+    """Return the node of a tensor name: `^x`, `x:1` and `x` are all of node `x`."""
+    return tensor.lstrip("^").partition(":")[0]
+
+
+def output_index(tensor: str) -> int:
+    """Return which output of its node a tensor is."""
+    return int(tensor.partition(":")[2] or 0)
+
+
+def behind_identities(tensor: str, nodes: Mapping[str, NodeDef]) -> str:
+    """Return the tensor that one gets through a chain of Identity operations."""
+    while (node := nodes.get(node_name(tensor))) is not None and node.op == "Identity":
+        tensor = node.input[0]
+    return tensor
+
+
+def tensors_of(info: TensorInfo) -> list[str]:
+    """Return the names of all tensors behind an input or output of a signature."""
+    kind = info.WhichOneof("encoding")
+    if kind == "coo_sparse":
+        sparse = info.coo_sparse
+        return [sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name]
+    if kind == "composite_tensor":
+        return [tensor for part in info.composite_tensor.components for tensor in tensors_of(part)]
+    return [info.name]
+
+
+def reachable(nodes: Mapping[str, NodeDef], roots: Iterable[str]) -> set[str]:
+    """Return the nodes that the roots need, through data and control inputs, themselves included."""
+    found: set[str] = set()
+    stack = list(roots)
+    while stack:
+        name = stack.pop()
+        if name in found:
+            continue
+        if name not in nodes:
+            raise Untransformable(f"a node {name!r} is needed and not there")
+        found.add(name)
+        stack.extend(node_name(tensor) for tensor in nodes[name].input)
+    return found
+
+
+def called_functions(nodes: Iterable[NodeDef], library: Mapping[str, FunctionDef]) -> set[str]:
+    """Return the functions of the library that the nodes can call, directly or not."""
+    found: set[str] = set()
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        names = [node.op]
+        for attr in node.attr.values():
+            names.append(attr.func.name)
+            names.extend(function.name for function in attr.list.func)
+        for name in names:
+            if name in library and name not in found:
+                found.add(name)
+                stack.extend(library[name].node_def)
+    return found
+
+
+def is_handle(node: NodeDef) -> bool:
+    """Whether the node makes a resource: a variable, a table, an iterator; nothing goes in, a handle comes out."""
+    definition = op_def_registry.get(node.op)
+    if definition is None or not definition.is_stateful or any(not t.startswith("^") for t in node.input):
+        return False
+    return any(out.type == DT_RESOURCE or out.is_ref for out in definition.output_arg)
+
+
+def takes_reference(node: NodeDef, position: int) -> bool:
+    """Whether the operation changes the TF1 reference variable at this input instead of reading it."""
+    definition = op_def_registry.get(node.op)
+    if definition is None:
+        return True
+    flat: list[bool] = []
+    for arg in definition.input_arg:
+        count = node.attr[arg.number_attr].i if arg.number_attr else 1
+        if arg.type_list_attr:
+            count = len(node.attr[arg.type_list_attr].list.type)
+        flat.extend([arg.is_ref] * count)
+    return flat[position] if position < len(flat) else True

@@ -1,0 +1,11 @@
+"""The ladder as a page."""
+
+from __future__ import annotations
+
+from servegraph.optimize.optimize import Optimized
+from servegraph.pages.render import render as render_page
+
+
+def render(result: Optimized) -> str:
+    """Return one self-contained HTML page: sizes as bars, the steps and their evidence as a table."""
+    return render_page("servegraph.optimize", "report.html.jinja", result=result)

@@ -1,0 +1,277 @@
+"""A MetaGraph taken apart into what serving needs, and put together again.
+
+The result has no object graph: every loader then takes the restore op and the signatures as they are written, which
+allows tensors to be stored in another form. Python attributes of `tf.saved_model.load(…)` are lost; signatures stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tensorflow.core.framework.function_pb2 import FunctionDef
+from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef, MetaGraphDef, SignatureDef
+
+from servegraph.optimize.graph import (
+    Nodes,
+    Untransformable,
+    called_functions,
+    is_handle,
+    node_name,
+    reachable,
+    takes_reference,
+    tensors_of,
+)
+from servegraph.optimize.object_graph import missing_restores
+from servegraph.optimize.restoring import Restore, read_restores, write_restores
+from servegraph.savedmodel.bundle_reader import BundleReader
+
+INIT_SIGNATURE = "__saved_model_init_op"
+_NAMED = {
+    "VarHandleOp",
+    "HashTableV2",
+    "HashTable",
+    "MutableHashTableV2",
+    "MutableHashTable",
+    "MutableDenseHashTableV2",
+}
+_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
+
+
+@dataclass(frozen=True)
+class ServingGraph:
+    """The parts of one MetaGraph. `initializers` are the operations run once after restoring."""
+
+    original: MetaGraphDef
+    nodes: Nodes
+    library: Mapping[str, FunctionDef]
+    signatures: Mapping[str, SignatureDef]
+    restores: tuple[Restore, ...]
+    initializers: tuple[str, ...]
+    assets: tuple[AssetFileDef, ...]
+
+    @property
+    def roots(self) -> list[str]:
+        """The nodes that signatures name as inputs or outputs."""
+        infos = [i for s in self.signatures.values() for i in (*s.inputs.values(), *s.outputs.values())]
+        return [node_name(tensor) for info in infos for tensor in tensors_of(info)]
+
+    @property
+    def checkpoint_keys(self) -> set[str]:
+        """The tensors of the checkpoint that are restored."""
+        return {tensor.key for restore in self.restores for tensor in restore.tensors}
+
+
+def take_apart(meta_graph: MetaGraphDef, tensors: BundleReader | None) -> ServingGraph:
+    """Return the parts of `meta_graph`, which is not changed; `tensors` is its checkpoint.
+
+    Raises:
+        Untransformable: it has no signature, or does something that is not understood.
+    """
+    graph = MetaGraphDef()
+    graph.CopyFrom(meta_graph)
+    nodes: Nodes = {node.name: node for node in graph.graph_def.node}
+    library = {function.signature.name: function for function in graph.graph_def.library.function}
+    if any(node.op in ("VarHandleOp", "VariableV2") for f in library.values() for node in f.node_def):
+        raise Untransformable("a function makes a variable of its own")
+    signatures = {
+        name: signature
+        for name, signature in graph.signature_def.items()
+        if not name.startswith("__saved_model_") and signature.outputs
+    }
+    if not signatures:
+        raise Untransformable("it has no signature with an output")
+    restores = read_restores(graph)
+    return ServingGraph(
+        original=graph,
+        nodes=nodes,
+        library=library,
+        signatures=signatures,
+        restores=restores + missing_restores(graph, nodes, restores, tensors),
+        initializers=_initializers(graph, nodes),
+        assets=_assets(graph),
+    )
+
+
+def keep_what_serves(graph: ServingGraph) -> ServingGraph:
+    """Return the graph without what no signature reaches: nodes, functions, restores, initializers, assets."""
+    needed = reachable(graph.nodes, graph.roots)
+    initializers: set[str] = set()
+    while True:
+        wanted = {
+            name
+            for name in set(graph.initializers) - initializers
+            if not (touched := _resources(name, graph)) or touched & needed
+        }
+        if not wanted:
+            break
+        initializers |= wanted
+        needed |= reachable(graph.nodes, wanted)
+    nodes = {name: node for name, node in graph.nodes.items() if name in needed}
+    used = called_functions(nodes.values(), graph.library)
+    return replace(
+        graph,
+        nodes=nodes,
+        library={name: function for name, function in graph.library.items() if name in used},
+        restores=tuple(restore for restore in graph.restores if restore.handle in needed),
+        initializers=tuple(name for name in graph.initializers if name in initializers),
+        assets=tuple(asset for asset in graph.assets if node_name(asset.tensor_info.name) in needed),
+    )
+
+
+def put_together(graph: ServingGraph) -> MetaGraphDef:
+    """Return the MetaGraph of these parts; equal parts give equal bytes, so that a model's digest stays."""
+    nodes: Nodes = {}
+    for name, node in graph.nodes.items():
+        copy = type(node)()
+        copy.CopyFrom(node)
+        # Colocation is a hint, and may name a node that is gone; debug info names source files.
+        copy.attr.pop("_class", None)
+        copy.ClearField("experimental_debug_info")
+        nodes[name] = copy
+    restores = tuple(_as_resource(restore, nodes) for restore in graph.restores)
+    functions = [_plain_function(function) for _, function in sorted(graph.library.items())]
+    _name_resources(nodes, functions)
+    prefix = _free_prefix(nodes)
+    result = MetaGraphDef()
+    result.meta_info_def.tags.extend(graph.original.meta_info_def.tags)
+    result.meta_info_def.tensorflow_version = graph.original.meta_info_def.tensorflow_version
+    result.meta_info_def.tensorflow_git_version = graph.original.meta_info_def.tensorflow_git_version
+    if restores:
+        saver, variables = write_restores(restores, nodes, prefix)
+        result.saver_def.CopyFrom(saver)
+        result.collection_def["variables"].bytes_list.value.extend(v.SerializeToString() for v in variables)
+    if graph.initializers:
+        init = nodes[f"{prefix}/init"] = type(next(iter(nodes.values())))(name=f"{prefix}/init", op="NoOp")
+        init.input.extend(f"^{name}" for name in graph.initializers)
+        # The collection only: as a signature it would show among the model's own.
+        result.collection_def["saved_model_main_op"].node_list.value.append(init.name)
+    result.graph_def.versions.CopyFrom(graph.original.graph_def.versions)
+    result.graph_def.node.extend(nodes.values())
+    result.graph_def.library.function.extend(functions)
+    for name, signature in graph.signatures.items():
+        result.signature_def[name].CopyFrom(signature)
+    result.asset_file_def.extend(graph.assets)
+    _copy_op_list(graph.original, result)
+    return result
+
+
+def _initializers(graph: MetaGraphDef, nodes: Nodes) -> tuple[str, ...]:
+    """Return the operations behind the init op, groups (NoOp) dissolved, in a fixed order."""
+    names = [
+        name
+        for key in _INIT_COLLECTIONS
+        if key in graph.collection_def
+        for name in graph.collection_def[key].node_list.value
+    ]
+    if INIT_SIGNATURE in graph.signature_def:
+        names += [info.name for info in graph.signature_def[INIT_SIGNATURE].outputs.values()]
+    found: dict[str, None] = {}
+    seen: set[str] = set()
+    stack = [node_name(name) for name in names]
+    while stack:
+        name = stack.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name not in nodes:
+            raise Untransformable(f"its init op needs {name!r}, which is not there")
+        if nodes[name].op == "NoOp":
+            stack.extend(node_name(tensor) for tensor in nodes[name].input)
+        else:
+            found[name] = None
+    return tuple(sorted(found))
+
+
+def _resources(name: str, graph: ServingGraph) -> set[str]:
+    """Return the resources that an operation is given, itself or in what it is computed from."""
+    return {need for need in reachable(graph.nodes, [name]) if is_handle(graph.nodes[need])}
+
+
+def _assets(graph: MetaGraphDef) -> tuple[AssetFileDef, ...]:
+    """Return the assets: TF2 lists them in the MetaGraph, TF1 in a collection."""
+    if graph.asset_file_def:
+        return tuple(graph.asset_file_def)
+    assets = []
+    for packed in graph.collection_def["saved_model_assets"].any_list.value:
+        asset = AssetFileDef()
+        packed.Unpack(asset)
+        assets.append(asset)
+    return tuple(assets)
+
+
+def _as_resource(restore: Restore, nodes: Nodes) -> Restore:
+    """Turn a TF1 reference variable that is only read into a resource variable, which every loader handles alike."""
+    variable = nodes[restore.handle]
+    readers = [
+        (node, position)
+        for node in nodes.values()
+        for position, tensor in enumerate(node.input)
+        if node_name(tensor) == variable.name and not tensor.startswith("^")
+    ]
+    if variable.op not in ("VariableV2", "Variable") or restore.put.op != "Assign":
+        return restore
+    if any(takes_reference(node, position) for node, position in readers):
+        return restore
+    handle = nodes[f"{variable.name}/handle"] = type(variable)(name=f"{variable.name}/handle", op="VarHandleOp")
+    for attr in ("dtype", "shape"):
+        handle.attr[attr].CopyFrom(variable.attr[attr])
+    handle.attr["shared_name"].s = variable.name.encode()
+    handle.device = variable.device
+    put = type(variable)(op="AssignVariableOp")
+    put.attr["dtype"].CopyFrom(variable.attr["dtype"])
+    dtype = variable.attr["dtype"].type
+    variable.op = "ReadVariableOp"
+    variable.attr.clear()
+    variable.attr["dtype"].type = dtype
+    variable.input[:] = [handle.name]
+    return Restore(handle.name, restore.tensors, put)
+
+
+def _name_resources(nodes: Nodes, functions: list[FunctionDef]) -> None:
+    """Give variables and tables shared names that depend on the graph alone.
+
+    Two models in one process share the resources of one name, so each name carries a hash of the whole graph.
+    TensorFlow's own names of tables hold a random number, which would make every export another model.
+    """
+    bodies = [list(nodes.values()), *(list(function.node_def) for function in functions)]
+    named = [node for body in bodies for node in body if node.op in _NAMED and node.attr["shared_name"].s]
+    first = {node.attr["shared_name"].s: node.name for node in reversed(named)}
+    for node in named:
+        node.attr["shared_name"].s = first[node.attr["shared_name"].s].encode()
+    digest = hashlib.sha256()
+    for message in (*nodes.values(), *functions):
+        digest.update(message.SerializeToString(deterministic=True))
+    for node in named:
+        node.attr["shared_name"].s = f"{digest.hexdigest()[:12]}/".encode() + node.attr["shared_name"].s
+
+
+def _plain_function(function: FunctionDef) -> FunctionDef:
+    copy = FunctionDef()
+    copy.CopyFrom(function)
+    for attr in (
+        "forward_function_name",
+        "backward_function_name",
+    ):  # for training; they name functions now gone
+        copy.attr.pop(attr, None)
+    for node in copy.node_def:
+        node.ClearField("experimental_debug_info")
+    return copy
+
+
+def _copy_op_list(original: MetaGraphDef, result: MetaGraphDef) -> None:
+    """Keep the definitions of the operations still used: an older runtime drops newer default attributes by them."""
+    bodies = [result.graph_def.node, *(function.node_def for function in result.graph_def.library.function)]
+    used = {node.op for body in bodies for node in body}
+    result.meta_info_def.stripped_op_list.op.extend(
+        op for op in original.meta_info_def.stripped_op_list.op if op.name in used
+    )
+
+
+def _free_prefix(nodes: Nodes) -> str:
+    prefix, number = "servegraph", 0
+    while any(name == prefix or name.startswith(f"{prefix}/") for name in nodes):
+        number += 1
+        prefix = f"servegraph_{number}"
+    return prefix

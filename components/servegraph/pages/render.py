@@ -1,0 +1,26 @@
+"""Render a template of any package on the common frame `frame.html.jinja`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from servegraph.machines.sizes import format_size
+
+
+def render(package: str, template: str, **values: Any) -> str:
+    """Return the page of `template` in `package` as one self-contained HTML text; every value is escaped."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("servegraph.pages", "")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["size"] = format_size
+    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment.filters["shape"] = lambda dims: "unknown" if dims is None else f"[{', '.join(map(str, dims))}]"
+    environment.filters["figure"] = lambda value: f"{value:.4g}"
+    return environment.get_template(template).render(**values)

@@ -1,0 +1,285 @@
+"""What each entry point of a MetaGraph can run and read, and what is there only for training.
+
+Within the main graph an entry point reaches the nodes its outputs depend on, stopping where a request feeds a
+value, as TensorFlow's session prunes. A function is reached whole: its stateful operations run even where no
+output needs them. So what is called unreachable here never runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from servegraph.errors import ModelError
+from servegraph.savedmodel.bundle_index import TensorEntry
+from servegraph.savedmodel.bundle_reader import BundleReader
+from servegraph.savedmodel.graph import (
+    INIT_SIGNATURE,
+    TRAIN_SIGNATURE,
+    Body,
+    MetaGraph,
+    Node,
+    Signature,
+    attr_bool,
+    attr_bytes,
+    attr_functions,
+)
+from servegraph.savedmodel.graph_reader import GraphFile
+from servegraph.savedmodel.ops import BATCH_NORM, SHARED_OPS, VARIABLE_OPS, training_kind
+from servegraph.savedmodel.restores import node_of, read_restores
+from servegraph.storage.directory import Directory
+
+# Entry points that are not signatures.
+INIT, RESTORE, SAVE, TRAIN, PYTHON = "(init)", "(restore)", "(save)", "(train)", "(python)"
+
+# Collections that name an operation to run: on loading, and for training.
+INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op", "saved_model_init_op")
+TRAIN_COLLECTIONS = ("saved_model_train_op", "train_op")
+
+# What `tf.saved_model.load` rebuilds the Python objects from; no signature reads it.
+OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
+
+# How optimizers name what they keep per variable: TF1, TF2 object-based checkpoints, Keras 2 and 3.
+SLOT = re.compile(
+    r"/(Adam|Adam_1|Momentum|Adagrad|Adadelta|Adadelta_1|RMSProp|RMSProp_1|Ftrl|Ftrl_1|ExponentialMovingAverage)$"
+    r"|/\.OPTIMIZER_SLOT/|(^|/)_?optimizer/|(^|/)(beta1_power|beta2_power|global_step)$"
+)
+
+_SHARED_NAMES = {op.encode(): frozenset({b"container", b"shared_name"}) for op in SHARED_OPS}
+
+
+def is_signature(entry_point: str) -> bool:
+    """Tell whether an entry point is a signature that clients call."""
+    return entry_point not in (INIT, RESTORE, SAVE, TRAIN, PYTHON)
+
+
+class Reach(NamedTuple):
+    """What one entry point can run: nodes of the main graph, and functions with all that is in them."""
+
+    nodes: frozenset[str]
+    functions: frozenset[str]
+
+
+class Reachability(NamedTuple):
+    """`entries` by entry point: the signatures' names, then those in parentheses above.
+
+    `restored` maps each checkpoint key to the nodes of the main graph that loading fills from it: a variable,
+    the parts of a partitioned one, or a table. Several nodes can stand for one resource; `restored` has all.
+    `requested` maps each key that loading asks the checkpoint for to the type it wants.
+    """
+
+    entries: Mapping[str, Reach]
+    restored: Mapping[str, tuple[str, ...]]
+    requested: Mapping[str, str]
+    main_nodes: Mapping[str, Node]
+
+    def reaching(self, body: Body, node: str) -> tuple[str, ...]:
+        """Return the entry points that reach a node of `body`."""
+        if body.name:
+            return tuple(name for name, reach in self.entries.items() if body.name in reach.functions)
+        return tuple(name for name, reach in self.entries.items() if node in reach.nodes)
+
+    def needed_ops(self, meta_graph: MetaGraph) -> set[str]:
+        """Return the operations that serving needs: the main graph's, and those of the functions it runs."""
+        needed = set(meta_graph.main.ops)
+        for name, reach in self.entries.items():
+            if is_signature(name) or name in (INIT, RESTORE):
+                for function in reach.functions:
+                    needed |= meta_graph.functions[function].ops.keys()
+        return needed - meta_graph.functions.keys()
+
+    def reading(self, key: str) -> tuple[str, ...] | None:
+        """Return the entry points that read a stored tensor, or None where the graph does not say."""
+        targets = self.restored.get(key)
+        if targets is None:
+            return None
+        return tuple(
+            name
+            for name, reach in self.entries.items()
+            if name not in (RESTORE, SAVE) and any(target in reach.nodes for target in targets)
+        )
+
+
+class Baggage(NamedTuple):
+    """Something a serving model should not hold.
+
+    `kind` is one of `ops.TrainingKind`, `slot` (what an optimizer keeps) or `unread_tensor` (stored, and no
+    signature reads it); `reachable_from` the entry points that reach it: a signature's name, `(init)`,
+    `(train)`, or `(python)`: what only `tf.saved_model.load` offers. `stored_bytes` is 0 for operations.
+    """
+
+    kind: str
+    name: str
+    reachable_from: tuple[str, ...]
+    stored_bytes: int
+
+
+def training_baggage(directory: Directory) -> list[Baggage]:
+    """Return what is training-only and stored or reachable in any MetaGraph; empty is the proof of none.
+
+    Raises:
+        ModelError: the SavedModel cannot be read.
+    """
+    entries = _stored_tensors(directory)
+    found: list[Baggage] = []
+    read_somewhere: dict[str, set[str]] = {key: set() for key in entries}
+    with GraphFile(directory) as file:
+        for meta_graph in file.scan().meta_graphs:
+            reachability = trace(file, meta_graph)
+            found += training_ops(meta_graph, reachability)
+            for key in entries:
+                # Where the graph does not say who reads a tensor, the proof fails: it counts as unread.
+                read_somewhere[key].update(reachability.reading(key) or ())
+    found += unread_tensors(entries.values(), read_somewhere)
+    return list(dict.fromkeys(found))
+
+
+def _stored_tensors(directory: Directory) -> Mapping[str, TensorEntry]:
+    try:
+        with BundleReader(directory) as bundle:
+            return bundle.entries
+    except ModelError as error:
+        if error.code != "NO_VARIABLES":
+            raise
+        return {}
+
+
+def unread_tensors(entries: Iterable[TensorEntry], readers: Mapping[str, Iterable[str]]) -> list[Baggage]:
+    """Return the stored tensors that no signature reads; `readers` are the entry points per key."""
+    found = []
+    for entry in entries:
+        reading = tuple(sorted(readers.get(entry.key, ())))
+        is_read = any(map(is_signature, reading))
+        if entry.key != OBJECT_GRAPH_KEY and not is_read:
+            kind = "slot" if SLOT.search(entry.key) else "unread_tensor"
+            found.append(Baggage(kind, entry.key, reading, entry.size_bytes))
+    return found
+
+
+def training_ops(meta_graph: MetaGraph, reachability: Reachability) -> list[Baggage]:
+    """Return the training-only operations: nodes of the main graph, and operations of each function."""
+    found = []
+    for node in reachability.main_nodes.values():
+        if kind := training_kind(node.op):
+            reached = reachability.reaching(meta_graph.main, node.name)
+            found.append(Baggage(kind, f"{node.name} ({node.op})", reached, 0))
+    for body in meta_graph.functions.values():
+        for op in body.ops:
+            if kind := training_kind(op):
+                found.append(Baggage(kind, f"{op} in {body.name}", reachability.reaching(body, ""), 0))
+    for body in (meta_graph.main, *meta_graph.functions.values()):
+        for node in body.watched:
+            if node.op in BATCH_NORM and attr_bool(node, "is_training", default=True):
+                name = f"{node.name} ({node.op})" if not body.name else f"{node.name} in {body.name}"
+                found.append(Baggage("training_mode", name, reachability.reaching(body, node.name), 0))
+    return found
+
+
+def is_plain(meta_graph: MetaGraph) -> bool:
+    """Tell whether a MetaGraph has nothing to trace: no variable, function, watched or training operation."""
+    main = meta_graph.main
+    return not (
+        meta_graph.functions
+        or main.watched
+        or VARIABLE_OPS & main.ops.keys()
+        or any(training_kind(op) for op in main.ops)
+    )
+
+
+def trace(file: GraphFile, meta_graph: MetaGraph) -> Reachability:
+    """Follow the edges of a MetaGraph from its entry points. Raises ModelError `GRAPH_CORRUPT`.
+
+    Of a plain MetaGraph, such as a frozen one, the result has no edges: there is nothing to attribute.
+    """
+    if is_plain(meta_graph):
+        return Reachability({}, {}, {}, {})
+    nodes = file.nodes(meta_graph.main, _SHARED_NAMES)
+    walker = _Walker(meta_graph, nodes)
+    entries = {}
+    for name, signature in meta_graph.signatures.items():
+        if name not in (INIT_SIGNATURE, TRAIN_SIGNATURE):
+            fed = frozenset(tensor for info in signature.inputs.values() for tensor in info.tensors)
+            entries[name] = walker.reach(_outputs(signature), fed)
+    entries[INIT] = walker.reach(_operations(meta_graph, INIT_SIGNATURE, INIT_COLLECTIONS), frozenset())
+    entries[TRAIN] = walker.reach(_operations(meta_graph, TRAIN_SIGNATURE, TRAIN_COLLECTIONS), frozenset())
+    saver = meta_graph.saver
+    entries[RESTORE] = walker.reach([saver.restore_op] if saver else [], frozenset())
+    entries[SAVE] = walker.reach([saver.save_tensor] if saver else [], frozenset())
+    entries[PYTHON] = Reach(frozenset(), walker.close_functions(meta_graph.exposed_functions))
+    same = _same_resources(nodes)
+    restores = read_restores(file, meta_graph, nodes, {name: walker.calls(name) for name in entries[RESTORE].nodes})
+    restored = {
+        key: tuple(name for target in targets for name in same.get(target, (target,)))
+        for key, targets in restores.targets.items()
+    }
+    return Reachability(entries, restored, restores.requested, nodes)
+
+
+def _same_resources(nodes: Mapping[str, Node]) -> dict[str, tuple[str, ...]]:
+    """Return, for each node that stands for a resource together with others, all of them."""
+    by_resource: dict[tuple[bytes | None, ...], list[str]] = {}
+    for node in nodes.values():
+        if node.op in SHARED_OPS and (shared_name := attr_bytes(node, "shared_name")):
+            container = attr_bytes(node, "container") or b""
+            by_resource.setdefault((container, shared_name), []).append(node.name)
+    groups = [tuple(names) for names in by_resource.values() if len(names) > 1]
+    return {name: group for group in groups for name in group}
+
+
+def _outputs(signature: Signature) -> list[str]:
+    return [tensor for info in signature.outputs.values() for tensor in info.tensors]
+
+
+def _operations(meta_graph: MetaGraph, signature: str, collections: tuple[str, ...]) -> list[str]:
+    names = [name for key in collections for name in meta_graph.node_lists.get(key, ())]
+    if signature in meta_graph.signatures:
+        names += _outputs(meta_graph.signatures[signature])
+    return names
+
+
+class _Walker:
+    """Follows edges backwards in one main graph, and calls into its functions."""
+
+    def __init__(self, meta_graph: MetaGraph, nodes: Mapping[str, Node]) -> None:
+        self._nodes = nodes
+        self._functions = meta_graph.functions
+        self._calls: dict[str, set[str]] = {}
+        for node in meta_graph.main.watched:
+            called = {name for payload in node.attrs.values() for name in attr_functions(payload)}
+            if node.op in self._functions:
+                called.add(node.op)  # TF1 calls a function by an operation of its name
+            self._calls.setdefault(node.name, set()).update(called)
+
+    def calls(self, node: str) -> set[str]:
+        """Return the functions that a node of the main graph names."""
+        return self._calls.get(node, set())
+
+    def reach(self, outputs: Iterable[str], fed: frozenset[str]) -> Reach:
+        """Return what the tensors or operations `outputs` need, given the tensors `fed`."""
+        fed_names = {name.removesuffix(":0") for name in fed}
+        visited: set[str] = set()
+        waiting = [name for name in outputs if name.removesuffix(":0") not in fed_names]
+        while waiting:
+            name = node_of(waiting.pop())
+            node = self._nodes.get(name)
+            if node is None or name in visited:
+                continue
+            visited.add(name)
+            waiting += [reference for reference in node.inputs if reference not in fed_names]
+        called = [function for name in visited for function in self.calls(name)]
+        return Reach(frozenset(visited), self.close_functions(called))
+
+    def close_functions(self, names: Iterable[str]) -> frozenset[str]:
+        """Return functions with all that they call in turn."""
+        visited: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            body = self._functions.get(name)
+            if body is None or name in visited:
+                continue
+            visited.add(name)
+            waiting += body.calls
+            waiting += body.ops.keys() & self._functions.keys()
+        return frozenset(visited)

@@ -1,0 +1,82 @@
+"""What loading a model asks its checkpoint for, and which variables it fills with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from servegraph.savedmodel.graph import MetaGraph, Node, attr_strings, attr_types
+from servegraph.savedmodel.graph_reader import GraphFile
+from servegraph.savedmodel.meta_graph import MAX_MESSAGE_BYTES
+
+_RESTORING = {b"Const": frozenset({b"value"}), b"RestoreV2": frozenset({b"dtypes"})}
+_ASSIGNING = frozenset({"Assign", "AssignVariableOp", "LookupTableImport", "LookupTableImportV2"})
+
+
+def read_restores(
+    file: GraphFile, meta_graph: MetaGraph, nodes: Mapping[str, Node], restoring: Mapping[str, set[str]]
+) -> Restores:
+    """Follow the saver's restore operation; `restoring` are the nodes it needs, with the functions they call."""
+    restores = Restores()
+    if any(nodes[name].op == "RestoreV2" for name in restoring):  # TF1: all in the main graph
+        main = file.nodes(meta_graph.main, _RESTORING, MAX_MESSAGE_BYTES)
+        restores.collect({name: main[name] for name in restoring}, {})
+    for name, called in restoring.items():  # TF2: a function gets the variables' handles as arguments
+        for function in called:
+            body = meta_graph.functions.get(function)
+            if body is not None and "RestoreV2" in body.ops:
+                inputs = map(node_of, nodes[name].inputs)
+                arguments = dict(zip(file.arguments(body), inputs, strict=False))
+                restores.collect(file.nodes(body, _RESTORING, MAX_MESSAGE_BYTES), arguments)
+    return restores
+
+
+class Restores:
+    """Which nodes of the main graph are filled from which checkpoint key, and of which type each key is asked."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.targets: dict[str, tuple[str, ...]] = {}
+        self.requested: dict[str, str] = {}
+
+    def collect(self, nodes: Mapping[str, Node], arguments: Mapping[str, str]) -> None:
+        """Add what the assignments of a body fill; `arguments` are the nodes that it was called with."""
+        keys = {name: self._requests(node, nodes) for name, node in nodes.items() if node.op == "RestoreV2"}
+        for node in nodes.values():
+            if node.op not in _ASSIGNING or len(node.inputs) < 2:
+                continue
+            target = node_of(origin(node.inputs[0], nodes))
+            for value in node.inputs[1:]:
+                source = origin(value, nodes)
+                restored = keys.get(node_of(source))
+                index = _output_index(source)
+                if restored is not None and index < len(restored):
+                    key = restored[index]
+                    self.targets[key] = (*self.targets.get(key, ()), arguments.get(target, target))
+
+    def _requests(self, node: Node, nodes: Mapping[str, Node]) -> list[str]:
+        """Return the keys that a RestoreV2 asks for, in order, noting their types."""
+        names = nodes.get(node_of(node.inputs[1])) if len(node.inputs) > 1 else None
+        keys = [key.decode("utf-8", "replace") for key in (attr_strings(names) if names else None) or ()]
+        self.requested.update(zip(keys, attr_types(node, "dtypes"), strict=False))
+        return keys
+
+
+def node_of(reference: str) -> str:
+    """Return the node that an input of a node refers to: `^name`, `name`, `name:1` or `name:output:1`."""
+    return reference.removeprefix("^").partition(":")[0]
+
+
+def origin(reference: str, nodes: Mapping[str, Node]) -> str:
+    """Follow a value back through operations with one input, such as Identity, to where it comes from."""
+    for _ in range(len(nodes)):
+        node = nodes.get(node_of(reference))
+        data = [name for name in node.inputs if not name.startswith("^")] if node else []
+        if len(data) != 1 or (node is not None and node.op in ("RestoreV2", "VarHandleOp")):
+            break
+        reference = data[0]
+    return reference
+
+
+def _output_index(reference: str) -> int:
+    last = reference.rpartition(":")[2]
+    return int(last) if last.isdigit() else 0

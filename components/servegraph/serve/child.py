@@ -1,0 +1,159 @@
+"""A server started by another program: for the probe of a deploy, and for demos and tests.
+
+Imports neither TensorFlow nor numpy: those are the child's.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from servegraph.errors import Refusal
+from servegraph.serve.server import listen
+
+START_TIMEOUT_S = 300.0  # loading gigabytes from a slow disk
+STOP_TIMEOUT_S = 40.0
+_POLL_S = 0.05
+
+
+class Answer(NamedTuple):
+    """An HTTP answer: its status and its JSON document."""
+
+    status: int
+    document: Any
+
+
+class ServerProcess:
+    """`python -m servegraph.serve ROOT` on a loopback port, ended with the `with` block or with this process.
+
+    with ServerProcess(root) as server:
+        server.wait_until_available("census")
+        server.post("/v1/models/census:predict", {"instances": [...]})
+    """
+
+    def __init__(self, root: Path, port: int = 0) -> None:
+        """Name what to serve; `port` 0 takes a free one. Nothing is started yet."""
+        self._root = root
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output: Any = None
+        self.url = ""
+
+    def __enter__(self) -> ServerProcess:
+        """Start the server; it answers from now on, though models may still be loading."""
+        # The socket is made here and inherited: the port is known at once, and early connections wait.
+        listener = listen("127.0.0.1", self._port)
+        self._port = listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._output = tempfile.TemporaryFile()
+        with listener:
+            descriptor = listener.fileno()
+            command = [sys.executable, "-m", "servegraph.serve", str(self._root)]
+            command += ["--listen-fd", str(descriptor), "--exit-with-stdin"]
+            self._process = subprocess.Popen(
+                command,
+                # Held open by this process alone: when it ends, however it ends, so does the child.
+                stdin=subprocess.PIPE,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(descriptor,),
+                start_new_session=True,  # Ctrl-C reaches the parent only, which then stops the child in order
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the server and wait for its end."""
+        process = self._process
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._output.close()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server."""
+        assert self._process is not None, "the server is started by `with`"
+        return self._process.pid
+
+    def wait_until_available(self, name: str, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until every version of the model `name` that is there has loaded.
+
+        Raises:
+            Refusal: a version did not load, the server ended, or `timeout_s` passed.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        versions: list[Mapping[str, Any]] = []
+        while time.monotonic() < deadline_s:
+            versions = self._status(name)
+            failed = [version for version in versions if version["status"]["error_message"]]
+            if failed:
+                raise Refusal(failed[0]["status"]["error_message"], code="MODEL_NOT_LOADED")
+            if versions and all(version["state"] == "AVAILABLE" for version in versions):
+                return
+            time.sleep(_POLL_S)
+        raise Refusal(
+            f"{name} was not available after {timeout_s:g} s (state: {versions or 'unknown'}). "
+            f"The server's last lines: {self.last_lines()}",
+            code="SERVER_TIMEOUT",
+        )
+
+    def get(self, path: str, timeout_s: float = 60.0) -> Answer:
+        """Return the answer to a GET. Raises `Refusal` where there is none."""
+        return self._request("GET", path, None, timeout_s)
+
+    def post(self, path: str, document: Any, timeout_s: float = 60.0) -> Answer:
+        """Return the answer to a POST of `document` as JSON. Raises `Refusal` where there is none."""
+        return self._request("POST", path, json.dumps(document).encode(), timeout_s)
+
+    def last_lines(self, count: int = 15) -> str:
+        """Return the last lines that the server wrote."""
+        # Read beside the child, which writes at the end of the same open file.
+        size_bytes = os.fstat(self._output.fileno()).st_size
+        start = max(0, size_bytes - 16_384)
+        tail = os.pread(self._output.fileno(), size_bytes - start, start).decode("utf-8", "replace")
+        return "\n".join(tail.splitlines()[-count:]) or "(none)"
+
+    def _status(self, name: str) -> list[Mapping[str, Any]]:
+        status, document = self.get(f"/v1/models/{name}")
+        return list(document["model_version_status"]) if status == 200 else []
+
+    def _request(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Answer:
+        # http.client and not urllib: a proxy from the environment has no business with loopback.
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout_s)
+        try:
+            connection.request(method, path, body, {"content-type": "application/json"} if body else {})
+            response = connection.getresponse()
+            return Answer(response.status, json.loads(response.read()))
+        except (OSError, http.client.HTTPException, ValueError) as exc:
+            raise self._failure(f"{method} {path}", exc) from exc
+        finally:
+            connection.close()
+
+    def _failure(self, what: str, error: Exception) -> Refusal:
+        assert self._process is not None, "the server is started by `with`"
+        try:
+            code = self._process.wait(1.0)  # a connection that breaks is often the first sign of its end
+        except subprocess.TimeoutExpired:
+            return Refusal(f"{what}: {error}. The server's last lines: {self.last_lines()}", code="SERVER_FAILED")
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        return Refusal(f"The server ended {how}. Its last lines: {self.last_lines()}", code="SERVER_ENDED")

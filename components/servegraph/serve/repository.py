@@ -1,0 +1,151 @@
+"""What is loaded: follows the root in the background and swaps versions without a failed request.
+
+One background thread looks at the files, loads what is new and then replaces, in one assignment, the
+immutable record that requests read. A version that is no longer named is dropped by that: requests that hold
+it finish first, and with the last of them Python frees it. Nothing is taken away before what replaces it has
+loaded.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from servegraph.errors import RequestError, ServegraphError
+from servegraph.serve.model import Model
+from servegraph.serve.served import LoadedVersion, ServedModel, settled
+from servegraph.serve.versions import WantedModel, WantedVersion, model_names, wanted_model
+
+RETRY_LOAD_S = 30.0  # a version that failed to load may have been half copied
+
+_log = logging.getLogger(__name__)
+
+
+class Repository:
+    """The models below `root` (or the one called `only`), kept as the files say."""
+
+    def __init__(self, root: Path, load: Callable[[Path], Model], only: str | None = None) -> None:
+        """Nothing is read before `follow` or `refresh`."""
+        self._root = root
+        self._load = load
+        self._only = only
+        self._models: dict[str, ServedModel] = {}
+        self._failures: dict[WantedVersion, tuple[float, LoadedVersion]] = {}
+        self._complaints: dict[str, str] = {}
+        self._stop = threading.Event()
+
+    def follow(self, interval_s: float) -> None:
+        """Refresh every `interval_s` seconds in a thread of its own, until `stop`."""
+
+        def run() -> None:
+            while not self._stop.is_set():
+                try:
+                    self.refresh()
+                except Exception:  # a defect here must not freeze the versions for ever, unseen
+                    _log.exception("the versions below %s could not be followed", self._root)
+                self._stop.wait(interval_s)
+
+        threading.Thread(target=run, name="follow-versions", daemon=True).start()
+
+    def stop(self) -> None:
+        """End `follow` after what it is loading."""
+        self._stop.set()
+
+    def names(self) -> list[str]:
+        """Return the names of the models known so far."""
+        return sorted(self._models)
+
+    def served(self, name: str) -> ServedModel:
+        """Return the record of a model as it is now.
+
+        Raises:
+            RequestError: there is no such model (code `NOT_FOUND`).
+        """
+        served = self._models.get(name)
+        if served is None:
+            raise RequestError(
+                f"Servable not found for request: Latest({name}).",
+                code="NOT_FOUND",
+                fix=f"Models here: {', '.join(self.names()) or 'none'}.",
+            )
+        return served
+
+    def refresh(self) -> None:
+        """Bring what is loaded in line with the files; what cannot be read or loaded is logged and left."""
+        try:
+            names = [name for name in model_names(self._root) if self._only in (None, name)]
+        except ServegraphError as exc:
+            self._complain("", exc)
+            return
+        changes = {name: wanted for name in names if (wanted := self._wanted(name)) is not None}
+        # All are announced before the first one loads: requests hear "is being loaded" and not "not found".
+        announced = {name: self._announce(name, wanted) for name, wanted in changes.items()}
+        for name, wanted in changes.items():
+            self._load_missing(name, wanted, announced[name])
+        for name in self._models.keys() - set(names):
+            self._publish(ServedModel(name))
+            self._models = {other: served for other, served in self._models.items() if other != name}
+
+    def _wanted(self, name: str) -> WantedModel | None:
+        try:
+            wanted = wanted_model(self._root / name)
+        except ServegraphError as exc:
+            self._complain(name, exc)
+            return None
+        self._complaints.pop(name, None)
+        return wanted
+
+    def _announce(self, name: str, wanted: WantedModel) -> dict[int, LoadedVersion]:
+        """Publish what is wanted and already there; return all that is wanted, the rest as LOADING."""
+        before = self._models.get(name) or ServedModel(name)
+        versions: dict[int, LoadedVersion] = {}
+        for number, want in wanted.versions.items():
+            have = before.versions.get(number)
+            if have is None or have.wanted != want or have.state != "AVAILABLE":
+                have = self._failed_lately(want) or LoadedVersion(want, "LOADING")
+            versions[number] = have
+        self._publish(settled(versions, wanted, before))
+        return versions
+
+    def _load_missing(self, name: str, wanted: WantedModel, versions: dict[int, LoadedVersion]) -> None:
+        """Load what is LOADING among `versions`, first what has traffic, and publish each as it comes."""
+        missing = [number for number, version in versions.items() if version.state == "LOADING"]
+        for number in sorted(missing, key=lambda number: (-wanted.traffic.get(number, 0), -number)):
+            versions[number] = self._load_version(name, number, wanted.versions[number])
+            self._publish(settled(versions, wanted, self._models[name]))
+
+    def _publish(self, served: ServedModel) -> None:
+        before = self._models.get(served.name)
+        self._models = {**self._models, served.name: served}
+        dropped = [] if before is None else [n for n in before.versions if n not in served.versions]
+        for number in dropped:
+            _log.info("%s version %d: unloaded", served.name, number)
+        if dropped:
+            del before
+            gc.collect()  # TensorFlow's objects refer to each other in circles
+
+    def _load_version(self, name: str, number: int, wanted: WantedVersion) -> LoadedVersion:
+        started_s = time.monotonic()
+        try:
+            model = self._load(wanted.directory)
+        except Exception as exc:  # a model must not be able to end the server
+            _log.error("%s version %d: not loaded: %s", name, number, exc)
+            failed = LoadedVersion(wanted, "END", error=str(exc))
+            self._failures[wanted] = (time.monotonic(), failed)
+            return failed
+        _log.info("%s version %d: loaded in %.1f s", name, number, time.monotonic() - started_s)
+        self._failures.pop(wanted, None)
+        return LoadedVersion(wanted, "AVAILABLE", model=model)
+
+    def _failed_lately(self, wanted: WantedVersion) -> LoadedVersion | None:
+        failed_at_s, failed = self._failures.get(wanted, (0.0, None))
+        return failed if time.monotonic() - failed_at_s < RETRY_LOAD_S else None
+
+    def _complain(self, name: str, error: ServegraphError) -> None:
+        if self._complaints.get(name) != str(error):
+            self._complaints[name] = str(error)
+            _log.error("%s", error)

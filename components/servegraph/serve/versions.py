@@ -1,0 +1,132 @@
+"""What should be loaded: the versions of each model, read from the files below the root."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from servegraph.errors import InputError
+from servegraph.serve.state import STATE_FILE, ModelState, check_model_name, read_state
+from servegraph.storage.local import answering
+
+MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
+
+
+@dataclass(frozen=True)
+class WantedVersion:
+    """A version to load. `identity` changes when another model comes to lie in the same directory."""
+
+    directory: Path
+    identity: str
+
+
+@dataclass(frozen=True)
+class WantedModel:
+    """The versions of one model, their shares of the unversioned requests, and their labels."""
+
+    versions: Mapping[int, WantedVersion]
+    traffic: Mapping[int, int]
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+def model_names(root: Path) -> list[str]:
+    """Return the names of the models below `root`: directories that hold versions or a state.
+
+    Raises:
+        StorageError: `root` does not exist or cannot be read.
+    """
+    with answering("list", root):
+        return sorted(entry.name for entry in root.iterdir() if _is_model(entry))
+
+
+def wanted_model(model_dir: Path) -> WantedModel:
+    """Return what should be loaded of the model in `model_dir`.
+
+    With a state file: every version that it names. Without, as TF Serving does by default: the newest one.
+
+    Raises:
+        InputError: the state file cannot be understood (code `BAD_STATE`).
+        StorageError: the directory cannot be read.
+    """
+    state = read_state(model_dir)
+    return _newest(model_dir) if state is None else _from_state(model_dir, state)
+
+
+def version_directories(model_dir: Path) -> list[int]:
+    """Return the numbers of the version directories below `model_dir`, ascending, whatever they hold.
+
+    Raises:
+        StorageError: the directory cannot be read. One that does not exist has none.
+    """
+    with answering("list", model_dir):
+        try:
+            return sorted(int(entry.name) for entry in model_dir.iterdir() if _is_version(entry))
+        except FileNotFoundError:
+            return []
+
+
+def check_root(root: Path) -> None:
+    """Check that `root` is a directory of models.
+
+    Raises:
+        StorageError: it does not exist, or is not a directory.
+        InputError: it is the directory of one model, or of one version (code `NOT_A_SERVING_ROOT`).
+    """
+    with answering("list", root):
+        entries = list(root.iterdir())
+    if any(entry.name in MODEL_FILES for entry in entries):
+        raise InputError(
+            f"{str(root)!r} is a SavedModel, not a directory of models.",
+            code="NOT_A_SERVING_ROOT",
+            fix="Deploy it (`servegraph deploy`), or copy it to ROOT/NAME/1/ and serve ROOT.",
+        )
+    if any(entry.name == STATE_FILE or (_is_version(entry) and _graph_file(entry)) for entry in entries):
+        raise InputError(
+            f"{str(root)!r} holds the versions of one model.",
+            code="NOT_A_SERVING_ROOT",
+            fix=f"Serve the directory above it: `servegraph serve {root.parent} --name {root.name}`.",
+        )
+
+
+def _from_state(model_dir: Path, state: ModelState) -> WantedModel:
+    return WantedModel(
+        versions={
+            number: WantedVersion(model_dir / str(number), f"{record.digest} {record.created}")
+            for number, record in state.versions.items()
+        },
+        traffic=state.traffic,
+        labels=state.labels,
+    )
+
+
+def _newest(model_dir: Path) -> WantedModel:
+    for number in reversed(version_directories(model_dir)):
+        directory = model_dir / str(number)
+        graph_file = _graph_file(directory)
+        if graph_file is not None:  # else it is being copied, or no model: an older one will do
+            identity = f"{graph_file.st_ino} {graph_file.st_mtime_ns} {graph_file.st_size}"
+            return WantedModel({number: WantedVersion(directory, identity)}, {number: 100})
+    return WantedModel({}, {})
+
+
+def _graph_file(directory: Path) -> os.stat_result | None:
+    for name in MODEL_FILES:
+        with contextlib.suppress(OSError):
+            return (directory / name).stat()
+    return None
+
+
+def _is_model(entry: Path) -> bool:
+    try:
+        check_model_name(entry.name)
+        return (entry / STATE_FILE).is_file() or (entry.is_dir() and any(map(_is_version, entry.iterdir())))
+    except (InputError, OSError):
+        return False
+
+
+def _is_version(entry: Path) -> bool:
+    # TF Serving takes any integer; "007" and "7" would be the same version twice.
+    return entry.name.isascii() and entry.name.isdecimal() and str(int(entry.name)) == entry.name and entry.is_dir()

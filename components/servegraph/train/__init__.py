@@ -1,0 +1,1 @@
+"""Train a Keras model by a written contract; see `contract.TrainArgs`."""

@@ -1,0 +1,65 @@
+"""The KFP component around `train.train`."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, ClassificationMetrics, Dataset, Metrics, Model, Output
+
+from servegraph import _image
+
+
+@dsl.component(base_image=_image.TENSORFLOW, install_kfp_package=False)
+def train(
+    model: Output[Model],
+    samples: Output[Dataset],
+    metrics: Output[Metrics],
+    classification_metrics: Output[ClassificationMetrics],
+    checkpoints: Output[Artifact],
+    logs: Output[Artifact],
+    data: str = "census",
+    eval_data: str = "",
+    schema: str = "",
+    label: str = "",
+    trainer: str = "servegraph.train.wide_and_deep:train",
+    hyperparameters: dict = {},  # KFP copies it
+    seed: int = 1,
+    checkpoint_dir: str = "",
+):
+    """Train a Keras model on a table and evaluate it on held-out records.
+
+    Args:
+        model: The Keras model, optimizer included, and the schema of its data.
+        samples: Held-out records as JSON lines, for later steps to compare answers on.
+        metrics: Metrics on the held-out records.
+        classification_metrics: Confusion matrix, and for two classes the ROC curve.
+        checkpoints: One Keras file per epoch; a retried task goes on from the newest.
+        logs: TensorBoard logs.
+        data: CSV or TFRecord files: a path, a glob or gs://; "census" is the sample that comes along.
+        eval_data: Files to evaluate on; empty holds a fixed fifth of the data out.
+        schema: Schema file; empty infers it from the data.
+        label: Label column for an inferred schema; empty takes the last column.
+        trainer: module:function or a .py file (path or gs://) that takes TrainArgs and returns a Keras model.
+        hyperparameters: What the trainer may set; for the default trainer see its Hyperparameters.
+        seed: Seed of weights, shuffling and dropout.
+        checkpoint_dir: Directory for checkpoints that outlives the task; empty uses the output `checkpoints`.
+    """
+    from servegraph import artifacts
+    from servegraph.train.train import Outputs, TrainRequest, train
+    from servegraph.trained import MODEL_FILE
+
+    request = TrainRequest(
+        data=data,
+        eval_data=eval_data or None,
+        schema=schema or None,
+        label=label or None,
+        trainer=trainer,
+        seed=seed,
+    )
+    outputs = Outputs.at(model.path, checkpoint_dir or checkpoints.path, logs.path, samples.path)
+    trained = train(request, hyperparameters, outputs)
+    facts = artifacts.TrainedModel(MODEL_FILE, trained.size_bytes, trainer, trained.evaluation.scalars)
+    artifacts.record(model, facts)
+    for name, value in trained.evaluation.scalars.items():
+        metrics.log_metric(name, value)
+    if trained.evaluation.confusion:
+        classification_metrics.log_confusion_matrix(list(trained.classes), trained.evaluation.confusion)
+    if trained.evaluation.roc:
+        classification_metrics.log_roc_curve(*map(list, zip(*trained.evaluation.roc, strict=True)))

@@ -1,0 +1,86 @@
+"""The training loop of the default trainer: one loop for one device, several GPUs and several workers.
+
+It is written out instead of calling `fit`, because Keras 3's `fit` fails under MultiWorkerMirroredStrategy
+("unsupported type (PerReplica)"), while a step of our own runs under every strategy.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from servegraph.progress import Progress
+from servegraph.train.contract import TrainArgs
+from servegraph.train.strategy import is_chief
+from servegraph.trained import checkpoints
+
+
+def fit(model: keras.Model, args: TrainArgs, *, epochs: int, batch_size: int, first_epoch: int) -> None:
+    """Train a compiled `model` in place from `first_epoch` (0: from the start) to `epochs`; checkpoint every epoch."""
+    step = _train_step(model, args.strategy, batch_size)
+    writes = is_chief(args.strategy)
+    logs = tf.summary.create_file_writer(str(args.log_dir)) if writes else tf.summary.create_noop_writer()
+    with (
+        logs.as_default(),
+        _writable(args.checkpoint_dir, writes) as directory,
+        Progress("train", total=epochs, done=first_epoch) as progress,
+    ):
+        for epoch in range(first_epoch, epochs):
+            losses = [step(batch) for batch in _epoch(args, batch_size, epoch)]
+            loss = float(tf.reduce_mean(losses))
+            tf.summary.scalar("loss", loss, step=epoch + 1)
+            checkpoints.save(model, directory, epoch + 1)
+            progress.advance(f"epoch {epoch + 1}/{epochs}, loss {loss:.4f}")
+
+
+@contextmanager
+def _writable(checkpoint_dir: Path, writes: bool) -> Iterator[Path]:
+    """Yield where this worker saves: saving is a collective operation, so every worker does it, one for good."""
+    if writes:
+        yield checkpoint_dir
+        return
+    with tempfile.TemporaryDirectory(prefix="servegraph-worker-") as elsewhere:
+        yield Path(elsewhere)
+
+
+def _epoch(args: TrainArgs, batch_size: int, epoch: int) -> Iterator[Any]:
+    """Yield the epoch's batches; the order depends on seed and epoch alone, so a resumed run sees the same one."""
+    dataset = args.data.dataset(batch_size, shuffle_seed=args.seed + epoch)
+    if args.strategy.num_replicas_in_sync == 1:
+        return iter(dataset)
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return iter(args.strategy.experimental_distribute_dataset(dataset.with_options(options)))
+
+
+def _train_step(model: keras.Model, strategy: tf.distribute.Strategy, batch_size: int) -> Any:
+    loss_of = keras.losses.sparse_categorical_crossentropy if _is_classifier(model) else keras.losses.mean_squared_error
+    with strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+
+    def replica_step(features: Any, labels: Any) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            outputs = model(features, training=True)
+            targets = labels if _is_classifier(model) else labels[:, None]
+            # Divided by the global batch: the replicas' gradients are summed.
+            loss = tf.reduce_sum(loss_of(targets, outputs)) / batch_size
+        gradients = tape.gradient(loss, model.trainable_variables)
+        model.optimizer.apply(gradients, model.trainable_variables)
+        return loss
+
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def step(batch: Any) -> tf.Tensor:
+        losses = strategy.run(replica_step, args=batch)
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+
+    return step
+
+
+def _is_classifier(model: keras.Model) -> bool:
+    return bool(model.output_shape[-1] > 1)

@@ -1,0 +1,207 @@
+"""Run a trainer on a table, evaluate what it returns on held-out records, and write model and samples."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegraph import storage
+from servegraph.data import census
+from servegraph.data import schema as schemas
+from servegraph.data.infer import infer
+from servegraph.data.schema import Schema
+from servegraph.data.table import Table, read, split
+from servegraph.errors import TrainerError
+from servegraph.train import metrics
+from servegraph.train.contract import TrainArgs, run_trainer
+from servegraph.train.strategy import choose_strategy, is_chief
+from servegraph.trained import MODEL_FILE, SCHEMA_FILE, checkpoints
+from servegraph.trained.trainer import load_trainer
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+DEFAULT_TRAINER = "servegraph.train.wide_and_deep:train"
+SAMPLE_ROWS = 512
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What to train on what. `data` is `census` or a URI; an empty `eval_data` holds a fifth of the data out."""
+
+    data: str = census.NAME
+    eval_data: str | None = None
+    schema: str | None = None
+    label: str | None = None
+    trainer: str = DEFAULT_TRAINER
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a training run writes; four places that never lie in one another."""
+
+    model: Path
+    checkpoints: Path
+    logs: Path
+    samples: Path
+
+    @classmethod
+    def at(cls, model: str, checkpoints: str, logs: str, samples: str) -> Outputs:
+        """Return the outputs at these paths."""
+        return cls(Path(model), Path(checkpoints), Path(logs), Path(samples))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out: the size of the Keras file, the evaluation, the classes (empty for a regression)."""
+
+    size_bytes: int
+    evaluation: metrics.Evaluation
+    classes: tuple[str, ...]
+    rows: int
+    eval_rows: int
+
+
+def train(request: TrainRequest, hyperparameters: Mapping[str, Any], outputs: Outputs) -> Trained:
+    """Train, evaluate and write `model.keras`, `schema.yaml` and the samples (JSON lines of held-out records).
+
+    Raises:
+        DataError, SchemaError, StorageError: the data cannot be used.
+        TrainerError: the trainer raised, or its model does not keep the contract.
+    """
+    strategy = choose_strategy(os.environ)
+    if not is_chief(strategy):
+        # Every worker computes, one writes: the others' files go nowhere. They read the shared checkpoints.
+        with tempfile.TemporaryDirectory(prefix="servegraph-worker-") as nowhere:
+            elsewhere = Outputs.at(
+                f"{nowhere}/model", str(outputs.checkpoints), f"{nowhere}/logs", f"{nowhere}/samples"
+            )
+            return _train(request, hyperparameters, elsewhere, strategy)
+    return _train(request, hyperparameters, outputs, strategy)
+
+
+def _train(
+    request: TrainRequest, hyperparameters: Mapping[str, Any], outputs: Outputs, strategy: tf.distribute.Strategy
+) -> Trained:
+    import keras
+
+    trainer = load_trainer(request.trainer)
+    schema = load_schema(request)
+    data, eval_data = load_data(request, schema)
+    if is_chief(strategy):
+        write_schema(schema, data.classes, outputs.checkpoints)
+    keras.utils.set_random_seed(request.seed)
+    args = TrainArgs(
+        data=data,
+        eval_data=eval_data,
+        schema=schema,
+        hyperparameters=hyperparameters,
+        checkpoint_dir=outputs.checkpoints,
+        log_dir=outputs.logs,
+        seed=request.seed,
+        strategy=strategy,
+    )
+    model = run_trainer(trainer, args, request.trainer)
+    evaluation = evaluate(model, eval_data, request.trainer)
+    checkpoints.save_model(model, outputs.model / MODEL_FILE)
+    write_schema(schema, data.classes, outputs.model)
+    write_samples(eval_data, outputs.samples)
+    size_bytes = (outputs.model / MODEL_FILE).stat().st_size
+    return Trained(size_bytes, evaluation, data.classes, len(data), len(eval_data))
+
+
+def load_schema(request: TrainRequest) -> Schema:
+    """Return the schema: the file named, the sample's own, or one inferred from the data."""
+    if request.schema:
+        file = storage.match(request.schema)[0]
+        with file.open_binary() as stream:
+            return schemas.parse(stream.read().decode("utf-8", "replace"), request.schema)
+    if request.data == census.NAME:
+        return schemas.parse(census.SCHEMA.read_text(), "of the census sample")
+    return infer(request.data, request.label)
+
+
+def load_data(request: TrainRequest, schema: Schema) -> tuple[Table, Table]:
+    """Return (training, evaluation) tables."""
+    data = read(str(census.DATA) if request.data == census.NAME else request.data, schema)
+    if request.eval_data:
+        return data, read(request.eval_data, schema, classes=data.classes or None)
+    return split(data)
+
+
+def evaluate(model: keras.Model, table: Table, trainer: str) -> metrics.Evaluation:
+    """Return the metrics of `model` on `table`.
+
+    Raises:
+        TrainerError: the outputs are not what the contract asks for (code `TRAINER_MODEL_UNFIT`).
+    """
+    outputs = predict(model, table)
+    if not np.isfinite(outputs).all():
+        raise TrainerError(
+            f"The model of trainer {trainer!r} answers NaN or infinity on held-out records.",
+            code="TRAINER_DIVERGED",
+            fix="Lower the learning rate, or look at the data for extreme values.",
+        )
+    if not table.classes:
+        return metrics.regression(table.labels, outputs.reshape(len(table)))
+    if outputs.ndim == 2 and outputs.shape[1] == 1 and len(table.classes) == 2:
+        outputs = np.hstack([1 - outputs, outputs])
+    expected = (len(table), len(table.classes))
+    if outputs.shape != expected or outputs.min() < 0 or abs(outputs.sum(axis=1) - 1).max() > 1e-3:
+        raise TrainerError(
+            f"The model of trainer {trainer!r} returns shape {list(outputs.shape)} with values from "
+            f"{outputs.min():.3g} to {outputs.max():.3g}; class probabilities {list(expected)} are expected.",
+            code="TRAINER_MODEL_UNFIT",
+            fix="End the model with softmax over the classes, or with one sigmoid for two classes.",
+        )
+    return metrics.classification(table.labels, outputs)
+
+
+def predict(model: keras.Model, table: Table, batch_size: int = 4096) -> NDArray[Any]:
+    """Return the model's outputs for the whole table, float32 [rows, …].
+
+    Raises:
+        TrainerError: the model has inputs that are no features (code `TRAINER_MODEL_UNFIT`).
+    """
+    from servegraph.trained.inputs import arrange, symbolic_inputs
+
+    missing = [tensor.name for tensor in symbolic_inputs(model) if tensor.name not in table.features]
+    if missing:
+        raise TrainerError(
+            f"The model's inputs {missing} are not features of the schema: {list(table.features)}.",
+            code="TRAINER_MODEL_UNFIT",
+            fix="Name the model's inputs as the schema names its columns.",
+        )
+    batches = (features for features, _ in table.dataset(batch_size))
+    parts = [np.asarray(model(arrange(model, batch), training=False), np.float32) for batch in batches]
+    return np.concatenate(parts)
+
+
+def write_schema(schema: Schema, classes: tuple[str, ...], directory: Path) -> None:
+    """Write the schema with the classes found, beside a model or checkpoints: an export needs no data."""
+    from dataclasses import replace
+
+    columns = tuple(
+        replace(column, classes=classes or None) if column.name == schema.label else column for column in schema.columns
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / SCHEMA_FILE).write_text(schemas.dump(replace(schema, columns=columns)))
+
+
+def write_samples(table: Table, path: Path) -> None:
+    """Write up to `SAMPLE_ROWS` records as JSON lines, spread evenly over the table, the label among them."""
+    rows = np.unique(np.linspace(0, len(table) - 1, min(SAMPLE_ROWS, len(table))).astype(int))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for record in table.take(rows).instances():
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -1,0 +1,183 @@
+"""The default trainer: a wide-and-deep Keras model on any schema, all preprocessing inside the model.
+
+Wide: one learned weight per category, bucket and crossed category. Deep: normalised numbers and embedded categories
+through dense layers (Cheng et al., "Wide & Deep Learning for Recommender Systems", 2016).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from servegraph.data.schema import Column, Schema
+from servegraph.data.table import Table
+from servegraph.errors import InputError
+from servegraph.train import loop
+from servegraph.train.contract import TrainArgs
+from servegraph.trained import checkpoints
+from servegraph.trained.layers import StripText
+
+_MANY_BINS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What `hyperparameters` may set. `hidden_units` are layer widths, `learning_rate` is Adam's."""
+
+    epochs: int = 10
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    hidden_units: tuple[int, ...] = (128, 64)
+    embedding_width: int = 8
+    dropout: float = 0.2
+
+
+def train(args: TrainArgs) -> keras.Model:
+    """Train the wide-and-deep model, going on from the newest checkpoint if there is one."""
+    chosen = parse_hyperparameters(dict(args.hyperparameters))
+    resumed = checkpoints.newest(args.checkpoint_dir)
+    if resumed:
+        first_epoch, path = resumed
+        model = keras.models.load_model(path)
+    else:
+        first_epoch = 0
+        model = build(args.data, chosen)
+        steps = chosen.epochs * -(-len(args.data) // chosen.batch_size)
+        rate = keras.optimizers.schedules.CosineDecay(chosen.learning_rate, steps)
+        model.compile(optimizer=keras.optimizers.Adam(rate))
+    loop.fit(model, args, epochs=chosen.epochs, batch_size=chosen.batch_size, first_epoch=first_epoch)
+    return model
+
+
+def parse_hyperparameters(given: dict[str, Any]) -> Hyperparameters:
+    """Return the hyperparameters, numbers that came as floats through a pipeline made whole again.
+
+    Raises:
+        InputError: an unknown name, or a value of the wrong kind or range (code `BAD_HYPERPARAMETER`).
+    """
+    known = {f.name: f.default for f in fields(Hyperparameters)}
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise InputError(
+                f"The default trainer has no hyperparameter {name!r}.",
+                code="BAD_HYPERPARAMETER",
+                fix=f"It has {', '.join(known)}.",
+            )
+        try:
+            if name == "hidden_units":
+                values[name] = tuple(_whole(width) for width in value)
+            else:
+                values[name] = _whole(value) if isinstance(known[name], int) else float(value)
+        except (TypeError, ValueError) as exc:
+            raise InputError(
+                f"The hyperparameter {name} is {value!r}.",
+                code="BAD_HYPERPARAMETER",
+                fix=f"Default: {known[name]}.",
+            ) from exc
+    chosen = Hyperparameters(**values)
+    if min(chosen.epochs, chosen.batch_size, chosen.embedding_width, *chosen.hidden_units) < 1 or not (
+        0 <= chosen.dropout < 1 and chosen.learning_rate > 0
+    ):
+        raise InputError(f"A hyperparameter is out of range: {chosen}.", code="BAD_HYPERPARAMETER")
+    return chosen
+
+
+def build(data: Table, chosen: Hyperparameters) -> keras.Model:
+    """Return the untrained model; vocabularies, means and variances are taken from `data`.
+
+    Inputs: {input name: [batch]}, string for text, float32 or int64 for numbers.
+    Output: probabilities float32 [batch, classes], or values float32 [batch, 1] for a float32 label.
+    """
+    schema, units = data.schema, len(data.classes) or 1
+    inputs = {c.input_name: keras.Input(shape=(), name=c.input_name, dtype=c.dtype) for c in schema.features}
+    cleaned = {
+        c.name: StripText()(inputs[c.input_name]) if c.dtype == "string" else inputs[c.input_name]
+        for c in schema.features
+    }
+    deep, wide = [], []
+    for column in schema.features:
+        value = cleaned[column.name]
+        if not column.categorical:
+            deep.append(_normalized(value, data.features[column.input_name]))
+        if column.categorical or column.buckets:
+            ids, count = _category(column, value, data)
+            wide.append(layers.Embedding(count, units, embeddings_initializer="zeros")(ids))
+            deep.append(layers.Embedding(count, min(chosen.embedding_width, count))(ids))
+    for ids, count in _crosses(schema, cleaned):
+        wide.append(layers.Embedding(count, units, embeddings_initializer="zeros")(ids))
+    x = layers.Concatenate()(deep) if len(deep) > 1 else deep[0]
+    for width in chosen.hidden_units:
+        x = layers.Dropout(chosen.dropout)(layers.Dense(width, activation="relu")(x))
+    logits = layers.Dense(units)(x)
+    if wide:
+        logits = layers.Add()([logits, *wide])
+    if data.classes:
+        return keras.Model(inputs, layers.Softmax(name="probabilities")(logits))
+    return keras.Model(inputs, _denormalized(logits, data.labels))
+
+
+def _normalized(value: Any, values: Any) -> Any:
+    number = layers.Reshape((1,))(value)
+    return layers.Normalization(axis=None, mean=float(np.mean(values)), variance=float(np.var(values)) or 1.0)(number)
+
+
+def _denormalized(output: Any, labels: Any) -> Any:
+    scale, offset = float(np.std(labels)) or 1.0, float(np.mean(labels))
+    return layers.Rescaling(scale, offset, name="values")(output)
+
+
+def _category(column: Column, value: Any, data: Table) -> tuple[Any, int]:
+    """Return (ids [batch], number of ids) of a category or a bucketed number."""
+    if column.buckets:
+        return layers.Discretization(bin_boundaries=list(column.buckets))(value), len(column.buckets) + 1
+    if column.hash_buckets:
+        return layers.Hashing(column.hash_buckets)(value), column.hash_buckets
+    words = _vocabulary(column, data)
+    if column.dtype == "string":
+        return layers.StringLookup(vocabulary=words)(value), len(words) + 1
+    return layers.IntegerLookup(vocabulary=[int(word) for word in words])(value), len(words) + 1
+
+
+def _vocabulary(column: Column, data: Table) -> list[str]:
+    """Return the column's vocabulary: as the schema lists it, else the most frequent values, most frequent first."""
+    if column.vocabulary:
+        return list(column.vocabulary)
+    values, counts = np.unique(
+        np.array([str(value).strip() for value in data.features[column.input_name]]), return_counts=True
+    )
+    order = np.lexsort((values, -counts))[: column.vocabulary_size]
+    return [str(values[i]) for i in order]
+
+
+def _crosses(schema: Schema, cleaned: dict[str, Any]) -> list[tuple[Any, int]]:
+    crosses = []
+    for cross in schema.crosses:
+        parts = []
+        for name in cross.columns:
+            column, value = schema.column(name), cleaned[name]
+            if column.buckets:
+                value = layers.Discretization(bin_boundaries=list(column.buckets))(value)
+            elif column.dtype == "float32":
+                raise InputError(
+                    f"The cross {list(cross.columns)} uses the number {name!r}.",
+                    code="BAD_SCHEMA",
+                    fix="Give the column `buckets`, or take it out of the cross.",
+                )
+            parts.append(value)
+        crossed = parts[0]
+        for part in parts[1:-1]:  # HashedCrossing takes exactly two; the bins in between are as good as exact
+            crossed = layers.HashedCrossing(_MANY_BINS)((crossed, part))
+        ids = layers.HashedCrossing(cross.hash_buckets)((crossed, parts[-1]))
+        crosses.append((ids, cross.hash_buckets))
+    return crosses
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or float(value) != int(value):
+        raise ValueError(value)
+    return int(value)

@@ -1,0 +1,69 @@
+"""Find the trainer that a name names, and import it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from servegraph import storage
+from servegraph.errors import InputError, ServegraphError, TrainerError
+
+
+def load_trainer(name: str) -> Callable[..., Any]:
+    """Return the trainer that `name` names.
+
+    Raises:
+        InputError: there is no such module, file or function (code `NO_TRAINER`).
+        TrainerError: the module raised while it was imported (code `TRAINER_FAILED`).
+    """
+    source, _, function = name.rpartition(":") if _names_function(name) else (name, "", "train")
+    try:
+        module = _module_from_file(source) if source.endswith(".py") else importlib.import_module(source)
+    except ModuleNotFoundError as exc:
+        if exc.name and source.startswith(exc.name):
+            raise InputError(
+                f"There is no trainer module {source!r}.",
+                code="NO_TRAINER",
+                fix="Give package.module:function of an installed package, or the path of a .py file.",
+            ) from exc
+        raise TrainerError(f"The trainer {name!r} imports {exc.name!r}, which is not installed.") from exc
+    except ServegraphError:
+        raise
+    except Exception as exc:
+        raise TrainerError(f"Importing the trainer {name!r} raised {type(exc).__name__}: {exc}.") from exc
+    trainer = getattr(module, function, None)
+    if not callable(trainer):
+        raise InputError(
+            f"The trainer module {source!r} has no function {function!r}.",
+            code="NO_TRAINER",
+            fix="Name it: package.module:function or file.py:function.",
+        )
+    return trainer  # type: ignore[no-any-return]
+
+
+def _names_function(name: str) -> bool:
+    """Whether the last colon separates a function (`file.py:train`), not a scheme (`gs://…/file.py`)."""
+    return ":" in name and not name.rpartition(":")[2].startswith("//")
+
+
+def _module_from_file(source: str) -> Any:
+    path = Path(source)
+    if "://" in source:
+        file = storage.match(source)[0]
+        path = Path(tempfile.mkdtemp(prefix="servegraph-trainer-")) / PurePosixPath(source).name
+        with file.open_binary() as stream:
+            path.write_bytes(stream.read())
+    if not path.is_file():
+        raise InputError(f"There is no trainer file {source!r}.", code="NO_TRAINER", fix="Give the path of a .py file.")
+    spec = importlib.util.spec_from_file_location(f"servegraph_trainer_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"The trainer file {source!r} cannot be imported.", code="NO_TRAINER")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # pickling and Keras serialization look the module up by name
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,127 @@
+"""`servegraph choose MODEL`: the machine for a model from its measured size, and why."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import click
+
+from servegraph_pipelines.cli.outcome import print_json
+
+if TYPE_CHECKING:
+    from servegraph.machines.decision import Decision, PlatformName
+
+
+@click.command("choose")
+@click.argument("model")
+@click.option(
+    "--platform",
+    metavar="NAME",
+    default="vertex",
+    show_default=True,
+    help="Whose machines: vertex, ai-platform, kserve or local.",
+)
+@click.option(
+    "--accelerator",
+    metavar="auto|none|TYPE[:COUNT]",
+    default="auto",
+    show_default=True,
+    help="auto takes a GPU only when the measured latency misses the goal.",
+)
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Measured memory that the model needs, like 1.5GB; 1.2 times its size if not given.",
+)
+@click.option("--latency-goal-ms", type=float, metavar="MS", help="Goal for one request.")
+@click.option("--measured-latency-ms", type=float, metavar="MS", help="Measured for one request on a CPU.")
+@click.option("--granted-quota", metavar="SIZE", help="Model size that the platform granted, like 20GB.")
+@click.option("--custom-prediction-routine", is_flag=True, help="The model comes with Python code of its own.")
+@click.option("--json", "as_json", is_flag=True, help="Print the decision record as JSON.")
+def command(
+    model: str,
+    platform: PlatformName,
+    accelerator: str,
+    memory: str | None,
+    latency_goal_ms: float | None,
+    measured_latency_ms: float | None,
+    granted_quota: str | None,
+    custom_prediction_routine: bool,
+    as_json: bool,
+) -> int:
+    """Pick the machine for the SavedModel MODEL (a path or gs://…) from its measured size.
+
+    Exit code 1 if no machine of the platform can hold it.
+    """
+    from servegraph.inspect_graph.inspect import inspect
+    from servegraph.machines import this_machine
+    from servegraph.machines.choose import choose
+    from servegraph.machines.decision import ChoiceRequest
+    from servegraph.machines.sizes import parse_size
+
+    inspection = inspect(model)
+    decision = choose(
+        ChoiceRequest(
+            model_bytes=inspection.size_bytes,
+            today=datetime.now(timezone.utc).date(),
+            platform=platform,
+            accelerator=accelerator,
+            memory_bytes=parse_size(memory) if memory else None,
+            latency_goal_ms=latency_goal_ms,
+            measured_latency_ms=measured_latency_ms,
+            tag_sets=tuple(tuple(tags) for tags in inspection.tag_sets),
+            custom_prediction_routine=custom_prediction_routine,
+            granted_model_bytes=parse_size(granted_quota) if granted_quota else None,
+            this_machine=this_machine.read() if platform == "local" else None,
+        )
+    )
+    if as_json:
+        print_json(decision.to_json())
+    else:
+        _show(decision)
+    return 0
+
+
+def _show(decision: Decision) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from servegraph.machines.sizes import format_size
+
+    console = Console(highlight=False, soft_wrap=True)
+    machine = decision.machine
+    size = f"{machine.vcpus:g} vCPU, {format_size(machine.memory_bytes)}"
+    console.print(f"[bold green]{machine}[/] ({size}) on {decision.platform}")
+    facts = Table.grid(padding=(0, 2))
+    for name, fact in _facts(decision).items():
+        facts.add_row(name, fact)
+    console.print(facts)
+    for warning in decision.warnings:
+        console.print(f"[yellow]warning[/] {warning}")
+    rejected = Table("rejected", "reason", box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for row in (*decision.rejected, *decision.rejected_accelerators):
+        rejected.add_row(row.name, row.reason)
+    if rejected.row_count:
+        console.print(rejected)
+
+
+def _facts(decision: Decision) -> dict[str, str]:
+    from servegraph.machines.sizes import format_size
+
+    machine, price, resources = decision.machine, decision.machine.price, decision.resources
+    memory = f"{format_size(decision.memory.size_bytes)} of memory ({decision.memory.rule})"
+    facts = {"why": decision.rule, "model": f"{format_size(decision.model_bytes)} on disk, {memory}"}
+    if decision.reserved_vcpus:
+        reserved = f"about {decision.reserved_vcpus} of {machine.vcpus:g}"
+        facts["vCPUs"] = f"{reserved} runs the platform's own processes"
+    if price:
+        sureness = f"{price.date}, {price.confidence} confidence"
+        facts["price"] = f"{price.usd:.4g} USD an hour in {price.region} ({sureness})"
+    if resources:
+        facts["requests"] = ", ".join(f"{name}: {value}" for name, value in resources.requests.items())
+        facts["limits"] = ", ".join(f"{name}: {value}" for name, value in resources.limits.items())
+    facts["tags"] = ", ".join(decision.tags) or "none"
+    if decision.fallbacks:
+        facts["fallbacks"] = ", then ".join(map(str, decision.fallbacks))
+    return facts

@@ -1,0 +1,27 @@
+"""`servegraph schema DATA`: infer the schema of a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("schema")
+@click.argument("data")
+@click.option("--label", help="Name of the label column; the last column if not given.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; stdout if not given.")
+def command(data: str, label: str | None, out: Path | None) -> None:
+    """Infer the schema of DATA (CSV or TFRecord: a path, a glob or gs://) and write it as YAML for editing."""
+    from servegraph.data.infer import infer
+    from servegraph.data.schema import dump
+    from servegraph.errors import StorageError
+
+    text = dump(infer(data, label))
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise StorageError(f"The schema cannot be written to {out}: {exc}.", code="CANNOT_WRITE") from exc

@@ -1,0 +1,51 @@
+"""How every verb ends: one JSON document or text on stdout, one clear error on stderr, an exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from servegraph.errors import ServegraphError
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print `document` as the one JSON document of this command on stdout."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def report_error(error: Exception, *, as_json: bool) -> int:
+    """Show `error` on stderr (and with `--json` as the document on stdout) and return the exit code."""
+    if isinstance(error, click.exceptions.Exit):
+        return int(error.exit_code)
+    if isinstance(error, click.ClickException):
+        error.show()
+        if as_json:
+            print_json({"error": {"code": "BAD_USAGE", "message": error.format_message(), "fix": ""}})
+        return 2
+    if isinstance(error, click.Abort):
+        click.echo("Aborted.", err=True)
+        return 130
+    if isinstance(error, ServegraphError):
+        code, message, fix, exit_code = error.code, error.message, error.fix, error.exit_code
+    else:
+        # Not an error of ours: a defect, or the machine (out of memory, no space). Name it, never hide it.
+        code, message = "UNEXPECTED", f"{type(error).__name__}: {error}"
+        fix, exit_code = "Run again with --debug and report the traceback.", 1
+    click.echo(f"{click.style('error', fg='red', bold=True)} {code}: {message}", err=True)
+    if fix:
+        click.echo(f"  fix: {fix}", err=True)
+    if as_json:
+        print_json({"error": {"code": code, "message": message, "fix": fix}})
+    return exit_code
+
+
+def quiet_tensorflow() -> None:
+    """Keep TensorFlow's start-up notices off the terminal, before it is imported; a user's own setting wins."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR)

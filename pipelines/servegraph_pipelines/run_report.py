@@ -1,0 +1,84 @@
+"""The end of a local run: ask the deployed version one real record, write `run.json` and the report page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from servegraph.errors import Refusal, ServegraphError
+from servegraph.pages.render import render
+from servegraph_pipelines.run import Run
+from servegraph_pipelines.run_record import (
+    Sample,
+    StepOutputs,
+    commands,
+    first_sample,
+    record,
+    serving_signature,
+)
+
+
+def finish(run: Run) -> dict[str, Any]:
+    """Write `run.json` and `report.html` into the run's directory and return the document of the former.
+
+    A run that deployed locally also answers a held-out record; that this works is part of its success.
+    """
+    sample = first_sample(run)
+    prediction = None
+    if run.succeeded and sample and run.parameters.get("target", "local") == "local":
+        try:
+            prediction = ask(run, sample)
+        except ServegraphError as error:
+            run.error = error
+    document = record(run, prediction)
+    (run.output_dir / "run.json").write_text(json.dumps(document, indent=2, ensure_ascii=False), encoding="utf-8")
+    (run.output_dir / "report.html").write_text(page(run, document, sample), encoding="utf-8")
+    return document
+
+
+def ask(run: Run, sample: Sample) -> dict[str, Any]:
+    """Serve the deployed versions for a moment and return the answer to one record.
+
+    Raises:
+        Refusal: the server does not start, or answers with an error (code `PREDICTION_FAILED`).
+    """
+    from servegraph.serve.child import ServerProcess
+
+    name = run.parameters.get("model_name", "census")
+    with ServerProcess(Path(run.parameters["location"])) as server:
+        server.wait_until_available(name)
+        answer = server.post(f"/v1/models/{name}:predict", {"instances": [sample.instance]})
+    if answer.status != 200:
+        raise Refusal(f"The deployed version answers {answer.status}: {answer.document}.", code="PREDICTION_FAILED")
+    return {
+        "instance": sample.instance,
+        "label": sample.label,
+        "prediction": answer.document["predictions"][0],
+    }
+
+
+def page(run: Run, document: dict[str, Any], sample: Sample | None) -> str:
+    """Return the report as one self-contained HTML page."""
+    figures = StepOutputs(run.pipeline_dir, "train").metadata("classification_metrics")
+    return render(
+        "servegraph_pipelines",
+        "run_report.html.jinja",
+        run=document,
+        name=run.parameters.get("model_name", "census"),
+        signature=serving_signature(run),
+        roc=[
+            (p["falsePositiveRate"], p["recall"], p["confidenceThreshold"])
+            for p in figures.get("confidenceMetrics", [])
+        ],
+        confusion=figures.get("confusionMatrix", {}),
+        commands=commands(run, sample),
+        pages={
+            name: str(path.relative_to(run.output_dir))
+            for name, (step, artifact) in {
+                "the ladder": ("optimize", "report"),
+                "the inspection": ("inspect-graph", "report"),
+            }.items()
+            if (path := StepOutputs(run.pipeline_dir, step).file(artifact))
+        },
+    )

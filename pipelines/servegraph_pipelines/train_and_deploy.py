@@ -1,0 +1,95 @@
+"""The main flow: from training data to a right-sized serving version."""
+
+from kfp import dsl
+
+from servegraph.components import (
+    choose_machine,
+    deploy_version,
+    export_serving_graph,
+    inspect_graph,
+    optimize,
+    train,
+)
+
+
+@dsl.pipeline(name="train-and-deploy")
+def train_and_deploy(
+    model_name: str = "census",
+    data: str = "census",
+    eval_data: str = "",
+    schema: str = "",
+    label: str = "",
+    trainer: str = "servegraph.train.wide_and_deep:train",
+    hyperparameters: dict = {},  # KFP copies it
+    seed: int = 1,
+    budget: str = "",
+    min_agreement: float = 0.99,
+    platform: str = "vertex",
+    accelerator: str = "auto",
+    latency_goal_ms: float = 0.0,
+    measured_latency_ms: float = 0.0,
+    granted_model_bytes: int = 0,
+    target: str = "local",
+    location: str = "",
+    allow_signature_change: bool = False,
+):
+    """Train a model, export its serving graph, shrink it, measure it, pick its machine and deploy it as a version.
+
+    Args:
+        model_name: Name of the deployed model.
+        data: Training data: "census", or CSV or TFRecord files as a path, a glob or gs://.
+        eval_data: Evaluation data; empty holds a fixed fifth of the data out.
+        schema: Schema file; empty infers one from the data.
+        label: Label column for an inferred schema; empty takes the last column.
+        trainer: module:function or a .py file that takes TrainArgs and returns a Keras model.
+        hyperparameters: What the trainer may set.
+        seed: Seed of weights, shuffling and dropout.
+        budget: Size the model must fit, like 500MB; empty shrinks without loss only.
+        min_agreement: Share of held-out records that must get the same answer after shrinking.
+        platform: Whose machines to choose from: vertex, ai-platform, kserve or local.
+        accelerator: auto, none or a GPU type.
+        latency_goal_ms: Goal for one request; with a measured latency above it, auto takes a GPU.
+        measured_latency_ms: Measured latency of one request on a CPU.
+        granted_model_bytes: Model size quota granted on ai-platform; 0 for the default limits.
+        target: Where to deploy: local.
+        location: Directory of the local target's versions.
+        allow_signature_change: Deploy even if inputs or outputs differ from the version now live.
+    """
+    trained = train(
+        data=data,
+        eval_data=eval_data,
+        schema=schema,
+        label=label,
+        trainer=trainer,
+        hyperparameters=hyperparameters,
+        seed=seed,
+    )
+    exported = export_serving_graph(trained=trained.outputs["model"], samples=trained.outputs["samples"])
+    slim = optimize(
+        model=exported.outputs["model"],
+        samples=trained.outputs["samples"],
+        budget=budget,
+        min_agreement=min_agreement,
+    )
+    inspected = inspect_graph(model=slim.outputs["optimized"])
+    chosen = choose_machine(
+        model_bytes=inspected.outputs["size_bytes"],
+        tag_sets=inspected.outputs["tag_sets"],
+        platform=platform,
+        accelerator=accelerator,
+        latency_goal_ms=latency_goal_ms,
+        measured_latency_ms=measured_latency_ms,
+        granted_model_bytes=granted_model_bytes,
+    )
+    chosen.set_caching_options(enable_caching=False)  # machines end: the decision depends on the day
+    deployed = deploy_version(
+        model=slim.outputs["optimized"],
+        name=model_name,
+        target=target,
+        location=location,
+        machine_type=chosen.outputs["machine_type"],
+        accelerator_type=chosen.outputs["accelerator_type"],
+        accelerator_count=chosen.outputs["accelerator_count"],
+        allow_signature_change=allow_signature_change,
+    )
+    deployed.set_caching_options(enable_caching=False)  # deploying is idempotent, a cached answer may be stale

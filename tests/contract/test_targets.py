@@ -1,0 +1,294 @@
+"""What every target promises, asked of each. No server is started: the probe is a stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from tests.tiny_models import Y, write_tiny_model
+
+from servegraph.deploy_version.deploy import deploy, plan_deploy
+from servegraph.deploy_version.golden import GoldenRequest
+from servegraph.deploy_version.plan import DeployRequest, Tolerance
+from servegraph.deploy_version.targets import TARGETS, Target, open_target
+from servegraph.deploy_version.targets.local import LocalTarget
+from servegraph.errors import DeployRefused, InputError, ModelError
+from servegraph.serve.signatures import Signatures
+from servegraph.serve.state import ServingConfig
+
+
+@dataclass
+class ProbeThatCanSayNo:
+    """Records what it was asked; refuses while `broken`."""
+
+    broken: bool = False
+    asked: list[tuple[str, int]] = field(default_factory=list)
+
+    def __call__(
+        self,
+        root: Path,
+        name: str,
+        signatures: Signatures,
+        golden: tuple[GoldenRequest, ...],
+        tolerance: Tolerance,
+    ) -> None:
+        (version,) = (root / name).iterdir()
+        assert (version / "saved_model.pb").is_file()
+        self.asked.append((name, len(golden)))
+        if self.broken:
+            raise DeployRefused("it said no", code="PROBE_FAILED")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One target: how to open it, and its probe."""
+
+    open: Callable[[], Target]
+    probe: ProbeThatCanSayNo
+
+
+@pytest.fixture(params=["local"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    probe = ProbeThatCanSayNo()
+    return Place(lambda: LocalTarget(tmp_path / "root", probe=probe, lock_timeout_s=0.3), probe)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Callable[..., str]:
+    """Write a model and return its URI; the same content twice is the same model in another place."""
+    made: list[Path] = []
+
+    def write(content: str = "1", **parts: object) -> str:
+        made.append(write_tiny_model(tmp_path / "models" / str(len(made)), content, **parts))
+        return str(made[-1])
+
+    return write
+
+
+def test_a_plan_changes_nothing_and_says_what_comes(place: Place, model: Callable[..., str]) -> None:
+    request = DeployRequest(model(), "census")
+    plan = plan_deploy(request, place.open())
+    assert plan_deploy(request, place.open()) == plan
+    assert (plan.outcome, plan.version, dict(plan.traffic_before)) == ("created", "1", {})
+    with pytest.raises(InputError):
+        place.open().versions("census")
+    done = place.open().apply(plan)
+    assert (done.outcome, done.version, done.resource) == (plan.outcome, plan.version, plan.resource)
+    assert done.traffic == plan.traffic_after == {"1": 100}
+    assert plan.to_json()["plan"] is True
+
+
+def test_first_created_then_unchanged_then_updated(place: Place, model: Callable[..., str]) -> None:
+    first = deploy(DeployRequest(model("1"), "census"), place.open())
+    assert (first.outcome, first.version, first.previous) == ("created", "1", None)
+    again = deploy(DeployRequest(model("1"), "census"), place.open())
+    assert (again.outcome, again.version, again.resource) == ("unchanged", "1", first.resource)
+    second = deploy(DeployRequest(model("2"), "census"), place.open())
+    assert (second.outcome, second.version, second.previous) == ("updated", "2", "1")
+    assert second.traffic == {"2": 100}
+    assert len(place.probe.asked) == 2
+
+
+def test_the_serving_configuration_is_part_of_the_identity(place: Place, model: Callable[..., str]) -> None:
+    request = DeployRequest(model(), "census", config=ServingConfig("n1-standard-2"))
+    assert deploy(request, place.open()).machine_type == "n1-standard-2"
+    assert deploy(request, place.open()).outcome == "unchanged"
+    other = replace(request, config=ServingConfig("n1-standard-4", "NVIDIA_TESLA_V100", 1))
+    done = deploy(other, place.open())
+    assert (done.outcome, done.version, done.machine_type) == ("updated", "2", "n1-standard-4")
+
+
+def test_models_do_not_touch_each_other(place: Place, model: Callable[..., str]) -> None:
+    deploy(DeployRequest(model("1"), "a"), place.open())
+    deploy(DeployRequest(model("2"), "b"), place.open())
+    place.open().undeploy("a")
+    assert place.open().versions("b").live == "1"
+
+
+def test_versions_are_listed_newest_first(place: Place, model: Callable[..., str]) -> None:
+    for content in "12":
+        deploy(DeployRequest(model(content), "census", labels=(f"l{content}",)), place.open())
+    found = place.open().versions("census")
+    assert (found.name, found.live, found.previous) == ("census", "2", "1")
+    assert [version.version for version in found.versions] == ["2", "1"]
+    assert [version.traffic_percent for version in found.versions] == [100, 0]
+    assert [version.labels for version in found.versions] == [("l2", "stable"), ("l1",)]
+    assert found.versions[0].digest != found.versions[1].digest
+
+
+def test_old_versions_go_and_the_previous_one_stays(place: Place, model: Callable[..., str]) -> None:
+    for content in "123":
+        done = deploy(DeployRequest(model(content), "census", keep_versions=2), place.open())
+    assert done.removed == ("1",)
+    assert [version.version for version in place.open().versions("census").versions] == ["3", "2"]
+    place.open().rollback("census")
+    # The version that was rolled back is the one nobody needs: not the previous live one.
+    done = deploy(DeployRequest(model("4"), "census", keep_versions=2), place.open())
+    assert (done.previous, done.removed) == ("2", ("3",))
+
+
+def test_the_numbers_of_removed_versions_are_not_used_again(place: Place, model: Callable[..., str]) -> None:
+    for content in "12":
+        deploy(DeployRequest(model(content), "census"), place.open())
+    place.open().rollback("census")
+    place.open().undeploy("census", "2")
+    assert deploy(DeployRequest(model("3"), "census"), place.open()).version == "3"
+
+
+def test_rollback_and_back(place: Place, model: Callable[..., str]) -> None:
+    for content in "12":
+        deploy(DeployRequest(model(content), "census"), place.open())
+    done = place.open().rollback("census")
+    assert (done.outcome, done.version, done.previous) == ("rolled_back", "1", "2")
+    assert done.traffic == {"1": 100} and done.labels["stable"] == "1"
+    again = place.open().rollback("census")
+    assert (again.outcome, again.version) == ("unchanged", "1")
+    assert "already rolled back from version 2 to 1" in again.warnings[0]
+    forward = place.open().rollback("census", "2")
+    assert (forward.outcome, forward.version) == ("rolled_back", "2")
+    assert place.open().rollback("census", "2").outcome == "unchanged"
+    assert place.open().rollback("census").version == "1"
+
+
+def test_a_rolled_back_model_can_be_deployed_again(place: Place, model: Callable[..., str]) -> None:
+    for content in "12":
+        deploy(DeployRequest(model(content), "census"), place.open())
+    place.open().rollback("census")
+    done = deploy(DeployRequest(model("2"), "census"), place.open())
+    assert (done.outcome, done.version, done.previous) == ("updated", "2", "1")
+    assert place.open().rollback("census").version == "1"
+
+
+def test_rollback_to_nothing(place: Place, model: Callable[..., str]) -> None:
+    with pytest.raises(InputError, match="No version of 'census' is deployed") as missing:
+        place.open().rollback("census")
+    assert missing.value.code == "NOT_DEPLOYED"
+    deploy(DeployRequest(model(), "census"), place.open())
+    with pytest.raises(DeployRefused) as refused:
+        place.open().rollback("census")
+    assert refused.value.code == "NO_PREVIOUS_VERSION"
+    with pytest.raises(InputError, match="has no version 9"):
+        place.open().rollback("census", "9")
+
+
+def test_undeploy_leaves_the_live_version_and_is_idempotent(place: Place, model: Callable[..., str]) -> None:
+    for content in "12":
+        deploy(DeployRequest(model(content), "census"), place.open())
+    with pytest.raises(DeployRefused, match=r"Version 2 of census has 100 % of the traffic") as refused:
+        place.open().undeploy("census", "2")
+    assert refused.value.code == "HAS_TRAFFIC"
+    assert place.open().undeploy("census", "1").outcome == "removed"
+    assert place.open().undeploy("census", "1").outcome == "unchanged"
+    assert place.open().versions("census").live == "2"
+    everything = place.open().undeploy("census")
+    assert (everything.outcome, everything.version, everything.removed) == ("removed", None, ("2",))
+    assert place.open().undeploy("census").outcome == "unchanged"
+    with pytest.raises(InputError):
+        place.open().versions("census")
+
+
+def test_a_failed_probe_publishes_nothing(place: Place, model: Callable[..., str]) -> None:
+    place.probe.broken = True
+    with pytest.raises(DeployRefused, match="it said no"):
+        deploy(DeployRequest(model("1"), "census"), place.open())
+    with pytest.raises(InputError):
+        place.open().versions("census")
+    place.probe.broken = False
+    deploy(DeployRequest(model("1"), "census"), place.open())
+    place.probe.broken = True
+    with pytest.raises(DeployRefused):
+        deploy(DeployRequest(model("2"), "census"), place.open())
+    found = place.open().versions("census")
+    assert (found.live, [version.version for version in found.versions]) == ("1", ["1"])
+
+
+def test_golden_requests_reach_the_probe_and_their_absence_is_said(place: Place, model: Callable[..., str]) -> None:
+    golden = {"signature_name": "serving_default", "inputs": {"x": [1]}, "outputs": {"y": [2]}}
+    quiet = deploy(DeployRequest(model("1", golden=[golden, golden]), "census"), place.open())
+    loud = deploy(DeployRequest(model("2"), "census"), place.open())
+    assert place.probe.asked == [("census", 2), ("census", 0)]
+    assert quiet.warnings == ()
+    assert "no golden requests" in loud.warnings[0]
+
+
+def test_a_signature_that_breaks_clients_is_refused_unless_allowed(place: Place, model: Callable[..., str]) -> None:
+    deploy(DeployRequest(model("1"), "census"), place.open())
+    request = DeployRequest(model("2", inputs={"z": ("float32", [None])}), "census")
+    plan = plan_deploy(request, place.open())
+    refusal = plan.refusal()
+    assert refusal is not None and refusal.code == "SIGNATURE_CHANGED"
+    with pytest.raises(DeployRefused, match="serving_default: input 'x' is gone"):
+        place.open().apply(plan)
+    assert place.open().versions("census").live == "1"
+    assert deploy(replace(request, allow_signature_change=True), place.open()).version == "2"
+    wider = {**Y, "p": ("float32", [None, 2])}
+    with pytest.raises(DeployRefused, match="the only output 'y' has company now"):
+        deploy(
+            DeployRequest(model("3", inputs={"z": ("float32", [None])}, outputs=wider), "census"),
+            place.open(),
+        )
+
+
+def test_a_plan_that_was_overtaken_becomes_what_is_right_now(place: Place, model: Callable[..., str]) -> None:
+    one, two = DeployRequest(model("1"), "census"), DeployRequest(model("2"), "census")
+    plan_one, plan_two = plan_deploy(one, place.open()), plan_deploy(two, place.open())
+    assert place.open().apply(plan_one).outcome == "created"
+    assert place.open().apply(plan_one).outcome == "unchanged"
+    done = place.open().apply(plan_two)
+    assert (done.outcome, done.version, done.previous) == ("updated", "2", "1")
+
+
+def test_labels_move(place: Place, model: Callable[..., str]) -> None:
+    deploy(DeployRequest(model("1"), "census", labels=("canary",)), place.open())
+    done = deploy(DeployRequest(model("2"), "census", labels=("canary",)), place.open())
+    assert done.labels == {"canary": "2", "stable": "2"}
+    again = DeployRequest(model("2"), "census", labels=("gold",))
+    assert deploy(again, place.open()).outcome == "updated"
+    assert deploy(again, place.open()).outcome == "unchanged"
+    assert place.open().versions("census").previous == "1"
+
+
+@pytest.mark.parametrize("name", ["../census", "a/b", "", ".hidden", "a:predict"])
+def test_names_that_could_lead_elsewhere(place: Place, model: Callable[..., str], name: str) -> None:
+    for change in (
+        lambda: deploy(DeployRequest(model(), name), place.open()),
+        lambda: place.open().rollback(name),
+        lambda: place.open().undeploy(name),
+        lambda: place.open().versions(name),
+    ):
+        with pytest.raises(InputError) as caught:
+            change()
+        assert caught.value.code == "BAD_MODEL_NAME"
+
+
+def test_what_is_not_a_servable_model(place: Place, tmp_path: Path, model: Callable[..., str]) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"is not a SavedModel"):
+        deploy(DeployRequest(str(tmp_path / "empty"), "census"), place.open())
+    bad_golden = Path(model("1", golden=[{"inputs": {}}]))
+    with pytest.raises(ModelError, match=r"Line 1 of assets\.extra/golden_requests\.jsonl") as caught:
+        deploy(DeployRequest(str(bad_golden), "census"), place.open())
+    assert caught.value.code == "BAD_GOLDEN_REQUESTS"
+
+
+def test_requests_that_make_no_sense() -> None:
+    for wrong in (
+        {"keep_versions": 0},
+        {"traffic_percent": 101},
+        {"config": ServingConfig(accelerator_type="NVIDIA_L4")},
+        {"config": ServingConfig(accelerator_count=1)},
+    ):
+        with pytest.raises(InputError):
+            DeployRequest("model", "census", **wrong)
+
+
+def test_every_target_of_the_table_opens() -> None:
+    for name in TARGETS:
+        assert open_target(name, "somewhere")
+    with pytest.raises(InputError) as caught:
+        open_target("moon", "somewhere")
+    assert caught.value.code == "UNKNOWN_TARGET"
+    with pytest.raises(InputError, match=r"needs the directory to deploy to"):
+        open_target("local", None)

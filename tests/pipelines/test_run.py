@@ -1,0 +1,180 @@
+"""`servegraph run` as a user starts it: in a process of its own, on small data."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from servegraph.errors import InputError
+from servegraph_pipelines.local_runner import replace_interpreter
+from servegraph_pipelines.run import parse_parameters
+
+SERVEGRAPH = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()"]
+FAST = ["--param", 'hyperparameters={"epochs": 1, "hidden_units": [4]}']
+
+
+def table(path: Path, rows: int = 200) -> Path:
+    lines = ["length,body colour,kind"] + [
+        f"{i % 17}, {'rgb'[i % 3]}, {'no' if i % 17 < 8 else 'yes'}" for i in range(rows)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def run(*arguments, **options):
+    return subprocess.run([*SERVEGRAPH, "run", *map(str, arguments)], capture_output=True, text=True, **options)
+
+
+@pytest.mark.slow
+def test_the_whole_dag_on_own_data_twice(tmp_path):
+    # kfp.local rewrites the text `python3` wherever it stands; a path is where a user has it.
+    place = tmp_path / "with space python3.11"
+    data = table(place / "data.csv")
+    arguments = [
+        "--output-dir",
+        place / "out",
+        "--param",
+        f"data={data}",
+        "--param",
+        "model_name=kinds",
+        *FAST,
+        "--json",
+    ]
+    first = run(*arguments)
+    assert first.returncode == 0, first.stderr
+    document = json.loads(first.stdout)
+    assert document == json.loads((place / "out/run.json").read_text())
+    assert document["status"] == "succeeded"
+    assert [step["name"] for step in document["steps"]] == [
+        "train",
+        "export-serving-graph",
+        "optimize",
+        "inspect-graph",
+        "choose-machine",
+        "deploy-version",
+    ]
+    assert all(step["seconds"] > 0 for step in document["steps"])
+    sizes = document["model_bytes"]
+    assert sizes["optimized"] < sizes["exported"]
+    assert document["choice"]["machine_type"].startswith("n1-")
+    assert document["deployed"]["outcome"] == "created"
+    assert document["prediction"]["instance"]["body_colour"].startswith(" ")
+    assert document["prediction"]["prediction"]["classes"] in ("no", "yes")
+    assert len(document["prediction"]["prediction"]["probabilities"]) == 2
+    page = Path(document["report"]).read_text()
+    for wanted in (document["choice"]["machine_type"], "body_colour", "servegraph rollback", "ROC", "created"):
+        assert wanted in page
+    assert not list((place / "out").glob(".tmp-*"))
+
+    second = run(*arguments)
+    assert second.returncode == 0, second.stderr
+    assert json.loads(second.stdout)["deployed"]["outcome"] == "unchanged"
+
+
+def test_bad_data_is_one_clear_error_and_nothing_is_deployed(tmp_path):
+    data = table(tmp_path / "data.csv")
+    data.write_text(data.read_text().replace("\n3, r,", "\nthree, r,"))
+    schema = tmp_path / "s.yaml"
+    schema.write_text(
+        "label: kind\ncolumns: {length: {dtype: float32}, body colour: {dtype: string}, kind: {dtype: string}}\n"
+    )
+    done = run("--output-dir", tmp_path / "out", "--param", f"data={data}", "--param", f"schema={schema}", *FAST)
+    assert done.returncode == 2
+    assert "NOT_A_NUMBER" in done.stderr
+    assert "row 5 of" in done.stderr
+    assert "'three'" in done.stderr
+    assert "Traceback" not in done.stderr
+    document = json.loads((tmp_path / "out/run.json").read_text())
+    assert document["status"] == "failed"
+    assert document["error"]["code"] == "NOT_A_NUMBER"
+    assert "NOT_A_NUMBER" in (tmp_path / "out/report.html").read_text()
+    assert not (tmp_path / "out/serving").exists()
+
+
+def descendants(pid):
+    children = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(stat[1]) == pid and stat[0] != "Z":
+                children += [int(entry.name), *descendants(int(entry.name))]
+    return children
+
+
+def alive(pid):
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see what is left running")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_ending_the_command_ends_the_running_step(tmp_path, number):
+    command = [*SERVEGRAPH, "run", "--output-dir", str(tmp_path / "out"), "--param", 'hyperparameters={"epochs": 9999}']
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert "train running" in process.stderr.readline()
+    deadline = time.monotonic() + 60
+    while len(below := descendants(process.pid)) < 3:  # runner, shell, task
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(process.pid, number)
+    process.communicate(timeout=60)
+    assert process.returncode == (130 if number != signal.SIGKILL else -signal.SIGKILL)
+    while left := [pid for pid in below if alive(pid)]:
+        assert time.monotonic() < deadline + 30, left
+        time.sleep(0.1)
+
+
+def test_parameters_get_the_types_of_the_pipeline():
+    given = {"seed": "7", "min_agreement": "0.5", "hyperparameters": '{"epochs": 2}', "allow_signature_change": "true"}
+    assert parse_parameters(given) == {
+        "seed": 7,
+        "min_agreement": 0.5,
+        "hyperparameters": {"epochs": 2},
+        "allow_signature_change": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"sed": "1"}, "UNKNOWN_PARAMETER"),
+        ({"seed": "one"}, "BAD_PARAMETER"),
+        ({"hyperparameters": "[1]"}, "BAD_PARAMETER"),
+        ({"allow_signature_change": "maybe"}, "BAD_PARAMETER"),
+    ],
+)
+def test_bad_parameters_are_refused_before_anything_runs(given, code):
+    with pytest.raises(InputError) as caught:
+        parse_parameters(given)
+    assert caught.value.code == code
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run("--output-dir", tmp_path / "file/out")
+    assert done.returncode == 2
+    assert "CANNOT_WRITE" in done.stderr
+    remote = run("--output-dir", "gs://bucket/out")
+    assert remote.returncode == 2
+    assert "NOT_LOCAL" in remote.stderr
+
+
+def test_only_the_interpreter_of_the_executor_is_replaced():
+    command = ["sh", "-c", 'python3 -m kfp.dsl.executor_main "$@"', "import python3", "--data", "/tmp/python3 -m/x"]
+    assert replace_interpreter(command, "/venv/bin/python") == [
+        "sh",
+        "-c",
+        '/venv/bin/python -m kfp.dsl.executor_main "$@"',
+        *command[3:],
+    ]

@@ -1,0 +1,69 @@
+import pytest
+
+from servegraph.data import census, schema
+from servegraph.data.schema import Column, Cross, Schema
+from servegraph.errors import SchemaError
+
+FULL = Schema(
+    columns=(
+        Column("age", "float32", buckets=(18.0, 65.0), default=30.0),
+        Column("work class", "string", vocabulary=("a", "b")),
+        Column("occupation", "string", hash_buckets=100),
+        Column("fnlwgt", "float32", role="ignore"),
+        Column("label", "string", classes=("<=50K", ">50K")),
+    ),
+    label="label",
+    header=False,
+    delimiter=";",
+    crosses=(Cross(("work class", "occupation"), 1000),),
+)
+
+
+def test_what_is_dumped_is_parsed_back():
+    assert schema.parse(schema.dump(FULL), "test") == FULL
+
+
+def test_census_schema_is_valid():
+    parsed = schema.parse(census.SCHEMA.read_text(), "census")
+    assert len(parsed.features) == 12
+    assert parsed.label_column.classes == ("<=50K", ">50K")
+
+
+def test_features_leave_out_the_label_and_what_is_ignored():
+    assert [column.name for column in FULL.features] == ["age", "work class", "occupation"]
+
+
+def test_input_names_are_identifiers():
+    assert Column("hours-per week", "float32").input_name == "hours_per_week"
+    assert Column("2nd", "float32").input_name == "column_2nd"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: [", "not YAML"),
+        ("label: y", "no mapping `columns`"),
+        ("label: z\ncolumns: {y: {dtype: string}}", "not one of its columns"),
+        ("label: y\ncolumns: {y: {dtype: str}}", "dtype"),
+        ("label: y\ncolumns: {y: {dtype: string}, x: {dtype: string, vocab: 3}}", "unknown keys"),
+        ("label: y\nlabels: y\ncolumns: {y: {dtype: string}}", "unknown keys"),
+        ("label: y\ncolumns: {y: {dtype: string}}", "no feature"),
+        ("label: y\ncolumns: {y: {dtype: string}, x: {dtype: string, hash_buckets: 0}}", "at least 1"),
+        (
+            "label: y\ncolumns: {y: {dtype: string}, x: {dtype: string, hash_buckets: 3, vocabulary_size: 3}}",
+            "more than one",
+        ),
+        ("label: y\ncolumns: {y: {dtype: string}, x: {dtype: float32, buckets: [3, 1]}}", "do not ascend"),
+        (
+            "label: y\ncolumns: {y: {dtype: string}, a b: {dtype: float32}, a-b: {dtype: float32}}",
+            "same serving",
+        ),
+        (
+            "label: y\ncolumns: {y: {dtype: string}, x: {dtype: string}}\ncrosses: [{columns: [x, q], hash_buckets: 9}]",
+            "unknown",
+        ),
+    ],
+)
+def test_a_bad_schema_is_refused_with_what_is_wrong(text, says):
+    with pytest.raises(SchemaError, match=says):
+        schema.parse(text, "test.yaml")

@@ -1,0 +1,209 @@
+import gzip
+import struct
+
+import google_crc32c
+import numpy as np
+import pytest
+
+from servegraph.data import census, schema
+from servegraph.data.infer import infer
+from servegraph.data.schema import Column, Schema
+from servegraph.data.table import read, split
+from servegraph.errors import DataError, StorageError
+
+SCHEMA = Schema(
+    columns=(Column("age", "float32"), Column("job", "string"), Column("n", "int64"), Column("y", "string")),
+    label="y",
+)
+GOOD = "age,job,n,y\n39, State-gov,1, <=50K\n50, Private,2, >50K\n"
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def masked(data):
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def write_tfrecord(path, rows):
+    from tensorflow.core.example import example_pb2
+
+    with path.open("wb") as file:
+        for row in rows:
+            example = example_pb2.Example()
+            for name, value in row.items():
+                feature = example.features.feature[name]
+                if isinstance(value, str):
+                    feature.bytes_list.value.append(value.encode())
+                elif isinstance(value, int):
+                    feature.int64_list.value.append(value)
+                else:
+                    feature.float_list.value.append(value)
+            data = example.SerializeToString()
+            head = struct.pack("<Q", len(data))
+            file.write(head + struct.pack("<I", masked(head)) + data + struct.pack("<I", masked(data)))
+    return str(path)
+
+
+def test_csv_keeps_text_as_the_data_writes_it_and_strips_the_label(tmp_path):
+    table = read(write(tmp_path / "d.csv", GOOD), SCHEMA)
+    assert table.features["age"].dtype == np.float32
+    assert table.features["n"].dtype == np.int64
+    assert table.features["job"].tolist() == [" State-gov", " Private"]
+    assert table.classes == ("<=50K", ">50K")
+    assert table.labels.tolist() == [0, 1]
+
+
+def test_columns_are_found_by_name_and_others_passed_over(tmp_path):
+    text = "extra,y,n,job,age\nx,a,1,p,2\nx,b,1,p,3\n"
+    table = read(write(tmp_path / "d.csv", text), SCHEMA)
+    assert table.features["age"].tolist() == [2.0, 3.0]
+    assert set(table.features) == {"age", "job", "n"}
+
+
+def test_several_files_and_compressed_ones(tmp_path):
+    write(tmp_path / "a.csv", GOOD)
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(GOOD.encode()))
+    assert len(read(str(tmp_path / "*.csv*"), SCHEMA)) == 4
+    assert len(read(str(tmp_path), SCHEMA)) == 4
+
+
+def test_without_a_header_the_schema_names_the_columns(tmp_path):
+    headless = Schema(SCHEMA.columns, "y", header=False, delimiter=";")
+    table = read(write(tmp_path / "d.csv", "1;a;2;x\n\n3;b;4;z\n"), headless)
+    assert table.features["n"].tolist() == [2, 4]
+
+
+def test_a_quoted_cell_may_hold_the_delimiter(tmp_path):
+    table = read(write(tmp_path / "d.csv", 'age,job,n,y\n1,"a,b",1,x\n1,c,1,z\n'), SCHEMA)
+    assert table.features["job"].tolist() == ["a,b", "c"]
+
+
+def test_tfrecord_is_told_by_its_content(tmp_path):
+    rows = [{"age": 1.5, "job": " p", "n": 3, "y": " a"}, {"age": 2, "job": "q", "n": 4, "y": "b"}]
+    table = read(write_tfrecord(tmp_path / "part-00000", rows), SCHEMA)
+    assert table.features["age"].tolist() == [1.5, 2.0]
+    assert table.features["job"].tolist() == [" p", "q"]
+    assert table.classes == ("a", "b")
+
+
+def test_integer_classes_count_upwards(tmp_path):
+    numbers = Schema((Column("x", "float32"), Column("y", "int64")), "y")
+    table = read(write(tmp_path / "d.csv", "x,y\n1,10\n1,2\n1,9\n"), numbers)
+    assert table.classes == ("2", "9", "10")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("age,job,y\n1,a,x\n", "MISSING_COLUMN", "'n'"),
+        ("", "EMPTY_DATA", "no rows"),
+        ("age,job,n,y\n", "EMPTY_DATA", "no rows"),
+        ("age,job,n,y\n1,a,2,x\nforty,a,2,x\n", "NOT_A_NUMBER", "row 3 of .*'forty'"),
+        ("age,job,n,y\n1,a,2.5,x\n", "NOT_A_NUMBER", "'n' in row 2.*whole number"),
+        ("age,job,n,y\nnan,a,2,x\n", "NOT_A_NUMBER", "finite"),
+        ("age,job,n,y\n,a,2,x\n", "MISSING_VALUE", "'age' in row 2"),
+        ("age,job,n,y\n1,a,2\n", "BAD_ROW", "3 cells where 4"),
+        ("age,job,n,y\n1,a,2,x\n1,a,2,x\n", "ONE_CLASS", "only the values"),
+    ],
+)
+def test_bad_csv_is_refused_with_where_and_what(tmp_path, text, code, says):
+    with pytest.raises(DataError, match=says) as caught:
+        read(write(tmp_path / "d.csv", text), SCHEMA)
+    assert caught.value.code == code
+
+
+def test_an_unknown_label_is_refused_with_its_row(tmp_path):
+    with pytest.raises(DataError, match=r"row 3 of .*'>50K'") as caught:
+        read(write(tmp_path / "d.csv", GOOD), SCHEMA, classes=("<=50K", "other"))
+    assert caught.value.code == "UNKNOWN_LABEL"
+
+
+def test_a_damaged_tfrecord_is_refused(tmp_path):
+    path = tmp_path / "d.tfrecord"
+    write_tfrecord(path, [{"age": 1.0, "job": "p", "n": 3, "y": "a"}])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    with pytest.raises(DataError, match="cut off"):
+        read(str(path), SCHEMA)
+    path.write_bytes(whole[:20] + b"\x00" + whole[21:])
+    with pytest.raises(DataError, match="checksum"):
+        read(str(path), SCHEMA)
+
+
+def test_missing_files_are_a_storage_error(tmp_path):
+    with pytest.raises(StorageError):
+        read(str(tmp_path / "nothing*.csv"), SCHEMA)
+
+
+def test_an_empty_number_takes_the_default(tmp_path):
+    filled = Schema((Column("age", "float32", default=7.0), Column("y", "string")), "y")
+    table = read(write(tmp_path / "d.csv", "age,y\n,a\n1, b\n"), filled)
+    assert table.features["age"].tolist() == [7.0, 1.0]
+
+
+@pytest.fixture(scope="module")
+def table():
+    return read(str(census.DATA), schema.parse(census.SCHEMA.read_text(), "census"))
+
+
+class TestCensus:
+    def test_it_has_all_records(self, table):
+        assert len(table) == 32_561
+        assert set(table.features["gender"]) == {" Male", " Female"}
+
+    def test_the_split_is_fixed_and_keeps_equal_records_together(self, table):
+        training, held_out = split(table)
+        assert (len(training), len(held_out)) == (26_093, 6_468)
+        # In another order the same records are held out.
+        _, other = split(table.take(np.arange(len(table))[::-1]))
+        assert len(other) == len(held_out)
+        keys = {tuple(record.values()) for record in held_out.instances()}
+        assert keys == {tuple(record.values()) for record in other.instances()}
+        assert not keys & {tuple(record.values()) for record in training.instances()}
+
+
+class TestInfer:
+    def test_numbers_text_and_label(self, tmp_path):
+        found = infer(write(tmp_path / "d.csv", GOOD))
+        assert [column.dtype for column in found.columns] == ["float32", "string", "float32", "string"]
+        assert found.label == "y"
+        assert found.label_column.classes == ("<=50K", ">50K")
+
+    def test_the_schema_it_writes_reads_the_data(self, tmp_path):
+        path = write(tmp_path / "d.csv", "a;b\n1,5;x\n")
+        found = schema.parse(schema.dump(infer(path)), "inferred")
+        assert found.delimiter == ";"
+
+    def test_headless_data_gets_made_up_names(self, tmp_path):
+        found = infer(write(tmp_path / "d.csv", "1,a,0\n2,b,1\n"))
+        assert not found.header
+        assert [column.name for column in found.columns] == ["column_1", "column_2", "column_3"]
+        assert found.label_column.classes == ("0", "1")
+
+    def test_a_measured_label_makes_a_regression(self, tmp_path):
+        found = infer(write(tmp_path / "d.csv", "x,price\n1,2.5\n2,3.25\n"))
+        assert not found.is_classification
+
+    def test_identifiers_and_many_valued_text(self, tmp_path):
+        rows = "".join(f"id{i},v{i % 2000},{i % 2}\n" for i in range(4000))
+        found = infer(write(tmp_path / "d.csv", "id,v,y\n" + rows))
+        assert found.column("id").role == "ignore"
+        assert found.column("v").hash_buckets == 2048
+
+    def test_empty_cells_give_a_default(self, tmp_path):
+        found = infer(write(tmp_path / "d.csv", "x,y\n1,a\n,b\n3,a\n5,b\n"))
+        assert found.column("x").default == 3.0
+
+    def test_tfrecord(self, tmp_path):
+        rows = [{"age": float(i), "job": "ab"[i % 2], "y": i % 2} for i in range(6)]
+        found = infer(write_tfrecord(tmp_path / "d", rows), "y")
+        assert found.column("age").dtype == "float32"
+        assert found.column("job").vocabulary_size == 2
+
+    def test_a_label_that_is_not_there(self, tmp_path):
+        with pytest.raises(DataError, match="'z'"):
+            infer(write(tmp_path / "d.csv", GOOD), "z")

@@ -1,0 +1,246 @@
+"""The ladder on models made here: what goes, what stays, and that answers are the same bits."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from servegraph import storage
+from servegraph.answers.ask import Servable
+from servegraph.errors import DataError, InputError, ModelError
+from servegraph.optimize.optimize import Goal, optimize
+from servegraph.savedmodel.bundle_reader import BundleReader
+from servegraph.savedmodel.reachability import training_baggage
+
+tf1 = tf.compat.v1
+
+
+def keras_model():
+    keras.utils.set_random_seed(0)
+    x = keras.Input((16, 16, 3), name="image")
+    h = keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 3)(x))
+    h = keras.layers.Dropout(0.5)(keras.layers.Flatten()(h))
+    model = keras.Model(x, keras.layers.Dense(4, activation="softmax")(h))
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(np.random.rand(8, 16, 16, 3), np.arange(8) % 4, verbose=0)
+    return model
+
+
+def keras_export(path):
+    keras_model().export(path, verbose=False)
+
+
+def keras_saved_with_optimizer(path):
+    tf.saved_model.save(keras_model(), str(path))
+
+
+def text_model(path):
+    words = keras.layers.TextVectorization(50, output_sequence_length=6)
+    words.adapt(["alpha beta gamma", "a b alpha"])
+    layers = [keras.Input((1,), dtype="string"), words, keras.layers.Embedding(50, 8)]
+    layers += [keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(3, activation="softmax")]
+    keras.Sequential(layers).export(path, verbose=False)
+
+
+class Module(tf.Module):
+    """Two signatures, a counter that serving changes, a mutable table, two equal weights and an unused one."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = tf.Variable(tf.random.stateless_normal([4, 300], [1, 2]))
+        self.equal = tf.Variable(self.first)
+        self.unused = tf.Variable(tf.zeros([5000]))
+        self.table = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, -1)
+        self.table.insert(tf.constant(["alpha", "beta"]), tf.constant([1, 2], tf.int64))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def score(self, x):
+        return {"y": x @ self.first + x @ self.equal}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="word")])
+    def lookup(self, word):
+        return {"id": self.table.lookup(word)}
+
+
+def module(path):
+    made = Module()
+    tf.saved_model.save(made, str(path), signatures={"serving_default": made.score, "lookup": made.lookup})
+
+
+class Counter(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.count = tf.Variable(0.0)
+        self.weight = tf.Variable(0.0)  # equal now, and no longer after the first request
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def serve(self, x):
+        return {"y": x * 0 + self.weight, "n": x * 0 + self.count.assign_add(1.0)}
+
+
+def tf1_model(path):
+    vocabulary = path.parent / "vocabulary.txt"
+    vocabulary.write_text("a\nb\nalpha\nbeta\n")
+    unused = path.parent / "unused.txt"
+    unused.write_text("never read\n" * 500)
+    with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
+        x = tf1.placeholder(tf.string, [None], name="x")
+        text = tf.lookup.TextFileInitializer(
+            str(vocabulary),
+            tf.string,
+            tf.lookup.TextFileIndex.WHOLE_LINE,
+            tf.int64,
+            tf.lookup.TextFileIndex.LINE_NUMBER,
+        )
+        table = tf.lookup.StaticHashTable(text, 4)
+        tf1.add_to_collection(tf1.GraphKeys.ASSET_FILEPATHS, tf.constant(str(unused)))
+        parts = tf1.get_variable("e", [5, 8], use_resource=False, partitioner=tf1.fixed_size_partitioner(2))
+        weight = tf1.get_variable("w", [8, 3], use_resource=False)
+        logits = tf.nn.embedding_lookup(parts, table.lookup(x)) @ weight
+        train = tf1.train.AdamOptimizer().minimize(tf.reduce_mean(logits**2))
+        session.run([tf1.global_variables_initializer(), tf1.tables_initializer()])
+        session.run(train, {x: ["a", "b"]})
+        signature = tf1.saved_model.predict_signature_def({"x": x}, {"p": tf.nn.softmax(logits)})
+        builder = tf1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            {"serving_default": signature},
+            main_op=tf1.tables_initializer(),
+            assets_collection=tf1.get_collection(tf1.GraphKeys.ASSET_FILEPATHS),
+        )
+        builder.save()
+
+
+MODELS = {
+    "keras_export": (keras_export, 0.55),
+    "keras_saved_with_optimizer": (keras_saved_with_optimizer, 0.55),
+    "text": (text_model, 0.65),
+    "module": (module, 0.7),
+    "tf1": (tf1_model, 0.45),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def optimized(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp(request.param)
+    make, ratio = MODELS[request.param]
+    make(path / "original")
+    return path, optimize(path / "original", path / "optimized", Goal()), ratio
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+class TestEveryModel:
+    def test_it_becomes_smaller_and_keeps_every_bit(self, optimized):
+        _, result, ratio = optimized
+        assert result.after_bytes < ratio * result.before_bytes
+        assert result.steps[0].kept
+        assert all(step.agreement == 1.0 for step in result.steps)
+        assert result.steps[0].max_abs_diff <= 1e-6
+
+    def test_both_loaders_serve_the_result(self, optimized):
+        path, _, _ = optimized
+        with (
+            Servable(path / "optimized", loader="session") as session,
+            Servable(path / "optimized", loader="v2") as v2,
+        ):
+            assert session.signatures == v2.signatures
+
+    def test_nothing_of_training_is_left(self, optimized):
+        assert training_baggage(storage.open_dir(optimized[0] / "optimized")) == []
+
+    def test_golden_requests_are_recorded_with_their_answers(self, optimized):
+        path, result, _ = optimized
+        lines = (path / "optimized/assets.extra/golden_requests.jsonl").read_text().splitlines()
+        assert len(lines) == result.golden_requests >= 1
+        document = json.loads(lines[0])
+        with Servable(path / "optimized", loader="session") as servable:
+            dtypes = {"image": np.float32, "x": np.float32, "x_1": np.float32}
+            request = {
+                name: np.array(value, dtypes.get(name) if not isinstance(np.ravel(value)[0], str) else object)
+                for name, value in document["inputs"].items()
+            }
+            answer = servable(document["signature_name"], request)
+        for name, value in document["outputs"].items():
+            if answer[name].dtype.kind == "f":
+                assert np.array_equal(answer[name], np.array(value, np.float32))
+
+    def test_optimizing_again_changes_no_answer_and_saves_nothing(self, optimized, tmp_path):
+        path, result, _ = optimized
+        again = optimize(path / "optimized", tmp_path / "again", Goal())
+        assert all(step.agreement == 1.0 for step in again.steps)
+        assert again.after_bytes <= result.after_bytes * 1.01 + 200
+
+
+def test_equal_weights_are_one_variable_unless_serving_changes_them(tmp_path):
+    module(tmp_path / "module")
+    result = optimize(tmp_path / "module", tmp_path / "shared", Goal())
+    assert [step.kept for step in result.steps] == [True, True]
+    with BundleReader(storage.open_dir(tmp_path / "shared")) as tensors:
+        assert [e.shape for e in tensors.entries.values() if e.shape == (4, 300)] == [(4, 300)]
+
+    counter = Counter()
+    tf.saved_model.save(counter, str(tmp_path / "counter"), signatures=counter.serve)
+    optimize(tmp_path / "counter", tmp_path / "counted", Goal())
+    with Servable(tmp_path / "counted", loader="session") as servable:
+        request = {"x": np.zeros(1, np.float32)}
+        answers = [servable("serving_default", request) for _ in range(2)]
+    assert [float(answer["n"][0]) for answer in answers] == [1.0, 2.0]
+    assert [float(answer["y"][0]) for answer in answers] == [0.0, 0.0]
+
+
+def test_stray_files_stay_behind_and_known_ones_go_along(tmp_path):
+    module(tmp_path / "m")
+    (tmp_path / "m/events.out.tfevents.1.host").write_bytes(b"x" * 5000)
+    (tmp_path / "m/model.ckpt-3.index").write_bytes(b"x")
+    (tmp_path / "m/assets.extra").mkdir()
+    (tmp_path / "m/assets.extra/tf_serving_warmup_requests").write_bytes(b"")
+    optimize(tmp_path / "m", tmp_path / "out", Goal())
+    files = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert files == {
+        "saved_model.pb",
+        "variables/variables.index",
+        "variables/variables.data-00000-of-00001",
+        "assets.extra/tf_serving_warmup_requests",
+        "assets.extra/golden_requests.jsonl",
+    }
+
+
+def test_a_budget_that_is_not_met_says_so_and_keeps_the_best(tmp_path):
+    module(tmp_path / "m")
+    result = optimize(tmp_path / "m", tmp_path / "out", Goal(budget_bytes=10))
+    assert not result.fits
+    assert result.after_bytes < result.before_bytes
+    assert (tmp_path / "out/saved_model.pb").is_file()
+
+
+def test_samples_are_asked_and_what_is_no_input_is_passed_over(tmp_path):
+    module(tmp_path / "m")
+    (tmp_path / "s.jsonl").write_text('{"x": [1, 2, 3, 4], "label": "a"}\n{"x": [0, 0, 0, 1]}\n')
+    result = optimize(tmp_path / "m", tmp_path / "out", Goal(), str(tmp_path / "s.jsonl"))
+    assert result.sample_rows == 2
+    assert not result.samples_generated
+
+
+@pytest.mark.parametrize("line", ['{"x": [1, 2]}', '{"x": ["a", 2, 3, 4]}', "{", '{"z": 1}', ""])
+def test_bad_samples_are_refused(tmp_path, line):
+    module(tmp_path / "m")
+    (tmp_path / "s.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError):
+        optimize(tmp_path / "m", tmp_path / "out", Goal(), str(tmp_path / "s.jsonl"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_model_or_no_goal_is_refused(tmp_path):
+    with pytest.raises(ModelError):
+        optimize(tmp_path, tmp_path / "out", Goal())
+    module(tmp_path / "m")
+    with pytest.raises(InputError):
+        optimize(tmp_path / "m", tmp_path / "out", Goal(rungs=("strip", "polish")))
+    (tmp_path / "m/saved_model.pb").write_bytes(b"\xff" * 50)
+    with pytest.raises(ModelError) as caught:
+        optimize(tmp_path / "m", tmp_path / "out", Goal())
+    assert caught.value.code == "GRAPH_CORRUPT"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]

@@ -1,0 +1,222 @@
+"""Requests as TF Serving's REST API documents them, and everything that may be wrong with one."""
+
+import json
+
+import numpy as np
+import pytest
+
+from servegraph.errors import RequestError
+from servegraph.savedmodel.graph import Signature, TensorInfo
+from servegraph.serve.arrays import to_array
+from servegraph.serve.decode import decode
+from servegraph.serve.signatures import ServingGraph
+
+
+def info(dtype="float32", shape=(None,), encoding="dense"):
+    return TensorInfo(tensors=(), dtype=dtype, shape=shape, encoding=encoding)
+
+
+ONE = ServingGraph({"serving_default": Signature("", {"x": info()}, {"y": info()})}, declares_shapes=True)
+TEXT = ServingGraph({"serving_default": Signature("", {"t": info("string")}, {"y": info()})}, True)
+# The request of `Specifying input tensors in row format`, g3doc/api_rest.md in tensorflow/serving.
+THREE = ServingGraph(
+    {
+        "serving_default": Signature(
+            "",
+            {
+                "tag": info("string"),
+                "signal": info("int64", (None, 5)),
+                "sensor": info("int32", (None, 2, 2)),
+            },
+            {"y": info()},
+        ),
+        "other": Signature("", {"x": info("bool")}, {"y": info()}),
+    },
+    declares_shapes=True,
+)
+ROWS = [
+    {"tag": "foo", "signal": [1, 2, 3, 4, 5], "sensor": [[1, 2], [3, 4]]},
+    {"tag": "bar", "signal": [3, 4, 1, 2, 5], "sensor": [[4, 5], [6, 8]]},
+]
+COLUMNS = {
+    "tag": ["foo", "bar"],
+    "signal": [[1, 2, 3, 4, 5], [3, 4, 1, 2, 5]],
+    "sensor": [[[1, 2], [3, 4]], [[4, 5], [6, 8]]],
+}
+
+
+def ask(document, graph=ONE):
+    return decode(document if isinstance(document, bytes) else json.dumps(document).encode(), graph)
+
+
+@pytest.mark.parametrize(
+    ("document", "form"),
+    [({"instances": ROWS}, "row"), ({"inputs": COLUMNS}, "column")],
+    ids=["row", "column"],
+)
+def test_both_formats_of_the_documentation_give_the_same_arrays(document, form):
+    request = ask(document, THREE)
+    assert (request.signature_name, request.format) == ("serving_default", form)
+    assert request.inputs["tag"].tolist() == [b"foo", b"bar"]
+    assert request.inputs["signal"].dtype == np.int64
+    assert request.inputs["signal"].tolist() == COLUMNS["signal"]
+    assert request.inputs["sensor"].dtype == np.int32
+    assert request.inputs["sensor"].tolist() == COLUMNS["sensor"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"instances": [1, 2.5]},
+        {"instances": [{"x": 1}, {"x": 2.5}]},
+        {"inputs": [1, 2.5]},
+        {"inputs": {"x": [1, 2.5]}},
+        {"inputs": [1, 2.5], "signature_name": "serving_default"},
+    ],
+)
+def test_a_lone_input_may_go_without_its_name(document):
+    array = ask(document).inputs["x"]
+    assert array.dtype == np.float32
+    assert array.tolist() == [1.0, 2.5]
+
+
+def test_another_signature_is_chosen_by_name():
+    request = ask({"signature_name": "other", "instances": [True, False]}, THREE)
+    assert request.inputs["x"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"b64": "aW1hZ2U="}, b"image"),
+        ({"b64": "aW1hZ2U"}, b"image"),  # absl::Base64Unescape takes it without padding
+        ({"b64": "_-8="}, b"\xff\xef"),  # and the web-safe alphabet
+        ("ä\x00", "ä\x00".encode()),
+    ],
+)
+def test_strings_and_bytes(value, expected):
+    for document in ({"instances": [value]}, {"instances": [{"t": value}]}, {"inputs": {"t": [value]}}):
+        assert ask(document, TEXT).inputs["t"].tolist() == [expected]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_float_types(dtype):
+    array = to_array([[1, 0.5], [-2.0, 4]], "x", info(dtype))
+    assert array.dtype.name == dtype
+    assert array.astype(float).tolist() == [[1, 0.5], [-2, 4]]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
+def test_integer_types_up_to_their_limits_and_not_beyond(dtype):
+    limits = np.iinfo(dtype)
+    low, high = int(limits.min), int(limits.max)
+    assert to_array([low, high], "x", info(dtype)).tolist() == [low, high]
+    for beyond in (low - 1, high + 1):
+        with pytest.raises(RequestError, match=rf"Input 'x' at \[1\]: {beyond} is out of range of {dtype}"):
+            to_array([0, beyond], "x", info(dtype))
+
+
+def test_scalars_and_empty_lists():
+    assert to_array(3, "x", info()).shape == ()
+    assert to_array([], "x", info()).shape == (0,)
+    assert to_array([[], []], "x", info("string")).shape == (2, 0)
+    assert to_array([], "x", info("int64")).dtype == np.int64
+
+
+# One row a mistake: dtype of the input, the value, what the answer has to say.
+BAD_VALUES = [
+    ("float32", [1, "2"], r"at \[1\] must be a number, not a string"),
+    ("float32", [1, True], r"at \[1\] must be a number, not a boolean"),
+    ("float32", [1.0, None], r"at \[1\] must be a number, not null"),
+    ("float32", [{"b64": "AA=="}], r"at \[0\] must be a number, not an object"),
+    ("float32", [1e39], r"at \[0\]: 1e\+39 is out of range of float32"),
+    ("float16", [[1, 70000]], r"at \[0\]\[1\]: 70000 is out of range of float16"),
+    ("float32", [1.5, 16777217], r"at \[1\]: cannot convert 16777217 to float32 without loss of precision"),
+    ("float32", [[1, 2], [3]], r"ragged: the list at \[1\] has 1 elements, the ones before it 2"),
+    ("float32", [[1, 2], 3], r"ragged: a whole number at \[1\], beside a list"),
+    ("float32", [1, [2]], r"ragged: a list at \[1\], beside a whole number"),
+    ("int64", [1, 2.0], r"at \[1\] must be a whole number, not a decimal number"),
+    ("int64", [1, True], r"at \[1\] must be a whole number, not a boolean"),
+    ("int32", ["1"], r"at \[0\] must be a whole number, not a string"),
+    ("bool", [True, 1], r"at \[1\] must be true or false, not a whole number"),
+    ("string", ["a", 1], r"at \[1\] must be a string or .*, not a whole number"),
+    ("string", ["a", None], r"at \[1\] must be a string or .*, not null"),
+    ("string", [{"b64": "not base64!"}], r"at \[0\]: unable to base64 decode"),
+    ("string", [{"b64": 1}], r"at \[0\]: an object here must be"),
+    ("string", [{"b64": "AA==", "c": 1}], r"at \[0\]: an object here must be"),
+]
+
+
+@pytest.mark.parametrize(("dtype", "value", "says"), BAD_VALUES)
+def test_bad_values(dtype, value, says):
+    with pytest.raises(RequestError, match=r"^\[BAD_REQUEST\] Input 'x' .*" + says):
+        to_array(value, "x", info(dtype))
+
+
+@pytest.mark.parametrize(("dtype", "encoding"), [("complex64", "dense"), ("resource", "dense"), ("float32", "sparse")])
+def test_what_json_cannot_carry(dtype, encoding):
+    with pytest.raises(RequestError, match="JSON cannot carry") as caught:
+        to_array([1], "x", info(dtype, encoding=encoding))
+    assert caught.value.code == "UNIMPLEMENTED"
+
+
+# One row a mistake: the body, what the answer has to say.
+BAD_REQUESTS = [
+    (b"", "JSON Parse error"),
+    (b"{", "JSON Parse error"),
+    (b"\xff\xfe", "JSON Parse error"),
+    (b'{"instances": [1.0, NaN]}', "NaN or Infinity at offset: 20; inputs must be finite numbers"),
+    (b'{"instances": [Infinity]}', "NaN or Infinity"),
+    (b'{"instances": [-Infinity]}', "NaN or Infinity"),
+    (b'{"instances": [nan]}', "NaN or Infinity"),
+    (b'{"instances": [1e999]}', "JSON Parse error: number is infinity"),
+    (b"[" * 100_000, "JSON Parse error"),
+    ([1], "A request is a JSON object, not a list"),
+    ({}, "either 'instances' .* or 'inputs'"),
+    ({"instances": [1], "inputs": [1]}, "exactly one of them"),
+    ({"signature_name": 1, "instances": [1]}, "'signature_name' must be a string, not a whole number"),
+    ({"signature_name": "no", "instances": [1]}, "'no' not found .*The model has: serving_default"),
+    ({"instances": []}, "a list of at least one row, not an empty list"),
+    ({"instances": 1}, "a list of at least one row, not a whole number"),
+    ({"instances": {"x": 1}}, "a list of at least one row, not an object"),
+    ({"instances": [{"x": 1}, 2]}, r"instances\[1\] is a whole number, the ones before it are objects"),
+    ({"instances": [1, {"x": 2}]}, r"at \[1\] must be a number, not an object"),
+    ({"instances": [{"x": 1}, {"y": 1}]}, r"instances\[1\] lacks the inputs \['x'\] and has \['y'\]"),
+    ({"instances": [{"x": 1, "z": 1}]}, r"instances\[0\] has \['z'\], which the signature does not"),
+    ({"instances": [{}]}, r"instances\[0\] lacks the inputs \['x'\]"),
+    ({"inputs": {"x": [1], "z": [1]}}, r"'inputs' has \['z'\], which the signature does not"),
+    ({"inputs": {}}, r"'inputs' lacks the inputs \['x'\]"),
+    ({"inputs": None}, r"must be a number, not null"),
+    ({"instances": [[1], [2]]}, r"Input 'x' has the shape \[2, 1\], the signature has \[\?\]"),
+]
+
+
+@pytest.mark.parametrize(("document", "says"), BAD_REQUESTS)
+def test_bad_requests(document, says):
+    with pytest.raises(RequestError, match=says):
+        ask(document)
+
+
+def test_several_inputs_have_to_be_named():
+    with pytest.raises(RequestError, match="must be an object with the keys: sensor, signal, tag; the first is"):
+        ask({"instances": [1]}, THREE)
+    with pytest.raises(RequestError, match="must be an object with the keys: sensor, signal, tag; it is a list"):
+        ask({"inputs": [1]}, THREE)
+
+
+def test_the_most_common_wrong_shape_says_what_to_do():
+    graph = ServingGraph({"serving_default": Signature("", {"x": info(shape=(None, 1))}, {})}, True)
+    with pytest.raises(RequestError, match=r"has the shape \[2\], the signature has \[\?, 1\]") as caught:
+        ask({"instances": [1, 2]}, graph)
+    assert caught.value.fix == "Put each value in a list of its own."
+
+
+def test_shapes_of_tf1_signatures_are_remarks():
+    # TF Serving's own example: half_plus_two has the signature [?, 1] and is asked [1.0, 2.0, 5.0].
+    graph = ServingGraph({"serving_default": Signature("", {"x": info(shape=(None, 1))}, {})}, False)
+    assert ask({"instances": [1.0, 2.0, 5.0]}, graph).inputs["x"].shape == (3,)
+
+
+def test_a_fixed_batch_dimension_is_left_to_the_graph():
+    graph = ServingGraph({"serving_default": Signature("", {"x": info(shape=(1,))}, {})}, True)
+    assert ask({"instances": [1.0, 2.0]}, graph).inputs["x"].shape == (2,)

@@ -1,0 +1,187 @@
+"""Training on small tables: the contract of a trainer, resuming, and what comes out."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from servegraph.errors import InputError, TrainerError
+from servegraph.train.train import Outputs, TrainRequest, train
+from servegraph.trained import MODEL_FILE, checkpoints
+
+FAST = {"epochs": 2, "hidden_units": [8], "batch_size": 64}
+
+
+def outputs(path: Path) -> Outputs:
+    return Outputs(path / "model", path / "checkpoints", path / "logs", path / "samples.jsonl")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """600 records whose label follows from a number and a text that is written in two spellings."""
+    random = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "table.csv"
+    lines = ["size,fixed colour,y"]
+    for i in range(600):
+        size, colour = random.normal(), ["red", "blue"][i % 2]
+        label = "yes" if size + (1 if colour == "red" else -1) > 0 else "no"
+        lines.append(f"{size:.4f}, {colour},{label}")
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trained(table, tmp_path_factory):
+    places = outputs(tmp_path_factory.mktemp("trained"))
+    return train(TrainRequest(data=table), {**FAST, "epochs": 60, "dropout": 0}, places), places
+
+
+def test_the_default_trainer_learns(trained):
+    result, _ = trained
+    assert result.evaluation.scalars["accuracy"] > 0.9
+    assert result.classes == ("no", "yes")
+
+
+def test_checkpoints_and_logs_are_outside_the_model(trained):
+    _, places = trained
+    assert sorted(path.name for path in places.model.iterdir()) == [MODEL_FILE, "schema.yaml"]
+    assert checkpoints.newest(places.checkpoints)[0] == 60
+    assert len(list(places.checkpoints.glob("*.keras"))) == checkpoints.KEEP
+    assert list(places.logs.glob("events.out.tfevents.*"))
+
+
+def test_both_spellings_are_one_value(trained):
+    import keras
+    import tensorflow as tf
+
+    import servegraph.trained.layers  # noqa: F401
+
+    model = keras.models.load_model(trained[1].model / MODEL_FILE)
+    size = tf.constant([0.1, -0.2])
+    plain = model({"size": size, "fixed_colour": tf.constant(["red", "blue"])})
+    spaced = model({"size": size, "fixed_colour": tf.constant([" red", "blue \t"])})
+    unknown = model({"size": size, "fixed_colour": tf.constant(["green", "green"])})
+    assert np.array_equal(plain, spaced)
+    assert not np.array_equal(plain, unknown)
+
+
+def test_samples_are_held_out_records_with_their_label(trained):
+    lines = [json.loads(line) for line in trained[1].samples.read_text().splitlines()]
+    assert len(lines) == min(512, trained[0].eval_rows)
+    assert set(lines[0]) == {"size", "fixed_colour", "y"}
+    assert lines[0]["fixed_colour"].startswith(" ")
+
+
+def test_a_float_label_is_a_regression(tmp_path):
+    path = tmp_path / "d.csv"
+    x = np.linspace(-1, 1, 300)
+    path.write_text("x,y\n" + "".join(f"{v:.3f},{100 + 50 * v + 0.01:.3f}\n" for v in x))
+    result = train(TrainRequest(data=str(path)), {**FAST, "epochs": 150, "dropout": 0}, outputs(tmp_path))
+    assert result.classes == ()
+    assert result.evaluation.scalars["r2"] > 0.9
+
+
+def test_integer_classes_with_a_vocabulary_and_a_cross(tmp_path):
+    (tmp_path / "s.yaml").write_text(
+        "label: y\ncolumns:\n  a: {dtype: int64, vocabulary_size: 3}\n  b: {dtype: float32, buckets: [0, 1]}\n"
+        "  c: {dtype: string, hash_buckets: 4}\n  y: {dtype: int64}\n"
+        "crosses: [{columns: [a, b, c], hash_buckets: 20}]\n"
+    )
+    rows = "".join(f"{i % 4},{i % 3},{'xyz'[i % 3]},{i % 3}\n" for i in range(200))
+    (tmp_path / "d.csv").write_text("a,b,c,y\n" + rows)
+    request = TrainRequest(data=str(tmp_path / "d.csv"), schema=str(tmp_path / "s.yaml"))
+    assert train(request, FAST, outputs(tmp_path)).classes == ("0", "1", "2")
+
+
+TRAINERS = {
+    "raises": ("def train(args):\n    return 1 / 0\n", "TRAINER_FAILED", "ZeroDivisionError"),
+    "nothing": ("def train(args):\n    pass\n", "TRAINER_RETURNED_NO_MODEL", "NoneType"),
+    "imports": ("import not_installed_anywhere\n", "TRAINER_FAILED", "not_installed_anywhere"),
+    "syntax": ("def train(args:\n", "TRAINER_FAILED", "SyntaxError"),
+    "logits": (
+        "import keras\ndef train(args):\n    x = keras.Input((), name='size')\n"
+        "    y = keras.layers.Dense(2, kernel_initializer='ones')(keras.layers.Reshape((1,))(x))\n"
+        "    return keras.Model({'size': x}, y)\n",
+        "TRAINER_MODEL_UNFIT",
+        "softmax",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_trainer_that_breaks_the_contract_is_named(table, tmp_path, name):
+    source, code, says = TRAINERS[name]
+    (tmp_path / "own.py").write_text(source)
+    with pytest.raises(TrainerError, match=says) as caught:
+        train(TrainRequest(data=table, trainer=str(tmp_path / "own.py")), {}, outputs(tmp_path))
+    assert caught.value.code == code
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_trainer_of_ones_own_with_a_sigmoid(table, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import keras\ndef build(args):\n    x = keras.Input((), name='size')\n"
+        "    y = keras.layers.Dense(1, activation='sigmoid')(keras.layers.Reshape((1,))(x))\n"
+        "    return keras.Model({'size': x}, y)\n"
+    )
+    result = train(TrainRequest(data=table, trainer=f"{tmp_path}/own.py:build"), {}, outputs(tmp_path))
+    assert "accuracy" in result.evaluation.scalars
+
+
+@pytest.mark.parametrize("name", ["no.such.module", "json:nothing", "missing.py", "json"])
+def test_a_trainer_that_is_not_there(table, tmp_path, name):
+    with pytest.raises(InputError) as caught:
+        train(TrainRequest(data=table, trainer=name), {}, outputs(tmp_path))
+    assert caught.value.code == "NO_TRAINER"
+
+
+@pytest.mark.parametrize(
+    "bad", [{"epoch": 1}, {"epochs": 0}, {"epochs": "many"}, {"dropout": 1.0}, {"hidden_units": [2.5]}]
+)
+def test_bad_hyperparameters(table, tmp_path, bad):
+    with pytest.raises(InputError) as caught:
+        train(TrainRequest(data=table), bad, outputs(tmp_path))
+    assert caught.value.code == "BAD_HYPERPARAMETER"
+
+
+RESUMING = """
+import sys
+from pathlib import Path
+from servegraph.train.train import Outputs, TrainRequest, train
+path = Path(sys.argv[2])
+places = Outputs(path / "model", path / "checkpoints", path / "logs", path / "samples.jsonl")
+result = train(TrainRequest(data=sys.argv[1]), {"epochs": int(sys.argv[3]), "hidden_units": [8], "batch_size": 64}, places)
+print(result.evaluation.scalars["log_loss"])
+"""
+
+
+def run_training(table, path, epochs):
+    command = [sys.executable, "-W", "ignore", "-c", RESUMING, table, str(path), str(epochs)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_from_its_last_checkpoint(table, tmp_path):
+    whole = run_training(table, tmp_path / "whole", 120)
+    expected = float(whole.communicate(timeout=300)[0])
+
+    killed = run_training(table, tmp_path / "killed", 120)
+    deadline = time.monotonic() + 120
+    while (found := checkpoints.newest(tmp_path / "killed" / "checkpoints")) is None or found[0] < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    at_kill = checkpoints.newest(tmp_path / "killed" / "checkpoints")[0]
+    assert at_kill < 120
+
+    resumed = run_training(table, tmp_path / "killed", 120)
+    out, err = resumed.communicate(timeout=300)
+    first = next(line for line in err.splitlines() if line.startswith("train "))
+    assert int(first.split()[1].split("/")[0]) > at_kill - checkpoints.KEEP  # it did not start over
+    assert float(out) == pytest.approx(expected, rel=0.2)
