@@ -50,7 +50,9 @@ _WHOLE = (
         "Export without experimental_image_format.",
         "R3",
     ),
-    Rule("NO_VARIABLES", "error", "The graph has variables, the directory has no index of them.", _AGAIN, "R3"),
+    Rule(
+        "NO_VARIABLES", "error", "The graph has variables, the directory has no index of them.", _AGAIN, "R3"
+    ),
     Rule("INDEX_CORRUPT", "error", "The index of the variables cannot be read.", _AGAIN, "R3"),
     Rule("MISSING_SHARD", "error", "A data file of the variables is missing.", _AGAIN, "R3"),
     Rule("TRUNCATED_SHARD", "error", "A data file of the variables is too short.", _AGAIN, "R3"),
@@ -66,7 +68,7 @@ _WHOLE = (
     Rule(
         "MISMATCHED_TENSOR",
         "error",
-        "Loading asks for a tensor as another type than it is stored with.",
+        "Loading asks for a tensor of another type or shape than it is stored with.",
         "Put the graph and the variables of the same export together.",
         "R3",
     ),
@@ -139,7 +141,9 @@ _ASKED = (
         "Call the main signature serving_default.",
         "R10",
     ),
-    Rule("FIXED_BATCH", "error", "The outermost dimension is fixed: requests cannot be batched.", _BATCH, "R7"),
+    Rule(
+        "FIXED_BATCH", "error", "The outermost dimension is fixed: requests cannot be batched.", _BATCH, "R7"
+    ),
     Rule("NO_BATCH", "warning", "An input or output has no batch dimension.", _BATCH, "R7"),
     Rule(
         "UNKNOWN_RANK",

@@ -51,7 +51,9 @@ def inspect(uri: str, *, verify: bool = False, platform: str | None = None) -> I
     return inspect_directory(open_dir(uri), verify=verify, platform=platform)
 
 
-def inspect_directory(directory: Directory, *, verify: bool = False, platform: str | None = None) -> Inspection:
+def inspect_directory(
+    directory: Directory, *, verify: bool = False, platform: str | None = None
+) -> Inspection:
     """Look at the SavedModel in a directory; see `inspect`."""
     files = require_saved_model(directory)
     variables = _look_at_variables(directory, files, verify)
@@ -147,7 +149,7 @@ def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, Te
         findings += check_security(where, meta_graph, file, reachability)
         findings += check_table_files(where, meta_graph, file)
         if tensors:
-            findings += check_requested(where, reachability.requested, tensors)
+            findings += check_requested(where, reachability, tensors)
         for key in tensors:
             if (reading := reachability.reading(key)) is not None:
                 readers.setdefault(key, {}).update(dict.fromkeys(reading))

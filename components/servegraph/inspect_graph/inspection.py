@@ -108,8 +108,13 @@ class Inspection(NamedTuple):
             "memory_bytes": self.memory_bytes,
             "tag_sets": self.tag_sets,
             "platform": self.platform,
-            "files": [{"path": info.path, "bytes": info.size_bytes, "role": role_of(info.path)} for info in self.files],
-            "meta_graphs": [_meta_graph_json(meta_graph) for meta_graph in graph.meta_graphs] if graph else [],
+            "files": [
+                {"path": info.path, "bytes": info.size_bytes, "role": role_of(info.path)}
+                for info in self.files
+            ],
+            "meta_graphs": [_meta_graph_json(meta_graph) for meta_graph in graph.meta_graphs]
+            if graph
+            else [],
             "variables": self._variables_json(),
             "runtimes": _runtimes_json(graph, self.needed_ops) if graph else [],
             "fingerprint": dict(self.fingerprint),

@@ -11,6 +11,7 @@ from servegraph.savedmodel.bundle_reader import BundleReader, expected_bytes, sh
 from servegraph.savedmodel.graph import SavedModelGraph
 from servegraph.savedmodel.graph_reader import BINARY, TEXT
 from servegraph.savedmodel.layout import role_of
+from servegraph.savedmodel.reachability import Reachability
 from servegraph.storage.directory import Directory, FileInfo
 
 STRAY_CODES = {
@@ -76,7 +77,9 @@ def check_shards(index: BundleIndex, files: list[FileInfo], prefix: str) -> Iter
             yield finding("UNUSED_BYTES", f"{path} has {sizes[path] - end:,} bytes behind the last tensor.")
     for path in sizes:
         if path.startswith(f"{prefix}.data-") and path not in expected:
-            yield finding("ORPHAN_SHARD", f"{path} is not one of the {index.shard_count} files that the index names.")
+            yield finding(
+                "ORPHAN_SHARD", f"{path} is not one of the {index.shard_count} files that the index names."
+            )
 
 
 def _check_sizes(entries: Iterable[TensorEntry]) -> Iterator[Finding]:
@@ -98,14 +101,24 @@ def _ends(index: BundleIndex) -> dict[int, tuple[int, str]]:
     return ends
 
 
-def check_requested(where: str, requested: Mapping[str, str], tensors: Mapping[str, TensorEntry]) -> Iterator[Finding]:
-    """Find tensors that loading asks for and the checkpoint lacks, or has as another type."""
+def check_requested(
+    where: str, reachability: Reachability, tensors: Mapping[str, TensorEntry]
+) -> Iterator[Finding]:
+    """Find tensors that loading asks for and the checkpoint lacks, or has as another type or shape."""
+    requested = reachability.requested
     missing = [key for key in requested if key not in tensors]
     if missing:
         yield finding("MISSING_TENSOR", f"{where}: {len(missing)} of {len(requested)}, e.g. {missing[0]!r}.")
     for key, dtype in requested.items():
-        if key in tensors and tensors[key].dtype != dtype:
-            yield finding("MISMATCHED_TENSOR", f"{where}: {key!r} is {tensors[key].dtype}, asked as {dtype}.")
+        entry = tensors.get(key)
+        if entry is None:
+            continue
+        shape = None if entry.slices else reachability.expected_shape(key)
+        if entry.dtype != dtype:
+            yield finding("MISMATCHED_TENSOR", f"{where}: {key!r} is {entry.dtype}, asked as {dtype}.")
+        elif shape is not None and None not in shape and shape != entry.shape:
+            what = f"has the shape {list(entry.shape)}, its variable {list(shape)}"
+            yield finding("MISMATCHED_TENSOR", f"{where}: {key!r} {what}.")
 
 
 def verify_tensors(bundle: BundleReader) -> Iterator[Finding]:

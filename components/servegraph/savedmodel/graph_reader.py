@@ -66,7 +66,9 @@ class GraphFile:
                 raise Malformed("the file is empty")
             return _scan(self._window, self.path, self.size_bytes)
 
-    def nodes(self, body: Body, wanted: Wanted = NO_ATTRS, max_attr_bytes: int = MAX_NODE_BYTES) -> dict[str, Node]:
+    def nodes(
+        self, body: Body, wanted: Wanted = NO_ATTRS, max_attr_bytes: int = MAX_NODE_BYTES
+    ) -> dict[str, Node]:
         """Return all nodes of a body by name, with the attributes that are `wanted` of each operation.
 
         Attributes above `max_attr_bytes` are left out: they are the contents of constants.
@@ -134,7 +136,9 @@ def _scan(window: Window, path: str, size_bytes: int) -> SavedModelGraph:
         elif field.number == 2 and field.end:
             meta_graphs.append(read_meta_graph(window, field.start, field.end))
         else:
-            raise Malformed(f"field {field.number} is not a SavedModel's: the file is damaged or something else")
+            raise Malformed(
+                f"field {field.number} is not a SavedModel's: the file is damaged or something else"
+            )
     if not meta_graphs:
         raise Malformed("there is no MetaGraph in it")
     return SavedModelGraph(path, schema_version, tuple(meta_graphs), size_bytes)

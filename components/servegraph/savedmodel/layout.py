@@ -88,13 +88,17 @@ LOOKALIKES = (
     _Lookalike(r".*\.(h5|hdf5)", "a Keras HDF5 file", _EXPORT_KERAS),
     _Lookalike(r".*\.tflite", "a LiteRT model", "Give the SavedModel that it was converted from."),
     _Lookalike(r".*\.onnx", "an ONNX model", "Give the SavedModel that it was converted from."),
-    _Lookalike(r"(.*/)?(checkpoint|.*\.index|.*\.data-\d{5}-of-\d{5}|.*\.ckpt)", "a checkpoint", _EXPORT_CHECKPOINT),
+    _Lookalike(
+        r"(.*/)?(checkpoint|.*\.index|.*\.data-\d{5}-of-\d{5}|.*\.ckpt)", "a checkpoint", _EXPORT_CHECKPOINT
+    ),
     _Lookalike(
         r".*\.pb(txt)?",
         "a frozen TensorFlow 1 graph",
         "Export it with tf.compat.v1.saved_model.simple_save, which adds the signature that it lacks.",
     ),
-    _Lookalike(r"(.*/)?model\.json", "a TensorFlow.js model", "Give the SavedModel that it was converted from."),
+    _Lookalike(
+        r"(.*/)?model\.json", "a TensorFlow.js model", "Give the SavedModel that it was converted from."
+    ),
 )
 
 

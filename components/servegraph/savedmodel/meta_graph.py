@@ -124,19 +124,24 @@ def _function(window: Window, function: Field) -> Body:
 def read_arguments(window: Window, function: Body) -> list[str]:
     """Return the names of a function's arguments in order."""
     names: list[str] = []
-    signature = next((field for field in window.fields(function.start, function.end) if field.number == 1), None)
+    signature = next(
+        (field for field in window.fields(function.start, function.end) if field.number == 1), None
+    )
     if signature is not None:
         definition = _message(window, signature)
         for argument in payloads(definition, 2):
             names += [
-                definition[start:end].decode("utf-8", "replace") for start, end in payloads(definition, 1, *argument)
+                definition[start:end].decode("utf-8", "replace")
+                for start, end in payloads(definition, 1, *argument)
             ]
     return names
 
 
 def _message(window: Window, field: Field) -> bytes:
     if field.end - field.start > MAX_MESSAGE_BYTES:
-        raise Malformed(f"the message at byte {field.start} has {field.end - field.start} bytes, which is too many")
+        raise Malformed(
+            f"the message at byte {field.start} has {field.end - field.start} bytes, which is too many"
+        )
     return window.read(field.start, field.end)
 
 
@@ -159,7 +164,9 @@ def _meta_info(window: Window, info: Field, parts: _Parts) -> None:
         if field.number == 2:
             for op in window.fields(field.start, field.end):
                 definition = _message(window, op)
-                parts.declared_ops += [text(definition, name) for name in fields(definition) if name.number == 1]
+                parts.declared_ops += [
+                    text(definition, name) for name in fields(definition) if name.number == 1
+                ]
         elif field.number == 4:
             parts.tags.append(_text(window, field))
         elif field.number == 5:
@@ -214,7 +221,9 @@ def _signature(message: bytes) -> Signature:
             method_name = text(message, field)
         elif field.number == 4:
             defaults.append(_map_entry(message[field.start : field.end])[0])
-    return Signature(method_name, dict(sorted(inputs.items())), dict(sorted(outputs.items())), tuple(defaults))
+    return Signature(
+        method_name, dict(sorted(inputs.items())), dict(sorted(outputs.items())), tuple(defaults)
+    )
 
 
 def _tensor_info(message: bytes) -> TensorInfo:

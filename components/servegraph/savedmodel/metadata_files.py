@@ -51,7 +51,9 @@ def parse_keras_metadata(content: bytes) -> KerasMetadata | None:
     model_class = ""
     try:
         for node in fields(content):
-            parts = {part.number: text(content, part) for part in fields(content, node.start, node.end) if part.end}
+            parts = {
+                part.number: text(content, part) for part in fields(content, node.start, node.end) if part.end
+            }
             kinds[parts.get(4, "")] += 1
             if parts.get(3) == "root":
                 model_class = str(json.loads(parts.get(5, "{}")).get("class_name", ""))

@@ -148,7 +148,10 @@ def _large_node(window: Window, node: Field, max_attr_bytes: int) -> RawNode:
     """Return a node above `MAX_NODE_BYTES`; of a constant a copy without attributes above `max_attr_bytes`."""
     size = node.end - node.start
     op_field = next((part for part in window.fields(node.start, node.end) if part.number == 2), None)
-    is_const = op_field is not None and window.read(op_field.start, min(op_field.end, op_field.start + 6)) == b"Const"
+    is_const = (
+        op_field is not None
+        and window.read(op_field.start, min(op_field.end, op_field.start + 6)) == b"Const"
+    )
     if not is_const and size <= MAX_WIDE_BYTES:
         content = window.read(node.start, node.end)
     else:
@@ -220,7 +223,9 @@ def _attr(buffer: bytes, start: int, end: int) -> tuple[str, bytes]:
     return key, value
 
 
-def count_nodes(window: Window, start: int, end: int, body: BodyFields, other: Callable[[Field], None]) -> Body:
+def count_nodes(
+    window: Window, start: int, end: int, body: BodyFields, other: Callable[[Field], None]
+) -> Body:
     """Return a body with its nodes counted and the watched ones kept; its `name` is left empty."""
     counts: dict[bytes, int] = {}
     watched_ops: set[bytes] = set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from servegraph.errors import ModelError
@@ -20,14 +21,17 @@ from servegraph.savedmodel.graph import (
     Body,
     MetaGraph,
     Node,
+    Shape,
     Signature,
     attr_bool,
     attr_bytes,
     attr_functions,
+    parse_shape,
 )
 from servegraph.savedmodel.graph_reader import GraphFile
 from servegraph.savedmodel.ops import BATCH_NORM, SHARED_OPS, VARIABLE_OPS, training_kind
 from servegraph.savedmodel.restores import node_of, read_restores
+from servegraph.savedmodel.wire import fields
 from servegraph.storage.directory import Directory
 
 # Entry points that are not signatures.
@@ -46,7 +50,9 @@ SLOT = re.compile(
     r"|/\.OPTIMIZER_SLOT/|(^|/)_?optimizer/|(^|/)(beta1_power|beta2_power|global_step)$"
 )
 
-_SHARED_NAMES = {op.encode(): frozenset({b"container", b"shared_name"}) for op in SHARED_OPS}
+_OF_RESOURCES = {
+    op.encode(): frozenset({b"container", b"shared_name", b"shape"}) for op in SHARED_OPS | VARIABLE_OPS
+}
 
 
 def is_signature(entry_point: str) -> bool:
@@ -89,6 +95,12 @@ class Reachability(NamedTuple):
                     needed |= meta_graph.functions[function].ops.keys()
         return needed - meta_graph.functions.keys()
 
+    def expected_shape(self, key: str) -> Shape:
+        """Return the shape of the variable that a stored tensor fills, None where the graph does not say."""
+        targets = self.restored.get(key, ())
+        payload = self.main_nodes[targets[0]].attrs.get("shape") if targets else None
+        return None if payload is None else _shape_of(payload)
+
     def reading(self, key: str) -> tuple[str, ...] | None:
         """Return the entry points that read a stored tensor, or None where the graph does not say."""
         targets = self.restored.get(key)
@@ -99,6 +111,15 @@ class Reachability(NamedTuple):
             for name, reach in self.entries.items()
             if name not in (RESTORE, SAVE) and any(target in reach.nodes for target in targets)
         )
+
+
+@lru_cache(maxsize=4096)
+def _shape_of(payload: bytes) -> Shape:
+    """Read the shape in an AttrValue; thousands of variables have a handful."""
+    for field in fields(payload):
+        if field.number == 7:
+            return parse_shape(payload, field.start, field.end)
+    return None
 
 
 class Baggage(NamedTuple):
@@ -194,7 +215,7 @@ def trace(file: GraphFile, meta_graph: MetaGraph) -> Reachability:
     """
     if is_plain(meta_graph):
         return Reachability({}, {}, {}, {})
-    nodes = file.nodes(meta_graph.main, _SHARED_NAMES)
+    nodes = file.nodes(meta_graph.main, _OF_RESOURCES)
     walker = _Walker(meta_graph, nodes)
     entries = {}
     for name, signature in meta_graph.signatures.items():
@@ -208,7 +229,9 @@ def trace(file: GraphFile, meta_graph: MetaGraph) -> Reachability:
     entries[SAVE] = walker.reach([saver.save_tensor] if saver else [], frozenset())
     entries[PYTHON] = Reach(frozenset(), walker.close_functions(meta_graph.exposed_functions))
     same = _same_resources(nodes)
-    restores = read_restores(file, meta_graph, nodes, {name: walker.calls(name) for name in entries[RESTORE].nodes})
+    restores = read_restores(
+        file, meta_graph, nodes, {name: walker.calls(name) for name in entries[RESTORE].nodes}
+    )
     restored = {
         key: tuple(name for target in targets for name in same.get(target, (target,)))
         for key, targets in restores.targets.items()
