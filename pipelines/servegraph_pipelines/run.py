@@ -131,15 +131,16 @@ def run(output_dir: Path, parameters: Mapping[str, Any], runner: Runner, on_chan
 
 def failure(state: Run) -> ServegraphError:
     """Return the error of the step that failed, as the step raised it, found at the end of the log."""
-    step = next((step.name for step in state.steps if step.status in ("failed", "running")), "the pipeline")
+    failed = next((step.name for step in state.steps if step.status in ("failed", "running")), None)
+    where = f"Step {failed}" if failed else "The run"
     lines = state.log.read_text(encoding="utf-8", errors="replace").splitlines()[-400:]
     for line in reversed(lines):
         if match := _OWN_ERROR.search(line):
             kind, code, message, fix = match.groups()
-            return _error_class(kind)(f"Step {step}: {message}", fix=fix or "", code=code)
+            return _error_class(kind)(f"{where}: {message}", fix=fix or "", code=code)
     raised = [line.strip() for line in lines if re.match(r"^\s*\w[\w.]*(Error|Exception|Interrupt)\b", line)]
     return Refusal(
-        f"Step {step} failed: {raised[-1] if raised else 'it said nothing of why'}.",
+        f"{where} failed: {raised[-1] if raised else 'it said nothing of why'}",
         code="STEP_FAILED",
         fix=f"See its output in {state.log}.",
     )

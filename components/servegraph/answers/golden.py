@@ -23,7 +23,8 @@ from servegraph.savedmodel.layout import GOLDEN_FILE
 
 GOLDEN_ROWS = 16
 LARGEST_BYTES = 2_000_000
-ALLOWANCE = 0.01  # of the model's own size, beyond the first request, which is always kept
+ALLOWANCE = 0.01  # of the model's own size, and no less than ALLOWANCE_BYTES; the first request is kept beyond it
+ALLOWANCE_BYTES = 4096
 
 
 def write(model: Path, servable: Servable, signature: str, samples: Samples, model_bytes: int) -> int:
@@ -33,13 +34,14 @@ def write(model: Path, servable: Servable, signature: str, samples: Samples, mod
     by more than `ALLOWANCE`.
     """
     lines: list[str] = []
+    allowance = max(ALLOWANCE_BYTES, ALLOWANCE * model_bytes)
     for request in _requests(samples):
         answer = servable(signature, request)
         if not _finite(request) or not _finite(answer):
             continue
         document = {"signature_name": signature, "inputs": _plain(request), "outputs": _plain(answer)}
         line = json.dumps(document, ensure_ascii=False, sort_keys=True) + "\n"
-        if sum(map(len, lines)) + len(line) <= (ALLOWANCE * model_bytes if lines else LARGEST_BYTES):
+        if sum(map(len, lines)) + len(line) <= (allowance if lines else LARGEST_BYTES):
             lines.append(line)
     if lines:
         path = model / GOLDEN_FILE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from servegraph import storage
@@ -16,6 +16,7 @@ from servegraph.storage import FileRef
 SAMPLE_ROWS = 200_000
 LARGEST_VOCABULARY = 1_000  # above it a category is hashed
 LARGEST_CLASS_COUNT = 100  # above it a whole-number label is taken as a measurement
+DELIMITER_ROWS = 50
 IDENTIFIER_ROWS = 100  # from here on a text column without any repetition is taken as an identifier
 
 
@@ -58,19 +59,38 @@ def _sample(file: FileRef) -> tuple[list[str], list[Sequence[Any]], bool, str]:
         rows: list[Sequence[Any]] = [[_single(example.get(name, [])) for name in names] for example in found]
         return names, rows, True, ","
     delimiter = _delimiter(file)
-    lines: Iterator[list[str]] = csv_file.records(file, delimiter)
-    first = next(lines, [])
-    header = bool(first) and not any(_is_number(cell) for cell in first) and len({*map(str.strip, first)}) == len(first)
+    rows = list(itertools.islice(csv_file.records(file, delimiter), SAMPLE_ROWS))
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(rows[0]):
+            raise DataError(
+                f"Row {number} of {file.uri} has {len(row)} cells where the first has {len(rows[0])}.",
+                code="BAD_ROW",
+                fix="Mend the file: one record a line, with the same cells in each.",
+            )
+    header = _has_header(rows)
+    first = rows[0] if rows else []
     names = [cell.strip() for cell in first] if header else [f"column_{i + 1}" for i in range(len(first))]
-    rest = itertools.islice(lines, SAMPLE_ROWS)
-    full = (row for row in itertools.chain([] if header else [first], rest) if len(row) == len(names))
-    return names, list(full), header, delimiter
+    return names, rows[1:] if header else rows, header, delimiter
+
+
+def _has_header(rows: list[Sequence[Any]]) -> bool:
+    """Whether the first row names the columns: no number, no name twice, none that is also a value below it."""
+    if not rows:
+        return False
+    names = [cell.strip() for cell in rows[0]]
+    if len(set(names)) < len(names) or not all(names) or any(map(_is_number, names)):
+        return False
+    return not any(row[i].strip() == name for i, name in enumerate(names) for row in rows[1:])
 
 
 def _delimiter(file: FileRef) -> str:
-    with file.open_binary() as stream:
-        line = stream.readline(1 << 20).decode("utf-8-sig", "replace")
-    return max(",;\t|", key=line.count)
+    """Return the delimiter that cuts the first lines into equally many cells, and into most."""
+
+    def cells(delimiter: str) -> int:
+        counts = {len(row) for row in itertools.islice(csv_file.records(file, delimiter), DELIMITER_ROWS)}
+        return counts.pop() if len(counts) == 1 else 1
+
+    return max(",;\t|", key=cells)
 
 
 def _single(values: list[Any]) -> Any:
@@ -109,6 +129,12 @@ def _label(name: str, values: Sequence[Any]) -> Column:
     distinct = {str(value) for value in filled}
     numbers = all(_is_number(value) for value in filled)
     whole = numbers and all(float(value).is_integer() for value in filled)
+    if not numbers and len(distinct) > LARGEST_CLASS_COUNT:
+        raise DataError(
+            f"The label column {name!r} has {len(distinct)} different texts, too many to be classes.",
+            code="TOO_MANY_CLASSES",
+            fix="Name the label's column with --label, or list its `classes` in a schema.",
+        )
     if numbers and (not whole or len(distinct) > LARGEST_CLASS_COUNT):
         return Column(name, "float32")
     return Column(name, "int64" if whole else "string", classes=tuple(sorted(distinct, key=class_order)))

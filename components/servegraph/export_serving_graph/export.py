@@ -125,6 +125,8 @@ def _save(model: keras.Model, serve: Any, path: Path) -> None:
     ]
     try:
         tf.saved_model.save(servable, str(path), signatures={SIGNATURE: concrete})
+    except tf.errors.OpError as exc:  # what TensorFlow's own file system raises for a full disk, a missing right
+        raise OSError(exc.message) from exc
     except AssertionError as exc:  # what tf.saved_model.save raises for a resource that nothing tracks
         raise ExportRefused(
             f"The model uses a resource that belongs to none of its layers: {exc}",

@@ -22,6 +22,7 @@ from servegraph.optimize.graph import Untransformable
 from servegraph.optimize.meta_graph import ServingGraph, put_together, take_apart
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.bundle_writer import BundleWriter
+from servegraph.savedmodel.layout import STRAY_ROLES, role_of
 
 VARIABLES = Path("variables/variables")
 _GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
@@ -106,11 +107,32 @@ def write(draft: Draft, out: Path) -> None:
     except StorageError:
         raise
     except OSError as exc:
-        raise StorageError(
-            f"The model cannot be written to {out}: {exc}.",
-            code="CANNOT_WRITE",
-            fix="Give a directory that can be written and has space left.",
-        ) from exc
+        raise _cannot_write(out, exc) from exc
+
+
+def copy_unchanged(model: Path, out: Path) -> None:
+    """Copy the model to the new directory `out` as it is, stray files (R15) left behind.
+
+    Raises:
+        StorageError: it cannot be written (code `CANNOT_WRITE`).
+    """
+    try:
+        for file in storage.open_dir(model).files():
+            if role_of(file.path) not in STRAY_ROLES:
+                (out / file.path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(model / file.path, out / file.path)
+    except StorageError:
+        raise
+    except OSError as exc:
+        raise _cannot_write(out, exc) from exc
+
+
+def _cannot_write(out: Path, exc: OSError) -> StorageError:
+    return StorageError(
+        f"The model cannot be written to {out}: {exc}.",
+        code="CANNOT_WRITE",
+        fix="Give a directory that can be written and has space left.",
+    )
 
 
 def _write_tensors(draft: Draft, out: Path) -> None:

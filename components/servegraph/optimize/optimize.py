@@ -205,8 +205,8 @@ def _climb(
     original: Draft, goal: Goal, evidence: gate.Evidence | None, workspace: Path, before: int
 ) -> tuple[Path, list[Step]]:
     """Try the rungs in order and return the directory of the best model, and the steps."""
-    best, best_draft, size = workspace / "original", original, before
-    drafts.write(original, best) if evidence is None else None
+    best: Path | None = None
+    best_draft, size = original, before
     steps: list[Step] = []
     chosen = [rung for rung in RUNGS if rung.name in goal.rungs]
     with Progress("optimize", total=len(chosen)) as progress:
@@ -222,7 +222,7 @@ def _climb(
             drafts.write(draft, path)
             found, reason = _judge(rung, path, evidence, goal)
             new_size = _size(path)
-            if not reason and new_size >= size and any(step.kept for step in steps):
+            if not reason and new_size >= size:
                 reason = "saves nothing"
             steps.append(
                 Step(
@@ -240,10 +240,12 @@ def _climb(
             if reason:
                 shutil.rmtree(path)
                 continue
-            shutil.rmtree(best, ignore_errors=True)
+            if best is not None:
+                shutil.rmtree(best)
             best, best_draft, size = path, draft, new_size
-    if not best.exists():
-        drafts.write(original, best)
+    if best is None:
+        best = workspace / "original"
+        drafts.copy_unchanged(original.source, best)
     return best, steps
 
 

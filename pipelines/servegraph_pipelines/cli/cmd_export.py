@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from servegraph_pipelines.cli.outcome import print_json, quiet_tensorflow
+from servegraph_pipelines.cli.outcome import import_tensorflow_quietly, print_json
 
 
 @click.command("export")
@@ -31,7 +31,7 @@ def command(
 
     SOURCE is a .keras file, a directory with one, or a checkpoint directory that training left behind.
     """
-    quiet_tensorflow()
+    import_tensorflow_quietly()
     from servegraph.export_serving_graph.export import export
     from servegraph.machines.sizes import format_size
     from servegraph.trained.trainer import load_trainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import click
@@ -22,11 +23,14 @@ def command(model: str, as_json: bool, html: Path | None, verify: bool, platform
     """
     from servegraph.inspect_graph.inspect import inspect
 
+    gc.disable()  # a short process that makes many values and no cycles: looking for them is a tenth of its time
     inspection = inspect(model, verify=verify, platform=platform)
     if html is not None:
         from servegraph.inspect_graph.html import render as render_html
+        from servegraph.storage.local import answering
 
-        html.write_text(render_html(inspection), encoding="utf-8")
+        with answering("write", html):
+            html.write_text(render_html(inspection), encoding="utf-8")
     if as_json:
         print_json(inspection.to_json())
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from servegraph_pipelines.cli.outcome import print_json, quiet_tensorflow
+from servegraph_pipelines.cli.outcome import import_tensorflow_quietly, print_json
 
 
 @click.command("optimize")
@@ -35,7 +35,7 @@ def command(
     as_json: bool,
 ) -> int:
     """Shrink the SavedModel MODEL into the new directory OUT until it fits the budget, losing as little as possible."""
-    quiet_tensorflow()
+    import_tensorflow_quietly()
     from servegraph.machines.sizes import parse_size
     from servegraph.optimize.html import render
     from servegraph.optimize.optimize import QUOTA_ADVICE, Goal, optimize

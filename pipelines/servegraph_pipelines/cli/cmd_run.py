@@ -56,6 +56,9 @@ def command(params: tuple[str, ...], output_dir: Path, runner: Any, as_json: boo
     return 0
 
 
+LONGEST_RECORD = 400  # characters; the report has all of it
+
+
 def _show(document: dict[str, Any]) -> None:
     from servegraph.machines.sizes import format_size
 
@@ -78,7 +81,8 @@ def _show(document: dict[str, Any]) -> None:
         line("deployed", f"{deployed['name']} version {deployed['version']} ({deployed['outcome']})")
     if document["prediction"]:
         asked = document["prediction"]
-        line("record", json.dumps(asked["instance"], ensure_ascii=False))
+        record = json.dumps(asked["instance"], ensure_ascii=False)
+        line("record", record if len(record) <= LONGEST_RECORD else record[:LONGEST_RECORD] + " …")
         line(
             "prediction",
             f"{json.dumps(asked['prediction'], ensure_ascii=False)} (label in the data: {asked['label']})",

@@ -207,3 +207,19 @@ class TestInfer:
     def test_a_label_that_is_not_there(self, tmp_path):
         with pytest.raises(DataError, match="'z'"):
             infer(write(tmp_path / "d.csv", GOOD), "z")
+
+    def test_a_file_of_text_alone_has_no_header_if_its_first_row_recurs(self, tmp_path):
+        path = write(tmp_path / "d.tsv", "ham\tGo, now\nspam\tWin, win, win\nham\tok\n")
+        found = infer(path, "column_1")
+        assert (found.header, found.delimiter) == (False, "\t")
+        assert found.label_column.classes == ("ham", "spam")
+
+    def test_rows_of_another_length_are_refused(self, tmp_path):
+        with pytest.raises(DataError, match=r"Row 2 .* has 3 cells where the first has 2"):
+            infer(write(tmp_path / "d.csv", "150,4\n1,2,3\n"))
+
+    def test_free_text_is_no_label(self, tmp_path):
+        rows = "".join(f"a,text {i}\n" for i in range(200))
+        with pytest.raises(DataError) as caught:
+            infer(write(tmp_path / "d.csv", "x,y\n" + rows))
+        assert caught.value.code == "TOO_MANY_CLASSES"
