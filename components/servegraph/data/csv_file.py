@@ -52,6 +52,7 @@ def chunks(file: FileRef, schema: Schema) -> Iterator[Chunk]:
     header = 0
     if schema.header:
         names = [name.strip() for name in next(rows, [])]
+        refuse_repeated(names, file)
         header = 1
     wanted = [column.name for column in (*schema.features, schema.label_column)]
     missing = [name for name in wanted if name not in names]
@@ -77,6 +78,17 @@ def chunks(file: FileRef, schema: Schema) -> Iterator[Chunk]:
             first_row, pending = number + 1, []
     if pending:
         yield _chunk(first_row, pending, index)
+
+
+def refuse_repeated(names: list[str], file: FileRef) -> None:
+    """Raise `DataError` (code `REPEATED_COLUMN`) where two columns have one name."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"{file.uri} has several columns called {', '.join(map(repr, repeated))}.",
+            code="REPEATED_COLUMN",
+            fix="Give every column a name of its own.",
+        )
 
 
 def _chunk(first_row: int, rows: list[list[str]], index: dict[str, int]) -> Chunk:

@@ -8,6 +8,7 @@ from typing import Any
 
 from servegraph import storage
 from servegraph.data import csv_file, tfrecord_file
+from servegraph.data import schema as schemas
 from servegraph.data.schema import Column, Schema
 from servegraph.data.table import class_order
 from servegraph.errors import DataError
@@ -31,6 +32,7 @@ def infer(uri: str, label: str | None = None) -> Schema:
     """
     file = storage.match(uri)[0]
     names, rows, header, delimiter = _sample(file)
+    csv_file.refuse_repeated(names, file)
     columns = dict(zip(names, zip(*rows, strict=False), strict=False)) if rows else {}
     if not columns:
         raise DataError(f"{file.uri} has no rows.", code="EMPTY_DATA", fix="Give a file with records.")
@@ -41,7 +43,7 @@ def infer(uri: str, label: str | None = None) -> Schema:
             code="MISSING_COLUMN",
             fix="Name one of its columns with --label.",
         )
-    return Schema(
+    schema = Schema(
         columns=tuple(
             _label(name, values) if name == label else _feature(name, values) for name, values in columns.items()
         ),
@@ -49,6 +51,8 @@ def infer(uri: str, label: str | None = None) -> Schema:
         header=header,
         delimiter=delimiter,
     )
+    schemas.check(schema, f"inferred from {file.uri}")
+    return schema
 
 
 def _sample(file: FileRef) -> tuple[list[str], list[Sequence[Any]], bool, str]:
@@ -74,11 +78,11 @@ def _sample(file: FileRef) -> tuple[list[str], list[Sequence[Any]], bool, str]:
 
 
 def _has_header(rows: list[Sequence[Any]]) -> bool:
-    """Whether the first row names the columns: no number, no name twice, none that is also a value below it."""
+    """Whether the first row names the columns: no number, and none that is also a value below it."""
     if not rows:
         return False
     names = [cell.strip() for cell in rows[0]]
-    if len(set(names)) < len(names) or not all(names) or any(map(_is_number, names)):
+    if not all(names) or any(map(_is_number, names)):
         return False
     return not any(row[i].strip() == name for i, name in enumerate(names) for row in rows[1:])
 

@@ -19,6 +19,7 @@ Text is compared without surrounding white space everywhere: `" Male"` and `"Mal
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
@@ -51,12 +52,13 @@ class Column:
 
     @property
     def input_name(self) -> str:
-        """The name as a serving input: what is no letter, digit or underscore becomes an underscore.
+        """The name as a serving input: accents go, what is then no letter, digit or underscore becomes an underscore.
 
-        tf.saved_model.save allows no other names of signature inputs.
+        tf.saved_model.save allows no other names of signature inputs, and not `self`.
         """
-        name = re.sub(r"\W", "_", self.name, flags=re.ASCII)
-        return name if name[:1].isalpha() else f"column_{name}"
+        plain = "".join(c for c in unicodedata.normalize("NFKD", self.name) if not unicodedata.combining(c))
+        name = re.sub(r"\W", "_", plain, flags=re.ASCII)
+        return name if name[:1].isalpha() and name != "self" else f"column_{name}"
 
     @property
     def categorical(self) -> bool:
@@ -152,6 +154,12 @@ def parse(text: str, source: str) -> Schema:
     )
     if len(schema.delimiter) != 1:
         raise SchemaError(f"The delimiter {schema.delimiter!r} of the schema {source} is not one character.")
+    check(schema, source)
+    return schema
+
+
+def check(schema: Schema, source: str) -> None:
+    """Raise `SchemaError` where the columns cannot be the inputs of a model; `source` names the schema."""
     inputs = [column.input_name for column in schema.features]
     if len(set(inputs)) != len(inputs):
         raise SchemaError(
@@ -159,8 +167,11 @@ def parse(text: str, source: str) -> Schema:
             fix="Rename one; letters, digits and underscores are told apart.",
         )
     if not schema.features:
-        raise SchemaError(f"The schema {source} has no feature column.", fix="Give it a column beside the label.")
-    return schema
+        raise SchemaError(
+            f"The schema {source} has no feature column beside the label {schema.label!r}.",
+            code="NO_FEATURES",
+            fix="Give it a column to learn from; a text column that never repeats is taken for an identifier.",
+        )
 
 
 def dump(schema: Schema) -> str:

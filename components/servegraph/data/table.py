@@ -133,7 +133,8 @@ def _convert(cells: Cells, column: Column, part: _Part, schema: Schema) -> NDArr
     if column.default is not None:
         cells = [column.default if isinstance(cell, str) and not cell.strip() else cell for cell in cells]
     try:
-        values = np.array(cells, dtype=dtype)
+        with np.errstate(over="ignore"):  # infinity is refused below
+            values = np.array(cells, dtype=dtype)
         if np.isfinite(values).all() and values.ndim == 1:
             return values
     except (ValueError, TypeError, OverflowError):
@@ -154,7 +155,7 @@ def _bad_cell(cells: Cells, column: Column, part: _Part) -> DataError:
             )
         try:
             number = float(cell) if column.dtype == "float32" else float(int(cell))
-            finite = np.isfinite(np.float32(number)) or (column.dtype == "int64" and abs(number) < 2**63)
+            finite = abs(number) <= float(np.finfo(np.float32).max) or (column.dtype == "int64" and abs(number) < 2**63)
         except (ValueError, TypeError, OverflowError):
             finite = False
         if not finite:
@@ -176,6 +177,12 @@ def _encode_labels(
     labels: NDArray[Any], classes: tuple[str, ...] | None, where: list[_Part]
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
     stripped = [label.strip() for label in labels]
+    if "" in stripped and "" not in (classes or ()):
+        raise DataError(
+            f"The label in {_locate(stripped.index(''), where)} is empty.",
+            code="MISSING_VALUE",
+            fix="Leave records without a label out.",
+        )
     if classes is None:
         classes = tuple(sorted(set(stripped), key=class_order))
     if len(classes) < 2:
@@ -188,17 +195,21 @@ def _encode_labels(
     try:
         return np.array([ids[label] for label in stripped], np.int64), classes
     except KeyError as exc:
-        index = stripped.index(exc.args[0])
-        for part in where:
-            if index < part.rows:
-                spot = part.locate(index)
-                break
-            index -= part.rows
+        spot = _locate(stripped.index(exc.args[0]), where)
         raise DataError(
             f"The label in {spot} is {exc.args[0]!r}, which is not among the classes {list(classes)}.",
             code="UNKNOWN_LABEL",
             fix="Mend the record, or add the class to `classes` of the label's column in the schema.",
         ) from exc
+
+
+def _locate(index: int, where: list[_Part]) -> str:
+    """Say where the row `index` of the whole table stands."""
+    for part in where:
+        if index < part.rows:
+            return part.locate(index)
+        index -= part.rows
+    raise IndexError(index)
 
 
 def class_order(label: str) -> tuple[float, str]:

@@ -35,6 +35,8 @@ def test_features_leave_out_the_label_and_what_is_ignored():
 
 def test_input_names_are_identifiers():
     assert Column("hours-per week", "float32").input_name == "hours_per_week"
+    assert Column("città", "float32").input_name == "citta"
+    assert Column("self", "float32").input_name == "column_self"
     assert Column("2nd", "float32").input_name == "column_2nd"
 
 

@@ -9,7 +9,7 @@ from servegraph.data import census, schema
 from servegraph.data.infer import infer
 from servegraph.data.schema import Column, Schema
 from servegraph.data.table import read, split
-from servegraph.errors import DataError, StorageError
+from servegraph.errors import DataError, SchemaError, StorageError
 
 SCHEMA = Schema(
     columns=(Column("age", "float32"), Column("job", "string"), Column("n", "int64"), Column("y", "string")),
@@ -108,6 +108,9 @@ def test_integer_classes_count_upwards(tmp_path):
         ("age,job,n,y\n,a,2,x\n", "MISSING_VALUE", "'age' in row 2"),
         ("age,job,n,y\n1,a,2\n", "BAD_ROW", "3 cells where 4"),
         ("age,job,n,y\n1,a,2,x\n1,a,2,x\n", "ONE_CLASS", "only the values"),
+        ("age,job,n,y\n1,a,2,x\n1,a,2, \n", "MISSING_VALUE", "label in row 3 .* is empty"),
+        ("age,job,age,n,y\n1,a,1,2,x\n", "REPEATED_COLUMN", "'age'"),
+        ("age,job,n,y\n1e300,a,2,x\n", "NOT_A_NUMBER", "'1e300', not a finite"),
     ],
 )
 def test_bad_csv_is_refused_with_where_and_what(tmp_path, text, code, says):
@@ -223,3 +226,13 @@ class TestInfer:
         with pytest.raises(DataError) as caught:
             infer(write(tmp_path / "d.csv", "x,y\n" + rows))
         assert caught.value.code == "TOO_MANY_CLASSES"
+
+    def test_columns_that_cannot_be_told_apart_or_learned_from(self, tmp_path):
+        with pytest.raises(SchemaError, match="same serving input"):
+            infer(write(tmp_path / "a.csv", "a b,a-b,y\n1,2,x\n3,4,z\n"))
+        with pytest.raises(SchemaError) as caught:
+            infer(write(tmp_path / "b.csv", "y\n1\n0\n"))
+        assert caught.value.code == "NO_FEATURES"
+        with pytest.raises(DataError) as caught:
+            infer(write(tmp_path / "c.csv", "a,a,y\n1,2,x\n3,4,z\n"))
+        assert caught.value.code == "REPEATED_COLUMN"
