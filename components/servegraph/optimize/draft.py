@@ -18,8 +18,10 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from servegraph import storage
 from servegraph.errors import ModelError, StorageError
+from servegraph.optimize.encodings import ENCODINGS
 from servegraph.optimize.graph import Untransformable
 from servegraph.optimize.meta_graph import ServingGraph, put_together, take_apart
+from servegraph.optimize.restoring import Restore
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.layout import STRAY_ROLES, role_of
@@ -42,6 +44,17 @@ class Draft:
     keys: tuple[str, ...]
     files: tuple[str, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def restores(self) -> list[Restore]:
+        """What all graphs that could be taken apart restore."""
+        return [restore for graph in self.graphs if isinstance(graph, ServingGraph) for restore in graph.restores]
+
+    @property
+    def encodings(self) -> dict[str, str]:
+        """The form of each key that is not stored in its own."""
+        tensors = [tensor for restore in self.restores for tensor in restore.tensors]
+        return {tensor.key: tensor.encoding for tensor in tensors if tensor.encoding}
 
     @contextmanager
     def tensors(self) -> Iterator[BundleReader | None]:
@@ -140,8 +153,11 @@ def _write_tensors(draft: Draft, out: Path) -> None:
         return
     with draft.tensors() as tensors, BundleWriter(out / VARIABLES) as writer:
         assert tensors is not None  # there are keys
+        encodings = draft.encodings
         for key in draft.keys:
-            if key not in draft.aliases:
+            if encoding := encodings.get(key):
+                ENCODINGS[encoding].write(tensors.entries[key], tensors, writer)
+            elif key not in draft.aliases:
                 writer.copy(tensors.entries[key], tensors)
         for key, same_as in draft.aliases.items():
             writer.alias(key, same_as)

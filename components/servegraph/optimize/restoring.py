@@ -16,6 +16,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
+from servegraph.optimize.encodings import ENCODINGS
 from servegraph.optimize.graph import (
     CALLS,
     Nodes,
@@ -41,11 +42,22 @@ _PASSIVE = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of the checkpoint, or a slice of it; `dtype` is TensorFlow's enum."""
+    """A tensor of the checkpoint, or a slice of it; `dtype` is TensorFlow's enum of what is restored.
+
+    `encoding` names the form it is stored in, where that is not its own (`encodings.ENCODINGS`).
+    """
 
     key: str
     slice_spec: str
     dtype: int
+    encoding: str | None = None
+
+    @property
+    def parts(self) -> list[tuple[str, int]]:
+        """(checkpoint key, dtype enum) of each tensor that is read for it."""
+        if self.encoding is None:
+            return [(self.key, self.dtype)]
+        return [(f"{self.key}{suffix}", dtype) for suffix, dtype in ENCODINGS[self.encoding].parts]
 
 
 @dataclass(frozen=True)
@@ -105,21 +117,23 @@ def write_restores(
     filename.attr["dtype"].type = tf.string.as_datatype_enum
     filename.attr["shape"].shape.SetInParent()
     _const(nodes, f"{prefix}/filename/default", tf.make_tensor_proto("model"))
-    stored = [tensor for restore in restores for tensor in restore.tensors]
-    keys, slices = [t.key for t in stored], [t.slice_spec for t in stored]
+    stored = [(*part, tensor.slice_spec) for restore in restores for tensor in restore.tensors for part in tensor.parts]
+    keys, dtypes, slices = zip(*stored, strict=True)
     _const(nodes, f"{prefix}/keys", tf.make_tensor_proto(keys))
     _const(nodes, f"{prefix}/slices", tf.make_tensor_proto(slices))
     read = _add(nodes, f"{prefix}/restore", "RestoreV2", [filename.name, f"{prefix}/keys", f"{prefix}/slices"])
-    read.attr["dtypes"].list.type.extend(tensor.dtype for tensor in stored)
-    variables, next_output, puts = [], 0, []
+    read.attr["dtypes"].list.type.extend(dtypes)
+    outputs = (f"{read.name}:{index}" for index in range(len(stored)))
+    variables, puts = [], []
     for number, restore in enumerate(restores):
         put = _add(nodes, f"{prefix}/put_{number}", restore.put.op, [restore.handle])
         for key, value in restore.put.attr.items():
             if not key.startswith("_"):
                 put.attr[key].CopyFrom(value)
-        for _ in restore.tensors:
-            put.input.append(f"{read.name}:{next_output}")
-            next_output += 1
+        for tensor in restore.tensors:
+            parts = [next(outputs) for _ in tensor.parts]
+            decode = ENCODINGS[tensor.encoding].decode if tensor.encoding else None
+            put.input.append(decode(nodes, f"{prefix}/decode_{number}", parts) if decode else parts[0])
         puts.append(f"^{put.name}")
         if nodes[restore.handle].op in _VARIABLES:
             variables.append(_variable_def(restore, put, nodes, f"{prefix}/read_{number}"))

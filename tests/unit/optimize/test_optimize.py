@@ -137,7 +137,7 @@ class TestEveryModel:
         _, result, ratio = optimized
         assert result.after_bytes < ratio * result.before_bytes
         assert result.steps[0].kept
-        assert all(step.agreement == 1.0 for step in result.steps)
+        assert [step.agreement for step in result.steps] == [1.0, 1.0, None, None]
         assert result.steps[0].max_abs_diff <= 1e-6
 
     def test_both_loaders_serve_the_result(self, optimized):
@@ -170,14 +170,14 @@ class TestEveryModel:
     def test_optimizing_again_changes_no_answer_and_saves_nothing(self, optimized, tmp_path):
         path, result, _ = optimized
         again = optimize(path / "optimized", tmp_path / "again", Goal())
-        assert all(step.agreement == 1.0 for step in again.steps)
+        assert [step.agreement for step in again.steps[:2]] == [1.0, 1.0]
         assert again.after_bytes <= result.after_bytes * 1.01 + 200
 
 
 def test_equal_weights_are_one_variable_unless_serving_changes_them(tmp_path):
     module(tmp_path / "module")
     result = optimize(tmp_path / "module", tmp_path / "shared", Goal())
-    assert [step.kept for step in result.steps] == [True, True]
+    assert [step.kept for step in result.steps] == [True, True, False, False]
     with BundleReader(storage.open_dir(tmp_path / "shared")) as tensors:
         assert [e.shape for e in tensors.entries.values() if e.shape == (4, 300)] == [(4, 300)]
 
@@ -244,3 +244,86 @@ def test_what_is_no_model_or_no_goal_is_refused(tmp_path):
         optimize(tmp_path / "m", tmp_path / "out", Goal())
     assert caught.value.code == "GRAPH_CORRUPT"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
+
+
+def dense_model(path, scale=1.0):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((64,), name="x")
+    model = keras.Model(x, keras.layers.Dense(5)(keras.layers.Dense(128, activation="relu")(x)))
+    model.layers[1].set_weights([model.layers[1].get_weights()[0] * scale, np.ones(128)])
+    model.export(path, verbose=False)
+    return model
+
+
+def stored(path):
+    with BundleReader(storage.open_dir(path)) as tensors:
+        return {entry.shape: entry.dtype for entry in tensors.entries.values()}
+
+
+class TestLossyRungs:
+    def ladder(self, tmp_path, budget_bytes, **goal):
+        dense_model(tmp_path / "m")
+        return optimize(tmp_path / "m", tmp_path / "out", Goal(budget_bytes=budget_bytes, **goal))
+
+    def test_they_are_not_climbed_where_it_fits(self, tmp_path):
+        result = self.ladder(tmp_path, 10**9)
+        assert result.fits
+        assert [step.kept for step in result.steps[2:]] == [False, False]
+        assert stored(tmp_path / "out")[(64, 128)] == "float32"
+
+    def test_the_first_that_fits_is_the_last_that_is_climbed(self, tmp_path):
+        size = self.ladder(tmp_path / "lossless", None).after_bytes
+        result = self.ladder(tmp_path / "halved", int(size * 0.8))
+        assert result.fits
+        assert [step.kept for step in result.steps[2:]] == [True, False]
+        assert stored(tmp_path / "halved/out") == {
+            (64, 128): "float16",
+            (128,): "float32",
+            (128, 5): "float32",
+            (5,): "float32",
+        }
+
+    def test_int8_has_a_scale_per_output_and_both_loaders_read_it(self, tmp_path):
+        result = self.ladder(tmp_path, 1)
+        assert stored(tmp_path / "out")[(64, 128)] == "int8"
+        halve, quarter = result.steps[2:]
+        assert halve.kept
+        assert quarter.kept
+        assert quarter.bytes < halve.bytes
+        assert 0 < halve.max_abs_diff < quarter.max_abs_diff < 0.2
+        request = {"x": np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)}
+        with Servable(tmp_path / "out", loader="v2") as v2, Servable(tmp_path / "out", loader="session") as session:
+            want, have = v2("serving_default", request), session("serving_default", request)
+        assert np.allclose(want["output_0"], have["output_0"], atol=1e-5)
+
+    def test_a_rung_beyond_the_tolerance_is_undone(self, tmp_path):
+        result = self.ladder(tmp_path, 1, min_agreement=1.0, rungs=("strip", "share", "quarter"))
+        quarter = result.steps[-1]
+        assert quarter.kept == (quarter.agreement == 1.0)
+        if not quarter.kept:
+            assert "below 1.0" in quarter.reason
+            assert stored(tmp_path / "out")[(64, 128)] == "float32"
+
+    def test_weights_beyond_float16_stay_as_they_are(self, tmp_path):
+        dense_model(tmp_path / "m", scale=1e6)
+        optimize(tmp_path / "m", tmp_path / "out", Goal(budget_bytes=1, rungs=("strip", "halve")))
+        assert stored(tmp_path / "out")[(64, 128)] == "float32"
+
+    def test_the_least_agreement_is_what_undoes_it(self, tmp_path):
+        """The gate sees a rung that destroys the model: int8 of weights that one outlier per column dwarfs."""
+        x = keras.Input((64,), name="x")
+        model = keras.Model(x, keras.layers.Dense(32)(x))
+        kernel = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+        kernel[0] = 1e5
+        model.set_weights([kernel, np.zeros(32)])
+        model.export(tmp_path / "m", verbose=False)
+        (tmp_path / "s.jsonl").write_text(
+            "".join(
+                json.dumps({"x": [0.0] + np.random.default_rng(i).normal(size=63).tolist()}) + "\n" for i in range(50)
+            )
+        )
+        goal = Goal(budget_bytes=1, rungs=("strip", "quarter"))
+        result = optimize(tmp_path / "m", tmp_path / "out", goal, str(tmp_path / "s.jsonl"))
+        assert not result.steps[-1].kept
+        assert "agreement" in result.steps[-1].reason
+        assert stored(tmp_path / "out")[(64, 32)] == "float32"
