@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ NUMPY_TYPES = {
     "bool": np.bool_,
     "string": np.object_,
 }
+LARGEST_BATCH = 1_000_000  # values of all made-up records together
+LEAST_ROWS = 3
 FREE_DIMENSION = 8  # made-up length of a free inner dimension
 
 
@@ -90,8 +93,10 @@ def from_records(records: Sequence[Mapping[str, Any]], specs: Mapping[str, Input
 
 
 def generate(specs: Mapping[str, InputSpec], rows: int = 16, seed: int = 0) -> Samples:
-    """Make up records that fit the dtypes and shapes: small random numbers, short words."""
+    """Make up records that fit the dtypes and shapes: small random numbers, short words; fewer where they are large."""
     random = np.random.default_rng(seed)
+    values = sum(prod(d or FREE_DIMENSION for d in (spec.shape or ())[1:]) for spec in specs.values())
+    rows = min(rows, max(LEAST_ROWS, LARGEST_BATCH // max(values, 1)))
     is_batched = all(spec.shape is None or spec.shape[:1] == (None,) for spec in specs.values())
     inputs = {}
     for name, spec in specs.items():
