@@ -1,4 +1,4 @@
-"""Makes the models that `inspect.py` is timed on: python inspect_models.py DIRECTORY. Needs TensorFlow."""
+"""Makes the models that `inspect_speed.py` uses: python inspect_models.py DIRECTORY. Needs TensorFlow."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def many_variables(path: Path) -> None:
         @tf.function(input_signature=[tf.TensorSpec([None, 8], tf.float32, "x")])
         def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
             for part in self.parts:
-                x = tf.nn.relu(x * part) + 1.0
+                x = tf.tanh(tf.nn.relu(x * part) + 1.0)
             return {"y": x}
 
     many = Many()
@@ -85,21 +85,29 @@ def frozen(path: Path) -> None:
 
 
 def million_nodes(path: Path) -> None:
-    """A TF1 graph of a million operations."""
-    with tf.Graph().as_default() as graph:
-        x = v1.placeholder(tf.float32, [None], name="x")
-        y = tf.identity(x, name="y")
-        signature = v1.saved_model.predict_signature_def({"x": x}, {"y": y})
-        definition = graph.as_graph_def()
-    template = next(node for node in definition.node if node.name == "y")
-    last = "x"
-    for number in range(1_000_000):
-        node = definition.node.add()
+    """A million operations in the function that the signature calls, where TF2 has them."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    class Small(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+        def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"y": tf.nn.relu(x)}
+
+    small = Small()
+    tf.saved_model.save(small, str(path), signatures=small.serve)
+    saved_model = saved_model_pb2.SavedModel()
+    saved_model.ParseFromString((path / "saved_model.pb").read_bytes())
+    functions = saved_model.meta_graphs[0].graph_def.library.function
+    body = next(function for function in functions if any(node.op == "Relu" for node in function.node_def))
+    template = next(node for node in body.node_def if node.op == "Relu")
+    last = template.input[0]
+    for number in range(1_000_000):  # tracing as many would take minutes
+        node = body.node_def.add()
         node.CopyFrom(template)
-        node.name, node.op, node.input[0] = f"block_{number // 100}/layer_{number % 100}/relu", "Relu", last
-        last = node.name
+        node.name, node.input[0] = f"block_{number // 100}/layer_{number % 100}/relu", last
+        last = f"{node.name}:activations:0"
     template.input[0] = last
-    _write_definition(path, definition, {"serving_default": signature}, None)
+    (path / "saved_model.pb").write_bytes(saved_model.SerializeToString())
 
 
 def _write_graph(path: Path, graph: tf.Graph, signatures: dict, saver: object | None) -> None:

@@ -24,9 +24,7 @@ class Explanations(NamedTuple):
     reason: str
 
 
-def explanations(
-    platform: str, graph: SavedModelGraph, needed_ops: frozenset[str], today: date
-) -> Explanations:
+def explanations(platform: str, graph: SavedModelGraph, needed_ops: frozenset[str], today: date) -> Explanations:
     """Return whether a platform can explain the predictions of a model (R12)."""
     signature = default_signature(graph)
     if platform not in ("ai-platform", "vertex"):
@@ -56,9 +54,7 @@ def _vertex(graph: SavedModelGraph, needed_ops: frozenset[str], today: date) -> 
     if today >= VERTEX_END:
         return Explanations(False, f"Vertex Explainable AI ended on {VERTEX_END}.")
     until = f"Vertex Explainable AI, which ends on {VERTEX_END}, takes one output key"
-    prebuilt = compatibility(
-        graph, needed_ops, [runtime for runtime in RUNTIMES if runtime.platform == "vertex"]
-    )
+    prebuilt = compatibility(graph, needed_ops, [runtime for runtime in RUNTIMES if runtime.platform == "vertex"])
     if not any(item.verdict == "loads" for item in prebuilt):
         return Explanations(
             False, f"{until}, on a prebuilt image; none is as new as the TensorFlow that wrote the model."

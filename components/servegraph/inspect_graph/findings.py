@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+
+
+# A model with a thousand stray files needs no thousand lines.
+MAX_OF_A_CODE = 20
 
 
 class Rule(NamedTuple):
@@ -50,9 +55,7 @@ _WHOLE = (
         "Export without experimental_image_format.",
         "R3",
     ),
-    Rule(
-        "NO_VARIABLES", "error", "The graph has variables, the directory has no index of them.", _AGAIN, "R3"
-    ),
+    Rule("NO_VARIABLES", "error", "The graph has variables, the directory has no index of them.", _AGAIN, "R3"),
     Rule("INDEX_CORRUPT", "error", "The index of the variables cannot be read.", _AGAIN, "R3"),
     Rule("MISSING_SHARD", "error", "A data file of the variables is missing.", _AGAIN, "R3"),
     Rule("TRUNCATED_SHARD", "error", "A data file of the variables is too short.", _AGAIN, "R3"),
@@ -141,9 +144,7 @@ _ASKED = (
         "Call the main signature serving_default.",
         "R10",
     ),
-    Rule(
-        "FIXED_BATCH", "error", "The outermost dimension is fixed: requests cannot be batched.", _BATCH, "R7"
-    ),
+    Rule("FIXED_BATCH", "error", "The outermost dimension is fixed: requests cannot be batched.", _BATCH, "R7"),
     Rule("NO_BATCH", "warning", "An input or output has no batch dimension.", _BATCH, "R7"),
     Rule(
         "UNKNOWN_RANK",
@@ -184,7 +185,7 @@ _ASKED = (
         "UNRESTORED_VARIABLE",
         "error",
         "A signature reads a variable that loading does not fill: TensorFlow Serving answers with an error.",
-        "Export Keras models with model.export() or servegraph export, not with tf.saved_model.save.",
+        "Run servegraph optimize on it, which restores them too; or export with model.export() or servegraph export.",
         "R2",
     ),
     Rule(
@@ -296,10 +297,23 @@ def finding(code: str, message: str, fix: str = "") -> Finding:
     return Finding(code, rule.severity, message, fix or rule.fix, rule.requirement)
 
 
-def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """Return findings with the worst first."""
+def condensed(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings with the worst first, and at most `MAX_OF_A_CODE` of each code."""
     rank = {severity: number for number, severity in enumerate(SEVERITIES)}
-    return sorted(findings, key=lambda item: rank[item.severity])
+    kept: list[Finding] = []
+    seen: Counter[str] = Counter()
+    last: dict[str, int] = {}
+    for item in sorted(findings, key=lambda item: rank[item.severity]):
+        seen[item.code] += 1
+        if seen[item.code] <= MAX_OF_A_CODE:
+            last[item.code] = len(kept)
+            kept.append(item)
+    for code, position in last.items():
+        more = seen[code] - MAX_OF_A_CODE
+        if more > 0:
+            item = kept[position]
+            kept[position] = item._replace(message=f"{item.message} And {more:,} more.")
+    return kept
 
 
 def counts(findings: Iterable[Finding]) -> dict[str, int]:

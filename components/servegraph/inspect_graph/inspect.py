@@ -7,7 +7,7 @@ from datetime import date
 from typing import NamedTuple
 
 from servegraph.errors import ModelError
-from servegraph.inspect_graph.findings import Finding, finding, ordered
+from servegraph.inspect_graph.findings import Finding, condensed, finding
 from servegraph.inspect_graph.inspection import Inspection, has_variables
 from servegraph.inspect_graph.integrity import (
     check_assets,
@@ -31,7 +31,7 @@ from servegraph.savedmodel.metadata_files import (
     parse_fingerprint,
     parse_keras_metadata,
 )
-from servegraph.savedmodel.reachability import is_signature, trace, training_ops, unread_tensors
+from servegraph.savedmodel.reachability import Baggage, is_signature, trace, training_ops, unread_tensors
 from servegraph.storage.directory import Directory, FileInfo, open_dir
 
 MAX_PROTOBUF_BYTES = 2**31 - 1  # what protobuf, and so TensorFlow, can load
@@ -51,15 +51,15 @@ def inspect(uri: str, *, verify: bool = False, platform: str | None = None) -> I
     return inspect_directory(open_dir(uri), verify=verify, platform=platform)
 
 
-def inspect_directory(
-    directory: Directory, *, verify: bool = False, platform: str | None = None
-) -> Inspection:
+def inspect_directory(directory: Directory, *, verify: bool = False, platform: str | None = None) -> Inspection:
     """Look at the SavedModel in a directory; see `inspect`."""
     files = require_saved_model(directory)
     variables = _look_at_variables(directory, files, verify)
     tensors = variables.tensors or {}
     graph = _look_at_graph(directory, files, tensors)
+    weights = weigh(tensors)
     findings = [*check_files(directory, files), *variables.findings, *graph.findings]
+    findings += check_weights(weights, graph.unread)
     if variables.is_absent and graph.graph is not None and has_variables(graph.graph):
         findings.append(finding("NO_VARIABLES", f"{VARIABLES_PREFIX}.index is not there."))
     if platform is not None:
@@ -73,12 +73,12 @@ def inspect_directory(
         files=tuple(files),
         graph=graph.graph,
         tensors=tuple(tensors.values()),
-        weights=weigh(tensors) if variables.tensors is not None else None,
+        weights=None if variables.tensors is None else weights,
         readers=graph.readers,
         needed_ops=graph.needed_ops,
         fingerprint=fingerprint,
         keras=parse_keras_metadata(_small_file(directory, paths, KERAS_METADATA)),
-        findings=tuple(ordered(findings)),
+        findings=tuple(condensed(findings)),
         verified=verify and variables.tensors is not None,
         platform=platform,
     )
@@ -115,11 +115,12 @@ def _look_at_variables(directory: Directory, files: list[FileInfo], verify: bool
 
 
 class _Graph(NamedTuple):
-    """What the graph file says: None where it cannot be read. See `Inspection` for the fields."""
+    """What the graph file says, None where it cannot be read. See `Inspection` for the first three fields."""
 
     graph: SavedModelGraph | None
     readers: Mapping[str, tuple[str, ...]]
     needed_ops: frozenset[str]
+    unread: list[Baggage]
     findings: list[Finding]
 
 
@@ -129,11 +130,12 @@ def _look_at_graph(directory: Directory, files: list[FileInfo], tensors: Mapping
             if file.size_bytes > MAX_PROTOBUF_BYTES:
                 raise ModelError(f"{file.path} has {file.size_bytes:,} bytes.", code="GRAPH_TOO_LARGE")
             graph = file.scan()
-            traced = _trace_all(file, graph, tensors)
+            with file.explained():
+                traced = _trace_all(file, graph, tensors)
             findings = [*check_assets(graph, files), *check_signatures(graph), *traced.findings]
             return traced._replace(findings=findings)
     except ModelError as error:
-        return _Graph(None, {}, frozenset(), [finding(error.code, error.message)])
+        return _Graph(None, {}, frozenset(), [], [finding(error.code, error.message)])
 
 
 def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, TensorEntry]) -> _Graph:
@@ -154,6 +156,6 @@ def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, Te
             if (reading := reachability.reading(key)) is not None:
                 readers.setdefault(key, {}).update(dict.fromkeys(reading))
     traced = [entry for entry in tensors.values() if entry.key in readers]
-    findings += check_weights(weigh(tensors), unread_tensors(traced, readers))
+    unread = unread_tensors(traced, readers)
     signatures = {key: tuple(filter(is_signature, names)) for key, names in readers.items()}
-    return _Graph(graph, signatures, frozenset(needed_ops), findings)
+    return _Graph(graph, signatures, frozenset(needed_ops), unread, findings)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from servegraph.inspect_graph.findings import Finding
 from servegraph.inspect_graph.operations import const_bytes, custom_ops, op_counts
-from servegraph.inspect_graph.runtimes import VERDICTS, compatibility
 from servegraph.inspect_graph.signatures import serving_signatures
 from servegraph.inspect_graph.weights import Weights
 from servegraph.savedmodel.bundle_index import TensorEntry
@@ -108,13 +107,8 @@ class Inspection(NamedTuple):
             "memory_bytes": self.memory_bytes,
             "tag_sets": self.tag_sets,
             "platform": self.platform,
-            "files": [
-                {"path": info.path, "bytes": info.size_bytes, "role": role_of(info.path)}
-                for info in self.files
-            ],
-            "meta_graphs": [_meta_graph_json(meta_graph) for meta_graph in graph.meta_graphs]
-            if graph
-            else [],
+            "files": [{"path": info.path, "bytes": info.size_bytes, "role": role_of(info.path)} for info in self.files],
+            "meta_graphs": [_meta_graph_json(meta_graph) for meta_graph in graph.meta_graphs] if graph else [],
             "variables": self._variables_json(),
             "runtimes": _runtimes_json(graph, self.needed_ops) if graph else [],
             "fingerprint": dict(self.fingerprint),
@@ -187,6 +181,8 @@ def _tensor_json(info: TensorInfo) -> dict[str, Any]:
 
 
 def _runtimes_json(graph: SavedModelGraph, needed_ops: frozenset[str]) -> list[dict[str, Any]]:
+    from servegraph.inspect_graph.runtimes import VERDICTS, compatibility  # the terminal's report has no use for it
+
     return [
         {
             "platform": item.runtime.platform,

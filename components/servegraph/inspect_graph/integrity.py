@@ -63,6 +63,7 @@ def check_shards(index: BundleIndex, files: list[FileInfo], prefix: str) -> Iter
     yield from _check_sizes(index.entries.values())
     sizes = {info.path: info.size_bytes for info in files}
     expected = [shard_path(prefix, number, index.shard_count) for number in range(index.shard_count)]
+    needed = frozenset(expected)
     ends = _ends(index)
     for number in ends.keys() - range(index.shard_count):
         key = ends[number][1]
@@ -76,10 +77,8 @@ def check_shards(index: BundleIndex, files: list[FileInfo], prefix: str) -> Iter
         elif sizes[path] > end:
             yield finding("UNUSED_BYTES", f"{path} has {sizes[path] - end:,} bytes behind the last tensor.")
     for path in sizes:
-        if path.startswith(f"{prefix}.data-") and path not in expected:
-            yield finding(
-                "ORPHAN_SHARD", f"{path} is not one of the {index.shard_count} files that the index names."
-            )
+        if path.startswith(f"{prefix}.data-") and path not in needed:
+            yield finding("ORPHAN_SHARD", f"{path} is not one of the {index.shard_count} files that the index names.")
 
 
 def _check_sizes(entries: Iterable[TensorEntry]) -> Iterator[Finding]:
@@ -101,9 +100,7 @@ def _ends(index: BundleIndex) -> dict[int, tuple[int, str]]:
     return ends
 
 
-def check_requested(
-    where: str, reachability: Reachability, tensors: Mapping[str, TensorEntry]
-) -> Iterator[Finding]:
+def check_requested(where: str, reachability: Reachability, tensors: Mapping[str, TensorEntry]) -> Iterator[Finding]:
     """Find tensors that loading asks for and the checkpoint lacks, or has as another type or shape."""
     requested = reachability.requested
     missing = [key for key in requested if key not in tensors]

@@ -61,7 +61,7 @@ def _check_limits(
     try:
         choose(
             ChoiceRequest(
-                model_bytes=size_bytes,
+                model_bytes=max(size_bytes, 1),  # an empty graph file is a finding of its own
                 today=today,
                 platform=platform,  # type: ignore[arg-type]  # choose() checks it
                 tag_sets=tag_sets,

@@ -37,10 +37,10 @@ class Runtime(NamedTuple):
     source: str
 
 
-_AI_PLATFORM = (
-    "https://cloud.google.com/ai-platform/prediction/docs/ai-explanations/using-feature-attributions"
+_AI_PLATFORM = "https://cloud.google.com/ai-platform/prediction/docs/ai-explanations/using-feature-attributions"
+_VERTEX = (
+    "https://docs.cloud.google.com/gemini-enterprise-agent-platform/machine-learning/predictions/pre-built-containers"
 )
-_VERTEX = "https://docs.cloud.google.com/gemini-enterprise-agent-platform/machine-learning/predictions/pre-built-containers"
 _KSERVE = "https://github.com/kserve/kserve/blob/master/config/runtimes/kustomization.yaml"
 _SERVING = "https://hub.docker.com/r/tensorflow/serving/tags"
 

@@ -9,7 +9,7 @@ from servegraph.inspect_graph.findings import Finding, finding
 from servegraph.savedmodel.embedded import EmbeddedGraph, GraphSource, StringInputs, embedded_graphs
 from servegraph.savedmodel.graph import Body, MetaGraph, Node, attr_bytes
 from servegraph.savedmodel.ops import DANGER_OF, DANGEROUS
-from servegraph.savedmodel.reachability import INIT, RESTORE, SAVE, Reachability, is_signature
+from servegraph.savedmodel.reachability import INIT, RESTORE, Reachability, is_signature
 
 _WHAT = {rule.kind: rule.what for rule in DANGEROUS}
 _MAX_NESTING = 8
@@ -36,7 +36,7 @@ def check_security(
     for danger in dangers:
         reached = reachability.reaching(danger.body, danger.node.name)
         served = [name for name in reached if is_signature(name) or name == INIT]
-        if danger.node.op in _SAVER_OPS and not set(reached) - {RESTORE, SAVE}:
+        if danger.node.op in _SAVER_OPS and not set(reached) - {RESTORE}:
             continue
         by = f", reached from {', '.join(served)}" if served else ""
         code = "UNSAFE_OP" if served else "UNSAFE_OP_STORED"

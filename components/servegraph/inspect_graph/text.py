@@ -41,9 +41,7 @@ def _lines(inspection: Inspection, paint: Paint) -> Iterator[str]:
 def _meta_graph_lines(meta_graph: MetaGraph, paint: Paint) -> Iterator[str]:
     functions = meta_graph.functions.values()
     nodes = meta_graph.main.node_count + sum(body.node_count for body in functions)
-    written = (
-        f"written by TensorFlow {meta_graph.tf_version}" if meta_graph.tf_version else "of unknown origin"
-    )
+    written = f"written by TensorFlow {meta_graph.tf_version}" if meta_graph.tf_version else "of unknown origin"
     yield paint(f"MetaGraph [{', '.join(meta_graph.tags)}]", "bold") + (
         f"  {nodes:,} nodes, {len(functions):,} functions, {written}"
     )
@@ -58,9 +56,7 @@ def _variable_lines(inspection: Inspection, paint: Paint) -> Iterator[str]:
     weights = inspection.weights
     assert weights is not None
     by_dtype = ", ".join(f"{dtype} {_size(size)}" for dtype, size in weights.bytes_by_dtype.items())
-    yield (
-        f"{paint('Variables', 'bold')}  {weights.tensor_count:,} tensors, {_size(weights.size_bytes)} ({by_dtype})"
-    )
+    yield (f"{paint('Variables', 'bold')}  {weights.tensor_count:,} tensors, {_size(weights.size_bytes)} ({by_dtype})")
     for entry in sorted(inspection.tensors, key=lambda entry: -entry.size_bytes)[:LARGEST]:
         yield f"  {_size(entry.size_bytes):>10}  {entry.dtype} {list(entry.shape)}  {entry.key}"
 

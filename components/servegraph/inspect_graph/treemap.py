@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from servegraph.inspect_graph.inspection import Inspection
 from servegraph.savedmodel.bundle_index import TensorEntry
 from servegraph.savedmodel.layout import role_of
-from servegraph.savedmodel.reachability import OBJECT_GRAPH_KEY, SLOT
+from servegraph.savedmodel.reachability import OBJECT_GRAPH_KEY, is_slot
 
 MAX_AREAS = 300  # more are neither seen nor drawn quickly
 MIN_SHARE = 0.0004  # of the whole; smaller ones are put together
@@ -65,7 +65,7 @@ def parts_of(inspection: Inspection) -> list[Part]:
 def _all_parts(inspection: Inspection) -> Iterator[Part]:
     places = set()
     for entry in inspection.tensors:
-        place = (entry.shard, entry.offset)
+        place = (entry.shard, entry.offset, entry.size_bytes)
         if entry.slices or place not in places:  # a tensor with two names has its bytes once
             yield Part(entry.key, entry.size_bytes, _kind_of(entry, inspection))
         places.add(place)
@@ -88,7 +88,7 @@ def _kind_of(entry: TensorEntry, inspection: Inspection) -> Kind:
         return "other"
     if inspection.readers.get(entry.key, ("",)):  # read, or not known to be unread
         return "read"
-    return "optimizer" if SLOT.search(entry.key) else "unread"
+    return "optimizer" if is_slot(entry.key) else "unread"
 
 
 def layout(parts: Sequence[Part], width: float, height: float) -> list[Area]:

@@ -177,9 +177,7 @@ def _whole(spec: SliceSpec, shape: tuple[int, ...]) -> SliceSpec:
     )
 
 
-def _pieces_of(
-    entry: TensorEntry, stored: Mapping[tuple[str, SliceSpec], TensorEntry]
-) -> tuple[TensorEntry, ...]:
+def _pieces_of(entry: TensorEntry, stored: Mapping[tuple[str, SliceSpec], TensorEntry]) -> tuple[TensorEntry, ...]:
     pieces = []
     for spec in entry.slices:
         piece = stored.get((entry.key, spec))
@@ -194,9 +192,7 @@ def _pieces_of(
 
 
 def _lies_within(spec: SliceSpec, shape: tuple[int, ...]) -> bool:
-    return all(
-        0 <= start <= start + length <= size for (start, length), size in zip(spec, shape, strict=True)
-    )
+    return all(0 <= start <= start + length <= size for (start, length), size in zip(spec, shape, strict=True))
 
 
 def _decode_slice_key(key: bytes) -> tuple[str, SliceSpec]:
@@ -266,9 +262,7 @@ def encode_sliced_entry(entry: TensorEntry) -> bytes:
     """Return the BundleEntryProto of a partitioned tensor: its whole shape, and which slices it has."""
     encoded = encode_entry(entry._replace(shard=0, offset=0, size_bytes=0, crc32c=0))
     for spec in entry.slices:
-        extents = (
-            (encode_number(1, start) if start else b"") + encode_number(2, length) for start, length in spec
-        )
+        extents = ((encode_number(1, start) if start else b"") + encode_number(2, length) for start, length in spec)
         encoded += encode_bytes(7, b"".join(encode_bytes(1, extent) for extent in extents))
     return encoded
 

@@ -252,9 +252,7 @@ def _string_lengths(entry: TensorEntry, content: bytes) -> tuple[list[int], int]
 def string_lengths_crc(lengths: list[int]) -> int:
     """Return the checksum that covers the lengths: four bytes each, eight for 4 GiB and more."""
     return int(
-        google_crc32c.value(
-            b"".join(length.to_bytes(4 if length < 1 << 32 else 8, "little") for length in lengths)
-        )
+        google_crc32c.value(b"".join(length.to_bytes(4 if length < 1 << 32 else 8, "little") for length in lengths))
     )
 
 
@@ -274,9 +272,7 @@ def _variant_checksum(entry: TensorEntry, content: bytes) -> int:
         crc = google_crc32c.extend(crc, length.to_bytes(8, "little"))
         crc = google_crc32c.extend(crc, content[position : position + length])
         position += length
-        if mask(crc) != int.from_bytes(content[position : position + 4], "little") or position >= len(
-            content
-        ):
+        if mask(crc) != int.from_bytes(content[position : position + 4], "little") or position >= len(content):
             raise Malformed("the checksum of an element does not match")
         crc = google_crc32c.extend(crc, content[position : position + 4])
         position += 4
@@ -285,9 +281,7 @@ def _variant_checksum(entry: TensorEntry, content: bytes) -> int:
 
 def _is_cut_in_rows(entry: TensorEntry) -> bool:
     return all(
-        extent == (0, size)
-        for spec in entry.slices
-        for extent, size in zip(spec[1:], entry.shape[1:], strict=True)
+        extent == (0, size) for spec in entry.slices for extent, size in zip(spec[1:], entry.shape[1:], strict=True)
     )
 
 

@@ -60,9 +60,7 @@ class BundleWriter:
         self._check(key, "string")
         elements = list(values)
         if len(elements) != prod(shape):
-            raise InputError(
-                f"{key!r} of shape {list(shape)} got {len(elements)} strings.", code="BAD_TENSOR"
-            )
+            raise InputError(f"{key!r} of shape {list(shape)} got {len(elements)} strings.", code="BAD_TENSOR")
         lengths = [len(element) for element in elements]
         lengths_crc = string_lengths_crc(lengths)
         stored_crc = mask(lengths_crc).to_bytes(4, "little")
@@ -188,9 +186,7 @@ class BundleWriter:
             raise crc_mismatch(piece, f"shard {piece.shard} of {source.prefix}")
         return stored._replace(slices=piece.slices)
 
-    def _finish_sliced(
-        self, key: str, dtype: str, shape: tuple[int, ...], pieces: list[TensorEntry]
-    ) -> TensorEntry:
+    def _finish_sliced(self, key: str, dtype: str, shape: tuple[int, ...], pieces: list[TensorEntry]) -> TensorEntry:
         self._pieces[key] = pieces
         size = sum(piece.size_bytes for piece in pieces)
         slices = tuple(piece.slices[0] for piece in pieces)

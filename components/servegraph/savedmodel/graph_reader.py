@@ -46,7 +46,7 @@ class GraphFile:
             if self.path == TEXT:
                 from servegraph.savedmodel.pbtxt import transcode
 
-                with self._explained():
+                with self.explained():
                     content = transcode(self._file)
                 self._file.close()
                 self._file = BytesFile(content)
@@ -61,25 +61,31 @@ class GraphFile:
 
     def scan(self) -> SavedModelGraph:
         """Read everything but the nodes' edges and the constants."""
-        with self._explained():
+        with self.explained():
             if not self.size_bytes:
                 raise Malformed("the file is empty")
             return _scan(self._window, self.path, self.size_bytes)
 
-    def nodes(
-        self, body: Body, wanted: Wanted = NO_ATTRS, max_attr_bytes: int = MAX_NODE_BYTES
-    ) -> dict[str, Node]:
+    def nodes(self, body: Body, wanted: Wanted = NO_ATTRS, max_attr_bytes: int = MAX_NODE_BYTES) -> dict[str, Node]:
         """Return all nodes of a body by name, with the attributes that are `wanted` of each operation.
 
         Attributes above `max_attr_bytes` are left out: they are the contents of constants.
         """
-        with self._explained():
+        with self.explained():
             return read_nodes(self._window, body, wanted, max_attr_bytes)
 
     def arguments(self, function: Body) -> list[str]:
         """Return the names of a function's arguments in order."""
-        with self._explained():
+        with self.explained():
             return read_arguments(self._window, function)
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what the byte level raises inside of the block into the error of the whole file."""
+        try:
+            yield
+        except Malformed as exc:
+            raise ModelError(f"{self.uri}/{self.path}: {exc}.", code="GRAPH_CORRUPT", fix=_DAMAGED) from exc
 
     def close(self) -> None:
         """Close the file."""
@@ -94,14 +100,6 @@ class GraphFile:
     ) -> None:
         """Close the file."""
         self.close()
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn what the byte level raises into the error of the whole file."""
-        try:
-            yield
-        except Malformed as exc:
-            raise ModelError(f"{self.uri}/{self.path}: {exc}.", code="GRAPH_CORRUPT", fix=_DAMAGED) from exc
 
 
 def read_saved_model(directory: Directory) -> SavedModelGraph:
@@ -136,9 +134,7 @@ def _scan(window: Window, path: str, size_bytes: int) -> SavedModelGraph:
         elif field.number == 2 and field.end:
             meta_graphs.append(read_meta_graph(window, field.start, field.end))
         else:
-            raise Malformed(
-                f"field {field.number} is not a SavedModel's: the file is damaged or something else"
-            )
+            raise Malformed(f"field {field.number} is not a SavedModel's: the file is damaged or something else")
     if not meta_graphs:
         raise Malformed("there is no MetaGraph in it")
     return SavedModelGraph(path, schema_version, tuple(meta_graphs), size_bytes)

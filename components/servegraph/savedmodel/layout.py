@@ -35,7 +35,6 @@ ROLES: tuple[tuple[Role, str], ...] = (
     ("stray_summary", r"(.*/)?events\.out\.tfevents\.[^/]*"),
     ("stray", r".*"),
 )
-_ROLES = tuple((role, re.compile(pattern, re.DOTALL)) for role, pattern in ROLES)
 # Sample requests and the answers the model gave, for whoever deploys it; TF Serving passes over what it does not know
 # in assets.extra.
 GOLDEN_FILE = "assets.extra/golden_requests.jsonl"
@@ -44,7 +43,7 @@ STRAY_ROLES = frozenset({"stray_checkpoint", "stray_summary", "stray"})
 
 def role_of(path: str) -> Role:
     """Return what a file of a SavedModel directory is there for, from its path relative to the directory."""
-    return next(role for role, pattern in _ROLES if pattern.fullmatch(path))
+    return next(role for role, pattern in ROLES if re.fullmatch(pattern, path, re.DOTALL))
 
 
 def content_digest(directory: Directory) -> str:
@@ -88,17 +87,13 @@ LOOKALIKES = (
     _Lookalike(r".*\.(h5|hdf5)", "a Keras HDF5 file", _EXPORT_KERAS),
     _Lookalike(r".*\.tflite", "a LiteRT model", "Give the SavedModel that it was converted from."),
     _Lookalike(r".*\.onnx", "an ONNX model", "Give the SavedModel that it was converted from."),
-    _Lookalike(
-        r"(.*/)?(checkpoint|.*\.index|.*\.data-\d{5}-of-\d{5}|.*\.ckpt)", "a checkpoint", _EXPORT_CHECKPOINT
-    ),
+    _Lookalike(r"(.*/)?(checkpoint|.*\.index|.*\.data-\d{5}-of-\d{5}|.*\.ckpt)", "a checkpoint", _EXPORT_CHECKPOINT),
     _Lookalike(
         r".*\.pb(txt)?",
         "a frozen TensorFlow 1 graph",
         "Export it with tf.compat.v1.saved_model.simple_save, which adds the signature that it lacks.",
     ),
-    _Lookalike(
-        r"(.*/)?model\.json", "a TensorFlow.js model", "Give the SavedModel that it was converted from."
-    ),
+    _Lookalike(r"(.*/)?model\.json", "a TensorFlow.js model", "Give the SavedModel that it was converted from."),
 )
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from servegraph.savedmodel.dtypes import dtype_name
 from servegraph.savedmodel.graph import Body, MetaGraph, Saver, Signature, TensorInfo, parse_shape
 from servegraph.savedmodel.nodes import IN_FUNCTION, IN_GRAPH, count_nodes
-from servegraph.savedmodel.wire import Field, Malformed, Window, fields, payloads, text
+from servegraph.savedmodel.wire import BYTES, Field, Malformed, Window, fields, payloads, text
 
 MAX_MESSAGE_BYTES = 1 << 26  # of a signature, a collection, a saver: a larger one is damage, or an attack
 EMPTY = Body("", 0, {}, 0, frozenset(), (), 0, 0)
 _SINGULAR = {1: "meta_info_def", 2: "graph_def", 3: "saver_def", 7: "object_graph_def"}
+NAME_TAG = 1 << 3 | BYTES  # of an argument of a function
 ASSETS_COLLECTION = "saved_model_assets"  # where TF1 keeps its assets
 
 
@@ -124,24 +125,21 @@ def _function(window: Window, function: Field) -> Body:
 def read_arguments(window: Window, function: Body) -> list[str]:
     """Return the names of a function's arguments in order."""
     names: list[str] = []
-    signature = next(
-        (field for field in window.fields(function.start, function.end) if field.number == 1), None
-    )
+    signature = next((field for field in window.fields(function.start, function.end) if field.number == 1), None)
     if signature is not None:
         definition = _message(window, signature)
-        for argument in payloads(definition, 2):
-            names += [
-                definition[start:end].decode("utf-8", "replace")
-                for start, end in payloads(definition, 1, *argument)
-            ]
+        for start, end in payloads(definition, 2):
+            name_end = start + 2 + definition[start + 1]
+            if definition[start] == NAME_TAG and name_end <= end and definition[start + 1] < 128:
+                names.append(definition[start + 2 : name_end].decode("utf-8", "replace"))  # first, as always
+            else:
+                names += [text(definition, part) for part in fields(definition, start, end) if part.number == 1]
     return names
 
 
 def _message(window: Window, field: Field) -> bytes:
     if field.end - field.start > MAX_MESSAGE_BYTES:
-        raise Malformed(
-            f"the message at byte {field.start} has {field.end - field.start} bytes, which is too many"
-        )
+        raise Malformed(f"the message at byte {field.start} has {field.end - field.start} bytes, which is too many")
     return window.read(field.start, field.end)
 
 
@@ -164,9 +162,7 @@ def _meta_info(window: Window, info: Field, parts: _Parts) -> None:
         if field.number == 2:
             for op in window.fields(field.start, field.end):
                 definition = _message(window, op)
-                parts.declared_ops += [
-                    text(definition, name) for name in fields(definition) if name.number == 1
-                ]
+                parts.declared_ops += [text(definition, name) for name in fields(definition) if name.number == 1]
         elif field.number == 4:
             parts.tags.append(_text(window, field))
         elif field.number == 5:
@@ -221,9 +217,7 @@ def _signature(message: bytes) -> Signature:
             method_name = text(message, field)
         elif field.number == 4:
             defaults.append(_map_entry(message[field.start : field.end])[0])
-    return Signature(
-        method_name, dict(sorted(inputs.items())), dict(sorted(outputs.items())), tuple(defaults)
-    )
+    return Signature(method_name, dict(sorted(inputs.items())), dict(sorted(outputs.items())), tuple(defaults))
 
 
 def _tensor_info(message: bytes) -> TensorInfo:
@@ -251,8 +245,7 @@ def _tensor_info(message: bytes) -> TensorInfo:
 
 def _object_graph(window: Window, objects: Field, parts: _Parts) -> None:
     """Read only the names of the functions that Python offers; the objects themselves are skipped."""
-    for field in window.fields(objects.start, objects.end):
-        if field.number == 2:
-            for entry in window.fields(field.start, field.end):
-                if entry.number == 1:
-                    parts.exposed_functions.append(_text(window, entry))
+    content = _message(window, objects)
+    for start, end in payloads(content, 2):
+        for name_start, name_end in payloads(content, 1, start, end):
+            parts.exposed_functions.append(content[name_start:name_end].decode("utf-8", "replace"))

@@ -5,7 +5,6 @@ Sources: tensorflow/core/protobuf/fingerprint.proto; keras/protobuf/saved_metada
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -47,13 +46,15 @@ def parse_fingerprint(content: bytes) -> dict[str, str]:
 
 def parse_keras_metadata(content: bytes) -> KerasMetadata | None:
     """Read a SavedMetadata; None where the bytes are none."""
+    if not content:
+        return None
+    import json  # only Keras 2 wrote such a file
+
     kinds: Counter[str] = Counter()
     model_class = ""
     try:
         for node in fields(content):
-            parts = {
-                part.number: text(content, part) for part in fields(content, node.start, node.end) if part.end
-            }
+            parts = {part.number: text(content, part) for part in fields(content, node.start, node.end) if part.end}
             kinds[parts.get(4, "")] += 1
             if parts.get(3) == "root":
                 model_class = str(json.loads(parts.get(5, "{}")).get("class_name", ""))

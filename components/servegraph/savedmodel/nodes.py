@@ -27,7 +27,7 @@ MAX_WIDE_BYTES = 1 << 22  # or one with thousands of inputs: SaveV2
 
 # The fields of a NodeDef: all of them are length-delimited.
 _NAME, _OP, _INPUT, _DEVICE, _ATTR = (number << 3 | BYTES for number in range(1, 6))
-_KNOWN_TAGS = frozenset({_NAME, _OP, _INPUT, _DEVICE, _ATTR, 6 << 3 | BYTES, 7 << 3 | BYTES})
+_TAGS_BUT_OP = frozenset({_NAME, _INPUT, _DEVICE, _ATTR, 6 << 3 | BYTES, 7 << 3 | BYTES})
 
 # The size of a node in the file, and where it is: buffer, start, end. Of a large one the buffer is a copy without
 # its large attributes.
@@ -121,37 +121,37 @@ def _op_of(buffer: bytes, start: int, end: int) -> bytes:
     All of the node is walked: of two operations protobuf would take the last, and nobody writes two but to hide
     one.
     """
-    op = None
-    position = start
     try:
-        while position < end:
-            tag = buffer[position]
-            size = buffer[position + 1]
-            position += 2
-            if size > 127:
-                size, position = read_varint(buffer, position - 1)
-            if tag == _OP:
-                if op is not None:
-                    raise Malformed("a node has two operations")
-                op = buffer[position : position + size]
-            elif tag not in _KNOWN_TAGS:
-                raise Malformed(f"a node has a field with the unknown tag {tag}")
-            position += size
+        # Nearly always the first field is the name, the second the operation, and neither is long.
+        second = start + 2 + buffer[start + 1]
+        if buffer[start] == _NAME and buffer[start + 1] < 128 and buffer[second] == _OP and buffer[second + 1] < 128:
+            position = third = second + 2 + buffer[second + 1]
+            while position < end and buffer[position] in _TAGS_BUT_OP:
+                size = buffer[position + 1]
+                position += 2
+                if size > 127:
+                    size, position = read_varint(buffer, position - 1)
+                position += size
+            if position == end:
+                return buffer[second + 2 : third]
     except IndexError:
         raise Malformed("a node is cut short") from None
-    if position != end or op is None:
-        raise Malformed("a node is cut short, or has no operation")
-    return op
+    return _only_op(buffer, start, end)
+
+
+def _only_op(buffer: bytes, start: int, end: int) -> bytes:
+    """Return the operation of a node whose fields are in any order."""
+    ops = [buffer[field.start : field.end] for field in fields(buffer, start, end) if field.number == 2]
+    if len(ops) != 1:
+        raise Malformed(f"a node has {len(ops) or 'no'} operations")
+    return ops[0]
 
 
 def _large_node(window: Window, node: Field, max_attr_bytes: int) -> RawNode:
     """Return a node above `MAX_NODE_BYTES`; of a constant a copy without attributes above `max_attr_bytes`."""
     size = node.end - node.start
     op_field = next((part for part in window.fields(node.start, node.end) if part.number == 2), None)
-    is_const = (
-        op_field is not None
-        and window.read(op_field.start, min(op_field.end, op_field.start + 6)) == b"Const"
-    )
+    is_const = op_field is not None and window.read(op_field.start, min(op_field.end, op_field.start + 6)) == b"Const"
     if not is_const and size <= MAX_WIDE_BYTES:
         content = window.read(node.start, node.end)
     else:
@@ -186,12 +186,17 @@ def parse_node(raw: RawNode, wanted: Wanted | None = None) -> Node:
             elif tag == _NAME:
                 name = buffer[position:after].decode("utf-8", "replace")
             elif tag == _OP:
+                if op is not None:
+                    raise Malformed("a node has two operations")
                 content = buffer[position:after]
-                op = _op_name(content)
+                op = _text(content)
                 names = None if wanted is None else wanted.get(content, _NOTHING)
             elif tag == _DEVICE:
                 device = buffer[position:after].decode("utf-8", "replace")
-            elif tag == _ATTR and (names is None or (names and _key_of(buffer, position) in names)):
+            # A key is the first field of an attribute, and short: a glance tells the unwanted ones.
+            elif tag == _ATTR and (
+                names is None or (names and buffer[position + 2 : position + 2 + buffer[position + 1]] in names)
+            ):
                 key, value = _attr(buffer, position, after)
                 attrs[key] = value
             position = after
@@ -203,17 +208,18 @@ def parse_node(raw: RawNode, wanted: Wanted | None = None) -> Node:
 
 
 @lru_cache(maxsize=4096)
-def _op_name(op: bytes) -> str:
-    """Decode an operation's name once: a million nodes have a hundred."""
-    return op.decode("utf-8", "replace")
-
-
-def _key_of(buffer: bytes, position: int) -> bytes:
-    """Return the key of an attribute at a glance: its first field, and short."""
-    return buffer[position + 2 : position + 2 + buffer[position + 1]]
+def _text(name: bytes) -> str:
+    """Decode the name of an operation or attribute once: a million nodes have a hundred."""
+    return name.decode("utf-8", "replace")
 
 
 def _attr(buffer: bytes, start: int, end: int) -> tuple[str, bytes]:
+    """Read an attribute: a map's entry of key and value."""
+    key_end = start + 2 + buffer[start + 1]
+    if buffer[start] == _NAME and key_end + 1 < end and buffer[key_end] == _OP and buffer[start + 1] < 128:
+        size, value_start = read_varint(buffer, key_end + 1)
+        if value_start + size == end:  # in order and nothing else, as always
+            return _text(buffer[start + 2 : key_end]), buffer[value_start:end]
     key, value = "", b""
     for field in fields(buffer, start, end):
         if field.number == 1:
@@ -223,30 +229,32 @@ def _attr(buffer: bytes, start: int, end: int) -> tuple[str, bytes]:
     return key, value
 
 
-def count_nodes(
-    window: Window, start: int, end: int, body: BodyFields, other: Callable[[Field], None]
-) -> Body:
+def count_nodes(window: Window, start: int, end: int, body: BodyFields, other: Callable[[Field], None]) -> Body:
     """Return a body with its nodes counted and the watched ones kept; its `name` is left empty."""
-    counts: dict[bytes, int] = {}
-    watched_ops: set[bytes] = set()
+    tallies: dict[bytes, _Tally] = {}
     watched: list[Node] = []
-    calls: set[str] = set()
-    const_bytes = 0
     for raw in iter_nodes(window, start, end, body, other):
         size, buffer, node_start, node_end = raw
         op = _op_of(buffer, node_start, node_end)
-        if op in counts:
-            counts[op] += 1
-        else:
-            counts[op] = 1
-            if is_watched(op.decode("utf-8", "replace")):
-                watched_ops.add(op)
-        if op == b"Const":
-            const_bytes += size
-        elif op in watched_ops:
-            node = parse_node(raw)
-            watched.append(node)
-            for payload in node.attrs.values():
-                calls.update(attr_functions(payload))
-    ops = {op.decode("utf-8", "replace"): count for op, count in counts.items()}
+        tally = tallies.get(op)
+        if tally is None:
+            tally = tallies[op] = _Tally(_text(op))
+        tally.count += 1
+        tally.size_bytes += size
+        if tally.is_watched:
+            watched.append(parse_node(raw))
+    ops = {tally.op: tally.count for tally in tallies.values()}
+    const_bytes = tallies[b"Const"].size_bytes if b"Const" in tallies else 0
+    calls = {name for node in watched for payload in node.attrs.values() for name in attr_functions(payload)}
     return Body("", sum(ops.values()), ops, const_bytes, frozenset(calls), tuple(watched), start, end)
+
+
+class _Tally:
+    """How many nodes of one operation there are, and how large."""
+
+    __slots__ = ("count", "is_watched", "op", "size_bytes")
+
+    def __init__(self, op: str) -> None:
+        self.op = op
+        self.count = self.size_bytes = 0
+        self.is_watched = is_watched(op)

@@ -34,7 +34,7 @@ TRAINING = (
     TrainingRule(
         "gradient",
         # Not Conv2DBackpropInput and its kin: that is what a transposed convolution is, forwards.
-        r"(?!Stop|Prevent)_?\w+(Grad(Grad)?(V\d|A|Ex|Boxes|Image|WithArgmax|WithShape)*|Gradient)|"
+        r"(?!Stop|Prevent|\w*Accumulator)_?\w+(Grad(Grad)?(V\d|A|Ex|Boxes|Image|WithArgmax|WithShape)*|Gradient)|"
         r"\w+BackpropFilter\w*|CudnnRNNBackprop\w*|Dilation2DBackpropInput|SymbolicGradient|BroadcastGradientArgs",
         "a gradient is computed",
     ),

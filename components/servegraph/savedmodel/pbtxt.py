@@ -129,8 +129,9 @@ def transcode(file: RandomAccess) -> bytes:
 class _Parser:
     """A recursive descent over the text, one piece of the file in memory."""
 
-    def __init__(self, file: RandomAccess) -> None:
+    def __init__(self, file: RandomAccess, piece_bytes: int = PIECE_BYTES) -> None:
         self._file = file
+        self._piece_bytes = piece_bytes
         self._buffer = b""
         self._index = 0
         self._end = 0  # of the buffer, in the file
@@ -267,7 +268,7 @@ class _Parser:
 
     def _more(self) -> bool:
         """Drop what was parsed and append the next piece; False at the end of the file."""
-        piece = self._file.pread(self._end, PIECE_BYTES)
+        piece = self._file.pread(self._end, self._piece_bytes)
         if not piece:
             return False
         self._buffer = self._buffer[self._index :] + piece

@@ -35,29 +35,33 @@ from servegraph.savedmodel.wire import fields
 from servegraph.storage.directory import Directory
 
 # Entry points that are not signatures.
-INIT, RESTORE, SAVE, TRAIN, PYTHON = "(init)", "(restore)", "(save)", "(train)", "(python)"
+INIT, RESTORE, TRAIN, PYTHON = "(init)", "(restore)", "(train)", "(python)"
 
 # Collections that name an operation to run: on loading, and for training.
 INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op", "saved_model_init_op")
 TRAIN_COLLECTIONS = ("saved_model_train_op", "train_op")
 
+# What tells which nodes are one resource, and of which shape it is.
+_OF_RESOURCES = {op.encode(): frozenset({b"container", b"shared_name", b"shape"}) for op in SHARED_OPS | VARIABLE_OPS}
+
 # What `tf.saved_model.load` rebuilds the Python objects from; no signature reads it.
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 # How optimizers name what they keep per variable: TF1, TF2 object-based checkpoints, Keras 2 and 3.
-SLOT = re.compile(
+_SLOT = (
     r"/(Adam|Adam_1|Momentum|Adagrad|Adadelta|Adadelta_1|RMSProp|RMSProp_1|Ftrl|Ftrl_1|ExponentialMovingAverage)$"
     r"|/\.OPTIMIZER_SLOT/|(^|/)_?optimizer/|(^|/)(beta1_power|beta2_power|global_step)$"
 )
 
-_OF_RESOURCES = {
-    op.encode(): frozenset({b"container", b"shared_name", b"shape"}) for op in SHARED_OPS | VARIABLE_OPS
-}
+
+def is_slot(key: str) -> bool:
+    """Tell whether a checkpoint key is one that an optimizer gives to its state."""
+    return re.search(_SLOT, key) is not None  # compiled when needed, not when imported
 
 
 def is_signature(entry_point: str) -> bool:
     """Tell whether an entry point is a signature that clients call."""
-    return entry_point not in (INIT, RESTORE, SAVE, TRAIN, PYTHON)
+    return entry_point not in (INIT, RESTORE, TRAIN, PYTHON)
 
 
 class Reach(NamedTuple):
@@ -97,20 +101,22 @@ class Reachability(NamedTuple):
 
     def expected_shape(self, key: str) -> Shape:
         """Return the shape of the variable that a stored tensor fills, None where the graph does not say."""
-        targets = self.restored.get(key, ())
-        payload = self.main_nodes[targets[0]].attrs.get("shape") if targets else None
-        return None if payload is None else _shape_of(payload)
+        for target in self.restored.get(key, ()):
+            node = self.main_nodes.get(target)
+            if node is not None and "shape" in node.attrs:
+                return _shape_of(node.attrs["shape"])
+        return None
 
     def reading(self, key: str) -> tuple[str, ...] | None:
         """Return the entry points that read a stored tensor, or None where the graph does not say."""
         targets = self.restored.get(key)
         if targets is None:
             return None
-        return tuple(
-            name
-            for name, reach in self.entries.items()
-            if name not in (RESTORE, SAVE) and any(target in reach.nodes for target in targets)
-        )
+        readers = []
+        for name, reach in self.entries.items():
+            if name != RESTORE and not reach.nodes.isdisjoint(targets):
+                readers.append(name)
+        return tuple(readers)
 
 
 @lru_cache(maxsize=4096)
@@ -148,7 +154,8 @@ def training_baggage(directory: Directory) -> list[Baggage]:
     with GraphFile(directory) as file:
         for meta_graph in file.scan().meta_graphs:
             reachability = trace(file, meta_graph)
-            found += training_ops(meta_graph, reachability)
+            with file.explained():
+                found += training_ops(meta_graph, reachability)
             for key in entries:
                 # Where the graph does not say who reads a tensor, the proof fails: it counts as unread.
                 read_somewhere[key].update(reachability.reading(key) or ())
@@ -173,7 +180,7 @@ def unread_tensors(entries: Iterable[TensorEntry], readers: Mapping[str, Iterabl
         reading = tuple(sorted(readers.get(entry.key, ())))
         is_read = any(map(is_signature, reading))
         if entry.key != OBJECT_GRAPH_KEY and not is_read:
-            kind = "slot" if SLOT.search(entry.key) else "unread_tensor"
+            kind = "slot" if is_slot(entry.key) else "unread_tensor"
             found.append(Baggage(kind, entry.key, reading, entry.size_bytes))
     return found
 
@@ -215,6 +222,11 @@ def trace(file: GraphFile, meta_graph: MetaGraph) -> Reachability:
     """
     if is_plain(meta_graph):
         return Reachability({}, {}, {}, {})
+    with file.explained():
+        return _trace(file, meta_graph)
+
+
+def _trace(file: GraphFile, meta_graph: MetaGraph) -> Reachability:
     nodes = file.nodes(meta_graph.main, _OF_RESOURCES)
     walker = _Walker(meta_graph, nodes)
     entries = {}
@@ -226,12 +238,9 @@ def trace(file: GraphFile, meta_graph: MetaGraph) -> Reachability:
     entries[TRAIN] = walker.reach(_operations(meta_graph, TRAIN_SIGNATURE, TRAIN_COLLECTIONS), frozenset())
     saver = meta_graph.saver
     entries[RESTORE] = walker.reach([saver.restore_op] if saver else [], frozenset())
-    entries[SAVE] = walker.reach([saver.save_tensor] if saver else [], frozenset())
     entries[PYTHON] = Reach(frozenset(), walker.close_functions(meta_graph.exposed_functions))
     same = _same_resources(nodes)
-    restores = read_restores(
-        file, meta_graph, nodes, {name: walker.calls(name) for name in entries[RESTORE].nodes}
-    )
+    restores = read_restores(file, meta_graph, nodes, {name: walker.calls(name) for name in entries[RESTORE].nodes})
     restored = {
         key: tuple(name for target in targets for name in same.get(target, (target,)))
         for key, targets in restores.targets.items()
@@ -284,7 +293,9 @@ class _Walker:
         visited: set[str] = set()
         waiting = [name for name in outputs if name.removesuffix(":0") not in fed_names]
         while waiting:
-            name = node_of(waiting.pop())
+            name = waiting.pop()
+            if name not in self._nodes:  # it has an output's number or a mark
+                name = node_of(name)
             node = self._nodes.get(name)
             if node is None or name in visited:
                 continue

@@ -9,6 +9,7 @@ from servegraph.savedmodel.graph_reader import GraphFile
 from servegraph.savedmodel.meta_graph import MAX_MESSAGE_BYTES
 
 _RESTORING = {b"Const": frozenset({b"value"}), b"RestoreV2": frozenset({b"dtypes"})}
+_ORIGINS = frozenset({"RestoreV2", "VarHandleOp"})  # with one data input at most, and yet the end of the way
 _ASSIGNING = frozenset({"Assign", "AssignVariableOp", "LookupTableImport", "LookupTableImportV2"})
 
 
@@ -44,14 +45,17 @@ class Restores:
         for node in nodes.values():
             if node.op not in _ASSIGNING or len(node.inputs) < 2:
                 continue
-            target = node_of(origin(node.inputs[0], nodes))
+            target = node.inputs[0]
+            if target not in arguments:
+                target = node_of(origin(target, nodes))
+            target = arguments.get(target, target)
             for value in node.inputs[1:]:
-                source = origin(value, nodes)
-                restored = keys.get(node_of(source))
-                index = _output_index(source)
+                source, _, output = origin(value, nodes).partition(":")
+                restored = keys.get(source)
+                index = _last_number(output)
                 if restored is not None and index < len(restored):
                     key = restored[index]
-                    self.targets[key] = (*self.targets.get(key, ()), arguments.get(target, target))
+                    self.targets[key] = (*self.targets[key], target) if key in self.targets else (target,)
 
     def _requests(self, node: Node, nodes: Mapping[str, Node]) -> list[str]:
         """Return the keys that a RestoreV2 asks for, in order, noting their types."""
@@ -70,13 +74,18 @@ def origin(reference: str, nodes: Mapping[str, Node]) -> str:
     """Follow a value back through operations with one input, such as Identity, to where it comes from."""
     for _ in range(len(nodes)):
         node = nodes.get(node_of(reference))
-        data = [name for name in node.inputs if not name.startswith("^")] if node else []
-        if len(data) != 1 or (node is not None and node.op in ("RestoreV2", "VarHandleOp")):
+        if node is None or node.op in _ORIGINS:
             break
-        reference = data[0]
+        inputs = node.inputs
+        if len(inputs) > 1:
+            inputs = tuple(name for name in inputs if not name.startswith("^"))
+        if len(inputs) != 1:
+            break
+        reference = inputs[0]
     return reference
 
 
-def _output_index(reference: str) -> int:
-    last = reference.rpartition(":")[2]
-    return int(last) if last.isdigit() else 0
+def _last_number(output: str) -> int:
+    """Return which output a reference means: `1` or `tensors:1`, and the first where it does not say."""
+    number = output.rpartition(":")[2]
+    return int(number) if number.isdigit() else 0

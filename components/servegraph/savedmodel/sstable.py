@@ -54,9 +54,7 @@ def _handle(buffer: bytes, position: int) -> tuple[tuple[int, int], int]:
 def _block(content: bytes, offset: int, size: int) -> bytes:
     end = offset + size
     if end + TRAILER_BYTES > len(content):
-        raise Malformed(
-            f"the block at byte {offset} ends at {end + TRAILER_BYTES}, past the file's {len(content)}"
-        )
+        raise Malformed(f"the block at byte {offset} ends at {end + TRAILER_BYTES}, past the file's {len(content)}")
     block = content[offset:end]
     (stored,) = _U32.unpack_from(content, end + 1)
     if mask(google_crc32c.value(content[offset : end + 1])) != stored:

@@ -89,9 +89,7 @@ def fields(buffer: bytes, start: int = 0, end: int | None = None) -> Iterator[Fi
                 payload = position
                 position += length
                 if position > end:
-                    raise Malformed(
-                        f"field {number} at byte {payload} claims {length} bytes, past its message"
-                    )
+                    raise Malformed(f"field {number} at byte {payload} claims {length} bytes, past its message")
                 yield Field(number, 0, payload, position)
             elif kind == VARINT:
                 value, position = read_varint(buffer, position)
@@ -202,8 +200,7 @@ class Window:
         index = offset - self._offset
         available = len(self._buffer)
         if index >= 0 and (
-            index + length <= available
-            or (index <= available and self._offset + available == self.size_bytes)
+            index + length <= available or (index <= available and self._offset + available == self.size_bytes)
         ):
             return self._buffer, index
         if self._recall(offset, length):

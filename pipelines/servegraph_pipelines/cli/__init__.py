@@ -1,18 +1,14 @@
 """`servegraph VERB …`: one module `cmd_<verb>.py` per verb, imported only when its verb is used.
 
 Exit codes: 0 fine; 1 the verb's own "no"; 2 bad usage or input that cannot be read. With `--json` stdout holds
-exactly one JSON document; logs and progress go to stderr.
+exactly one JSON document; logs and progress go to stderr. Nothing here imports click: see `main`.
 """
 
 from __future__ import annotations
 
-import importlib
+import io
 import sys
-
-import click
-
-from servegraph import __version__
-from servegraph_pipelines.cli.outcome import report_error
+from typing import Any
 
 # One row a verb: its line in `servegraph --help`. The row stays true without importing the command.
 VERBS = {
@@ -31,32 +27,13 @@ VERBS = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when used: `--help` and `inspect` never pay for TensorFlow or kfp."""
+def __getattr__(name: str) -> Any:
+    """Return `app`, the click group, imported when it is asked for."""
+    if name == "app":
+        from servegraph_pipelines.cli.group import app
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs in the order of the table, which is the order of the pipeline."""
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import `cmd_<verb>` and return its `command`."""
-        if cmd_name not in VERBS:
-            return None
-        module = importlib.import_module(f"servegraph_pipelines.cli.cmd_{cmd_name}")
-        command: click.Command = module.command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the verbs from the table, importing nothing."""
-        with formatter.section("Verbs"):
-            formatter.write_dl(list(VERBS.items()))
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="servegraph")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def app(debug: bool) -> None:
-    """From a trained TensorFlow model to a right-sized serving version."""
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main() -> None:
@@ -65,14 +42,32 @@ def main() -> None:
     # A verb's user expects `servegraph inspect X --debug` to work as well as `servegraph --debug inspect X`.
     debug = "--debug" in argv
     as_json = "--json" in argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not end the program
+            stream.reconfigure(errors="backslashreplace")
     try:
-        result = app.main([arg for arg in argv if arg != "--debug"], prog_name="servegraph", standalone_mode=False)
-        code = result if isinstance(result, int) else 0
+        code = _run([arg for arg in argv if arg != "--debug"])
     except Exception as error:
         if debug:
             raise
+        from servegraph_pipelines.cli.outcome import report_error
+
         code = report_error(error, as_json=as_json)
     except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
+        print("Interrupted.", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _run(argv: list[str]) -> int:
+    """Run a command line. Where nothing is to parse, click is not imported: it takes longer than a look at a model."""
+    flags = {"--json", "--verify"}
+    models = [arg for arg in argv[1:] if arg not in flags]
+    if argv[:1] == ["inspect"] and len(models) == 1 and not models[0].startswith("-"):
+        from servegraph_pipelines.cli.inspection import show
+
+        return show(models[0], as_json="--json" in argv, verify="--verify" in argv)
+    from servegraph_pipelines.cli.group import app
+
+    result = app.main(argv, prog_name="servegraph", standalone_mode=False)
+    return result if isinstance(result, int) else 0

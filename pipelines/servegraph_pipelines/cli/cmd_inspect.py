@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 
 import click
-
-from servegraph_pipelines.cli.outcome import print_json
 
 
 @click.command("inspect")
@@ -21,26 +18,6 @@ def command(model: str, as_json: bool, html: Path | None, verify: bool, platform
 
     Exit code 1 if anything is found that keeps it from being served.
     """
-    from servegraph.inspect_graph.inspect import inspect
+    from servegraph_pipelines.cli.inspection import show
 
-    gc.disable()  # a short process that makes many values and no cycles: looking for them is a tenth of its time
-    inspection = inspect(model, verify=verify, platform=platform)
-    if html is not None:
-        from servegraph.inspect_graph.html import render as render_html
-        from servegraph.storage.local import answering
-
-        with answering("write", html):
-            html.write_text(render_html(inspection), encoding="utf-8")
-    if as_json:
-        print_json(inspection.to_json())
-    else:
-        from servegraph.inspect_graph.text import render
-
-        click.echo(render(inspection, _paint))
-        if html is not None:
-            click.echo(f"report: {html}", err=True)
-    return 1 if inspection.has_errors else 0
-
-
-def _paint(text: str, colour: str) -> str:
-    return click.style(text, bold=True) if colour == "bold" else click.style(text, fg=colour)
+    return show(model, as_json=as_json, html=html, verify=verify, platform=platform)

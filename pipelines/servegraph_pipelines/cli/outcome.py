@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from typing import Any
-
-import click
 
 from servegraph.errors import ServegraphError
 
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print `document` as the one JSON document of this command on stdout."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    import json  # not at the top: what is imported there, every start of the command line pays for
+
+    is_utf8 = (sys.stdout.encoding or "").lower() in ("utf-8", "utf8")  # what JSON is in, unless it is all ASCII
+    print(json.dumps(document, indent=2, ensure_ascii=not is_utf8, allow_nan=False))
 
 
 def report_error(error: Exception, *, as_json: bool) -> int:
     """Show `error` on stderr (and with `--json` as the document on stdout) and return the exit code."""
+    import click
+
     if isinstance(error, click.exceptions.Exit):
         return int(error.exit_code)
     if isinstance(error, click.ClickException):
@@ -52,6 +52,9 @@ def import_tensorflow_quietly() -> None:
     TensorFlow 2.21 writes the first of them before its logging is set up, where no setting reaches: what comes on
     stderr during the import is held back, and shown only if the import fails.
     """
+    import logging
+    import tempfile
+
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)

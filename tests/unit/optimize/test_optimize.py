@@ -319,7 +319,7 @@ class TestLossyRungs:
         model.export(tmp_path / "m", verbose=False)
         (tmp_path / "s.jsonl").write_text(
             "".join(
-                json.dumps({"x": [0.0] + np.random.default_rng(i).normal(size=63).tolist()}) + "\n" for i in range(50)
+                json.dumps({"x": [0.0, *np.random.default_rng(i).normal(size=63).tolist()]}) + "\n" for i in range(50)
             )
         )
         goal = Goal(budget_bytes=1, rungs=("strip", "quarter"))

@@ -1,0 +1,265 @@
+"""Hostile models: files that no library writes, each an attempt to hide something or to cost the reader dearly."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.bad_models.build import (
+    attr,
+    calls,
+    entry,
+    function,
+    graph,
+    node,
+    placeholder,
+    saved_model,
+    string_constant,
+    write,
+)
+
+from servegraph.savedmodel.sstable import MAGIC, mask, write_table
+from servegraph.savedmodel.wire import encode_bytes, encode_number, encode_varint
+
+READ = node("y", "ReadFile", ("x",))
+
+
+class Hostile(NamedTuple):
+    """What is tried, and what is answered."""
+
+    name: str
+    make: Callable[[Path], None]
+    code: str
+
+
+def graph_file(content: bytes) -> Callable[[Path], None]:
+    return lambda path: write(path, content)
+
+
+def index_file(content: bytes) -> Callable[[Path], None]:
+    """A sound graph with this index."""
+
+    def make(path: Path) -> None:
+        write(path, saved_model(graph([placeholder(), node("y", "Identity", ("x",))])))
+        (path / "variables").mkdir()
+        (path / "variables/variables.index").write_bytes(content)
+        (path / "variables/variables.data-00000-of-00001").write_bytes(b"")
+
+    return make
+
+
+def index_of(**entries: bytes) -> bytes:
+    rows = [(b"", encode_number(1, 1))] + [(key.encode(), value) for key, value in sorted(entries.items())]
+    return b"".join(write_table(iter(rows)))
+
+
+def tensor(dtype: int, sizes: list[int], offset: int = 0, size: int = 0) -> bytes:
+    shape = b"".join(encode_bytes(2, encode_number(1, length)) for length in sizes)
+    return encode_number(1, dtype) + encode_bytes(2, shape) + encode_number(4, offset) + encode_number(5, size)
+
+
+def snappy_bomb() -> bytes:
+    """An index whose one block claims, compressed, to be 1 GB."""
+    import google_crc32c
+
+    block = encode_varint(1 << 30) + b"\xfe\x01\x00" * 1000
+    typed = block + b"\x01"
+    content = typed + struct.pack("<I", mask(google_crc32c.value(typed)))
+    handle = encode_varint(0) + encode_varint(len(block))
+    return content + (handle + handle).ljust(40, b"\0") + struct.pack("<Q", MAGIC)
+
+
+def text_nesting(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "saved_model.pbtxt").write_text("meta_graphs { " * 50_000)
+
+
+def text_without_end(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "saved_model.pbtxt").write_text('meta_graphs { meta_info_def { tags: "' + "\\\\" * 500_000)
+
+
+def nested_in_attr(list_field: bool) -> bytes:
+    """A MapDataset whose function, named in a list or alone, reads a file."""
+    name = encode_bytes(1, b"reads")
+    value = encode_bytes(1, encode_bytes(9, name)) if list_field else encode_bytes(10, name)
+    reads = function("reads", [node("r", "ReadFile", ("argument",))], ["argument"])
+    nodes = [placeholder(), node("y", "MapDataset", ("x",), attr("f", value))]
+    return saved_model(graph(nodes, [reads]))
+
+
+HIDDEN = graph([placeholder("p"), node("r", "ReadFile", ("p",))])
+OVERLONG_NODE_TAG = b"\x8a\x00" + encode_varint(len(READ)) + READ
+TWO_OPERATIONS = (
+    encode_bytes(1, b"y") + encode_bytes(2, b"Identity") + encode_bytes(3, b"x") + encode_bytes(2, b"ReadFile")
+)
+BACKWARDS = (
+    attr("T", encode_number(6, 7)) + encode_bytes(3, b"x") + encode_bytes(2, b"ReadFile") + encode_bytes(1, b"y")
+)
+
+HOSTILE = (
+    Hostile(
+        "a node whose second operation is the one that counts",
+        graph_file(saved_model(graph([placeholder(), TWO_OPERATIONS]))),
+        "GRAPH_CORRUPT",
+    ),
+    Hostile(
+        "a node with its fields in the wrong order",
+        graph_file(saved_model(graph([placeholder(), BACKWARDS]))),
+        "UNSAFE_OP",
+    ),
+    Hostile(
+        "a node whose tag takes more bytes than it needs",
+        graph_file(saved_model(graph([placeholder()]) + OVERLONG_NODE_TAG)),
+        "UNSAFE_OP",
+    ),
+    Hostile(
+        "a second graph that protobuf merges into the first",
+        graph_file(saved_model(graph([placeholder()]), encode_bytes(2, graph([READ])))),
+        "GRAPH_CORRUPT",
+    ),
+    Hostile(
+        "two functions of one name",
+        graph_file(saved_model(graph([placeholder()], [function("f", []), function("f", [READ])]))),
+        "GRAPH_CORRUPT",
+    ),
+    Hostile(
+        "a file read three calls deep",
+        graph_file(
+            saved_model(
+                graph(
+                    [placeholder(), node("y", "PartitionedCall", ("x",), calls("one"))],
+                    [
+                        function("one", [node("c", "StatefulPartitionedCall", ("a",), calls("two"))], ["a"]),
+                        function("two", [node("c", "three", ("a",))], ["a"]),
+                        function("three", [node("r", "ReadFile", ("a",))], ["a"]),
+                    ],
+                )
+            )
+        ),
+        "UNSAFE_OP",
+    ),
+    Hostile("a function named in an attribute", graph_file(nested_in_attr(list_field=False)), "UNSAFE_OP"),
+    Hostile("a function named in a list", graph_file(nested_in_attr(list_field=True)), "UNSAFE_OP"),
+    Hostile(
+        "a graph in a string",
+        graph_file(
+            saved_model(graph([placeholder(), string_constant("g", HIDDEN), node("y", "DatasetFromGraph", ("g",))]))
+        ),
+        "UNSAFE_OP",
+    ),
+    Hostile(
+        "a graph in a string in a graph in a string",
+        graph_file(
+            saved_model(
+                graph(
+                    [
+                        placeholder(),
+                        string_constant(
+                            "g", graph([string_constant("h", HIDDEN), node("d", "DatasetFromGraph", ("h",))])
+                        ),
+                        node("y", "DatasetFromGraph", ("g",)),
+                    ]
+                )
+            )
+        ),
+        "UNSAFE_OP",
+    ),
+    Hostile(
+        "a graph in a string that is passed to a function",
+        graph_file(
+            saved_model(
+                graph(
+                    [
+                        placeholder(),
+                        string_constant("g", HIDDEN),
+                        node("y", "PartitionedCall", ("g",), calls("f")),
+                    ],
+                    [function("f", [node("d", "DatasetFromGraph", ("text",))], ["text"])],
+                )
+            )
+        ),
+        "UNSAFE_OP",
+    ),
+    Hostile(
+        "a graph that a request sends",
+        graph_file(saved_model(graph([placeholder(), node("y", "DatasetFromGraph", ("x",))]))),
+        "UNSAFE_OP",
+    ),
+    Hostile(
+        "printing to a file",
+        graph_file(
+            saved_model(
+                graph(
+                    [
+                        placeholder(),
+                        node("y", "PrintV2", ("x",), attr("output_stream", encode_bytes(2, b"file://f"))),
+                    ]
+                )
+            )
+        ),
+        "UNSAFE_OP",
+    ),
+    Hostile(
+        "saving in a signature",
+        graph_file(saved_model(graph([placeholder(), node("y", "SaveV2", ("x", "x", "x", "x"))]))),
+        "UNSAFE_OP",
+    ),
+    Hostile(
+        "running Python",
+        graph_file(saved_model(graph([placeholder(), node("y", "EagerPyFunc", ("x",))]))),
+        "UNSAFE_OP",
+    ),
+    Hostile(
+        "a file read while loading",
+        graph_file(
+            saved_model(
+                graph(
+                    [
+                        placeholder(),
+                        node("y", "Identity", ("x",)),
+                        string_constant("name", b"/etc/passwd"),
+                        node("r", "ReadFile", ("name",)),
+                        node("start", "NoOp", ("^r",)),
+                    ]
+                ),
+                encode_bytes(4, entry("saved_model_main_op", encode_bytes(1, encode_bytes(1, b"start")))),
+            )
+        ),
+        "UNSAFE_OP",
+    ),
+    Hostile(
+        "a vocabulary from elsewhere",
+        graph_file(
+            saved_model(
+                graph(
+                    [
+                        placeholder(),
+                        node("y", "Identity", ("x",)),
+                        node("t", "HashTableV2"),
+                        string_constant("name", b"/home/me/words.txt"),
+                        node("start", "InitializeTableFromTextFileV2", ("t", "name")),
+                    ]
+                ),
+                encode_bytes(4, entry("saved_model_main_op", encode_bytes(1, encode_bytes(1, b"start")))),
+            )
+        ),
+        "EXTERNAL_FILE",
+    ),
+    Hostile("a field that claims 4 GB", graph_file(b"\x12\xff\xff\xff\xff\x0f" + b"x" * 100), "GRAPH_CORRUPT"),
+    Hostile("a number without an end", graph_file(b"\x08" + b"\xff" * 1000), "GRAPH_CORRUPT"),
+    Hostile("text nested 50,000 deep", text_nesting, "GRAPH_CORRUPT"),
+    Hostile("a text string without an end", text_without_end, "GRAPH_CORRUPT"),
+    Hostile("a compressed block of 1 GB", index_file(snappy_bomb()), "INDEX_CORRUPT"),
+    Hostile("10^18 strings", index_file(index_of(a=tensor(7, [10**9, 10**9], size=3))), "TRUNCATED_SHARD"),
+    Hostile("a tensor at 2^62", index_file(index_of(a=tensor(1, [1], offset=1 << 62, size=4))), "TRUNCATED_SHARD"),
+    Hostile("a tensor of negative size", index_file(index_of(a=tensor(1, [-5], size=4))), "INDEX_CORRUPT"),
+    Hostile("a type that does not exist", index_file(index_of(a=tensor(77, [1], size=4))), "TRUNCATED_SHARD"),
+    Hostile(
+        "99,999 data files",
+        index_file(b"".join(write_table(iter([(b"", encode_number(1, 99_999))])))),
+        "MISSING_SHARD",
+    ),
+)

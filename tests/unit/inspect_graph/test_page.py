@@ -1,0 +1,89 @@
+"""The page: areas that fill the map, thousands of tensors in few elements, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servegraph.inspect_graph.html import MAX_ROWS, render
+from servegraph.inspect_graph.inspect import inspect
+from servegraph.inspect_graph.inspection import Inspection
+from servegraph.inspect_graph.text import render as render_text
+from servegraph.inspect_graph.treemap import MAX_AREAS, Part, layout, parts_of
+from servegraph.inspect_graph.weights import weigh
+from servegraph.savedmodel.bundle_index import TensorEntry
+
+MODELS = Path(__file__).parents[2] / "real_models"
+
+
+@given(st.lists(st.integers(0, 10**12), max_size=60), st.integers(10, 2000), st.integers(10, 2000))
+def test_areas_fill_the_map_without_overlap(sizes: list[int], width: int, height: int) -> None:
+    parts = [Part(str(number), size, "read") for number, size in enumerate(sorted(sizes, reverse=True))]
+    areas = layout(parts, width, height)
+    total = sum(sizes)
+    assert len(areas) == sum(size > 0 for size in sizes)
+    for area in areas:
+        assert area.width * area.height == pytest.approx(area.part.size_bytes / total * width * height, rel=1e-6)
+        assert -1e-6 <= area.x <= area.x + area.width <= width * (1 + 1e-6) + 1e-6
+        assert -1e-6 <= area.y <= area.y + area.height <= height * (1 + 1e-6) + 1e-6
+
+
+def test_equal_areas_are_square() -> None:
+    areas = layout([Part(str(number), 1, "read") for number in range(16)], 400, 400)
+    assert all(area.width == pytest.approx(100) and area.height == pytest.approx(100) for area in areas)
+
+
+def many_tensors(count: int) -> Inspection:
+    tensors = tuple(
+        TensorEntry(f"layer_{n}/kernel", "float32", (n + 1,), 0, n * 10**6, 4 * n + 4, n) for n in range(count)
+    )
+    sound = inspect(str(MODELS / "keras_dense"))
+    return sound._replace(tensors=tensors, weights=weigh({entry.key: entry for entry in tensors}), readers={})
+
+
+def test_a_page_of_five_thousand_tensors_stays_small() -> None:
+    inspection = many_tensors(5000)
+    page = render(inspection)
+    assert len(parts_of(inspection)) <= MAX_AREAS + 7  # what is put together, by kind
+    assert page.count("<rect") <= MAX_AREAS + 7
+    assert page.count("<tr>") <= MAX_ROWS + 700
+    assert len(page) < 400_000
+    assert "The 500 largest of 5,000." in page
+
+
+def test_all_bytes_are_on_the_map() -> None:
+    for name in ("module", "v1_partitioned", "keras_dense"):
+        inspection = inspect(str(MODELS / name))
+        index = MODELS / name / "variables/variables.index"
+        assert sum(part.size_bytes for part in parts_of(inspection)) == inspection.size_bytes - index.stat().st_size
+
+
+@pytest.mark.parametrize("name", ["module", "v1_partitioned", "unsafe", "keras_saved"])
+def test_the_page_stands_alone(name: str) -> None:
+    inspection = inspect(str(MODELS / name))
+    page = render(inspection)
+    assert not re.search(r'(src|href)="', page)
+    assert page.index("Findings") < page.index("Where the bytes are") < page.index("Tensors")
+    for item in inspection.findings:
+        assert item.code in page
+    for meta_graph in inspection.tag_sets:
+        assert f"[{', '.join(meta_graph)}]" in page
+
+
+def test_optimizer_state_and_unread_tensors_have_their_own_colours() -> None:
+    assert 'fill="var(--optimizer)"' in render(inspect(str(MODELS / "v1_adam")))
+    assert 'fill="var(--unread)"' in render(inspect(str(MODELS / "module")))
+
+
+def test_the_text_says_what_there_is() -> None:
+    text = render_text(inspect(str(MODELS / "v1_partitioned")))
+    assert "MetaGraph [serve, gpu]" in text
+    assert "→ ids  int64 [None]" in text
+    assert "Nothing found wrong" in text
+    text = render_text(inspect(str(MODELS / "unsafe"), verify=True), lambda words, colour: f"<{colour}>{words}</>")
+    assert "<red>error  </> UNSAFE_OP" in text
+    assert "checksums compared" in text
