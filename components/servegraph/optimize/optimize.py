@@ -213,7 +213,18 @@ def _climb(
         for rung in chosen:
             started = time.monotonic()
             if not rung.lossless and (goal.budget_bytes is None or size <= goal.budget_bytes):
-                steps.append(Step(rung.name, rung.what, False, size, None, None, 0.0, "not needed: it fits"))
+                steps.append(
+                    Step(
+                        rung.name,
+                        rung.what,
+                        False,
+                        size,
+                        None,
+                        None,
+                        0.0,
+                        "not needed: it fits" if goal.budget_bytes else "not needed: no budget asks for it",
+                    )
+                )
                 continue
             if evidence is None:
                 steps.append(Step(rung.name, rung.what, False, size, None, None, 0.0, "no evidence, see notes"))
