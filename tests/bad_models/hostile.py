@@ -95,6 +95,7 @@ OVERLONG_NODE_TAG = b"\x8a\x00" + encode_varint(len(READ)) + READ
 TWO_OPERATIONS = (
     encode_bytes(1, b"y") + encode_bytes(2, b"Identity") + encode_bytes(3, b"x") + encode_bytes(2, b"ReadFile")
 )
+UNKNOWN_NUMBER = encode_bytes(1, b"y") + encode_bytes(2, b"ReadFile") + encode_number(8, 9) + encode_bytes(3, b"x")
 BACKWARDS = (
     attr("T", encode_number(6, 7)) + encode_bytes(3, b"x") + encode_bytes(2, b"ReadFile") + encode_bytes(1, b"y")
 )
@@ -114,6 +115,11 @@ HOSTILE = (
         "a node whose tag takes more bytes than it needs",
         graph_file(saved_model(graph([placeholder()]) + OVERLONG_NODE_TAG)),
         "UNSAFE_OP",
+    ),
+    Hostile(
+        "a node with an unknown number before its inputs",
+        graph_file(saved_model(graph([placeholder(), UNKNOWN_NUMBER]))),
+        "GRAPH_CORRUPT",
     ),
     Hostile(
         "a second graph that protobuf merges into the first",

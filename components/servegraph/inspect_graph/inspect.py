@@ -141,7 +141,7 @@ def _look_at_graph(directory: Directory, files: list[FileInfo], tensors: Mapping
 def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, TensorEntry]) -> _Graph:
     """Trace every MetaGraph: what is wrong with its operations, and who reads which tensor."""
     findings: list[Finding] = []
-    readers: dict[str, dict[str, None]] = {}  # by key, the entry points in order
+    readers: dict[str, tuple[str, ...]] = {}
     needed_ops: set[str] = set()
     for meta_graph in graph.meta_graphs:
         where = tag_label(meta_graph)
@@ -154,8 +154,11 @@ def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, Te
             findings += check_requested(where, reachability, tensors)
         for key in tensors:
             if (reading := reachability.reading(key)) is not None:
-                readers.setdefault(key, {}).update(dict.fromkeys(reading))
+                known = readers.get(key)
+                readers[key] = tuple(dict.fromkeys((*known, *reading))) if known else reading
     traced = [entry for entry in tensors.values() if entry.key in readers]
     unread = unread_tensors(traced, readers)
-    signatures = {key: tuple(filter(is_signature, names)) for key, names in readers.items()}
-    return _Graph(graph, signatures, frozenset(needed_ops), unread, findings)
+    # Thousands of tensors are read from a handful of sets of entry points.
+    signatures = {names: tuple(filter(is_signature, names)) for names in set(readers.values())}
+    by_signature = {key: signatures[names] for key, names in readers.items()}
+    return _Graph(graph, by_signature, frozenset(needed_ops), unread, findings)

@@ -93,9 +93,9 @@ def _ends(index: BundleIndex) -> dict[int, tuple[int, str]]:
     """Return, for each data file, where the last tensor in it ends and which one that is."""
     ends: dict[int, tuple[int, str]] = {}
     for entry in index.entries.values():
-        for piece in index.pieces.get(entry.key, (entry,)):
+        for piece in index.pieces[entry.key] if entry.slices else (entry,):
             end = piece.offset + piece.size_bytes
-            if end > ends.get(piece.shard, (-1, ""))[0]:
+            if piece.shard not in ends or end > ends[piece.shard][0]:
                 ends[piece.shard] = (end, entry.key)
     return ends
 

@@ -15,12 +15,13 @@ from servegraph.errors import ModelError, StorageError
 from servegraph.savedmodel.bundle_index import BundleIndex, SliceSpec, TensorEntry, parse_index
 from servegraph.savedmodel.dtypes import BY_NAME
 from servegraph.savedmodel.sstable import mask
-from servegraph.savedmodel.wire import Malformed, read_varint
+from servegraph.savedmodel.string_tensors import split_strings, string_checksum, variant_checksum
+from servegraph.savedmodel.wire import Malformed
 from servegraph.storage.directory import Directory, RandomAccess
 
 VARIABLES_PREFIX = "variables/variables"
-# Reading and checksumming stay in the processor's second-level cache: faster than 1 MiB and than mmap.
-CHUNK_BYTES = 1 << 18
+# Of 64 KiB to 4 MiB the fastest to read and checksum; from afar a chunk is a request.
+CHUNK_BYTES, REMOTE_CHUNK_BYTES = 1 << 20, 1 << 24
 MAX_INDEX_BYTES = 1 << 30  # ten million tensors; a larger file is not an index
 _REWRITE = "Export the model again, or copy the whole directory again from where it was written."
 
@@ -42,6 +43,7 @@ class BundleReader:
         """Read the index."""
         self._directory = directory
         self.prefix = prefix
+        self._chunk_bytes = REMOTE_CHUNK_BYTES if "://" in directory.uri else CHUNK_BYTES
         self._shards: dict[int, RandomAccess] = {}
         self.index = _read_index(directory, prefix)
 
@@ -54,12 +56,13 @@ class BundleReader:
         """Return what is stored of a tensor: itself, or its slices."""
         return self.index.pieces[entry.key] if entry.slices else (entry,)
 
-    def chunks(self, entry: TensorEntry, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    def chunks(self, entry: TensorEntry, chunk_bytes: int | None = None) -> Iterator[bytes]:
         """Yield the stored bytes of a tensor in order; not verified.
 
         A partitioned tensor comes assembled. It streams if it is cut along its outermost dimension, as
         TensorFlow's own partitioners do; otherwise it is held in memory once.
         """
+        chunk_bytes = chunk_bytes or self._chunk_bytes
         expected = expected_bytes(entry)
         if expected is not None and expected != entry.size_bytes:
             raise ModelError(
@@ -75,13 +78,15 @@ class BundleReader:
             for piece in sorted(pieces, key=lambda piece: piece.slices):
                 yield from self.stored_chunks(piece, chunk_bytes)
         else:
+            for piece in pieces:
+                self._shard_with(piece)  # before memory is taken for what is not there
             whole = bytearray(entry.size_bytes)
             for piece in pieces:
                 _place(whole, entry, piece.slices[0], b"".join(self.stored_chunks(piece, chunk_bytes)))
             for start in range(0, len(whole), chunk_bytes):
                 yield bytes(whole[start : start + chunk_bytes])
 
-    def stored_chunks(self, piece: TensorEntry, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    def stored_chunks(self, piece: TensorEntry, chunk_bytes: int | None = None) -> Iterator[bytes]:
         """Yield the bytes of one stored tensor or slice (see `pieces`) as they are; not verified."""
         if not piece.size_bytes:
             return
@@ -91,16 +96,13 @@ class BundleReader:
                 code="BIG_ENDIAN",
                 fix="Load and export the model on a little-endian machine.",
             )
-        shard = self._shard(piece.shard)
+        shard = self._shard_with(piece)
+        chunk_bytes = chunk_bytes or self._chunk_bytes
         offset, end = piece.offset, piece.offset + piece.size_bytes
-        if end > shard.size_bytes:
-            path = shard_path(self.prefix, piece.shard, self.index.shard_count)
-            raise truncated_shard(path, shard.size_bytes, end, piece.key)
         while offset < end:
             chunk = shard.pread(offset, min(chunk_bytes, end - offset))
             if not chunk:
-                path = shard_path(self.prefix, piece.shard, self.index.shard_count)
-                raise truncated_shard(path, offset, end, piece.key)
+                raise truncated_shard(self._path_of(piece), offset, end, piece.key)
             yield chunk
             offset += len(chunk)
 
@@ -110,23 +112,25 @@ class BundleReader:
 
     def read_strings(self, entry: TensorEntry) -> list[bytes]:
         """Return the elements of a string tensor, verified."""
-        return split_strings(entry, self.read(entry))
+        try:
+            return split_strings(entry, self.read(entry))
+        except Malformed as exc:
+            raise crc_mismatch(entry, self._path_of(entry)) from exc
 
     def verify(self, entry: TensorEntry) -> None:
         """Read a tensor and compare its checksum with the index. Raises ModelError `CRC_MISMATCH`."""
         for piece in self.pieces(entry):
             if self.checksum(piece) != piece.crc32c:
-                raise crc_mismatch(piece, shard_path(self.prefix, piece.shard, self.index.shard_count))
+                raise crc_mismatch(piece, self._path_of(piece))
 
     def checksum(self, piece: TensorEntry) -> int:
         """Return the masked checksum of a stored tensor or slice as TensorFlow computes it."""
         if piece.dtype in ("string", "variant") and piece.size_bytes:
             content = b"".join(self.stored_chunks(piece))
             try:
-                return (_string_checksum if piece.dtype == "string" else _variant_checksum)(piece, content)
-            except (Malformed, IndexError) as exc:
-                path = shard_path(self.prefix, piece.shard, self.index.shard_count)
-                raise crc_mismatch(piece, path) from exc
+                return string_checksum(piece, content) if piece.dtype == "string" else variant_checksum(piece, content)
+            except Malformed as exc:
+                raise crc_mismatch(piece, self._path_of(piece)) from exc
         crc = 0
         for chunk in self.stored_chunks(piece):
             crc = google_crc32c.extend(crc, chunk)
@@ -153,16 +157,23 @@ class BundleReader:
         """Close the data files."""
         self.close()
 
-    def _shard(self, number: int) -> RandomAccess:
-        if number not in self._shards:
-            path = shard_path(self.prefix, number, self.index.shard_count)
+    def _path_of(self, piece: TensorEntry) -> str:
+        return shard_path(self.prefix, piece.shard, self.index.shard_count)
+
+    def _shard_with(self, piece: TensorEntry) -> RandomAccess:
+        """Return the data file that holds all of a piece."""
+        path, end = self._path_of(piece), piece.offset + piece.size_bytes
+        if piece.shard not in self._shards:
             try:
-                self._shards[number] = self._directory.open(path)
+                self._shards[piece.shard] = self._directory.open(path)
             except StorageError as exc:
                 if exc.code != "NOT_FOUND":
                     raise
                 raise missing_shard(path) from exc
-        return self._shards[number]
+        shard = self._shards[piece.shard]
+        if end > shard.size_bytes:
+            raise truncated_shard(path, shard.size_bytes, end, piece.key)
+        return shard
 
 
 def _read_index(directory: Directory, prefix: str) -> BundleIndex:
@@ -212,71 +223,6 @@ def expected_bytes(entry: TensorEntry) -> int | None:
     if dtype is None or dtype.size_bytes is None:
         return None
     return prod(entry.shape) * dtype.size_bytes
-
-
-def split_strings(entry: TensorEntry, content: bytes) -> list[bytes]:
-    """Take a string tensor apart: lengths as varints, a checksum of them, then all the bytes.
-
-    Raises:
-        ModelError: the bytes are not that, or a checksum does not match (`CRC_MISMATCH`).
-    """
-    if not content and not prod(entry.shape):
-        return []
-    try:
-        lengths, start = _string_lengths(entry, content)
-        if _string_checksum(entry, content) != entry.crc32c and entry.crc32c:
-            raise Malformed("checksum")
-    except (Malformed, IndexError) as exc:
-        raise crc_mismatch(entry, "its shard") from exc
-    values = []
-    for length in lengths:
-        values.append(content[start : start + length])
-        start += length
-    return values
-
-
-def _string_lengths(entry: TensorEntry, content: bytes) -> tuple[list[int], int]:
-    """Return the length of each element and where the first one starts."""
-    count = prod(entry.shape)
-    if count > len(content):  # each has a length of a byte at least: do not believe a huge shape
-        raise Malformed(f"{count} strings in {len(content)} bytes")
-    lengths, position = [], 0
-    for _ in range(count):
-        length, position = read_varint(content, position)
-        lengths.append(length)
-    if position + 4 + sum(lengths) != len(content):
-        raise Malformed("the lengths do not add up to the tensor's size")
-    return lengths, position + 4
-
-
-def string_lengths_crc(lengths: list[int]) -> int:
-    """Return the checksum that covers the lengths: four bytes each, eight for 4 GiB and more."""
-    return int(
-        google_crc32c.value(b"".join(length.to_bytes(4 if length < 1 << 32 else 8, "little") for length in lengths))
-    )
-
-
-def _string_checksum(entry: TensorEntry, content: bytes) -> int:
-    lengths, start = _string_lengths(entry, content)
-    crc = string_lengths_crc(lengths)
-    if mask(crc) != int.from_bytes(content[start - 4 : start], "little"):
-        raise Malformed("the checksum of the lengths does not match")
-    return mask(google_crc32c.extend(crc, content[start - 4 :]))
-
-
-def _variant_checksum(entry: TensorEntry, content: bytes) -> int:
-    """Each element: its length as a varint, its bytes, a masked checksum over all so far."""
-    crc = position = 0
-    for _ in range(prod(entry.shape)):
-        length, position = read_varint(content, position)
-        crc = google_crc32c.extend(crc, length.to_bytes(8, "little"))
-        crc = google_crc32c.extend(crc, content[position : position + length])
-        position += length
-        if mask(crc) != int.from_bytes(content[position : position + 4], "little") or position >= len(content):
-            raise Malformed("the checksum of an element does not match")
-        crc = google_crc32c.extend(crc, content[position : position + 4])
-        position += 4
-    return mask(crc)
 
 
 def _is_cut_in_rows(entry: TensorEntry) -> bool:

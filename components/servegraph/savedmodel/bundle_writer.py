@@ -19,9 +19,10 @@ from servegraph.savedmodel.bundle_index import (
     encode_slice_key,
     encode_sliced_entry,
 )
-from servegraph.savedmodel.bundle_reader import BundleReader, crc_mismatch, expected_bytes, string_lengths_crc
+from servegraph.savedmodel.bundle_reader import BundleReader, crc_mismatch, expected_bytes
 from servegraph.savedmodel.dtypes import BY_NAME
 from servegraph.savedmodel.sstable import mask, write_table
+from servegraph.savedmodel.string_tensors import lengths_checksum
 from servegraph.savedmodel.wire import encode_varint
 
 
@@ -62,7 +63,7 @@ class BundleWriter:
         if len(elements) != prod(shape):
             raise InputError(f"{key!r} of shape {list(shape)} got {len(elements)} strings.", code="BAD_TENSOR")
         lengths = [len(element) for element in elements]
-        lengths_crc = string_lengths_crc(lengths)
+        lengths_crc = lengths_checksum(lengths)
         stored_crc = mask(lengths_crc).to_bytes(4, "little")
         head = b"".join(map(encode_varint, lengths)) + stored_crc
         entry = self._store(key, "string", tuple(shape), [head, *elements] if elements else [])

@@ -182,9 +182,9 @@ def parse_node(raw: RawNode, wanted: Wanted | None = None) -> Node:
                 size, position = read_varint(buffer, position - 1)
             after = position + size
             if tag == _INPUT:
-                inputs.append(buffer[position:after].decode("utf-8", "replace"))
+                inputs.append(buffer[position:after].decode())
             elif tag == _NAME:
-                name = buffer[position:after].decode("utf-8", "replace")
+                name = buffer[position:after].decode()
             elif tag == _OP:
                 if op is not None:
                     raise Malformed("a node has two operations")
@@ -192,16 +192,20 @@ def parse_node(raw: RawNode, wanted: Wanted | None = None) -> Node:
                 op = _text(content)
                 names = None if wanted is None else wanted.get(content, _NOTHING)
             elif tag == _DEVICE:
-                device = buffer[position:after].decode("utf-8", "replace")
+                device = buffer[position:after].decode()
             # A key is the first field of an attribute, and short: a glance tells the unwanted ones.
             elif tag == _ATTR and (
                 names is None or (names and buffer[position + 2 : position + 2 + buffer[position + 1]] in names)
             ):
                 key, value = _attr(buffer, position, after)
                 attrs[key] = value
+            elif tag not in _TAGS_BUT_OP:  # of another kind, or unknown: what follows cannot be told
+                raise Malformed(f"a node has a field with the tag {tag}")
             position = after
     except IndexError:
         raise Malformed("a node is cut short") from None
+    except UnicodeDecodeError:
+        raise Malformed("a name in a node is not UTF-8") from None
     if position != end or op is None:
         raise Malformed("a node is cut short, or has no operation")
     return Node(name, op, tuple(inputs), device, attrs or NO_ATTRIBUTES, size_bytes)
@@ -209,24 +213,29 @@ def parse_node(raw: RawNode, wanted: Wanted | None = None) -> Node:
 
 @lru_cache(maxsize=4096)
 def _text(name: bytes) -> str:
-    """Decode the name of an operation or attribute once: a million nodes have a hundred."""
-    return name.decode("utf-8", "replace")
+    """Decode the name of an operation or attribute once: a million nodes have a hundred. Raises `Malformed`."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise Malformed("a name in a node is not UTF-8") from None
 
 
 def _attr(buffer: bytes, start: int, end: int) -> tuple[str, bytes]:
     """Read an attribute: a map's entry of key and value."""
     key_end = start + 2 + buffer[start + 1]
     if buffer[start] == _NAME and key_end + 1 < end and buffer[key_end] == _OP and buffer[start + 1] < 128:
-        size, value_start = read_varint(buffer, key_end + 1)
+        size, value_start = buffer[key_end + 1], key_end + 2
+        if size > 127:
+            size, value_start = read_varint(buffer, key_end + 1)
         if value_start + size == end:  # in order and nothing else, as always
             return _text(buffer[start + 2 : key_end]), buffer[value_start:end]
-    key, value = "", b""
+    key, value = b"", b""
     for field in fields(buffer, start, end):
         if field.number == 1:
-            key = buffer[field.start : field.end].decode("utf-8", "replace")
+            key = buffer[field.start : field.end]
         elif field.number == 2:
             value = buffer[field.start : field.end]
-    return key, value
+    return _text(key), value
 
 
 def count_nodes(window: Window, start: int, end: int, body: BodyFields, other: Callable[[Field], None]) -> Body:

@@ -25,12 +25,12 @@ from servegraph.savedmodel.graph import (
     Signature,
     attr_bool,
     attr_bytes,
-    attr_functions,
     parse_shape,
 )
 from servegraph.savedmodel.graph_reader import GraphFile
+from servegraph.savedmodel.graph_walk import GraphWalk, Reach
 from servegraph.savedmodel.ops import BATCH_NORM, SHARED_OPS, VARIABLE_OPS, training_kind
-from servegraph.savedmodel.restores import node_of, read_restores
+from servegraph.savedmodel.restores import read_restores
 from servegraph.savedmodel.wire import fields
 from servegraph.storage.directory import Directory
 
@@ -62,13 +62,6 @@ def is_slot(key: str) -> bool:
 def is_signature(entry_point: str) -> bool:
     """Tell whether an entry point is a signature that clients call."""
     return entry_point not in (INIT, RESTORE, TRAIN, PYTHON)
-
-
-class Reach(NamedTuple):
-    """What one entry point can run: nodes of the main graph, and functions with all that is in them."""
-
-    nodes: frozenset[str]
-    functions: frozenset[str]
 
 
 class Reachability(NamedTuple):
@@ -177,11 +170,10 @@ def unread_tensors(entries: Iterable[TensorEntry], readers: Mapping[str, Iterabl
     """Return the stored tensors that no signature reads; `readers` are the entry points per key."""
     found = []
     for entry in entries:
-        reading = tuple(sorted(readers.get(entry.key, ())))
-        is_read = any(map(is_signature, reading))
-        if entry.key != OBJECT_GRAPH_KEY and not is_read:
+        reading = readers.get(entry.key, ())
+        if entry.key != OBJECT_GRAPH_KEY and not any(map(is_signature, reading)):
             kind = "slot" if is_slot(entry.key) else "unread_tensor"
-            found.append(Baggage(kind, entry.key, reading, entry.size_bytes))
+            found.append(Baggage(kind, entry.key, tuple(sorted(reading)), entry.size_bytes))
     return found
 
 
@@ -228,7 +220,7 @@ def trace(file: GraphFile, meta_graph: MetaGraph) -> Reachability:
 
 def _trace(file: GraphFile, meta_graph: MetaGraph) -> Reachability:
     nodes = file.nodes(meta_graph.main, _OF_RESOURCES)
-    walker = _Walker(meta_graph, nodes)
+    walker = GraphWalk(meta_graph, nodes)
     entries = {}
     for name, signature in meta_graph.signatures.items():
         if name not in (INIT_SIGNATURE, TRAIN_SIGNATURE):
@@ -268,52 +260,3 @@ def _operations(meta_graph: MetaGraph, signature: str, collections: tuple[str, .
     if signature in meta_graph.signatures:
         names += _outputs(meta_graph.signatures[signature])
     return names
-
-
-class _Walker:
-    """Follows edges backwards in one main graph, and calls into its functions."""
-
-    def __init__(self, meta_graph: MetaGraph, nodes: Mapping[str, Node]) -> None:
-        self._nodes = nodes
-        self._functions = meta_graph.functions
-        self._calls: dict[str, set[str]] = {}
-        for node in meta_graph.main.watched:
-            called = {name for payload in node.attrs.values() for name in attr_functions(payload)}
-            if node.op in self._functions:
-                called.add(node.op)  # TF1 calls a function by an operation of its name
-            self._calls.setdefault(node.name, set()).update(called)
-
-    def calls(self, node: str) -> set[str]:
-        """Return the functions that a node of the main graph names."""
-        return self._calls.get(node, set())
-
-    def reach(self, outputs: Iterable[str], fed: frozenset[str]) -> Reach:
-        """Return what the tensors or operations `outputs` need, given the tensors `fed`."""
-        fed_names = {name.removesuffix(":0") for name in fed}
-        visited: set[str] = set()
-        waiting = [name for name in outputs if name.removesuffix(":0") not in fed_names]
-        while waiting:
-            name = waiting.pop()
-            if name not in self._nodes:  # it has an output's number or a mark
-                name = node_of(name)
-            node = self._nodes.get(name)
-            if node is None or name in visited:
-                continue
-            visited.add(name)
-            waiting += [reference for reference in node.inputs if reference not in fed_names]
-        called = [function for name in visited for function in self.calls(name)]
-        return Reach(frozenset(visited), self.close_functions(called))
-
-    def close_functions(self, names: Iterable[str]) -> frozenset[str]:
-        """Return functions with all that they call in turn."""
-        visited: set[str] = set()
-        waiting = list(names)
-        while waiting:
-            name = waiting.pop()
-            body = self._functions.get(name)
-            if body is None or name in visited:
-                continue
-            visited.add(name)
-            waiting += body.calls
-            waiting += body.ops.keys() & self._functions.keys()
-        return frozenset(visited)

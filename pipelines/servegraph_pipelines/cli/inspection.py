@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ def show(
     model: str, *, as_json: bool = False, html: Path | None = None, verify: bool = False, platform: str | None = None
 ) -> int:
     """Inspect a model, print the report, and return the exit code: 1 if anything keeps it from being served."""
-    gc.disable()  # a short process that makes many values and no cycles: looking for them is a tenth of its time
     inspection = inspect(model, verify=verify, platform=platform)
     if html is not None:
         from servegraph.inspect_graph.html import render as render_html
