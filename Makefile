@@ -32,14 +32,14 @@ wheel: $(READY) ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
 bench: $(READY) ## Run the benchmarks
-	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+	$(BIN)/python benchmarks/inspect_speed.py --models bench-models
 
 lock: ## Resolve the dependencies again (needs uv)
 	for extra in train cloud serve; do $(LOCK) --extra $$extra -o requirements/$$extra.txt || exit 1; done
 	$(LOCK) --extra all --group dev -o requirements/dev.txt
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) demo-output dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo-output bench-models dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 LOCK := uv pip compile --quiet pyproject.toml --universal --python-version 3.10 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links

@@ -90,6 +90,22 @@ def nested_in_attr(list_field: bool) -> bytes:
     return saved_model(graph(nodes, [reads]))
 
 
+def nested(depth: int) -> bytes:
+    """An AttrValue whose function has an attribute whose function has…"""
+    value = b""
+    for _ in range(depth):
+        value = encode_bytes(10, encode_bytes(1, b"f") + encode_bytes(2, entry("a", value)))
+    return value
+
+
+def composite(depth: int) -> bytes:
+    """A TensorInfo of components of components…"""
+    info = b""
+    for _ in range(depth):
+        info = encode_bytes(5, encode_bytes(2, info))
+    return info
+
+
 HIDDEN = graph([placeholder("p"), node("r", "ReadFile", ("p",))])
 OVERLONG_NODE_TAG = b"\x8a\x00" + encode_varint(len(READ)) + READ
 TWO_OPERATIONS = (
@@ -253,6 +269,20 @@ HOSTILE = (
             )
         ),
         "EXTERNAL_FILE",
+    ),
+    Hostile(
+        "an attribute nested 5,000 deep",
+        graph_file(saved_model(graph([placeholder(), node("y", "PartitionedCall", ("x",), attr("f", nested(5000)))]))),
+        "GRAPH_CORRUPT",
+    ),
+    Hostile(
+        "a composite tensor nested 5,000 deep",
+        graph_file(
+            saved_model(
+                graph([placeholder()]), encode_bytes(5, entry("s", encode_bytes(1, entry("x", composite(5000)))))
+            )
+        ),
+        "GRAPH_CORRUPT",
     ),
     Hostile("a field that claims 4 GB", graph_file(b"\x12\xff\xff\xff\xff\x0f" + b"x" * 100), "GRAPH_CORRUPT"),
     Hostile("a number without an end", graph_file(b"\x08" + b"\xff" * 1000), "GRAPH_CORRUPT"),

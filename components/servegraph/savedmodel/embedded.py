@@ -6,7 +6,7 @@ in another function.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from servegraph.savedmodel.graph import Body, Node, attr_functions, attr_strings
@@ -67,6 +67,7 @@ class StringInputs:
         self._functions = functions
         self._assets = {node_of(tensor) for tensor in assets}
         self._read: dict[str, dict[str, Node]] = {}
+        self._calls: dict[str, list[tuple[Body, Node]]] | None = None
 
     def of(self, body: Body, node: Node, position: int) -> Strings | None:
         """Return what the input at a position can be, or None where it is computed when the graph runs."""
@@ -99,14 +100,22 @@ class StringInputs:
         values = tuple(value for strings in known for value in strings.values)
         return Strings(values, all(strings.is_asset for strings in known))
 
-    def _callers(self, function: str) -> Iterator[tuple[Body, Node]]:
-        for body in (self._main, *self._functions.values()):
-            if function not in body.calls and function not in body.ops:
-                continue
-            for node in body.watched:
-                called = {name for payload in node.attrs.values() for name in attr_functions(payload)}
-                if (node.op in _CALLS and function in called) or node.op == function:
-                    yield body, node
+    def _callers(self, function: str) -> list[tuple[Body, Node]]:
+        """Return the nodes that call a function with its arguments as their inputs."""
+        if self._calls is None:
+            self._calls = {}
+            for body in (self._main, *self._functions.values()):
+                for node in body.watched:
+                    for name in self._called_by(node):
+                        self._calls.setdefault(name, []).append((body, node))
+        return self._calls.get(function, [])
+
+    def _called_by(self, node: Node) -> set[str]:
+        if node.op in self._functions:  # TF1 calls a function by an operation of its name
+            return {node.op}
+        if node.op not in _CALLS:
+            return set()
+        return {name for payload in node.attrs.values() for name in attr_functions(payload)}
 
     def _nodes(self, body: Body) -> dict[str, Node]:
         if body.name not in self._read:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from servegraph.savedmodel.dtypes import dtype_name
-from servegraph.savedmodel.wire import fields, read_varint, signed, text
+from servegraph.savedmodel.wire import Malformed, fields, read_varint, signed, text
 
+MAX_NESTING = 30  # of attributes in attributes; protobuf allows 100 messages, and each takes three
 INIT_SIGNATURE = "__saved_model_init_op"
 TRAIN_SIGNATURE = "__saved_model_train_op"
 
@@ -130,20 +131,26 @@ def attr_bytes(node: Node, name: str) -> bytes | None:
     return None
 
 
-def attr_functions(payload: bytes) -> list[str]:
-    """Return the names of the functions that an encoded AttrValue refers to, alone or in a list."""
+def attr_functions(payload: bytes, depth: int = 0) -> list[str]:
+    """Return the names of the functions that an encoded AttrValue refers to, alone or in a list.
+
+    Raises:
+        Malformed: it is damaged, or nested more deeply than protobuf allows.
+    """
+    if depth > MAX_NESTING:
+        raise Malformed("an attribute is nested too deeply")
     names = []
     for field in fields(payload):
         if field.number == 10:
-            names += _function_names(payload, field.start, field.end)
+            names += _function_names(payload, field.start, field.end, depth)
         elif field.number == 1:
             for inner in fields(payload, field.start, field.end):
                 if inner.number == 9:
-                    names += _function_names(payload, inner.start, inner.end)
+                    names += _function_names(payload, inner.start, inner.end, depth)
     return names
 
 
-def _function_names(payload: bytes, start: int, end: int) -> list[str]:
+def _function_names(payload: bytes, start: int, end: int, depth: int) -> list[str]:
     """A NameAttrList: the function's name, and attributes that may name further ones."""
     names = []
     for field in fields(payload, start, end):
@@ -152,7 +159,7 @@ def _function_names(payload: bytes, start: int, end: int) -> list[str]:
         elif field.number == 2:
             for entry in fields(payload, field.start, field.end):
                 if entry.number == 2:
-                    names += attr_functions(payload[entry.start : entry.end])
+                    names += attr_functions(payload[entry.start : entry.end], depth + 1)
     return names
 
 

@@ -7,7 +7,7 @@ something, and is refused.
 from __future__ import annotations
 
 from servegraph.savedmodel.dtypes import dtype_name
-from servegraph.savedmodel.graph import Body, MetaGraph, Saver, Signature, TensorInfo, parse_shape
+from servegraph.savedmodel.graph import MAX_NESTING, Body, MetaGraph, Saver, Signature, TensorInfo, parse_shape
 from servegraph.savedmodel.nodes import IN_FUNCTION, IN_GRAPH, count_nodes
 from servegraph.savedmodel.wire import BYTES, Field, Malformed, Window, fields, payloads, text
 
@@ -220,7 +220,9 @@ def _signature(message: bytes) -> Signature:
     return Signature(method_name, dict(sorted(inputs.items())), dict(sorted(outputs.items())), tuple(defaults))
 
 
-def _tensor_info(message: bytes) -> TensorInfo:
+def _tensor_info(message: bytes, depth: int = 0) -> TensorInfo:
+    if depth > MAX_NESTING:
+        raise Malformed("a composite tensor is nested too deeply")
     info = TensorInfo((), dtype_name(0), (), "dense")
     for field in fields(message):
         if field.number == 1:
@@ -234,7 +236,7 @@ def _tensor_info(message: bytes) -> TensorInfo:
             info = info._replace(encoding="sparse", tensors=tuple(parts))
         elif field.number == 5:
             components = [
-                _tensor_info(message[part.start : part.end])
+                _tensor_info(message[part.start : part.end], depth + 1)
                 for part in fields(message, field.start, field.end)
                 if part.number == 2
             ]

@@ -181,6 +181,13 @@ def parse_node(raw: RawNode, wanted: Wanted | None = None) -> Node:
             if size > 127:
                 size, position = read_varint(buffer, position - 1)
             after = position + size
+            if tag == _ATTR:
+                # A key is the first field of an attribute, and short: a glance tells the unwanted ones.
+                if names is None or (names and buffer[position + 2 : position + 2 + buffer[position + 1]] in names):
+                    key, value = _attr(buffer, position, after)
+                    attrs[key] = value
+                position = after
+                continue
             if tag == _INPUT:
                 inputs.append(buffer[position:after].decode())
             elif tag == _NAME:
@@ -193,12 +200,6 @@ def parse_node(raw: RawNode, wanted: Wanted | None = None) -> Node:
                 names = None if wanted is None else wanted.get(content, _NOTHING)
             elif tag == _DEVICE:
                 device = buffer[position:after].decode()
-            # A key is the first field of an attribute, and short: a glance tells the unwanted ones.
-            elif tag == _ATTR and (
-                names is None or (names and buffer[position + 2 : position + 2 + buffer[position + 1]] in names)
-            ):
-                key, value = _attr(buffer, position, after)
-                attrs[key] = value
             elif tag not in _TAGS_BUT_OP:  # of another kind, or unknown: what follows cannot be told
                 raise Malformed(f"a node has a field with the tag {tag}")
             position = after
