@@ -101,13 +101,14 @@ def layout(parts: Sequence[Part], width: float, height: float) -> list[Area]:
     x = y = 0.0
     waiting = [part for part in parts if part.size_bytes]
     while waiting:
-        side = min(width - x, height - y)
+        side = max(min(width - x, height - y), 0.0)
         row = _best_row([part.size_bytes * scale for part in waiting], side)
         thickness = sum(part.size_bytes for part in waiting[:row]) * scale / side if side else 0.0
         along = 0.0
         upright = width - x >= height - y  # the row stands at the left of what is free, or lies on top
         for part in waiting[:row]:
-            length = part.size_bytes * scale / thickness if thickness else 0.0
+            # What is left beside something 10^12 times larger is known to few digits: never beyond the edge.
+            length = min(part.size_bytes * scale / thickness if thickness else 0.0, max(side - along, 0.0))
             if upright:
                 areas.append(Area(part, x, y + along, thickness, length))
             else:
