@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-# Hashes are checked by pip; the lock files carry no address, so any mirror of PyPI will do.
+# Hashes are checked by pip; the lock files carry no address, so any mirror of PyPI will do. They are complete: with
+# --no-deps nothing is resolved again, which in older versions of pip let a newer release of a package break the install.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -51,6 +52,6 @@ $(READY): requirements/dev.txt pyproject.toml
 		{ echo "$(PYTHON) has no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing about 130 packages into $(VENV); TensorFlow is the largest ..."
-	$(INSTALL) --require-hashes -r requirements/dev.txt
+	$(INSTALL) --no-deps --require-hashes -r requirements/dev.txt
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
