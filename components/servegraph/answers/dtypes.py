@@ -1,0 +1,29 @@
+"""The element types of requests and answers as numpy types; those numpy lacks come from ml_dtypes, as in TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from servegraph.savedmodel.dtypes import BY_NAME
+
+
+def numpy_type(dtype: str) -> np.dtype[Any]:
+    """Return numpy's type for TensorFlow's name of one; text is objects. Raises TypeError where there is none."""
+    if dtype == "string":
+        return np.dtype(object)
+    if dtype not in BY_NAME or not (dtype in np.sctypeDict or hasattr(ml_dtypes, dtype)):
+        raise TypeError(f"numpy has no dtype {dtype}")
+    return np.dtype(getattr(ml_dtypes, dtype, dtype))
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether it is a real floating type. numpy itself does not know bfloat16 and most of 8 bits as such."""
+    return dtype.name.startswith(("float", "bfloat"))
+
+
+def is_text(dtype: np.dtype[Any]) -> bool:
+    """Whether values are bytes or text."""
+    return dtype.kind in "OSU"

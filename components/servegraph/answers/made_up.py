@@ -1,0 +1,152 @@
+"""Made-up values: numbers and words as arrays, and bytes that a graph can decode."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegraph.answers.dtypes import is_float, is_text, numpy_type
+
+WORDS = (b"alpha", b"beta", b"gamma", b"a b", b"")
+IMAGE_SIDE = 64  # pixels
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A source of values. A `cautious` one has what the fewest graphs refuse: ones, the id 0, the text "1"."""
+
+    random: np.random.Generator
+    cautious: bool = False
+
+    def values(self, kind: np.dtype[Any], shape: tuple[int, ...], encoding: Encoding | None = None) -> NDArray[Any]:
+        """Return values of two decimals, of the ids 0 to 2, or text, which `encoding` makes where there is one."""
+        if is_text(kind):
+            made = np.empty(shape, dtype=object)
+            for at in np.ndindex(shape):
+                made[at] = encoding.encode(self) if encoding else self.word()
+            return made
+        if self.cautious:
+            return np.full(shape, 1 if is_float(kind) or kind.kind == "c" else 0).astype(kind)
+        if is_float(kind):
+            return np.asarray(self.random.normal(size=shape)).round(2).astype(kind)
+        if kind.kind == "c":
+            return np.asarray(self.random.normal(size=shape) + 1j * self.random.normal(size=shape)).astype(kind)
+        return np.asarray(self.random.integers(0, 2 if kind == np.bool_ else 3, shape)).astype(kind)
+
+    def word(self) -> bytes:
+        """Return a short text."""
+        return b"1" if self.cautious else WORDS[int(self.random.integers(len(WORDS)))]
+
+    def numbers(self, dtype: str, count: int) -> list[Any]:
+        """Return values of a feature as plain Python values."""
+        found: list[Any] = self.values(numpy_type(dtype), (count,)).astype(object).tolist()
+        return found
+
+
+class Encoding(Protocol):
+    """What the bytes of a text input must be."""
+
+    def encode(self, draw: Draw) -> bytes:
+        """Return made-up bytes."""
+
+
+@dataclass(frozen=True)
+class NumberText:
+    """A number as text; `is_date`: of which parts are cut out before they become numbers."""
+
+    is_float: bool
+    is_date: bool = False
+
+    def encode(self, draw: Draw) -> bytes:
+        """Return the text of a number, or a date with its time."""
+        if self.is_date:
+            return b"2024-05-17 12:30:00"
+        return str(draw.numbers("float64" if self.is_float else "int64", 1)[0]).encode()
+
+
+@dataclass(frozen=True)
+class CsvText:
+    """A line of columns of these dtypes."""
+
+    columns: tuple[str, ...]
+    delimiter: str = ","
+
+    def encode(self, draw: Draw) -> bytes:
+        """Return one line."""
+        return self.delimiter.join(
+            draw.word().decode() if dtype == "string" else str(draw.numbers(dtype, 1)[0]) for dtype in self.columns
+        ).encode()
+
+
+@dataclass(frozen=True)
+class ImageBytes:
+    """An encoded image in colour."""
+
+    format: Literal["jpeg", "png"]
+
+    def encode(self, draw: Draw) -> bytes:
+        """Return a small image: noise over a slope, the same at every pixel in a cautious draw."""
+        return _image(self.format, None if draw.cautious else int(draw.random.integers(1 << 16)))
+
+
+@dataclass(frozen=True)
+class Base64Text:
+    """Web-safe base64 of what it holds, as `tf.io.decode_base64` takes it."""
+
+    inner: Encoding
+
+    def encode(self, draw: Draw) -> bytes:
+        """Return the text."""
+        return base64.urlsafe_b64encode(self.inner.encode(draw)).rstrip(b"=")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature of a tf.Example: `count` values of a dtype; `encoding` says what bytes must be."""
+
+    dtype: str
+    count: int
+    encoding: Encoding | None = None
+
+
+@dataclass(frozen=True)
+class ExampleSpec:
+    """A serialized tf.Example with these features."""
+
+    features: Mapping[str, Feature]
+
+    def encode(self, draw: Draw) -> bytes:
+        """Return one serialized Example, the same bytes for the same draw."""
+        import tensorflow as tf
+
+        example = tf.train.Example()
+        for name, feature in sorted(self.features.items()):
+            values: Any
+            if feature.dtype == "string":
+                values = [
+                    feature.encoding.encode(draw) if feature.encoding else draw.word() for _ in range(feature.count)
+                ]
+                example.features.feature[name].bytes_list.value.extend(values)
+            elif feature.dtype == "float32":
+                example.features.feature[name].float_list.value.extend(draw.numbers("float32", feature.count))
+            else:
+                example.features.feature[name].int64_list.value.extend(draw.numbers("int64", feature.count))
+        return bytes(example.SerializeToString(deterministic=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _image(kind: str, seed: int | None) -> bytes:
+    import tensorflow as tf
+
+    random = np.random.default_rng(seed)
+    slope = np.linspace(0, 255, IMAGE_SIDE)[:, None, None] * np.ones((1, IMAGE_SIDE, 3))
+    noise = 0 if seed is None else random.uniform(-100, 100, slope.shape)
+    pixels = np.clip(slope + noise, 0, 255).astype(np.uint8)
+    encode = tf.io.encode_jpeg if kind == "jpeg" else tf.io.encode_png
+    return bytes(encode(pixels).numpy())
