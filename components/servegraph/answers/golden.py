@@ -7,17 +7,14 @@ Bytes that are not UTF-8 stand as {"b64": …}, as in TF Serving's REST API.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from servegraph.answers.ask import Arrays, Servable
+from servegraph.answers.json_values import is_holdable, to_json
 from servegraph.answers.samples import Samples
 from servegraph.savedmodel.layout import GOLDEN_FILE
 
@@ -27,61 +24,58 @@ ALLOWANCE = 0.01  # of the model's own size, and no less than ALLOWANCE_BYTES; t
 ALLOWANCE_BYTES = 4096
 
 
-def write(model: Path, servable: Servable, signature: str, samples: Samples, model_bytes: int) -> int:
+def write(
+    model: Path,
+    servable: Servable,
+    signature: str,
+    samples: Samples,
+    model_bytes: int,
+    free_bytes: int | None = None,
+) -> int:
     """Ask `servable` the first samples in batches of 1, 2 and the rest, write the file into `model`, return its lines.
 
-    Requests or answers that JSON cannot hold (NaN, infinity) are left out, and those that would make the model grow
-    by more than `ALLOWANCE`.
+    Requests or answers that JSON cannot hold (NaN, infinity, complex numbers) are left out, and those that would make
+    the model grow by more than `ALLOWANCE`, or by more than the `free_bytes` of its budget. A file that is there
+    already has the answers of another model and goes.
+
+    Raises:
+        ModelError: a request cannot be answered.
     """
-    lines: list[str] = []
+    path = model / GOLDEN_FILE
+    path.unlink(missing_ok=True)
+    free = LARGEST_BYTES if free_bytes is None else min(LARGEST_BYTES, free_bytes)
     allowance = max(ALLOWANCE_BYTES, ALLOWANCE * model_bytes)
+    lines: list[bytes] = []
     for request in _requests(samples):
         answer = servable(signature, request)
-        if not _finite(request) or not _finite(answer):
+        if not all(map(is_holdable, (*request.values(), *answer.values()))):
             continue
         document = {"signature_name": signature, "inputs": _plain(request), "outputs": _plain(answer)}
-        line = json.dumps(document, ensure_ascii=False, sort_keys=True) + "\n"
-        if sum(map(len, lines)) + len(line) <= (allowance if lines else LARGEST_BYTES):
+        line = (json.dumps(document, ensure_ascii=False, sort_keys=True) + "\n").encode()
+        written = sum(map(len, lines))
+        if written + len(line) <= (min(allowance, free) if lines else free):
             lines.append(line)
     if lines:
-        path = model / GOLDEN_FILE
         path.parent.mkdir(exist_ok=True)
-        path.write_text("".join(lines), encoding="utf-8")
+        path.write_bytes(b"".join(lines))
     return len(lines)
 
 
 def _requests(samples: Samples) -> Iterator[Arrays]:
+    """Yield the first `GOLDEN_ROWS` records: where they come in parts of their own shapes, those parts."""
     if not samples.is_batched:
-        yield samples.inputs
+        yield from islice(samples.batches(1), GOLDEN_ROWS)
         return
-    edges = [0, 1, 3, min(GOLDEN_ROWS, samples.rows)]
-    for start, end in pairwise(edges):
-        if start < end <= samples.rows:
-            yield {name: values[start:end] for name, values in samples.inputs.items()}
-
-
-def _finite(arrays: Arrays) -> bool:
-    return all(np.isfinite(values).all() for values in arrays.values() if values.dtype.kind == "f")
+    start = 0
+    for part in samples.batches(GOLDEN_ROWS):
+        rows = len(next(iter(part.values())))
+        for begin, end in pairwise(min(edge, rows) for edge in (0, *((1, 3) if not start else ()), GOLDEN_ROWS)):
+            if begin < end:
+                yield {name: values[begin:end] for name, values in part.items()}
+        start += rows
+        if start >= GOLDEN_ROWS:
+            return
 
 
 def _plain(arrays: Arrays) -> dict[str, Any]:
-    return {name: _json_value(values) for name, values in arrays.items()}
-
-
-def _json_value(values: NDArray[Any]) -> Any:
-    if values.dtype.kind in "OSU":
-        return _texts(values.tolist())
-    if values.dtype == np.float32:  # the shortest text that reads back to the same float32
-        return np.array([float(str(value)) for value in values.ravel()]).reshape(values.shape).tolist()
-    return values.tolist()
-
-
-def _texts(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_texts(item) for item in value]
-    if isinstance(value, bytes):
-        try:
-            return value.decode("utf-8")
-        except UnicodeDecodeError:
-            return {"b64": base64.b64encode(value).decode("ascii")}
-    return value
+    return {name: to_json(values) for name, values in arrays.items()}
