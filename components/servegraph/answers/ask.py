@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ Loader = Literal["v2", "session"]
 _LONGEST = 300  # characters of TensorFlow's own message
 
 Arrays = Mapping[str, NDArray[Any]]
+Call = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Servable:
@@ -35,7 +36,7 @@ class Servable:
             if loader == "v2":
                 loaded = tf.saved_model.load(str(path), tags=list(tags))
                 self._keep = loaded  # signatures hold their variables weakly
-                self._functions = dict(loaded.signatures)
+                self._functions = {name: _eager_call(function) for name, function in loaded.signatures.items()}
             else:
                 self._session = tf.compat.v1.Session(graph=tf.Graph())
                 with self._session.graph.as_default():
@@ -66,16 +67,16 @@ class Servable:
         return sorted(self._functions)
 
     def __call__(self, signature: str, request: Arrays) -> dict[str, NDArray[Any]]:
-        """Answer one request.
+        """Answer one request. A ragged or sparse output is answered as its parts, `name/0`, `name/1`, ….
 
         Raises:
-            ModelError: the call failed (code `CANNOT_CALL`).
+            ModelError: the call failed, or there is no such signature or input (code `CANNOT_CALL`).
         """
         try:
-            tensors = {name: tf.constant(value) for name, value in request.items()} if self._is_v2 else request
-            answers = self._functions[signature](**tensors)
-            return {name: np.asarray(value) for name, value in answers.items()}
-        except (ValueError, TypeError, RuntimeError, tf.errors.OpError) as exc:
+            if signature not in self._functions:
+                raise ValueError(f"there is none; the model has {self.signatures}")
+            return {name: _as_array(value) for name, value in self._functions[signature](dict(request)).items()}
+        except (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError, tf.errors.OpError) as exc:
             raise ModelError(
                 f"The signature {signature!r} of {self._path} fails: {_short(exc)}",
                 code="CANNOT_CALL",
@@ -102,12 +103,62 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {text if len(text) <= _LONGEST else text[:_LONGEST] + ' …'}"
 
 
-def _session_call(session: tf.compat.v1.Session, definition: Any) -> Any:
-    outputs = {name: info.name for name, info in definition.outputs.items()}
+def _eager_call(function: Any) -> Call:
+    taken = function.structured_input_signature[1]
 
-    def call(**request: Any) -> dict[str, Any]:
-        feeds = {definition.inputs[name].name: value for name, value in request.items()}
-        answers: dict[str, Any] = session.run(outputs, feeds)
+    def call(request: dict[str, Any]) -> dict[str, Any]:
+        _require(request, taken, [name for name, spec in taken.items() if not isinstance(spec, tf.TensorSpec)])
+        answers = function(**{name: tf.constant(value) for name, value in request.items()})
+        return {
+            part: value
+            for name, answer in answers.items()
+            for part, value in _parts(name, tf.nest.flatten(answer, expand_composites=True))
+        }
+
+    return call
+
+
+def _session_call(session: tf.compat.v1.Session, definition: Any) -> Call:
+    encoded = [name for name, info in definition.inputs.items() if not info.name]
+    outputs = {
+        part: tensor
+        for name, info in definition.outputs.items()
+        for part, tensor in _parts(name, _tensors(info))
+        if tensor  # that of an initialization is an operation, which answers nothing
+    }
+
+    def call(request: dict[str, Any]) -> dict[str, Any]:
+        _require(request, definition.inputs, encoded)
+        answers: dict[str, Any] = session.run(
+            outputs, {definition.inputs[name].name: value for name, value in request.items()}
+        )
         return answers
 
     return call
+
+
+def _require(request: Mapping[str, Any], taken: Mapping[str, Any], encoded: Sequence[str]) -> None:
+    """Raise ValueError where a request is not one tensor for each input."""
+    if encoded:
+        raise ValueError(f"the inputs {sorted(encoded)} are ragged or sparse, which a request cannot hold")
+    if unknown := sorted(request.keys() - taken.keys()):
+        raise ValueError(f"it has no inputs {unknown}; its inputs are {sorted(taken)}")
+
+
+def _tensors(info: Any) -> list[str]:
+    """Return the tensors of a TensorInfo in the order that tf.nest has their parts."""
+    if info.WhichOneof("encoding") == "coo_sparse":
+        sparse = info.coo_sparse
+        return [sparse.indices_tensor_name, sparse.values_tensor_name, sparse.dense_shape_tensor_name]
+    if info.WhichOneof("encoding") == "composite_tensor":
+        return [tensor for part in info.composite_tensor.components for tensor in _tensors(part)]
+    return [info.name]
+
+
+def _parts(name: str, values: Sequence[Any]) -> list[tuple[str, Any]]:
+    return [(name, values[0])] if len(values) == 1 else [(f"{name}/{i}", value) for i, value in enumerate(values)]
+
+
+def _as_array(value: Any) -> NDArray[Any]:
+    """Return an answer as an array; a lone text as an object, because numpy's own type of text drops ending zeros."""
+    return np.array(value, dtype=np.object_) if isinstance(value, bytes) else np.asarray(value)
