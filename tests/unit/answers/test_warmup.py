@@ -23,6 +23,13 @@ def predict(inputs, signature="serving_default"):
     return encode_bytes(6, encode_bytes(1, spec(signature) + entries))
 
 
+def predict_tensor(tensor, name=b"x"):
+    return encode_bytes(6, encode_bytes(1, encode_bytes(2, encode_bytes(1, name) + encode_bytes(2, tensor))))
+
+
+THREE_BYTES_OF_FLOAT = encode_number(1, 1) + encode_bytes(4, b"123")
+
+
 def spec(signature):
     return encode_bytes(
         1, encode_bytes(1, b"census") + encode_bytes(2, encode_number(1, 3)) + encode_bytes(3, signature.encode())
@@ -113,33 +120,9 @@ def test_no_file(tmp_path):
         (lambda content: b"\x00" * 12 + content, "cut off"),
         (lambda content: framed([b"\x32\x7f"]), "not a PredictionLog"),
         (lambda content: framed([predict({"x": np.float32([1])})[:-3]]), "not a PredictionLog"),
-        (
-            lambda content: framed([encode_bytes(6, encode_bytes(1, encode_bytes(2, encode_bytes(2, b"\xff"))))]),
-            "tensor",
-        ),
-        (
-            lambda content: framed(
-                [
-                    encode_bytes(
-                        6,
-                        encode_bytes(
-                            1, encode_bytes(2, encode_bytes(2, encode_number(1, 1) + encode_bytes(4, b"123")))
-                        ),
-                    )
-                ]
-            ),
-            "not a PredictionLog",
-        ),
-        (
-            lambda content: framed(
-                [
-                    predict({"x": np.float32([1])}, "\udcff")
-                    if 0
-                    else encode_bytes(6, encode_bytes(1, encode_bytes(1, encode_bytes(3, b"\xff"))))
-                ]
-            ),
-            "utf-8",
-        ),
+        (lambda content: framed([predict_tensor(b"\xff")]), "tensor cannot be read"),
+        (lambda content: framed([predict_tensor(THREE_BYTES_OF_FLOAT)]), "not a PredictionLog"),
+        (lambda content: framed([predict_tensor(b"", name=b"\xff")]), "utf-8"),
     ],
 )
 def test_a_damaged_file_is_one_error(model, damage, says):
