@@ -28,7 +28,7 @@ def write_tiny_model(
     lines = [json.dumps(request) for request in golden]
     if lines:
         (directory / "assets.extra").mkdir(exist_ok=True)
-        (directory / "assets.extra" / "golden_requests.jsonl").write_text("\n".join(lines) + "\n")
+        (directory / "assets.extra" / "golden_requests.jsonl.gz").write_text("\n".join(lines) + "\n")
     return directory
 
 

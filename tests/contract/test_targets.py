@@ -268,7 +268,7 @@ def test_what_is_not_a_servable_model(place: Place, tmp_path: Path, model: Calla
     with pytest.raises(ModelError, match=r"is not a SavedModel"):
         deploy(DeployRequest(str(tmp_path / "empty"), "census"), place.open())
     bad_golden = Path(model("1", golden=[{"inputs": {}}]))
-    with pytest.raises(ModelError, match=r"Line 1 of assets\.extra/golden_requests\.jsonl") as caught:
+    with pytest.raises(ModelError, match=r"Line 1 of assets\.extra/golden_requests\.jsonl\.gz") as caught:
         deploy(DeployRequest(str(bad_golden), "census"), place.open())
     assert caught.value.code == "BAD_GOLDEN_REQUESTS"
 

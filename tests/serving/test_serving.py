@@ -47,7 +47,7 @@ def people(tmp_path: Path, model: str, factor: float, label: str = "<=50K") -> D
     (copy / "assets.extra").mkdir()
     golden = [golden_request(50, "pilot", factor, ">50K"), golden_request(25, " clerk ", factor, label)]
     lines = "".join(json.dumps(request) + "\n" for request in golden)
-    (copy / "assets.extra" / "golden_requests.jsonl").write_text(lines)
+    (copy / "assets.extra" / "golden_requests.jsonl.gz").write_text(lines)
     return DeployRequest(str(copy), "people")
 
 

@@ -1,14 +1,16 @@
 """Golden requests: sample requests with the answers a model gave, kept inside the model for whoever deploys it.
 
-The file is `assets.extra/golden_requests.jsonl` (TF Serving passes over what it does not know there), one JSON object
-a line: {"signature_name": …, "inputs": {name: [values of the batch]}, "outputs": {name: [values of the batch]}}.
+The file is `assets.extra/golden_requests.jsonl.gz` (TF Serving passes over what it does not know there), one JSON
+object a line: {"signature_name": …, "inputs": {name: [values of the batch]}, "outputs": {name: [values of the batch]}}.
+It is compressed, since the pixels of one image in JSON can be larger than a small model.
 Bytes that are not UTF-8 stand as {"b64": …}, as in TF Serving's REST API.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from servegraph.savedmodel.layout import GOLDEN_FILE
 GOLDEN_ROWS = 16
 LARGEST_BYTES = 2_000_000
 ALLOWANCE = 0.01  # of the model's own size, and no less than ALLOWANCE_BYTES; the first request is kept beyond it
+_LEVEL = 9
 ALLOWANCE_BYTES = 4096
 
 
@@ -52,13 +55,27 @@ def write(
             continue
         document = {"signature_name": signature, "inputs": _plain(request), "outputs": _plain(answer)}
         line = (json.dumps(document, ensure_ascii=False, sort_keys=True) + "\n").encode()
-        written = sum(map(len, lines))
-        if written + len(line) <= (min(allowance, free) if lines else free):
+        if len(_compressed([*lines, line])) <= (min(allowance, free) if lines else free):
             lines.append(line)
     if lines:
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"".join(lines))
+        path.write_bytes(_compressed(lines))
     return len(lines)
+
+
+def _compressed(lines: Sequence[bytes]) -> bytes:
+    """Equal lines give equal bytes: the time is left out, so that a model's digest stays."""
+    return gzip.compress(b"".join(lines), _LEVEL, mtime=0)
+
+
+def expected_bytes(samples: Samples, answers: Sequence[Arrays]) -> int:
+    """Return about how large the file becomes, judged by the first record and its answer."""
+    first = next(iter(samples.batches(1)), {})
+    answer = {name: values[:1] if values.ndim else values for name, values in (answers[0] if answers else {}).items()}
+    if not all(map(is_holdable, (*first.values(), *answer.values()))):
+        return 0
+    line = json.dumps({"inputs": _plain(first), "outputs": _plain(answer)}, ensure_ascii=False).encode()
+    return len(_compressed([line])) * min(samples.rows, GOLDEN_ROWS) + ALLOWANCE_BYTES
 
 
 def _requests(samples: Samples) -> Iterator[Arrays]:

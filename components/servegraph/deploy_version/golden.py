@@ -1,6 +1,6 @@
 """Golden requests: requests with their recorded answers, stored inside the model.
 
-The file `assets.extra/golden_requests.jsonl` holds one JSON object a line, values as TF Serving's column
+The file `assets.extra/golden_requests.jsonl.gz` holds one JSON object a line, values as TF Serving's column
 format has them (bytes as `{"b64": …}`):
 
     {"signature_name": "serving_default", "inputs": {"age": [39]}, "outputs": {"probabilities": [[0.9, 0.1]]}}
@@ -12,6 +12,7 @@ import base64
 import binascii
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,9 @@ from typing import Any
 from servegraph.deploy_version.plan import Tolerance
 from servegraph.errors import ModelError
 from servegraph.savedmodel.layout import GOLDEN_FILE
+
+_GZIP = b"\x1f\x8b"
+LARGEST_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,13 @@ class GoldenRequest:
 
 
 def parse_golden(content: bytes) -> tuple[GoldenRequest, ...]:
-    """Return the requests of a golden file; empty lines are skipped.
+    """Return the requests of a golden file, compressed or not; empty lines are skipped.
 
     Raises:
         ModelError: a line is not such an object (code `BAD_GOLDEN_REQUESTS`).
     """
     requests = []
+    content = _inflated(content) if content.startswith(_GZIP) else content
     for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
@@ -53,6 +58,19 @@ def parse_golden(content: bytes) -> tuple[GoldenRequest, ...]:
                 fix='A line is {"signature_name": …, "inputs": {name: column}, "outputs": {name: column}}.',
             ) from exc
     return tuple(requests)
+
+
+def _inflated(content: bytes) -> bytes:
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        inflated = inflater.decompress(content, LARGEST_BYTES)
+    except zlib.error as exc:
+        raise ModelError(f"{GOLDEN_FILE} cannot be inflated: {exc}.", code="BAD_GOLDEN_REQUESTS") from exc
+    if inflater.unconsumed_tail or not inflater.eof:
+        raise ModelError(
+            f"{GOLDEN_FILE} is cut short, or inflates to more than {LARGEST_BYTES} bytes.", code="BAD_GOLDEN_REQUESTS"
+        )
+    return inflated
 
 
 def difference(want: Mapping[str, Any], got: Mapping[str, Any], tolerance: Tolerance) -> str | None:

@@ -14,8 +14,13 @@ def optimize(
     report: Output[HTML],
     samples: Input[Dataset] = None,
     budget: str = "",
+    fit: str = "",
     min_agreement: float = 0.99,
+    max_abs_diff: str = "",
+    max_metric_drop: str = "",
+    label: str = "",
     rungs: list = [],  # KFP copies it
+    keep: list = [],
 ):
     """Shrink a SavedModel until it fits the budget, losing as little as possible, and prove that its answers stayed.
 
@@ -26,25 +31,37 @@ def optimize(
         report: The ladder as a page.
         samples: Records as JSON lines to compare answers on; without them records are made up.
         budget: Size to fit, like 500MB; empty takes the lossless rungs only.
+        fit: Instead of a budget, a machine or family to fit, like mls1 or n1-standard-2.
         min_agreement: Share of samples that must get the same decision, 0 to 1.
-        rungs: Names of the rungs to try, in the ladder's order; empty tries all.
+        max_abs_diff: Largest difference of any float output, as a number; empty sets no limit.
+        max_metric_drop: What the metric on labelled samples may lose, as a number; empty sets no limit.
+        label: Key of the label in the samples, or KEY=OUTPUT; empty takes no metric.
+        rungs: Names of the rungs to try, in this order, lossy ones without a budget as well; empty tries all.
+        keep: Weights that stay as they are, by checkpoint key or variable, with * and ?.
     """
+    import shutil
     from pathlib import Path
 
     from servegraph import artifacts
     from servegraph.optimize.html import render
-    from servegraph.optimize.optimize import optimize_artifact
+    from servegraph.optimize.optimize import goal_of
+    from servegraph.optimize.optimize import optimize as climb
 
-    result = optimize_artifact(
-        model.path,
-        optimized.path,
-        samples=samples.path if samples else None,
+    goal = goal_of(
         budget=budget,
+        fit=fit,
         min_agreement=min_agreement,
+        max_abs_diff=float(max_abs_diff) if max_abs_diff else None,
+        max_metric_drop=float(max_metric_drop) if max_metric_drop else None,
         rungs=rungs,
+        keep=keep,
+        label=label,
     )
+    shutil.rmtree(optimized.path, ignore_errors=True)  # what a failed attempt left
+    result = climb(Path(model.path), Path(optimized.path), goal, samples.path if samples else None)
     artifacts.record(optimized, artifacts.ServingModel(result.after_bytes, result.digest, "optimize"))
     for name, value in result.figures().items():
         metrics.log_metric(name, value)
     Path(report.path).write_text(render(result), encoding="utf-8")
-    result.require_fit()
+    if (shortfall := result.shortfall()) is not None:
+        raise shortfall

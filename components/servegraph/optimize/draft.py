@@ -5,8 +5,9 @@ So a draft of a 10 GB model is as small as its graph, a rung is a pure function 
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,13 +19,14 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from servegraph import storage
 from servegraph.errors import ModelError, StorageError
-from servegraph.optimize.encodings import ENCODINGS
+from servegraph.optimize.contents import Content, Stored
+from servegraph.optimize.forms import Form
 from servegraph.optimize.graph import Untransformable
 from servegraph.optimize.meta_graph import ServingGraph, put_together, take_apart
-from servegraph.optimize.restoring import Restore
+from servegraph.optimize.restoring import Restore, StoredAs
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.bundle_writer import BundleWriter
-from servegraph.savedmodel.layout import STRAY_ROLES, role_of
+from servegraph.savedmodel.layout import GOLDEN_FILE, STRAY_ROLES, role_of
 
 VARIABLES = Path("variables/variables")
 _GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
@@ -34,27 +36,44 @@ _GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 class Draft:
     """`graphs` has one entry per MetaGraph: its parts, or the untouched MetaGraph where it cannot be taken apart.
 
-    `keys` are the checkpoint's tensors to write, `aliases` those that share the bytes of another, `files` the paths
-    of everything beside graph and variables.
+    `contents` are the tensors to write by key, `forms` those not stored as they are, `aliases` keys that share the
+    bytes of another, `files` the paths of everything beside graph and variables.
     """
 
     source: Path
     graphs: tuple[ServingGraph | MetaGraphDef, ...]
     untouched: Mapping[int, str]  # why a MetaGraph stays as it is, by its number
-    keys: tuple[str, ...]
+    contents: Mapping[str, Content]
     files: tuple[str, ...]
+    forms: Mapping[str, Form] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def serving_graphs(self) -> list[ServingGraph]:
+        """The graphs that could be taken apart."""
+        return [graph for graph in self.graphs if isinstance(graph, ServingGraph)]
+
+    @property
+    def definitions(self) -> list[MetaGraphDef]:
+        """The MetaGraphs as they were read."""
+        return [graph.original if isinstance(graph, ServingGraph) else graph for graph in self.graphs]
 
     @property
     def restores(self) -> list[Restore]:
         """What all graphs that could be taken apart restore."""
-        return [restore for graph in self.graphs if isinstance(graph, ServingGraph) for restore in graph.restores]
+        return [restore for graph in self.serving_graphs for restore in graph.restores]
 
-    @property
-    def encodings(self) -> dict[str, str]:
-        """The form of each key that is not stored in its own."""
-        tensors = [tensor for restore in self.restores for tensor in restore.tensors]
-        return {tensor.key: tensor.encoding for tensor in tensors if tensor.encoding}
+    def with_graphs(self, change: Callable[[ServingGraph], ServingGraph]) -> Draft:
+        """Return the draft with each graph that could be taken apart changed, and only the tensors still restored."""
+        graphs = tuple(change(g) if isinstance(g, ServingGraph) else g for g in self.graphs)
+        return replace(self, graphs=graphs).with_needed_contents()
+
+    def with_needed_contents(self) -> Draft:
+        """Return the draft with only the tensors that a graph restores; with all if a graph is untouched."""
+        if self.untouched:
+            return self
+        wanted = {key for graph in self.serving_graphs for key in graph.checkpoint_keys}
+        return replace(self, contents={key: value for key, value in self.contents.items() if key in wanted})
 
     @contextmanager
     def tensors(self) -> Iterator[BundleReader | None]:
@@ -87,9 +106,10 @@ def read(path: Path) -> Draft:
     files = tuple(
         file.path
         for file in storage.open_dir(path).files()
-        if file.path not in _GRAPH_FILES and not file.path.startswith(f"{VARIABLES}.")
+        # The answers in golden requests are of the model as it was: they are asked again of the result.
+        if file.path not in (*_GRAPH_FILES, GOLDEN_FILE) and not file.path.startswith(f"{VARIABLES}.")
     )
-    draft = Draft(path, (), {}, (), files)
+    draft = Draft(path, (), {}, {}, files)
     graphs: list[ServingGraph | MetaGraphDef] = []
     untouched = {}
     with draft.tensors() as tensors:
@@ -99,12 +119,12 @@ def read(path: Path) -> Draft:
             except Untransformable as reason:
                 graphs.append(meta_graph)
                 untouched[number] = str(reason)
-        keys = tuple(tensors.entries) if tensors else ()
-    return replace(draft, graphs=tuple(graphs), untouched=untouched, keys=keys)
+        contents = {key: Stored.whole(entry) for key, entry in tensors.entries.items()} if tensors else {}
+    return replace(draft, graphs=tuple(graphs), untouched=untouched, contents=contents)
 
 
-def write(draft: Draft, out: Path) -> None:
-    """Write the model to the new directory `out`.
+def write(draft: Draft, out: Path, before: tuple[Draft, Path] | None = None) -> None:
+    """Write the model to the new directory `out`; tensors that a draft written `before` has as well are not repeated.
 
     Raises:
         StorageError: it cannot be written (code `CANNOT_WRITE`).
@@ -115,7 +135,10 @@ def write(draft: Draft, out: Path) -> None:
         for path in draft.files:
             (out / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(draft.source / path, out / path)
-        _write_tensors(draft, out)
+        if before is not None and _same_tensors(draft, before[0]):
+            _link_tensors(before[1], out)
+        else:
+            _write_tensors(draft, out)
         (out / "saved_model.pb").write_bytes(_graph_bytes(draft))
     except StorageError:
         raise
@@ -148,24 +171,48 @@ def _cannot_write(out: Path, exc: OSError) -> StorageError:
     )
 
 
+def _same_tensors(one: Draft, other: Draft) -> bool:
+    return (one.contents, one.forms, one.aliases) == (other.contents, other.forms, other.aliases)
+
+
+def _link_tensors(source: Path, out: Path) -> None:
+    """Give the files a second name: nothing writes to them once they are there."""
+    for path in sorted((source / VARIABLES).parent.glob(f"{VARIABLES.name}.*")):
+        target = (out / VARIABLES).parent / path.name
+        target.parent.mkdir(exist_ok=True)
+        os.link(path, target)
+
+
 def _write_tensors(draft: Draft, out: Path) -> None:
-    if not draft.keys:
+    if not draft.contents:
         return
     with draft.tensors() as tensors, BundleWriter(out / VARIABLES) as writer:
-        assert tensors is not None  # there are keys
-        encodings = draft.encodings
-        for key in draft.keys:
-            if encoding := encodings.get(key):
-                ENCODINGS[encoding].write(tensors.entries[key], tensors, writer)
-            elif key not in draft.aliases:
-                writer.copy(tensors.entries[key], tensors)
+        for key, content in draft.contents.items():
+            if key in draft.aliases:
+                continue
+            if form := draft.forms.get(key):
+                _write_form(key, content, form, tensors, writer)
+            elif isinstance(content, Stored) and content.spec is None:
+                assert tensors is not None  # what is stored is in a checkpoint
+                writer.copy(tensors.entries[content.key], tensors, key)
+            else:
+                writer.add(key, content.dtype, content.shape, content.chunks(tensors))
         for key, same_as in draft.aliases.items():
             writer.alias(key, same_as)
 
 
+def _write_form(key: str, content: Content, form: Form, tensors: BundleReader | None, writer: BundleWriter) -> None:
+    for part, chunks in zip(form.parts, form.stored(content, tensors), strict=True):
+        if part.dtype == "string":
+            writer.add_strings(f"{key}{part.suffix}", part.shape, [b"".join(chunks)])
+        else:
+            writer.add(f"{key}{part.suffix}", part.dtype, part.shape, chunks)
+
+
 def _graph_bytes(draft: Draft) -> bytes:
+    stored = {key: StoredAs(content, draft.forms.get(key)) for key, content in draft.contents.items()}
     result = SavedModel(saved_model_schema_version=1)
     for graph in draft.graphs:
-        result.meta_graphs.add().CopyFrom(graph if isinstance(graph, MetaGraphDef) else put_together(graph))
+        result.meta_graphs.add().CopyFrom(graph if isinstance(graph, MetaGraphDef) else put_together(graph, stored))
     content: bytes = result.SerializeToString(deterministic=True)
     return content

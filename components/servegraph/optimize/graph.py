@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.types_pb2 import DT_RESOURCE
@@ -16,6 +17,11 @@ CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 
 class Untransformable(Exception):  # not an error: the MetaGraph stays as it is
     """A MetaGraph cannot be taken apart safely; the message completes "…, because"."""
+
+
+def attr(node: NodeDef, name: str) -> AttrValue:
+    """Return an attribute, or an empty one; asking a NodeDef for what it lacks would add it."""
+    return node.attr[name] if name in node.attr else AttrValue()
 
 
 def node_name(tensor: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from servegraph.optimize.optimize import Optimized
+from servegraph.optimize.result import Optimized
 from servegraph.pages.render import render as render_page
 
 

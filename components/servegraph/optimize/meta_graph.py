@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tensorflow.core.framework.function_pb2 import FunctionDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef, MetaGraphDef, SignatureDef
 
 from servegraph.optimize.graph import (
     Nodes,
     Untransformable,
+    attr,
     called_functions,
     is_handle,
     node_name,
@@ -24,7 +26,7 @@ from servegraph.optimize.graph import (
     tensors_of,
 )
 from servegraph.optimize.object_graph import missing_restores
-from servegraph.optimize.restoring import Restore, read_restores, write_restores
+from servegraph.optimize.restoring import Restore, StoredAs, read_restores, write_restores
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 INIT_SIGNATURE = "__saved_model_init_op"
@@ -120,8 +122,12 @@ def keep_what_serves(graph: ServingGraph) -> ServingGraph:
     )
 
 
-def put_together(graph: ServingGraph) -> MetaGraphDef:
-    """Return the MetaGraph of these parts; equal parts give equal bytes, so that a model's digest stays."""
+def put_together(graph: ServingGraph, stored: Mapping[str, StoredAs]) -> MetaGraphDef:
+    """Return the MetaGraph of these parts; equal parts give equal bytes, so that a model's digest stays.
+
+    `stored` says in which form each key is stored.
+    """
+    graph = with_resource_variables(graph)
     nodes: Nodes = {}
     for name, node in graph.nodes.items():
         copy = type(node)()
@@ -130,7 +136,7 @@ def put_together(graph: ServingGraph) -> MetaGraphDef:
         copy.attr.pop("_class", None)
         copy.ClearField("experimental_debug_info")
         nodes[name] = copy
-    restores = tuple(_as_resource(restore, nodes) for restore in graph.restores)
+    restores = graph.restores
     functions = [_plain_function(function) for _, function in sorted(graph.library.items())]
     _name_resources(nodes, functions)
     prefix = _free_prefix(nodes)
@@ -139,7 +145,7 @@ def put_together(graph: ServingGraph) -> MetaGraphDef:
     result.meta_info_def.tensorflow_version = graph.original.meta_info_def.tensorflow_version
     result.meta_info_def.tensorflow_git_version = graph.original.meta_info_def.tensorflow_git_version
     if restores:
-        saver, variables = write_restores(restores, nodes, prefix)
+        saver, variables = write_restores(restores, nodes, prefix, stored)
         result.saver_def.CopyFrom(saver)
         result.collection_def["variables"].bytes_list.value.extend(v.SerializeToString() for v in variables)
     if graph.initializers:
@@ -201,31 +207,41 @@ def _assets(graph: MetaGraphDef) -> tuple[AssetFileDef, ...]:
     return tuple(assets)
 
 
+def with_resource_variables(graph: ServingGraph) -> ServingGraph:
+    """Turn TF1 reference variables that are only read into resource variables, which every loader handles alike."""
+    references = {
+        restore.handle
+        for restore in graph.restores
+        if graph.nodes[restore.handle].op in ("VariableV2", "Variable") and restore.put.op == "Assign"
+    }
+    for node in graph.nodes.values():
+        for position, tensor in enumerate(node.input):
+            name = node_name(tensor)
+            if name in references and not tensor.startswith("^") and takes_reference(node, position):
+                references.discard(name)
+    if not references:
+        return graph
+    nodes = dict(graph.nodes)
+    restores = []
+    for restore in graph.restores:
+        restores.append(_as_resource(restore, nodes) if restore.handle in references else restore)
+    return replace(graph, nodes=nodes, restores=tuple(restores))
+
+
 def _as_resource(restore: Restore, nodes: Nodes) -> Restore:
-    """Turn a TF1 reference variable that is only read into a resource variable, which every loader handles alike."""
+    """Put a resource variable and a read of it, under the old name, in the place of a reference variable."""
     variable = nodes[restore.handle]
-    readers = [
-        (node, position)
-        for node in nodes.values()
-        for position, tensor in enumerate(node.input)
-        if node_name(tensor) == variable.name and not tensor.startswith("^")
-    ]
-    if variable.op not in ("VariableV2", "Variable") or restore.put.op != "Assign":
-        return restore
-    if any(takes_reference(node, position) for node, position in readers):
-        return restore
-    handle = nodes[f"{variable.name}/handle"] = type(variable)(name=f"{variable.name}/handle", op="VarHandleOp")
-    for attr in ("dtype", "shape"):
-        handle.attr[attr].CopyFrom(variable.attr[attr])
+    dtype = variable.attr["dtype"]
+    handle = nodes[f"{variable.name}/handle"] = NodeDef(name=f"{variable.name}/handle", op="VarHandleOp")
+    handle.attr["dtype"].CopyFrom(dtype)
+    handle.attr["shape"].CopyFrom(variable.attr["shape"])
     handle.attr["shared_name"].s = variable.name.encode()
     handle.device = variable.device
-    put = type(variable)(op="AssignVariableOp")
-    put.attr["dtype"].CopyFrom(variable.attr["dtype"])
-    dtype = variable.attr["dtype"].type
-    variable.op = "ReadVariableOp"
-    variable.attr.clear()
-    variable.attr["dtype"].type = dtype
-    variable.input[:] = [handle.name]
+    read = nodes[variable.name] = NodeDef(name=variable.name, op="ReadVariableOp", device=variable.device)
+    read.input.append(handle.name)
+    read.attr["dtype"].CopyFrom(dtype)
+    put = NodeDef(op="AssignVariableOp")
+    put.attr["dtype"].CopyFrom(dtype)
     return Restore(handle.name, restore.tensors, put)
 
 
@@ -236,7 +252,7 @@ def _name_resources(nodes: Nodes, functions: list[FunctionDef]) -> None:
     TensorFlow's own names of tables hold a random number, which would make every export another model.
     """
     bodies = [list(nodes.values()), *(list(function.node_def) for function in functions)]
-    named = [node for body in bodies for node in body if node.op in _NAMED and node.attr["shared_name"].s]
+    named = [node for body in bodies for node in body if node.op in _NAMED and attr(node, "shared_name").s]
     first = {node.attr["shared_name"].s: node.name for node in reversed(named)}
     for node in named:
         node.attr["shared_name"].s = first[node.attr["shared_name"].s].encode()
@@ -250,11 +266,8 @@ def _name_resources(nodes: Nodes, functions: list[FunctionDef]) -> None:
 def _plain_function(function: FunctionDef) -> FunctionDef:
     copy = FunctionDef()
     copy.CopyFrom(function)
-    for attr in (
-        "forward_function_name",
-        "backward_function_name",
-    ):  # for training; they name functions now gone
-        copy.attr.pop(attr, None)
+    for name in ("forward_function_name", "backward_function_name"):  # for training; they name functions now gone
+        copy.attr.pop(name, None)
     for node in copy.node_def:
         node.ClearField("experimental_debug_info")
     return copy

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import tensorflow as tf
 from tensorflow.core.framework import variable_pb2
@@ -16,7 +17,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
-from servegraph.optimize.encodings import ENCODINGS
+from servegraph.optimize.contents import Content, size_bytes
+from servegraph.optimize.forms import Form, enum
 from servegraph.optimize.graph import (
     CALLS,
     Nodes,
@@ -42,22 +44,24 @@ _PASSIVE = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of the checkpoint, or a slice of it; `dtype` is TensorFlow's enum of what is restored.
-
-    `encoding` names the form it is stored in, where that is not its own (`encodings.ENCODINGS`).
-    """
+    """A tensor of the checkpoint, or a slice of it; `dtype` is TensorFlow's enum of what is restored."""
 
     key: str
     slice_spec: str
     dtype: int
-    encoding: str | None = None
 
-    @property
-    def parts(self) -> list[tuple[str, int]]:
-        """(checkpoint key, dtype enum) of each tensor that is read for it."""
-        if self.encoding is None:
-            return [(self.key, self.dtype)]
-        return [(f"{self.key}{suffix}", dtype) for suffix, dtype in ENCODINGS[self.encoding].parts]
+
+class StoredAs(NamedTuple):
+    """What is written under a key: the tensor, and the form it is stored in where that is not its own."""
+
+    content: Content
+    form: Form | None
+
+    def parts(self, tensor: StoredTensor) -> list[tuple[str, int]]:
+        """(checkpoint key, dtype enum) of each tensor that is read for `tensor`."""
+        if self.form is None:
+            return [(tensor.key, tensor.dtype)]
+        return [(f"{tensor.key}{part.suffix}", enum(part.dtype)) for part in self.form.parts]
 
 
 @dataclass(frozen=True)
@@ -106,38 +110,34 @@ def read_restores(meta_graph: MetaGraphDef) -> tuple[Restore, ...]:
 
 
 def write_restores(
-    restores: Sequence[Restore], nodes: Nodes, prefix: str
+    restores: Sequence[Restore], nodes: Nodes, prefix: str, stored: Mapping[str, StoredAs]
 ) -> tuple[SaverDef, list[variable_pb2.VariableDef]]:
     """Add the nodes that restore, and return the saver and the variables' definitions for the collections.
 
-    Loaders of the TF1 form need a VariableDef for each variable, or two models loaded in one process share variables
-    by name. The `save` tensor is never run by a server, but a SaverDef must name one.
+    `stored` says in which form each key is stored. Loaders of the TF1 form need a VariableDef for each variable, or
+    two models loaded in one process share variables by name. The `save` tensor is never run by a server, but a
+    SaverDef must name one.
     """
     filename = _add(nodes, f"{prefix}/filename", "PlaceholderWithDefault", [f"{prefix}/filename/default"])
     filename.attr["dtype"].type = tf.string.as_datatype_enum
     filename.attr["shape"].shape.SetInParent()
     _const(nodes, f"{prefix}/filename/default", tf.make_tensor_proto("model"))
-    stored = [(*part, tensor.slice_spec) for restore in restores for tensor in restore.tensors for part in tensor.parts]
-    keys, dtypes, slices = zip(*stored, strict=True)
-    _const(nodes, f"{prefix}/keys", tf.make_tensor_proto(keys))
-    _const(nodes, f"{prefix}/slices", tf.make_tensor_proto(slices))
-    read = _add(nodes, f"{prefix}/restore", "RestoreV2", [filename.name, f"{prefix}/keys", f"{prefix}/slices"])
-    read.attr["dtypes"].list.type.extend(dtypes)
-    outputs = (f"{read.name}:{index}" for index in range(len(stored)))
-    variables, puts = [], []
-    for number, restore in enumerate(restores):
-        put = _add(nodes, f"{prefix}/put_{number}", restore.put.op, [restore.handle])
-        for key, value in restore.put.attr.items():
-            if not key.startswith("_"):
-                put.attr[key].CopyFrom(value)
-        for tensor in restore.tensors:
-            parts = [next(outputs) for _ in tensor.parts]
-            decode = ENCODINGS[tensor.encoding].decode if tensor.encoding else None
-            put.input.append(decode(nodes, f"{prefix}/decode_{number}", parts) if decode else parts[0])
-        puts.append(f"^{put.name}")
-        if nodes[restore.handle].op in _VARIABLES:
-            variables.append(_variable_def(restore, put, nodes, f"{prefix}/read_{number}"))
-    _add(nodes, f"{prefix}/restore_all", "NoOp", puts)
+    plain, large = _in_order(restores, stored)
+    puts = {}
+    if plain:
+        reader = _Reader(nodes, f"{prefix}/restore", filename.name, plain, stored)
+        for number, restore in plain:
+            puts[number] = _put(nodes, f"{prefix}/{{}}_{number}", restore, reader, stored)
+    after: NodeDef | None = None
+    for number, restore in large:
+        reader = _Reader(nodes, f"{prefix}/restore_{number}", filename.name, [(number, restore)], stored, after)
+        after = puts[number] = _put(nodes, f"{prefix}/{{}}_{number}", restore, reader, stored)
+    variables = [
+        _variable_def(restore, puts[number], nodes, f"{prefix}/read_{number}")
+        for number, restore in enumerate(restores)
+        if nodes[restore.handle].op in _VARIABLES
+    ]
+    _add(nodes, f"{prefix}/restore_all", "NoOp", [f"^{puts[number].name}" for number in range(len(restores))])
     _add(nodes, f"{prefix}/saved", "Identity", [filename.name]).attr["T"].type = tf.string.as_datatype_enum
     saver = SaverDef(
         filename_tensor_name=f"{filename.name}:0",
@@ -147,6 +147,92 @@ def write_restores(
         max_to_keep=1,
     )
     return saver, variables
+
+
+_Numbered = Sequence[tuple[int, Restore]]
+LARGE_BYTES = 1 << 20
+
+
+def _in_order(restores: Sequence[Restore], stored: Mapping[str, StoredAs]) -> tuple[_Numbered, _Numbered]:
+    """Return the restores that are read at once, and the large ones that are turned back one after the other.
+
+    Decoding needs the stored and the decoded tensor side by side. One at a time, the largest first, each fits into
+    what the one before has freed, so that a server holds little more after loading than the variables.
+    """
+    plain, large = [], []
+    for number, restore in enumerate(restores):
+        decoded = [stored[t.key].content for t in restore.tensors if t.key in stored and stored[t.key].form]
+        size = sum(map(size_bytes, decoded))
+        if size >= LARGE_BYTES:
+            large.append((-size, number, restore))
+        else:
+            plain.append((number, restore))
+    return plain, [(number, restore) for _, number, restore in sorted(large, key=lambda item: item[:2])]
+
+
+class _Reader:
+    """A RestoreV2 of everything that some restores need; `take` gives the outputs in the order they were asked for."""
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        name: str,
+        filename: str,
+        restores: _Numbered,
+        stored: Mapping[str, StoredAs],
+        after: NodeDef | None = None,
+    ) -> None:
+        tensors = [tensor for _, restore in restores for tensor in restore.tensors]
+        parts = [(*part, tensor.slice_spec) for tensor in tensors for part in _parts(tensor, stored)]
+        keys, dtypes, slices = zip(*parts, strict=True)
+        _const(nodes, f"{name}/keys", tf.make_tensor_proto(keys))
+        _const(nodes, f"{name}/slices", tf.make_tensor_proto(slices))
+        read = _add(nodes, name, "RestoreV2", [filename, f"{name}/keys", f"{name}/slices"])
+        read.attr["dtypes"].list.type.extend(dtypes)
+        if after is not None:
+            read.input.append(f"^{after.name}")
+        self._outputs = (f"{name}:{index}" for index in range(len(parts)))
+
+    def take(self, count: int) -> list[str]:
+        """Return the next outputs."""
+        return [next(self._outputs) for _ in range(count)]
+
+
+def _put(nodes: Nodes, name: str, restore: Restore, reader: _Reader, stored: Mapping[str, StoredAs]) -> NodeDef:
+    """Add the operation that puts restored tensors into their variable or table; `name` takes what a node is for."""
+    put = _add(nodes, name.format("put"), restore.put.op, [restore.handle])
+    for key, value in restore.put.attr.items():
+        if not key.startswith("_"):
+            put.attr[key].CopyFrom(value)
+    for index, tensor in enumerate(restore.tensors):
+        parts = reader.take(len(_parts(tensor, stored)))
+        found = stored.get(tensor.key)
+        if found is None or found.form is None:
+            put.input.append(parts[0])
+        else:
+            name_of = name.format(f"decode_{index}" if index else "decode")
+            put.input.append(found.form.decode(nodes, name_of, parts, found.content))
+    return put
+
+
+def _parts(tensor: StoredTensor, stored: Mapping[str, StoredAs]) -> list[tuple[str, int]]:
+    found = stored.get(tensor.key)
+    return [(tensor.key, tensor.dtype)] if found is None else found.parts(tensor)
+
+
+def variable(nodes: Nodes, name: str, key: str, content: Content, device: str = "") -> Restore:
+    """Add a variable that is read at `name`; return its restore from `key`."""
+    dtype = enum(content.dtype)
+    handle = _add(nodes, f"{name}/handle", "VarHandleOp", [])
+    handle.attr["dtype"].type = dtype
+    handle.attr["shape"].shape.CopyFrom(tf.TensorShape(content.shape).as_proto())
+    handle.attr["shared_name"].s = name.encode()
+    read = _add(nodes, name, "ReadVariableOp", [handle.name])
+    read.attr["dtype"].type = dtype
+    handle.device = read.device = device
+    put = NodeDef(op="AssignVariableOp")
+    put.attr["dtype"].type = dtype
+    return Restore(handle.name, (StoredTensor(key, "", dtype),), put)
 
 
 def _variable_def(restore: Restore, put: NodeDef, nodes: Nodes, snapshot: str) -> variable_pb2.VariableDef:

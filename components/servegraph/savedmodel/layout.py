@@ -37,7 +37,7 @@ ROLES: tuple[tuple[Role, str], ...] = (
 )
 # Sample requests and the answers the model gave, for whoever deploys it; TF Serving passes over what it does not know
 # in assets.extra.
-GOLDEN_FILE = "assets.extra/golden_requests.jsonl"
+GOLDEN_FILE = "assets.extra/golden_requests.jsonl.gz"
 STRAY_ROLES = frozenset({"stray_checkpoint", "stray_summary", "stray"})
 
 

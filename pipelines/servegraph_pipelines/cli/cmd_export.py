@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from servegraph_pipelines.cli.outcome import import_tensorflow_quietly, print_json
+from servegraph.quiet_tensorflow import import_tensorflow_quietly
+from servegraph_pipelines.cli.outcome import print_json
 
 
 @click.command("export")

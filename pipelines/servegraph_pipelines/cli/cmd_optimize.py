@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from servegraph_pipelines.cli.outcome import import_tensorflow_quietly, print_json
+from servegraph.quiet_tensorflow import import_tensorflow_quietly
+from servegraph_pipelines.cli.outcome import print_json
 
 
 @click.command("optimize")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--budget", default="", help="Size to fit, like 500MB; lossless rungs only if not given.")
-@click.option("--samples", help="Records as JSON lines to compare answers on; made up if not given.")
+@click.option("--fit", default="", help="A machine or family to fit instead, like mls1 or n1-standard-2.")
+@click.option(
+    "--samples", help="Records as JSON lines to compare answers on; without them warmup requests, or made-up ones."
+)
+@click.option("--label", default="", help="Key of the label in the samples, or KEY=OUTPUT.")
 @click.option(
     "--min-agreement",
     type=float,
@@ -21,39 +27,42 @@ from servegraph_pipelines.cli.outcome import import_tensorflow_quietly, print_js
     show_default=True,
     help="Share of samples with the same decision.",
 )
-@click.option("--rungs", default="", help="Comma-separated names of the rungs to try; all if not given.")
+@click.option("--max-abs-diff", type=float, help="Largest difference of any float output.")
+@click.option("--max-metric-drop", type=float, help="What the metric may lose, e.g. 0.005 for half a point.")
+@click.option(
+    "--rungs",
+    default="",
+    help="Comma-separated names of the rungs to try, in this order, lossy ones without a budget too.",
+)
+@click.option(
+    "--keep",
+    multiple=True,
+    help="A weight that stays as it is, by checkpoint key or variable, with * and ?; may be repeated.",
+)
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the ladder as a page.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
-    model: Path,
-    out: Path,
-    budget: str,
-    samples: str | None,
-    min_agreement: float,
-    rungs: str,
-    html: Path | None,
-    as_json: bool,
+    model: Path, out: Path, samples: str | None, rungs: str, html: Path | None, as_json: bool, **wanted: Any
 ) -> int:
     """Shrink the SavedModel MODEL into the new directory OUT until it fits the budget, losing as little as possible."""
-    import_tensorflow_quietly()
-    from servegraph.machines.sizes import parse_size
-    from servegraph.optimize.html import render
-    from servegraph.optimize.optimize import QUOTA_ADVICE, Goal, optimize
+    from servegraph.optimize.child import warm_up
 
-    goal = Goal(
-        budget_bytes=parse_size(budget) if budget else None,
-        min_agreement=min_agreement,
-        rungs=tuple(name.strip() for name in rungs.split(",")) if rungs else Goal.rungs,
-    )
-    result = optimize(model, out, goal, samples)
+    warm_up()
+    import_tensorflow_quietly()
+    from servegraph.optimize.html import render
+    from servegraph.optimize.optimize import goal_of, optimize
+
+    names = [name.strip() for name in rungs.split(",") if name.strip()]
+    result = optimize(model, out, goal_of(rungs=names, **wanted), samples)
     if html is not None:
         html.write_text(render(result), encoding="utf-8")
     if as_json:
         print_json(result.to_json())
     else:
         _show(result.to_json())
-    if not result.fits:
-        click.echo(f"error BUDGET_NOT_MET: {out} holds the best that was reached.\n  fix: {QUOTA_ADVICE}", err=True)
+    if (shortfall := result.shortfall()) is not None:
+        click.echo(f"error {shortfall.code}: {shortfall.message} {out} holds the best.", err=True)
+        click.echo(f"  fix: {shortfall.fix}", err=True)
     return 0 if result.fits else 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -44,31 +43,3 @@ def report_error(error: Exception, *, as_json: bool) -> int:
     if as_json:
         print_json({"error": {"code": code, "message": message, "fix": fix}})
     return exit_code
-
-
-def import_tensorflow_quietly() -> None:
-    """Import TensorFlow without its start-up notices on the terminal; a user's own log level wins.
-
-    TensorFlow 2.21 writes the first of them before its logging is set up, where no setting reaches: what comes on
-    stderr during the import is held back, and shown only if the import fails.
-    """
-    import logging
-    import tempfile
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
-        try:
-            import tensorflow
-        except BaseException:
-            held_back.seek(0)
-            os.write(terminal, held_back.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-    tensorflow.get_logger().setLevel(logging.ERROR)

@@ -1,0 +1,151 @@
+"""Batch norm, and whatever else multiplies and adds per channel, folded into the convolution or product before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from servegraph.optimize.graph import Nodes, attr, node_name, output_index
+from servegraph.optimize.statics import Statics
+
+Values = NDArray[np.float64]
+
+# The products whose last output dimension is a channel of the weights, with the rank of their output.
+_RANKS = {"Conv2D": 4, "DepthwiseConv2dNative": 4, "MatMul": 2, "Conv3D": 5}
+_BATCH_NORMS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
+_CHANNELS_LAST = (b"", b"NHWC", b"NDHWC")
+_FLOAT = tf.float32.as_datatype_enum
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A product and the operations behind it, each the only reader of the one before."""
+
+    product: NodeDef
+    steps: tuple[NodeDef, ...]
+
+    @property
+    def weights(self) -> str:
+        """The tensor that is multiplied with."""
+        return str(self.product.input[1])
+
+    @property
+    def operands(self) -> list[str]:
+        """The static tensors of all steps."""
+        before = [self.product.name, *(step.name for step in self.steps)]
+        return [t for step in self.steps for t in step.input if node_name(t) not in before]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """What a chain does after its product: `product * scale + offset`, float64 [channels]."""
+
+    scale: Values
+    offset: Values
+    steps: int  # of the chain that are in it
+
+
+def find_chains(nodes: Nodes, roots: set[str], statics: Statics) -> list[Chain]:
+    """Return the chains that could be folded; those with one addition only are as they should be already."""
+    readers: dict[str, list[tuple[NodeDef, str]]] = {}
+    for node in nodes.values():
+        for tensor in node.input:
+            readers.setdefault(node_name(tensor), []).append((node, tensor))
+    chains = []
+    for node in nodes.values():
+        if not _is_product(node) or not statics.is_static(node.input[1]):
+            continue
+        steps: list[NodeDef] = []
+        last = node
+        while last.name not in roots and (step := _next_step(last, readers, statics)) is not None:
+            steps.append(step)
+            last = step
+        if len(steps) > 1 or (steps and steps[0].op not in ("BiasAdd", "Add", "AddV2", "Sub")):
+            chains.append(Chain(node, tuple(steps)))
+    return chains
+
+
+def affine_of(chain: Chain, values: Mapping[str, NDArray[Any]], channels: int) -> Affine | None:
+    """Return what the longest foldable beginning of a chain does, None if nothing is won by folding it."""
+    scale, offset = np.ones(channels), np.zeros(channels)
+    done, multiplies = 0, False
+    before = chain.product.name
+    for step in chain.steps:
+        operands = [values.get(t) for t in step.input if node_name(t) != before]
+        if any(value is None for value in operands):
+            break
+        rank = _RANKS[chain.product.op]
+        vectors = [_vector(value, channels, rank) for value in operands if value is not None]
+        if any(vector is None for vector in vectors):
+            break
+        factor, term = _step(step, [vector for vector in vectors if vector is not None])
+        scale, offset = scale * factor, offset * factor + term
+        multiplies = multiplies or step.op not in ("BiasAdd", "Add", "AddV2", "Sub")
+        done, before = done + 1, step.name
+    if not (np.isfinite(scale).all() and np.isfinite(offset).all()):
+        return None
+    return Affine(scale, offset, done) if multiplies or done > 1 else None
+
+
+def _is_product(node: NodeDef) -> bool:
+    return (
+        node.op in _RANKS
+        and attr(node, "T").type == _FLOAT
+        and attr(node, "data_format").s in _CHANNELS_LAST
+        and not attr(node, "transpose_b").b
+    )
+
+
+def _next_step(last: NodeDef, readers: Mapping[str, list[tuple[NodeDef, str]]], statics: Statics) -> NodeDef | None:
+    """Return the operation that is the only reader of `last`, if it is one per channel with static operands."""
+    reading = readers.get(last.name, [])
+    if len(reading) != 1:
+        return None
+    node, tensor = reading[0]
+    if tensor.startswith("^") or output_index(tensor) or any(t.startswith("^") for t in node.input):
+        return None
+    others = [t for t in node.input if t != tensor]
+    if len(others) != len(node.input) - 1 or not all(statics.is_static(t) for t in others):
+        return None
+    is_first = node.input[0] == tensor
+    if node.op in _BATCH_NORMS:
+        inference = not attr(node, "is_training").b and "is_training" in node.attr
+        only_result = all(output_index(t) == 0 for _, t in readers.get(node.name, []))
+        fits = is_first and inference and only_result and attr(node, "data_format").s in _CHANNELS_LAST
+        return node if fits and attr(node, "T").type == _FLOAT else None
+    if attr(node, "T").type != _FLOAT:
+        return None
+    if node.op == "BiasAdd":
+        return node if is_first and attr(node, "data_format").s in _CHANNELS_LAST else None
+    if node.op in ("Add", "AddV2", "Mul") or (node.op in ("Sub", "RealDiv", "Div") and is_first):
+        return node
+    return None
+
+
+def _step(node: NodeDef, operands: list[Values]) -> tuple[Values, Values]:
+    """Return factor and term of one operation."""
+    if node.op in _BATCH_NORMS:
+        gamma, beta, mean, variance = operands
+        factor = gamma / np.sqrt(variance + (attr(node, "epsilon").f or 1e-4))
+        return factor, beta - mean * factor
+    (value,) = operands
+    one, zero = np.ones_like(value), np.zeros_like(value)
+    if node.op == "Mul":
+        return value, zero
+    if node.op in ("RealDiv", "Div"):
+        return 1 / value, zero
+    return one, -value if node.op == "Sub" else value
+
+
+def _vector(value: NDArray[Any], channels: int, rank: int) -> Values | None:
+    """Return an operand as float64 [channels], None where it is not the same for all rows and pixels."""
+    is_per_channel = value.size == channels and (value.ndim == 0 or value.shape[-1] == channels)
+    if value.ndim > rank or not (value.size == 1 or is_per_channel):
+        return None
+    return np.broadcast_to(value.astype(np.float64).ravel(), (channels,))

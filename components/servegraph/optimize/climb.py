@@ -1,0 +1,295 @@
+"""Climbs the ladder: each rung is written, asked, and kept or undone; lossy ones only as far as the budget asks."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from servegraph import storage
+from servegraph.answers import golden
+from servegraph.answers.ask import Loader
+from servegraph.errors import ModelError
+from servegraph.machines.sizes import format_size
+from servegraph.optimize import draft as drafts
+from servegraph.optimize import gate, sensitivity, spending
+from servegraph.optimize.draft import Draft
+from servegraph.optimize.evidence import Evidence
+from servegraph.optimize.forms import Form
+from servegraph.optimize.gate import Loss, Measured, Tolerance
+from servegraph.optimize.result import Step
+from servegraph.optimize.rungs import RUNGS, Rung, planned
+from servegraph.optimize.weights import Weight, loosen, weights_of
+from servegraph.progress import Progress
+
+_LOSSES: tuple[Loss, ...] = ("none", "rounding", "tolerance")
+_ROUNDS = 6  # of trying wider weights, each of which writes and asks the model
+_WORTH_SPENDING = 0.01  # of the model; for less it is not worth measuring what each weight does
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the climb is for: a budget (None: only lossless rungs, unless lossy ones are named), and a tolerance."""
+
+    budget_bytes: int | None
+    tolerance: Tolerance
+    rungs: tuple[Rung, ...]
+    keep: tuple[str, ...]  # names or patterns of weights that stay as they are
+    climbs_all: bool  # whether lossy rungs are wanted without a budget
+
+
+@dataclass(frozen=True)
+class Written:
+    """A draft on disk, with what the gate found."""
+
+    draft: Draft
+    path: Path
+    size: int
+    measured: Sequence[Measured]
+    objection: str
+
+    @property
+    def worst_agreement(self) -> float | None:
+        """The least agreement over the loaders."""
+        return min((found.agreement.agreement for found in self.measured), default=None)
+
+
+@dataclass
+class Climb:
+    """The state of one climb: the best model so far, and the steps."""
+
+    terms: Terms
+    evidence: Evidence
+    workspace: Path
+    best: Written
+    reserved_bytes: int  # for what is added at the end
+    steps: list[Step] = field(default_factory=list)
+    kept: list[tuple[int, Draft, Loss]] = field(default_factory=list)  # step, the draft, and what it may lose
+    held: set[str] = field(default_factory=set)  # weights too sensitive for a lossy rung that was tried
+    forms: dict[str, list[Form]] = field(default_factory=dict)  # of each weight, the widest first
+    _writes: int = 0
+
+    def run(self) -> None:
+        """Try all rungs in order, then ask the result through every loader."""
+        with Progress("optimize", total=len(self.terms.rungs)) as progress:
+            for rung in self.terms.rungs:
+                started = time.monotonic()
+                step = self._climb(rung)
+                step = replace(step, seconds=round(time.monotonic() - started, 3))
+                self.steps.append(step)
+                note = "" if step.kept else f", {step.reason}"
+                progress.advance(f"{rung.name}: {format_size(step.bytes)}{note}")
+        self._confirm()
+
+    @property
+    def fits(self) -> bool:
+        """Whether the best model is within the budget, with what will be added to it."""
+        return self.terms.budget_bytes is not None and self.best.size + self.reserved_bytes <= self.terms.budget_bytes
+
+    def _climb(self, rung: Rung) -> Step:
+        if rung.loss == "tolerance" and (self.fits or not (self.terms.budget_bytes or self.terms.climbs_all)):
+            reason = "not needed: it fits" if self.fits else "not needed: no budget asks for it"
+            return Step(rung.name, rung.what, False, self.best.size, reason=reason)
+        found = self._stored_smaller(rung) if rung.plan else self._changed(rung)
+        if found is None:
+            return Step(rung.name, rung.what, False, self.best.size, reason="nothing to do")
+        reason = f"undone: {found.objection}" if found.objection else ""
+        if not reason and rung.loss != "rounding" and found.size >= self.best.size:
+            reason = "saves nothing"
+        if not reason and rung.loss == "rounding" and found.size > self.best.size * 1.01 + 4096:
+            reason = f"makes the model larger: {format_size(found.size)}"
+        main = next(iter(found.measured), None)
+        step = Step(
+            name=rung.name,
+            what=rung.what,
+            kept=not reason,
+            bytes=found.size,
+            max_abs_diff=main.everything.max_abs_diff if main else None,
+            mean_abs_diff=main.everything.mean_abs_diff if main else None,
+            metric=main.metric.value if main and main.metric else None,
+            agreement=found.worst_agreement,
+            reason=reason,
+            forms=dict(Counter(form.name for form in found.draft.forms.values())) or None,
+        )
+        if reason:
+            self._discard(found)
+        else:
+            self.kept.append((len(self.steps), found.draft, self._loss(rung.loss)))
+            self._take(found)
+        return step
+
+    def _changed(self, rung: Rung) -> Written | None:
+        """Apply a rung that changes the draft."""
+        assert rung.change is not None
+        draft = rung.change(self.best.draft)
+        return None if draft == self.best.draft else self._try(draft, rung.loss)
+
+    def _stored_smaller(self, rung: Rung) -> Written | None:
+        """Apply a rung that stores weights in a smaller form, to as many weights as budget and tolerance ask."""
+        assert rung.plan is not None
+        loose = loosen(self.best.draft)
+        with loose.tensors() as tensors:
+            forms = planned(loose, rung.plan, tensors, self.terms.keep)
+        forms = {key: form for key, form in forms.items() if key not in self.held}
+        if not forms:
+            return None
+        narrow = {**loose.forms, **forms}
+        found = self._try(replace(loose, forms=narrow), rung.loss)
+        spare = (self.terms.budget_bytes or 0) - self.reserved_bytes - found.size
+        is_worth_spending = self.terms.budget_bytes is not None and spare > _WORTH_SPENDING * found.size
+        if found.objection or is_worth_spending:
+            found = self._widened(rung, loose, narrow, forms, found)
+        for key, form in forms.items():
+            if found.draft.forms.get(key) is form:
+                self.forms.setdefault(key, []).append(form)
+        return found
+
+    def _widened(
+        self, rung: Rung, loose: Draft, narrow: Mapping[str, Form], forms: Mapping[str, Form], found: Written
+    ) -> Written:
+        """Let the weights that matter most stay wider: as many as fit, or else as few as the tolerance needs."""
+        weights = [weight for weight in weights_of(loose) if weight.key in forms]
+        wider = {key: list(reversed(self.forms.get(key, []))) for key in forms}
+        distances = self._distances(loose, found, weights)
+        order = spending.upgrades(weights, forms, wider, distances)
+        if self.terms.budget_bytes is not None:
+            spare = self.terms.budget_bytes - self.reserved_bytes - found.size
+            for _ in range(2):  # the graph grows or shrinks with the forms: what it came to is taken off
+                taken = spending.affordable(order, spare)
+                if not taken:
+                    break
+                spent = self._try(replace(loose, forms=spending.applied(narrow, taken)), rung.loss)
+                excess = spent.size + self.reserved_bytes - self.terms.budget_bytes
+                if excess <= 0:
+                    if not spent.objection:
+                        self._discard(found)
+                        return spent
+                    self._discard(spent)
+                    break
+                self._discard(spent)
+                spare -= excess
+        return self._least_widened(rung, loose, narrow, order, found) if found.objection else found
+
+    def _least_widened(
+        self,
+        rung: Rung,
+        loose: Draft,
+        narrow: Mapping[str, Form],
+        order: Sequence[spending.Upgrade],
+        found: Written,
+    ) -> Written:
+        """Undo the rung for the fewest weights that bring the answers back within the tolerance."""
+        too_few, enough = 0, len(order)
+        best: Written | None = None
+        for _ in range(_ROUNDS):
+            if enough - too_few <= 1 and best is not None:
+                break
+            count = max((too_few + enough) // 2, too_few + 1)
+            if count >= len(order):
+                break
+            tried = self._try(replace(loose, forms=spending.applied(narrow, order[:count])), rung.loss)
+            if tried.objection:
+                too_few = count
+                self._discard(tried)
+            else:
+                enough = count
+                if best is not None:
+                    self._discard(best)
+                best = tried
+        if best is None:
+            return found
+        self._discard(found)
+        self.held |= {upgrade.key for upgrade in order[:enough]}
+        return best
+
+    def _distances(self, loose: Draft, found: Written, weights: Sequence[Weight]) -> Mapping[str, float]:
+        """Return how much each weight matters, all alike where that cannot be measured."""
+        question = self.evidence.main
+        wide = self._write(replace(loose, forms={}))
+        try:
+            return sensitivity.measure(wide, found.path, weights, question)
+        except ModelError:
+            return dict.fromkeys((weight.key for weight in weights), 1.0)
+        finally:
+            shutil.rmtree(wide)
+
+    def _loss(self, loss: Loss) -> Loss:
+        """Return what the answers may lose with a rung of this loss on top of what was kept."""
+        return max((loss, *(kept for _, _, kept in self.kept)), key=_LOSSES.index)
+
+    def _write(self, draft: Draft) -> Path:
+        self._writes += 1
+        path = self.workspace / str(self._writes)
+        drafts.write(draft, path, (self.best.draft, self.best.path))
+        return path
+
+    def _try(self, draft: Draft, loss: Loss) -> Written:
+        """Write a draft and ask it through the first loader that takes the original."""
+        return self._judged(draft, self._write(draft), self._loss(loss), self.evidence.loaders[:1])
+
+    def _judged(self, draft: Draft, path: Path, loss: Loss, loaders: Sequence[Loader]) -> Written:
+        try:
+            found = gate.measure(path, self.evidence, loaders)
+            objection = gate.objection(found, self.evidence, loss, self.terms.tolerance)
+        except (ModelError, ValueError) as exc:
+            found, objection = [], str(exc)
+        return Written(draft, path, directory_bytes(path), found, objection)
+
+    def _take(self, found: Written) -> None:
+        previous, self.best = self.best, found
+        if previous.path.parent == self.workspace:
+            shutil.rmtree(previous.path)
+
+    def _discard(self, found: Written) -> None:
+        shutil.rmtree(found.path)
+
+    def _confirm(self) -> None:
+        """Ask the result through the other loaders as well; undo from the last step on what they do not bear."""
+        others = self.evidence.loaders[1:]
+        while self.kept and others:
+            number, draft, loss = self.kept[-1]
+            found = self._judged(draft, self.best.path, loss, others)
+            step = self.steps[number]
+            if not found.objection:
+                worst = min(value for value in (step.agreement, found.worst_agreement) if value is not None)
+                self.steps[number] = replace(step, agreement=worst)
+                return
+            self.steps[number] = replace(
+                step, kept=False, reason=f"undone: {found.objection}", agreement=found.worst_agreement
+            )
+            self.kept.pop()
+            before = self.kept[-1][1] if self.kept else None
+            if before is None:
+                self._take(Written(draft, unchanged(draft, self.workspace), 0, [], ""))
+            else:
+                path = self._write(before)
+                self._take(Written(before, path, directory_bytes(path), [], ""))
+
+
+def start(original: Draft, terms: Terms, evidence: Evidence, workspace: Path) -> Climb:
+    """Return a climb that begins at the original; room is left for golden requests where they are small."""
+    best = Written(original, original.source, directory_bytes(original.source), [], "")
+    golden_bytes = golden.expected_bytes(evidence.main.samples, evidence.main.answers) if evidence.questions else 0
+    is_small = terms.budget_bytes is not None and golden_bytes <= golden.ALLOWANCE * terms.budget_bytes
+    return Climb(terms, evidence, workspace, best, golden_bytes if is_small else 0)
+
+
+def unchanged(draft: Draft, workspace: Path) -> Path:
+    """Return a copy of the original without its stray files."""
+    path = workspace / "original"
+    drafts.copy_unchanged(draft.source, path)
+    return path
+
+
+def directory_bytes(path: Path) -> int:
+    """Return the size of all files below a directory."""
+    return sum(file.size_bytes for file in storage.open_dir(path).files())
+
+
+def rungs_named(names: Sequence[str]) -> tuple[Rung, ...]:
+    """Return the rungs of these names, in this order."""
+    by_name = {rung.name: rung for rung in RUNGS}
+    return tuple(by_name[name] for name in names)

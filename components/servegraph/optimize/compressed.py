@@ -1,0 +1,95 @@
+"""Lossless compression of what is stored, where it pays: a zlib stream that TensorFlow itself inflates on restoring."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from servegraph.optimize.contents import Content, size_bytes
+from servegraph.optimize.forms import Form, Part, add, enum, reshaped
+from servegraph.optimize.graph import Nodes
+from servegraph.savedmodel.bundle_reader import BundleReader
+
+LEAST_BYTES = 4096
+# DecodeCompressed and DecodeRaw hold the tensor twice more while it is restored.
+MOST_BYTES = 512_000_000
+PAYS = 0.92  # of the size before; inflating takes time at every load
+_LEVEL = 6
+_SAMPLE_BYTES = 1 << 20
+# What DecodeRaw reads, in every version of TensorFlow 2 (core/ops/parsing_ops.cc); bfloat16 came later.
+_RAW = ("float16", "float32", "float64", "int32", "uint16", "uint8", "int16", "int8", "int64")
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """The first part of another form (or the tensor as it is), deflated into one string."""
+
+    inner: Form | None
+    raw: Part
+    deflated_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The inner form's name, and how it is compressed."""
+        return f"{self.inner.name if self.inner else self.raw.dtype} in zlib"
+
+    @property
+    def noise(self) -> float:
+        """That of the inner form."""
+        return self.inner.noise if self.inner else 0.0
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The string, and the other parts of the inner form."""
+        return (Part(":zlib", "string", ()), *(self.inner.parts[1:] if self.inner else ()))
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes on disk of all parts."""
+        return self.deflated_bytes + sum(part.size_bytes for part in self.parts[1:])
+
+    def stored(self, content: Content, tensors: BundleReader | None) -> Iterable[Iterator[bytes]]:
+        """Yield the bytes of each part; of a string, those of its only element."""
+        streams = iter(_streams(self.inner, content, tensors))
+        yield _deflated(next(streams))
+        yield from streams
+
+    def decode(self, nodes: Nodes, name: str, stored: list[str], content: Content) -> str:
+        """Inflate, and turn back as the inner form does."""
+        inflated = add(nodes, f"{name}/inflated", "DecodeCompressed", stored[0])
+        inflated.attr["compression_type"].s = b"ZLIB"
+        raw = add(nodes, f"{name}/raw", "DecodeRaw", inflated.name)
+        raw.attr["out_type"].type, raw.attr["little_endian"].b = enum(self.raw.dtype), True
+        first = reshaped(nodes, f"{name}/inflated_shape", raw.name, self.raw.shape, self.raw.dtype)
+        return self.inner.decode(nodes, name, [first, *stored[1:]], content) if self.inner else first
+
+
+def plan_compressed(content: Content, inner: Form | None, tensors: BundleReader | None) -> Compressed | None:
+    """Compress what is stored of a tensor; None where that does not pay, judged by a sample before all of it."""
+    raw = inner.parts[0] if inner else Part("", content.dtype, content.shape)
+    plain_bytes = raw.size_bytes if inner else size_bytes(content)
+    if raw.dtype not in _RAW or not LEAST_BYTES <= plain_bytes <= MOST_BYTES:
+        return None
+    sample, size = b"", 0
+    for chunk in next(iter(_streams(inner, content, tensors))):
+        sample += chunk
+        if len(sample) >= _SAMPLE_BYTES:
+            break
+    if len(zlib.compress(sample, _LEVEL)) > PAYS * len(sample):
+        return None
+    for chunk in _deflated(next(iter(_streams(inner, content, tensors)))):
+        size += len(chunk)
+    return Compressed(inner, raw, size) if size <= PAYS * plain_bytes else None
+
+
+def _streams(inner: Form | None, content: Content, tensors: BundleReader | None) -> Iterable[Iterator[bytes]]:
+    return inner.stored(content, tensors) if inner else [content.chunks(tensors)]
+
+
+def _deflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    deflater = zlib.compressobj(_LEVEL)
+    for chunk in chunks:
+        yield deflater.compress(chunk)
+    yield deflater.flush()

@@ -1,0 +1,145 @@
+"""What is written under a key of the checkpoint: where the values come from, without holding them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from servegraph.savedmodel.bundle_index import SliceSpec, TensorEntry
+from servegraph.savedmodel.bundle_reader import BundleReader
+
+CHUNK_BYTES = 1 << 20
+NUMPY_OF = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
+Rows = Iterator[NDArray[np.float32]]
+
+
+def numpy_of(dtype: str) -> np.dtype[Any]:
+    """Return numpy's dtype of TensorFlow's name for one of fixed size."""
+    return NUMPY_OF.get(dtype) or np.dtype(dtype)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of the original checkpoint; with `spec` the slice of a partitioned one that is stored as a piece."""
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    spec: SliceSpec | None = None
+
+    @staticmethod
+    def whole(entry: TensorEntry) -> Stored:
+        """Return the tensor of an index entry."""
+        return Stored(entry.key, entry.dtype, entry.shape)
+
+    def entry(self, tensors: BundleReader) -> TensorEntry:
+        """Return what the index says of the tensor or slice."""
+        whole = tensors.entries[self.key]
+        if self.spec is None:
+            return whole
+        return next(piece for piece in tensors.pieces(whole) if piece.slices == (self.spec,))
+
+    def chunks(self, tensors: BundleReader | None) -> Iterator[bytes]:
+        """Yield the bytes in order."""
+        assert tensors is not None  # what is stored is in a checkpoint
+        entry = self.entry(tensors)
+        return tensors.chunks(entry) if self.spec is None else tensors.stored_chunks(entry)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """A float32 tensor times a factor for each element of its last dimensions (of `by`, in float32)."""
+
+    of: Stored | Literal
+    by: NDArray[np.float32]
+
+    @property
+    def dtype(self) -> str:
+        """That of the tensor."""
+        return self.of.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the tensor."""
+        return self.of.shape
+
+    def chunks(self, tensors: BundleReader | None) -> Iterator[bytes]:
+        """Yield the bytes in order."""
+        factors = self.by.ravel()
+        for rows in matrix_rows(self.of, tensors, factors.size):
+            yield (rows * factors).astype("<f4").tobytes()
+
+
+@dataclass(frozen=True, eq=False)
+class Literal:
+    """Values held in memory: computed while folding, or a constant of the graph."""
+
+    values: NDArray[Any]
+
+    @property
+    def dtype(self) -> str:
+        """TensorFlow's name of the dtype."""
+        return str(self.values.dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the values."""
+        return tuple(self.values.shape)
+
+    def chunks(self, _tensors: BundleReader | None) -> Iterator[bytes]:
+        """Yield the bytes in order."""
+        yield np.ascontiguousarray(self.values).tobytes()
+
+
+Content = Stored | Scaled | Literal
+
+
+def digest(values: NDArray[Any]) -> str:
+    """Return what tells values from all others: of equal values it is equal."""
+    found = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
+    found.update(np.ascontiguousarray(values).tobytes())
+    return found.hexdigest()[:16]
+
+
+def size_bytes(content: Content) -> int:
+    """Return the size of a tensor whose elements have a fixed one."""
+    return prod(content.shape) * numpy_of(content.dtype).itemsize
+
+
+def typed_rows(content: Content, tensors: BundleReader | None, width: int) -> Iterator[NDArray[Any]]:
+    """Yield the tensor as arrays [rows, width] of its own dtype, a bounded number of rows at a time."""
+    dtype = numpy_of(content.dtype)
+    row_bytes = dtype.itemsize * width
+    block_bytes = max(CHUNK_BYTES // row_bytes, 1) * row_bytes
+    pending = bytearray()
+    for chunk in content.chunks(tensors):
+        if not pending and len(chunk) % row_bytes == 0 and len(chunk) <= block_bytes:
+            yield np.frombuffer(chunk, dtype).reshape(-1, width)
+            continue
+        pending += chunk
+        whole = len(pending) // block_bytes * block_bytes
+        if whole:
+            block, pending = bytes(pending[:whole]), pending[whole:]
+            for start in range(0, whole, block_bytes):
+                yield np.frombuffer(block, dtype, block_bytes // dtype.itemsize, start).reshape(-1, width)
+    if pending:
+        yield np.frombuffer(bytes(pending), dtype).reshape(-1, width)
+
+
+def matrix_rows(content: Content, tensors: BundleReader | None, width: int) -> Rows:
+    """Yield a float tensor as float32 arrays [rows, width], a bounded number of rows at a time."""
+    for rows in typed_rows(content, tensors, width):
+        yield rows.astype(np.float32, copy=False)
+
+
+def read_values(content: Content, tensors: BundleReader | None) -> NDArray[Any]:
+    """Return the whole tensor."""
+    content_bytes = b"".join(content.chunks(tensors))
+    return np.frombuffer(content_bytes, numpy_of(content.dtype)).reshape(content.shape)

@@ -1,0 +1,155 @@
+"""Signatures that compute the same, such as the `serve` and `serving_default` of a Keras export, share one graph."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
+from tensorflow.core.framework.function_pb2 import FunctionDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
+
+from servegraph.optimize.graph import is_handle, node_name
+from servegraph.optimize.meta_graph import ServingGraph
+
+_FIRST = "serving_default"  # the name that stays in the graph where several compute the same
+Digest = bytes
+
+
+def share_signatures(graph: ServingGraph) -> ServingGraph:
+    """Let signatures with the same inputs whose outputs are computed the same way name the same tensors."""
+    digests = _Digests(graph)
+    first: dict[object, SignatureDef] = {}
+    signatures = {}
+    for name in sorted(graph.signatures, key=lambda name: (name != _FIRST, name)):
+        signature = graph.signatures[name]
+        key = digests.of_signature(signature)
+        same = first.setdefault(key, signature) if key is not None else signature
+        signatures[name] = signature if same is signature else _naming_tensors_of(signature, same)
+    return replace(graph, signatures={name: signatures[name] for name in graph.signatures})
+
+
+def _naming_tensors_of(signature: SignatureDef, same: SignatureDef) -> SignatureDef:
+    made = SignatureDef()
+    made.CopyFrom(signature)
+    for infos, others in ((made.inputs, same.inputs), (made.outputs, same.outputs)):
+        for name in infos:
+            infos[name].name = others[name].name
+    return made
+
+
+class _Digests:
+    """Digests of tensors by how they are computed, whatever the nodes and functions are called.
+
+    Resources count by their node: two of them are never the same.
+    """
+
+    def __init__(self, graph: ServingGraph) -> None:
+        self._graph = graph
+        self._functions: dict[str, Digest] = {}
+
+    def of_signature(self, signature: SignatureDef) -> object | None:
+        """Return what two signatures must have in common to be one; None if an input or output is composite."""
+        infos = [*signature.inputs.values(), *signature.outputs.values()]
+        if any(info.WhichOneof("encoding") != "name" for info in infos):
+            return None
+        fed = {node_name(info.name): name for name, info in signature.inputs.items()}
+        if len(fed) != len(signature.inputs):
+            return None
+
+        def leaf(node: NodeDef) -> Digest | None:
+            if node.name in fed:
+                return _hash(b"input", fed[node.name].encode())
+            return _hash(b"handle", node.name.encode()) if is_handle(node) else None
+
+        node_digests = self._nodes(self._graph.nodes, leaf, [node_name(i.name) for i in signature.outputs.values()])
+        outputs = {
+            name: (node_digests[node_name(info.name)], info.name.partition(":")[2] or "0")
+            for name, info in signature.outputs.items()
+        }
+        inputs = [
+            (name, info.dtype, info.tensor_shape.SerializeToString(deterministic=True))
+            for name, info in sorted(signature.inputs.items())
+        ]
+        return (tuple(inputs), tuple(sorted(outputs.items())))
+
+    def _nodes(
+        self,
+        nodes: Mapping[str, NodeDef],
+        leaf: Callable[[NodeDef], Digest | None],
+        roots: list[str],
+        arguments: Mapping[str, Digest] | None = None,
+    ) -> dict[str, Digest]:
+        """Return the digests of the roots and all they need; `arguments` are known before."""
+        found: dict[str, Digest] = dict(arguments or {})
+        opened: set[str] = set()
+        stack = [(root, False) for root in roots]
+        while stack:
+            name, is_ready = stack.pop()
+            if name in found or (name in opened and not is_ready):
+                continue
+            node = nodes[name]
+            if (known := leaf(node)) is not None:
+                found[name] = known
+            elif is_ready:
+                found[name] = self._node(node, found)
+            else:
+                opened.add(name)
+                stack.append((name, True))
+                stack.extend((node_name(tensor), False) for tensor in node.input)
+        return found
+
+    def _node(self, node: NodeDef, found: Mapping[str, Digest]) -> Digest:
+        op = self._function(node.op) if node.op in self._graph.library else node.op.encode()
+        parts = [op, node.device.encode()]
+        for key, value in sorted(node.attr.items()):
+            if not key.startswith("_"):
+                parts += [key.encode(), self._attr(value)]
+        # A loop names a node before it is reached again: its back edge counts as such.
+        control = sorted(found.get(node_name(t), b"loop") for t in node.input if t.startswith("^"))
+        data = [t for t in node.input if not t.startswith("^")]
+        parts += [_hash(found.get(node_name(t), b"loop"), t.partition(":")[2].encode() or b"0") for t in data]
+        return _hash(*parts, b"^", *control)
+
+    def _attr(self, value: AttrValue) -> bytes:
+        kind = value.WhichOneof("value")
+        if kind == "func":
+            return self._function_attr(value.func)
+        if kind == "list" and value.list.func:
+            return b"".join(map(self._function_attr, value.list.func))
+        content: bytes = value.SerializeToString(deterministic=True)
+        return content
+
+    def _function_attr(self, func: NameAttrList) -> bytes:
+        attrs = [key.encode() + self._attr(value) for key, value in sorted(func.attr.items())]
+        return _hash(self._function(func.name), *attrs)
+
+    def _function(self, name: str) -> Digest:
+        if name not in self._functions:
+            function = self._graph.library.get(name)
+            self._functions[name] = _hash(b"name", name.encode())  # of a recursive call, and of what is not here
+            if function is not None:
+                self._functions[name] = self._body(function)
+        return self._functions[name]
+
+    def _body(self, function: FunctionDef) -> Digest:
+        nodes = {node.name: node for node in function.node_def}
+        arguments = {
+            arg.name: _hash(b"argument", str(number).encode())
+            for number, arg in enumerate(function.signature.input_arg)
+        }
+        ends = [function.ret[arg.name] for arg in function.signature.output_arg]
+        effects = list(function.control_ret.values())
+        found = self._nodes(nodes, lambda _: None, [node_name(end) for end in ends] + effects, arguments)
+        types = [(arg.type, arg.is_ref) for arg in (*function.signature.input_arg, *function.signature.output_arg)]
+        values = [_hash(found[node_name(end)], end.partition(":")[2].encode()) for end in ends]
+        return _hash(repr(types).encode(), *values, b"^", *sorted(found[name] for name in effects))
+
+
+def _hash(*parts: bytes) -> Digest:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.digest()

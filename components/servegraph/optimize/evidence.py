@@ -1,0 +1,170 @@
+"""What the original is asked, and what it answered: the evidence that every rung is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+from servegraph.answers import metric, string_inputs, warmup
+from servegraph.answers import samples as sampling
+from servegraph.answers.ask import Loader, Servable
+from servegraph.answers.metric import Metric
+from servegraph.answers.samples import InputSpec, Samples
+from servegraph.errors import DataError, InputError, ModelError
+from servegraph.optimize.child import in_child
+from servegraph.savedmodel.graph import MetaGraph, SavedModelGraph, Signature
+
+BATCH = 64
+LOADERS: tuple[Loader, ...] = ("session", "v2")  # TF Serving's way first
+
+Answers = list[dict[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Samples for one signature through one loader, and what the original answered to each batch."""
+
+    tags: tuple[str, ...]
+    loader: Loader
+    signature: str
+    samples: Samples
+    answers: Answers
+
+    @property
+    def rows(self) -> list[int]:
+        """The number of records in each batch."""
+        if not self.samples.is_batched:
+            return [1] * len(self.answers)
+        return [len(next(iter(batch.values()))) if batch else 1 for batch in self.samples.batches(BATCH)]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything the original was asked; `silent` says what could not be asked, and why.
+
+    `metric` is how well its answers match the labels, None where there are none.
+    """
+
+    questions: tuple[Question, ...]
+    silent: Mapping[str, str]
+    metric: Metric | None = None
+
+    @property
+    def loaders(self) -> tuple[Loader, ...]:
+        """The loaders that take the original, TF Serving's first."""
+        return tuple(dict.fromkeys(question.loader for question in self.questions))
+
+    @property
+    def generated(self) -> bool:
+        """Whether all samples were made up, so that agreement says nothing about accuracy."""
+        return all(question.samples.generated for question in self.questions)
+
+    @property
+    def rows(self) -> int:
+        """The records that count, once whatever the number of loaders: made-up ones only where there are no others."""
+        asked = [q.samples for q in self.questions if q.loader == self.questions[0].loader]
+        return sum(samples.rows for samples in asked if samples.generated == self.generated)
+
+    @property
+    def main(self) -> Question:
+        """The question that stands for the model: one with real samples, and `serving_default` if it has one."""
+        return min(self.questions, key=lambda q: (q.samples.generated, q.signature != "serving_default"))
+
+
+def ask_original(
+    path: Path,
+    graph: SavedModelGraph,
+    definitions: Sequence[MetaGraphDef],
+    samples: str | None,
+    label: str | None = None,
+) -> Evidence:
+    """Ask every signature of the model at `path`, through each loader.
+
+    Each gets the samples if they fill its inputs, else its own warmup requests, else records that are made up from
+    what the signature and the graph say of its inputs. `label` is `KEY` or `KEY=OUTPUT`: where samples hold the label.
+
+    Raises:
+        DataError: the samples fit no signature or cannot be read, a label is missing or belongs to no output.
+        InputError: a label without samples.
+    """
+    if label and not samples:
+        raise InputError("A label is named, and no samples that could hold it.", fix="Give --samples as well.")
+    label_key, output = metric.label_and_output(label) if label else (None, None)
+    warm = () if samples else warmup.read(path)
+    asked: list[tuple[tuple[str, ...], dict[str, list[Samples]]]] = []
+    silent: dict[str, str] = {}
+    misfits: list[DataError] = []
+    for meta_graph, definition in zip(graph.meta_graphs, definitions, strict=True):
+        tries: dict[str, list[Samples]] = {}
+        for name, signature in _public(meta_graph):
+            specs = {key: InputSpec(tensor.dtype, tensor.shape) for key, tensor in signature.inputs.items()}
+            try:
+                given = sampling.read(samples, specs, label=label_key, signature=name) if samples else None
+                real = given or warmup.samples(warm, name, specs)
+                tries[name] = [real] if real else _made_up(specs, definition, name)
+            except DataError as misfit:
+                misfits.append(misfit)
+                tries[name] = _made_up(specs, definition, name)
+        asked.append((tuple(meta_graph.tags), tries))
+    if (
+        samples
+        and misfits
+        and not any(not s.generated for _, tries in asked for found in tries.values() for s in found)
+    ):
+        raise misfits[0]
+    questions: list[Question] = []
+    for loader in LOADERS:
+        try:
+            answered, why = in_child(_ask_all, path, loader, asked)
+        except ModelError as crash:
+            answered, why = [], {f"the {loader} loader": crash.message}
+        questions += answered
+        silent.update(why)
+    found = Evidence(tuple(questions), silent)
+    if label_key is None or not questions:
+        return found
+    scored = found.main
+    return Evidence(found.questions, silent, metric.score(scored.answers, scored.samples.labels, output))
+
+
+def _public(meta_graph: MetaGraph) -> list[tuple[str, Signature]]:
+    return [(name, s) for name, s in meta_graph.signatures.items() if not name.startswith("__saved_model")]
+
+
+def _made_up(specs: Mapping[str, InputSpec], definition: MetaGraphDef, signature: str) -> list[Samples]:
+    """Return made-up samples, and cautious ones for a model that refuses them; none where a dtype has no values."""
+    encodings = string_inputs.encodings(definition, signature)
+    try:
+        return [sampling.generate(specs, encodings=encodings, cautious=cautious) for cautious in (False, True)]
+    except DataError:
+        return []
+
+
+def _ask_all(
+    path: Path, loader: Loader, asked: Sequence[tuple[tuple[str, ...], Mapping[str, Sequence[Samples]]]]
+) -> tuple[list[Question], dict[str, str]]:
+    """Runs in a child: put the records to each MetaGraph; of several, the first that a signature answers."""
+    questions, silent = [], {}
+    for tags, records in asked:
+        try:
+            with Servable(path, tags=tags, loader=loader) as servable:
+                for name, tries in records.items():
+                    what = f"signature {name!r} of {list(tags)} through the {loader} loader"
+                    silent[what] = "no request can be made up for it"
+                    for samples in tries:
+                        try:
+                            answers = [servable(name, batch) for batch in samples.batches(BATCH)]
+                        except ModelError as exc:
+                            silent[what] = exc.message
+                            continue
+                        del silent[what]
+                        questions.append(Question(tags, loader, name, samples, answers))
+                        break
+        except ModelError as exc:
+            silent[f"{list(tags)} through the {loader} loader"] = exc.message
+    return questions, silent

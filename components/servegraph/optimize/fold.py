@@ -1,0 +1,158 @@
+"""The rung that computes beforehand what no request changes: batch norm, constants, sums of variables.
+
+On the way functions are inlined, and operations that only pass a value on are taken out. Answers stay up to the
+rounding of float32: a product with folded weights rounds in another place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from servegraph.optimize.affine import Affine, Chain, affine_of, find_chains
+from servegraph.optimize.contents import Content, Literal, Scaled, Stored, digest
+from servegraph.optimize.draft import Draft
+from servegraph.optimize.forms import constant
+from servegraph.optimize.graph import Nodes, Untransformable
+from servegraph.optimize.inline import changes_state, inline
+from servegraph.optimize.meta_graph import ServingGraph, keep_what_serves
+from servegraph.optimize.restoring import variable
+from servegraph.optimize.statics import Statics
+from servegraph.savedmodel.bundle_reader import BundleReader
+
+SMALL_BYTES = 1024  # a result up to this stays in the graph as a constant, a larger one is a variable
+
+
+def fold(draft: Draft) -> Draft:
+    """Inline functions, fold batch norm into weights, compute what is static."""
+    contents = dict(draft.contents)
+    with draft.tensors() as tensors:
+        folded = draft.with_graphs(lambda graph: _folded(graph, contents, tensors))
+    return replace(folded, contents=contents).with_needed_contents()
+
+
+def _folded(graph: ServingGraph, contents: dict[str, Content], tensors: BundleReader | None) -> ServingGraph:
+    try:
+        flat = inline(graph)
+    except Untransformable:
+        return graph
+    if changes_state(flat):
+        return flat
+    editor = _Editor(flat, contents, tensors)
+    editor.fold_chains()
+    editor = _Editor(keep_what_serves(editor.graph), contents, tensors)
+    editor.fold_statics()
+    return keep_what_serves(editor.graph)
+
+
+class _Editor:
+    """Edits a flat graph; `contents` gets the tensors that are computed."""
+
+    def __init__(self, graph: ServingGraph, contents: dict[str, Content], tensors: BundleReader | None) -> None:
+        self._graph = graph
+        self._nodes: Nodes = dict(graph.nodes)
+        self._contents = contents
+        self._tensors = tensors
+        self._restores = list(graph.restores)
+        self._statics = Statics(graph, contents, tensors)
+
+    @property
+    def graph(self) -> ServingGraph:
+        """The graph as it is now."""
+        return replace(self._graph, nodes=self._nodes, restores=tuple(self._restores))
+
+    def fold_chains(self) -> None:
+        """Fold every chain of operations per channel into the product it begins with."""
+        chains = find_chains(self._nodes, set(self._graph.roots), self._statics)
+        wanted = [tensor for chain in chains for tensor in chain.operands]
+        wanted += [chain.weights for chain in chains if self._statics.key_of(chain.weights) is None]
+        values = self._statics.values(wanted)
+        for chain in chains:
+            weights = self._weights(chain, values)
+            if weights is None:
+                continue
+            channels = weights.shape[-1]
+            if chain.product.op == "DepthwiseConv2dNative":
+                channels *= weights.shape[-2]
+            affine = affine_of(chain, values, channels)
+            if affine is not None:
+                self._fold(chain, weights, affine)
+
+    def fold_statics(self) -> None:
+        """Replace what static operations compute by its value, where that does not make the model larger."""
+        wanted: dict[str, list[NodeDef]] = {}
+        for node in self._nodes.values():
+            if self._statics.is_static(node.name):
+                continue
+            for tensor in node.input:
+                if (
+                    not tensor.startswith("^")
+                    and self._statics.is_static(tensor)
+                    and not self._statics.is_plain(tensor)
+                ):
+                    wanted.setdefault(tensor, []).append(node)
+        for tensor, value in self._statics.values(wanted).items():
+            if value.dtype.kind not in "fiub" or value.nbytes > max(SMALL_BYTES, self._statics.source_bytes(tensor)):
+                continue
+            name = self._named(f"{tensor.replace(':', '_')}/folded", value)
+            for node in wanted[tensor]:
+                current = self._nodes[node.name]
+                self._replace(current, [name if t == tensor else t for t in current.input])
+
+    def _weights(self, chain: Chain, values: dict[str, NDArray[Any]]) -> Stored | Literal | None:
+        key = self._statics.key_of(chain.weights)
+        if key is None:
+            return Literal(values[chain.weights]) if chain.weights in values else None
+        content = self._contents[key]
+        return content if isinstance(content, (Stored, Literal)) else None
+
+    def _fold(self, chain: Chain, weights: Stored | Literal, affine: Affine) -> None:
+        last = chain.steps[affine.steps - 1]
+        scale = affine.scale.astype(np.float32)
+        product = chain.product
+        if not (scale == 1).all():
+            scaled = self._scaled(f"{last.name}/weights", weights, scale)
+            self._replace(product, [product.input[0], scaled, *product.input[2:]])
+        bias = self._named(f"{last.name}/bias", affine.offset.astype(np.float32))
+        added = NodeDef(name=last.name, op="BiasAdd", device=last.device, input=[product.name, bias])
+        added.attr["T"].type = tf.float32.as_datatype_enum
+        added.attr["data_format"].s = b"NHWC"
+        self._nodes[last.name] = added
+
+    def _scaled(self, name: str, weights: Stored | Literal, scale: NDArray[np.float32]) -> str:
+        if isinstance(weights, Literal) and weights.values.nbytes <= SMALL_BYTES:
+            by = scale.reshape(weights.shape[-2:]) if scale.size != weights.shape[-1] else scale
+            return self._named(name, weights.values * by)
+        # By its content: what two MetaGraphs compute alike is stored once.
+        source = weights.key if isinstance(weights, Stored) else digest(weights.values)
+        return self._variable(name, f"{source}:times-{digest(scale)}", Scaled(weights, scale))
+
+    def _named(self, name: str, value: NDArray[Any]) -> str:
+        """Return a tensor that holds the value: a constant, or a variable where it is large."""
+        if value.nbytes <= SMALL_BYTES or value.dtype.kind == "b":
+            return constant(self._nodes, self._free(name), value, str(value.dtype))
+        return self._variable(name, f"folded-{digest(value)}", Literal(value))
+
+    def _variable(self, name: str, key: str, content: Content) -> str:
+        self._contents.setdefault(key, content)
+        name = self._free(name)
+        self._restores.append(variable(self._nodes, name, key, content))
+        return name
+
+    def _free(self, name: str) -> str:
+        number, free = 0, name
+        while free in self._nodes or f"{free}/handle" in self._nodes:
+            number += 1
+            free = f"{name}_{number}"
+        return free
+
+    def _replace(self, node: NodeDef, inputs: list[str]) -> None:
+        copy = NodeDef()
+        copy.CopyFrom(node)
+        copy.input[:] = inputs
+        self._nodes[node.name] = copy

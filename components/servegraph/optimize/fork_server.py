@@ -1,0 +1,74 @@
+"""The process that `child` starts: imports TensorFlow once, then forks for every call it reads from its standard input.
+
+It runs nothing of TensorFlow itself: forking after TensorFlow's threads have started is not safe. Calls come one at a
+time, as a length and a pickle, and are answered in the same way.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from typing import IO, Any
+
+from servegraph.quiet_tensorflow import import_tensorflow_quietly
+
+_LENGTH_BYTES = 8
+
+
+def read_message(stream: IO[bytes]) -> bytes:
+    """Read one message. Raises EOFError where the stream ends."""
+    head = stream.read(_LENGTH_BYTES)
+    content = stream.read(int.from_bytes(head, "little")) if len(head) == _LENGTH_BYTES else b""
+    if len(head) < _LENGTH_BYTES or len(content) < int.from_bytes(head, "little"):
+        raise EOFError
+    return content
+
+
+def write_message(stream: IO[bytes], content: bytes) -> None:
+    """Write one message."""
+    stream.write(len(content).to_bytes(_LENGTH_BYTES, "little"))
+    stream.write(content)
+    stream.flush()
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    calls, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what TensorFlow prints must not get between the answers
+    import_tensorflow_quietly()
+
+    while True:
+        try:
+            call = read_message(calls)
+        except EOFError:
+            return
+        child = os.fork()
+        if child == 0:
+            _answer(call, answers)
+        _, status = os.waitpid(child, 0)
+        if code := os.waitstatus_to_exitcode(status):
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            write_message(answers, pickle.dumps(("crashed", how)))
+
+
+def _answer(call: bytes, answers: IO[bytes]) -> None:
+    """Answer in the child, which ends here: tearing down a large model in order takes time and nothing needs it."""
+    code = 1
+    try:
+        function, arguments = pickle.loads(call)  # noqa: S301 - of our own parent
+        message: tuple[str, Any]
+        try:
+            message = ("returned", function(*arguments))
+        except Exception as exc:  # to be raised in the parent
+            message = ("raised", exc)
+        content = pickle.dumps(message)
+        write_message(answers, content)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""Forms in which a tensor can be stored: smaller on disk, turned back once, while the model is restored.
+
+Serving computes with the same types as before, so a stored form costs no latency, and only standard operations read
+it back. A form is planned for one tensor: what depends on the values (scales, how far they will be off) is known then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from servegraph.optimize.contents import Content, matrix_rows, numpy_of, size_bytes, typed_rows
+from servegraph.optimize.graph import Nodes
+from servegraph.savedmodel.bundle_reader import BundleReader
+
+FLOATS = ("float64", "float32", "bfloat16", "float16")
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+_FLOAT16_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
+_HALF_STEP = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}  # of a value, when rounded to nearest
+
+
+class Part(NamedTuple):
+    """A tensor that is stored for another: its key is that one's with `suffix` behind."""
+
+    suffix: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on disk."""
+        return prod(self.shape) * numpy_of(self.dtype).itemsize
+
+
+class Form(Protocol):
+    """How one tensor is stored. `noise` is the expected mean of (value read back - value)², 0 where none is lost."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports."""
+
+    @property
+    def noise(self) -> float:
+        """Mean squared error of the values."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The tensors that are stored for it."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes on disk of all parts."""
+
+    def stored(self, content: Content, tensors: BundleReader | None) -> Iterable[Iterator[bytes]]:
+        """Yield the bytes of each part."""
+
+    def decode(self, nodes: Nodes, name: str, stored: list[str], content: Content) -> str:
+        """Add nodes below `name` that turn the stored parts back; return the tensor that they end in."""
+
+
+class Elementwise:
+    """What forms that keep the shape and have one part share."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes on disk of all parts."""
+        return sum(part.size_bytes for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Cast(Elementwise):
+    """Stored as another dtype, element by element: float16, bfloat16, or integers that hold every value."""
+
+    name: str
+    noise: float
+    parts: tuple[Part, ...]
+
+    def stored(self, content: Content, tensors: BundleReader | None) -> Iterable[Iterator[bytes]]:
+        """Yield the bytes of the only part."""
+        dtype = numpy_of(self.name)
+        yield (rows.astype(dtype).tobytes() for rows in typed_rows(content, tensors, 1))
+
+    def decode(self, nodes: Nodes, name: str, stored: list[str], content: Content) -> str:
+        """Cast it back."""
+        return cast(nodes, f"{name}/as_stored", stored[0], self.name, content.dtype)
+
+
+def plan_half(content: Content, tensors: BundleReader | None) -> Form | None:
+    """Store a float as float16; as bfloat16 where float16 cannot hold its range; float64 as float32.
+
+    None where a value is not finite: nothing is known then of what a smaller form would do to it.
+    """
+    if content.dtype not in ("float32", "float64"):
+        return None
+    largest, total, tiny, count = 0.0, 0.0, 0, 0
+    for rows in typed_rows(content, tensors, 1):
+        magnitudes = np.abs(rows)
+        largest = max(largest, float(magnitudes.max(initial=0)))
+        total += float(np.square(rows, dtype=np.float64).sum())
+        tiny += int(((magnitudes < _FLOAT16_SMALLEST_NORMAL) & (magnitudes > 0)).sum())
+        count += rows.size
+    if not np.isfinite(total):
+        return None
+    name = "float16"
+    # float16 rounds numbers below 6e-5 ever more coarsely: where most are, bfloat16 is nearer.
+    if largest > _FLOAT16_MAX or tiny > count / 2:
+        name = "bfloat16"
+    if content.dtype == "float64":
+        name = "float32"
+    noise = total / max(count, 1) * _HALF_STEP[name] ** 2 / 3
+    return Cast(name, noise, (Part("", name, content.shape),))
+
+
+def plan_narrow(content: Content, tensors: BundleReader | None) -> Form | None:
+    """Store integers in the smallest type that holds every one of them; None where that is their own."""
+    own = numpy_of(content.dtype)
+    if own.kind not in "iu":
+        return None
+    least, most = 0, 0
+    for rows in typed_rows(content, tensors, 1):
+        least, most = min(least, int(rows.min())), max(most, int(rows.max()))
+    for name in ("int8", "uint8", "int16", "uint16", "int32"):
+        range_ = np.iinfo(name)
+        if range_.min <= least and most <= range_.max and np.dtype(name).itemsize < own.itemsize:
+            return Cast(name, 0.0, (Part("", name, content.shape),))
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Int8(Elementwise):
+    """One int8 per weight, and a float32 scale per column or per row of the tensor seen as a matrix."""
+
+    noise: float
+    width: int  # of the matrix
+    scale: NDArray[np.float32]  # [1, width] or [rows, 1]
+    parts: tuple[Part, ...]
+    name: str = "int8"
+
+    def stored(self, content: Content, tensors: BundleReader | None) -> Iterable[Iterator[bytes]]:
+        """Yield the bytes of the levels, then of the scales."""
+        yield self._levels(content, tensors)
+        yield iter([self.scale.tobytes()])
+
+    def _levels(self, content: Content, tensors: BundleReader | None) -> Iterator[bytes]:
+        start = 0
+        for rows in matrix_rows(content, tensors, self.width):
+            scale = self.scale if len(self.scale) == 1 else self.scale[start : start + len(rows)]
+            levels = rows / scale
+            np.rint(levels, out=levels)
+            np.clip(levels, -_INT8_MAX, _INT8_MAX, out=levels)
+            yield levels.astype(np.int8).tobytes()
+            start += len(rows)
+
+    def decode(self, nodes: Nodes, name: str, stored: list[str], content: Content) -> str:
+        """Multiply the levels by their scales, which broadcast."""
+        levels = cast(nodes, f"{name}/levels", stored[0], "int8", "float32")
+        return _as_float(nodes, name, binary(nodes, f"{name}/scaled", "Mul", levels, stored[1]), content.dtype)
+
+
+_INT8_MAX = 127
+LEAST_WEIGHTS_PER_SCALE = 8
+_ROWS_MUST_WIN = 0.5  # a scale per row costs more bytes than one per column: only where it halves the noise
+_LEAST_ROW = 32
+
+
+def plan_int8(content: Content, tensors: BundleReader | None) -> Form | None:
+    """Store one int8 per weight with scales along whichever axis leaves the least noise.
+
+    None for vectors, where a scale would serve too few weights, and where a value is not finite.
+    """
+    if content.dtype not in FLOATS or len(content.shape) < 2 or not prod(content.shape):
+        return None
+    best: Int8 | None = None
+    for width in dict.fromkeys((content.shape[-1], prod(content.shape[-2:]))):
+        rows = prod(content.shape) // width
+        columns_max, rows_max = _largest(content, tensors, width)
+        if not np.isfinite(columns_max).all():
+            return None
+        candidates = []
+        if rows >= LEAST_WEIGHTS_PER_SCALE:
+            candidates.append((columns_max.reshape(1, -1), 1.0))
+        if width == content.shape[-1] and width >= _LEAST_ROW:
+            candidates.append((rows_max.reshape(-1, 1), 1 / _ROWS_MUST_WIN))
+        for largest, handicap in candidates:
+            scale = np.where(largest > 0, largest / _INT8_MAX, 1).astype(np.float32)
+            # Rounding to a step of s is off by s²/12 in the mean; where all weights are 0 it is not off at all.
+            noise = float(np.mean(np.square(np.where(largest > 0, scale, 0), dtype=np.float64))) / 12
+            if best is None or noise * handicap < best.noise:
+                parts = (Part("", "int8", content.shape), _scale_part(scale, content.shape, width))
+                best = Int8(noise, width, scale, parts)
+    return best
+
+
+def _scale_part(scale: NDArray[np.float32], shape: tuple[int, ...], width: int) -> Part:
+    """Return the part of the scales, in a shape that broadcasts against the tensor's."""
+    if len(scale) > 1:
+        return Part(":scale", "float32", (*shape[:-1], 1))
+    return Part(":scale", "float32", (width,) if width == shape[-1] else shape[-2:])
+
+
+def _largest(
+    content: Content, tensors: BundleReader | None, width: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the largest magnitude in each column, and in each row, of the tensor as a matrix of this width."""
+    columns = np.zeros(width, np.float32)
+    rows_max = []
+    for rows in matrix_rows(content, tensors, width):
+        magnitudes = np.abs(rows)
+        np.maximum(columns, magnitudes.max(axis=0), out=columns)
+        rows_max.append(magnitudes.max(axis=1))
+    return columns, np.concatenate(rows_max)
+
+
+Planner = Callable[[Content, "BundleReader | None"], "Form | None"]
+
+
+def cast(nodes: Nodes, name: str, tensor: str, source: str, target: str) -> str:
+    """Add a Cast and return its output."""
+    node = add(nodes, name, "Cast", tensor)
+    node.attr["SrcT"].type, node.attr["DstT"].type = enum(source), enum(target)
+    return name
+
+
+def binary(nodes: Nodes, name: str, op: str, one: str, other: str, dtype: str = "float32") -> str:
+    """Add an operation of two tensors of one type and return its output."""
+    add(nodes, name, op, one, other).attr["T"].type = enum(dtype)
+    return name
+
+
+def constant(nodes: Nodes, name: str, values: Any, dtype: str) -> str:
+    """Add a constant and return its output."""
+    proto = tf.make_tensor_proto(values, dtype=tf.as_dtype(dtype))
+    node = add(nodes, name, "Const")
+    node.attr["dtype"].type = proto.dtype
+    node.attr["value"].tensor.CopyFrom(proto)
+    return name
+
+
+def reshaped(nodes: Nodes, name: str, tensor: str, shape: Iterable[int], dtype: str) -> str:
+    """Add a Reshape and return its output."""
+    node = add(nodes, name, "Reshape", tensor, constant(nodes, f"{name}/shape", list(shape), "int64"))
+    node.attr["T"].type, node.attr["Tshape"].type = enum(dtype), enum("int64")
+    return name
+
+
+def add(nodes: Nodes, name: str, op: str, *inputs: str) -> NodeDef:
+    """Add a node and return it."""
+    node = nodes[name] = NodeDef(name=name, op=op, input=inputs)
+    return node
+
+
+def enum(dtype: str) -> int:
+    """Return TensorFlow's number of a dtype."""
+    number: int = tf.as_dtype(dtype).as_datatype_enum
+    return number
+
+
+def _as_float(nodes: Nodes, name: str, tensor: str, dtype: str) -> str:
+    return tensor if dtype == "float32" else cast(nodes, f"{name}/cast", tensor, "float32", dtype)
+
+
+def saves(form: Form | None, content: Content) -> bool:
+    """Whether a form is smaller than the tensor itself."""
+    return form is not None and form.stored_bytes < size_bytes(content)

@@ -1,0 +1,197 @@
+"""One flat graph: functions inlined, and what then only passes values on taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.protobuf.config_pb2 import ConfigProto
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+from tensorflow.python.framework import op_def_registry
+from tensorflow.python.framework.errors_impl import OpError
+from tensorflow.python.grappler import tf_optimizer
+
+from servegraph.optimize.graph import Nodes, Untransformable, called_functions, is_handle, node_name, reachable
+from servegraph.optimize.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
+
+# Stateful for TensorFlow, and yet it does not matter when they run: they read what nothing changes.
+_READS = {
+    "ReadVariableOp",
+    "VarIsInitializedOp",
+    "VariableShape",
+    "ResourceGather",
+    "ResourceGatherNd",
+    "LookupTableFind",
+    "LookupTableFindV2",
+    "LookupTableSize",
+    "LookupTableSizeV2",
+    "LookupTableExport",
+    "LookupTableExportV2",
+    "Placeholder",
+    "StatefulPartitionedCall",  # of a function that is judged by its own operations
+    "If",
+    "While",
+    "Case",
+}
+# Have an effect, but change nothing that another operation reads.
+_HARMLESS = {"Assert", "Print", "PrintV2", "StringFormat"}
+_PASSING = {"Identity", "StopGradient", "PreventGradient", "Snapshot"}
+# A constant beyond this is put aside while TensorFlow rewrites the graph, which copies it several times.
+_LARGE_BYTES = 1 << 20
+
+
+def inline(graph: ServingGraph) -> ServingGraph:
+    """Return the graph with its functions inlined and cleaned.
+
+    Raises:
+        Untransformable: TensorFlow cannot inline it.
+    """
+    flat = keep_what_serves(_inlined(with_resource_variables(graph)))
+    if not changes_state(flat):
+        flat = replace(flat, nodes=_without_idle_control(flat))
+    return keep_what_serves(replace(flat, nodes=_without_identities(flat)))
+
+
+def changes_state(graph: ServingGraph) -> bool:
+    """Whether a request can change what a later operation reads: a variable, a table, a queue, an accumulator."""
+    serving = reachable(graph.nodes, graph.roots)
+    nodes = [graph.nodes[name] for name in serving]
+    bodies = [graph.library[name].node_def for name in called_functions(nodes, graph.library)]
+    return any(
+        _has_effect(node) and node.op not in _HARMLESS and not is_handle(node) and not _is_random(node)
+        for body in (nodes, *bodies)
+        for node in body
+    )
+
+
+def _has_effect(node: NodeDef) -> bool:
+    definition = op_def_registry.get(node.op)
+    if node.op in _READS or (definition is None and node.op.startswith("__inference")):
+        return False
+    return definition is None or bool(definition.is_stateful)
+
+
+def _is_random(node: NodeDef) -> bool:
+    op: str = node.op
+    return op.startswith(("Random", "TruncatedNormal", "Multinomial", "ParameterizedTruncatedNormal"))
+
+
+def _inlined(graph: ServingGraph) -> ServingGraph:
+    aside = {
+        name: node
+        for name, node in graph.nodes.items()
+        if node.op == "Const" and node.attr["value"].ByteSize() > _LARGE_BYTES
+    }
+    item = MetaGraphDef()
+    item.meta_info_def.CopyFrom(graph.original.meta_info_def)
+    item.graph_def.versions.CopyFrom(graph.original.graph_def.versions)
+    item.graph_def.node.extend(_stand_in(node) if name in aside else node for name, node in graph.nodes.items())
+    item.graph_def.library.function.extend(graph.library.values())
+    keep = {*graph.roots, *graph.initializers, *(restore.handle for restore in graph.restores), *aside}
+    keep |= {node_name(asset.tensor_info.name) for asset in graph.assets}
+    item.collection_def["train_op"].node_list.value.extend(sorted(keep))
+    config = ConfigProto()
+    options = config.graph_options.rewrite_options
+    options.min_graph_nodes = -1
+    options.meta_optimizer_iterations = RewriterConfig.ONE
+    options.fail_on_optimizer_errors = True
+    options.optimizers.append("function")
+    options.function_optimization = RewriterConfig.AGGRESSIVE
+    try:
+        flat = tf_optimizer.OptimizeGraph(config, item)
+    except (OpError, ValueError) as exc:
+        raise Untransformable(f"TensorFlow cannot inline its functions: {exc}") from exc
+    nodes = {node.name: aside.get(node.name, node) for node in flat.node}
+    return replace(
+        graph, nodes=nodes, library={function.signature.name: function for function in flat.library.function}
+    )
+
+
+def _stand_in(node: NodeDef) -> NodeDef:
+    """Return a placeholder for a large constant."""
+    made = NodeDef(name=node.name, op="Placeholder", device=node.device, input=node.input)
+    made.attr["dtype"].CopyFrom(node.attr["dtype"])
+    made.attr["shape"].shape.CopyFrom(node.attr["value"].tensor.tensor_shape)
+    return made
+
+
+def _without_idle_control(graph: ServingGraph) -> Nodes:
+    """Keep control edges only to operations with an effect.
+
+    Inlining ties everything a function did to its outputs. Without this each variable that was read anywhere stays.
+    """
+    effects: dict[str, frozenset[str]] = {}
+    for name in _in_order(graph.nodes):
+        node = graph.nodes[name]
+        if _has_effect(node) and not is_handle(node):
+            effects[name] = frozenset([name])
+        else:
+            effects[name] = frozenset().union(*(effects.get(node_name(t), frozenset()) for t in node.input))
+    nodes: Nodes = {}
+    for name, node in graph.nodes.items():
+        control = [t for t in node.input if t.startswith("^")]
+        nodes[name] = node
+        if control and name not in graph.initializers:
+            wanted = frozenset().union(*(effects[node_name(t)] for t in control)) - {name}
+            data = [t for t in node.input if not t.startswith("^")]
+            nodes[name] = _with_inputs(node, data + [f"^{effect}" for effect in sorted(wanted)])
+    return nodes
+
+
+def _in_order(nodes: Mapping[str, NodeDef]) -> list[str]:
+    """Return the nodes, each after its inputs; within a loop, as far as that is possible."""
+    order: list[str] = []
+    state: dict[str, int] = {}
+    for root in nodes:
+        stack = [root]
+        while stack:
+            name = stack[-1]
+            if state.get(name) is None:
+                state[name] = 1
+                stack.extend(n for t in nodes[name].input if state.get(n := node_name(t)) is None)
+            else:
+                stack.pop()
+                if state[name] == 1:
+                    state[name] = 2
+                    order.append(name)
+    return order
+
+
+def _without_identities(graph: ServingGraph) -> Nodes:
+    """Let the consumers of an Identity read what it reads.
+
+    One stays where a signature names it, where a control edge begins or ends at it, and behind a Switch, whose dead
+    output it makes usable.
+    """
+    controlling = {t[1:] for node in graph.nodes.values() for t in node.input if t.startswith("^")}
+    kept = {*graph.roots, *controlling, *graph.initializers}
+    kept |= {node_name(asset.tensor_info.name) for asset in graph.assets}
+    passing = {
+        name: node.input[0]
+        for name, node in graph.nodes.items()
+        if node.op in _PASSING
+        and name not in kept
+        and len(node.input) == 1
+        and graph.nodes[node_name(node.input[0])].op not in ("Switch", "RefSwitch", "VariableV2", "Variable")
+    }
+
+    def source(tensor: str) -> str:
+        while not tensor.startswith("^") and (before := passing.get(node_name(tensor))) is not None:
+            tensor = before
+        return tensor
+
+    nodes: Nodes = {}
+    for name, node in graph.nodes.items():
+        if name not in passing:
+            inputs = [source(tensor) for tensor in node.input]
+            nodes[name] = node if inputs == list(node.input) else _with_inputs(node, inputs)
+    return nodes
+
+
+def _with_inputs(node: NodeDef, inputs: list[str]) -> NodeDef:
+    copy = NodeDef()
+    copy.CopyFrom(node)
+    copy.input[:] = inputs
+    return copy

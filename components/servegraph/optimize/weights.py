@@ -1,0 +1,121 @@
+"""The weights of a draft as lossy rungs take them: whole tensors of the checkpoint that fill variables.
+
+Large constants of the graph become variables, and slices of partitioned variables tensors of their own. Both answer as
+before; what is stored of a variable can then have another form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from math import prod
+
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from servegraph.optimize.contents import Content, Literal, Stored, digest
+from servegraph.optimize.draft import Draft
+from servegraph.optimize.graph import Nodes
+from servegraph.optimize.meta_graph import ServingGraph
+from servegraph.optimize.restoring import Restore, variable
+from servegraph.savedmodel.bundle_index import SliceSpec
+from servegraph.savedmodel.bundle_reader import BundleReader
+
+LEAST_WEIGHTS = 1024  # smaller variables (biases, norms) are next to nothing of a model, and the most sensitive
+_MOVABLE = {tf.float32.as_datatype_enum, tf.float64.as_datatype_enum}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor that may be stored in another form, under its key, and the nodes of the variables that it fills."""
+
+    key: str
+    content: Content
+    handles: tuple[str, ...]
+
+
+def loosen(draft: Draft) -> Draft:
+    """Return the draft with large constants as variables and slices as tensors of their own."""
+    if draft.untouched:
+        return draft
+    contents = dict(draft.contents)
+    with draft.tensors() as tensors:
+        graphs = tuple(_loosened(graph, contents, tensors) for graph in draft.serving_graphs)
+    return replace(draft, graphs=graphs, contents=contents).with_needed_contents()
+
+
+def weights_of(draft: Draft, keep: tuple[str, ...] = ()) -> list[Weight]:
+    """Return the large tensors of fixed-size elements that fill variables, whole, in every MetaGraph.
+
+    `keep` are names or patterns (`*`, `?`) of checkpoint keys or variables that stay as they are.
+    """
+    if draft.untouched:
+        return []
+    handles: dict[str, list[str]] = {}
+    spoiled: set[str] = set()
+    for restore in draft.restores:
+        for tensor in restore.tensors:
+            handles.setdefault(tensor.key, []).append(restore.handle)
+            if restore.put.op not in ("Assign", "AssignVariableOp") or tensor.slice_spec:
+                spoiled.add(tensor.key)
+    found = []
+    for key, names in handles.items():
+        content = draft.contents[key]
+        is_large = prod(content.shape) >= LEAST_WEIGHTS and content.dtype not in ("string", "variant", "resource")
+        if key not in spoiled and is_large and not _is_kept(key, names, keep):
+            found.append(Weight(key, content, tuple(dict.fromkeys(names))))
+    return found
+
+
+def _is_kept(key: str, handles: list[str], keep: tuple[str, ...]) -> bool:
+    plain = key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE")
+    return any(fnmatchcase(name, pattern) for name in (key, plain, *handles) for pattern in keep)
+
+
+def _loosened(graph: ServingGraph, contents: dict[str, Content], tensors: BundleReader | None) -> ServingGraph:
+    nodes: Nodes = dict(graph.nodes)
+    restores = [_unsliced(restore, contents, tensors) for restore in graph.restores]
+    for name, node in graph.nodes.items():
+        if node.op == "Const" and not node.input and node.attr["dtype"].type in _MOVABLE:
+            shape = node.attr["value"].tensor.tensor_shape
+            if prod(dim.size for dim in shape.dim) >= LEAST_WEIGHTS and f"{name}/handle" not in nodes:
+                restores.append(_moved(node, nodes, contents))
+    return replace(graph, nodes=nodes, restores=tuple(restores))
+
+
+def _moved(node: NodeDef, nodes: Nodes, contents: dict[str, Content]) -> Restore:
+    """Put a variable in the place of a constant; its read has the constant's name."""
+    values = tf.make_ndarray(node.attr["value"].tensor)
+    key = f"constant-{digest(values)}"
+    contents.setdefault(key, Literal(values))
+    return variable(nodes, node.name, key, contents[key], node.device)
+
+
+def _unsliced(restore: Restore, contents: dict[str, Content], tensors: BundleReader | None) -> Restore:
+    """Let a variable that is one stored piece of a partitioned tensor read that piece under a key of its own."""
+    if tensors is None:
+        return restore
+    loose = []
+    for tensor in restore.tensors:
+        content = contents[tensor.key]
+        if tensor.slice_spec and isinstance(content, Stored) and tensor.key in tensors.entries:
+            whole = tensors.entries[tensor.key]
+            spec = parse_slice(tensor.slice_spec, whole.shape)
+            if spec in whole.slices:
+                key = f"{tensor.key}:{tensor.slice_spec.rpartition(' ')[2]}"
+                shape = tuple(length for _, length in spec)
+                contents[key] = Stored(tensor.key, content.dtype, shape, spec)
+                loose.append(replace(tensor, key=key, slice_spec=""))
+                continue
+        loose.append(tensor)
+    return replace(restore, tensors=tuple(loose))
+
+
+def parse_slice(slice_spec: str, shape: tuple[int, ...]) -> SliceSpec:
+    """Read TensorFlow's text of a slice, such as `252 16 0,126:-`: the whole shape, then start and length, or all."""
+    extents = slice_spec.rpartition(" ")[2].split(":")
+    spec = []
+    for extent, size in zip(extents, shape, strict=True):
+        start, _, length = extent.partition(",")
+        spec.append((0, size) if extent == "-" else (int(start), int(length)))
+    return tuple(spec)
