@@ -170,11 +170,4 @@ DAMAGES = (
         "NO_SERVING_TAG",
         loads="tf.saved_model.load takes the only MetaGraph whatever its tags; TensorFlow Serving does not.",
     ),
-    Damage(
-        "Keras model saved with tf.saved_model.save",
-        "keras_saved",
-        lambda model: None,
-        "UNRESTORED_VARIABLE",
-        loads="Python restores by its object graph; TensorFlow Serving restores by the saver, which misses them.",
-    ),
 )

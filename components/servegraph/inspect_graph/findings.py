@@ -37,6 +37,7 @@ class Finding(NamedTuple):
 _AGAIN = "Copy the whole directory again from where it was written, or export the model again."
 _OPTIMIZE = "Run servegraph optimize on it."
 _EXPORT = "Export it with servegraph export, which writes a serving graph only."
+_RESTORE = "Run servegraph optimize on it, which restores them too; or export with model.export() or servegraph export."
 _BATCH = "Export with None as the first dimension of every input and output."
 
 _WHOLE = (
@@ -134,7 +135,7 @@ _ASKED = (
         "NO_PREDICT_SIGNATURE",
         "warning",
         "No signature has the method name tensorflow/serving/predict.",
-        "Export one with PREDICT_METHOD_NAME: the predict routes find no other.",
+        "Export one with PREDICT_METHOD_NAME: one for classify or regress takes serialized tf.Example.",
         "R10",
     ),
     Rule(
@@ -184,8 +185,15 @@ _ASKED = (
     Rule(
         "UNRESTORED_VARIABLE",
         "error",
-        "A signature reads a variable that loading does not fill: TensorFlow Serving answers with an error.",
-        "Run servegraph optimize on it, which restores them too; or export with model.export() or servegraph export.",
+        "A signature reads a variable that loading does not fill: it answers with an error.",
+        _RESTORE,
+        "R2",
+    ),
+    Rule(
+        "RESTORED_IN_PYTHON_ONLY",
+        "warning",
+        "A signature reads a variable that tf.saved_model.load in Python fills and TensorFlow Serving does not.",
+        _RESTORE,
         "R2",
     ),
     Rule(
@@ -261,8 +269,8 @@ _PLATFORM = (
     Rule(
         "NO_DEFAULT_FOR_PLATFORM",
         "error",
-        "The platform calls serving_default with the method name tensorflow/serving/predict, which is not there.",
-        "Export such a signature with the tag serve.",
+        "The platform calls serving_default, which is not there or has a method name that no server knows.",
+        "Export a signature of that name with the method name tensorflow/serving/predict and the tag serve.",
         "R10",
     ),
     Rule(

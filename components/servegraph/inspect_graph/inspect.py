@@ -63,8 +63,9 @@ def inspect_directory(directory: Directory, *, verify: bool = False, platform: s
     if variables.is_absent and graph.graph is not None and has_variables(graph.graph):
         findings.append(finding("NO_VARIABLES", f"{VARIABLES_PREFIX}.index is not there."))
     if platform is not None:
-        from servegraph.inspect_graph.platforms import check_platform  # reads the machine catalogue
+        from servegraph.inspect_graph.platforms import as_loaded_on, check_platform  # reads the machine catalogue
 
+        findings = as_loaded_on(platform, findings)
         findings += check_platform(platform, files, graph.graph, graph.needed_ops, date.today())
     paths = {info.path: info.size_bytes for info in files}
     fingerprint = parse_fingerprint(_small_file(directory, paths, FINGERPRINT))

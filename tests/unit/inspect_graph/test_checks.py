@@ -36,6 +36,7 @@ from servegraph.storage.directory import FileInfo
 
 TODAY = date(2026, 11, 23)
 GB = 10**9
+INT64 = BY_NAME["int64"].number
 PLAIN = graph([placeholder(), node("y", "Identity", ("x",))])
 
 
@@ -64,6 +65,12 @@ X, Y = tensor_info("x:0", FLOAT, (-1, 4)), tensor_info("y:0", FLOAT, (-1, 3))
         ({"x": X}, {"y": Y}, {}),
         ({"x": tensor_info("x:0", FLOAT, (1, 4))}, {"y": Y}, {"FIXED_BATCH": "error"}),
         ({"x": X}, {"y": tensor_info("y:0", FLOAT, (8, 3))}, {"FIXED_BATCH": "error"}),
+        ({"x": tensor_info("x:0", INT64, (2,))}, {"y": Y}, {"FIXED_BATCH": "error"}),
+        (
+            {"x": tensor_info("x:0", INT64, (-1, 2)), "x_1": X, "x_2": tensor_info("x_2:0", INT64, (2,))},
+            {"y": Y},
+            {"ENCODED_TENSOR": "warning"},
+        ),
         ({"x": X}, {"y": tensor_info("y:0", FLOAT, ())}, {"NO_BATCH": "warning"}),
         ({"x": tensor_info("x:0", FLOAT, ())}, {"y": Y}, {"NO_BATCH": "warning"}),
         ({}, {"y": tensor_info("y:0", FLOAT, (3,))}, {"NO_BATCH": "warning"}),
@@ -168,6 +175,18 @@ def test_a_platform_calls_the_default_signature() -> None:
     content = encode_bytes(2, encode_bytes(1, encode_bytes(4, b"serve")) + encode_bytes(5, entry("other", b"")))
     assert "NO_DEFAULT_FOR_PLATFORM" in on("vertex", content)
     assert "NO_DEFAULT_FOR_PLATFORM" not in on("kserve", content)
+
+
+@pytest.mark.parametrize(("method", "is_callable"), [("classify", True), ("regress", True), ("implore", False)])
+def test_a_platform_calls_what_tensorflow_serving_can(method: str, *, is_callable: bool) -> None:
+    content = _with_method(f"tensorflow/serving/{method}")
+    assert ("NO_DEFAULT_FOR_PLATFORM" not in on("vertex", content)) == is_callable
+
+
+def _with_method(method: str) -> bytes:
+    default = encode_bytes(1, entry("x", X)) + encode_bytes(2, entry("y", Y)) + encode_bytes(3, method.encode())
+    info = encode_bytes(1, encode_bytes(4, b"serve"))
+    return encode_bytes(2, info + encode_bytes(5, entry("serving_default", default)))
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.bad_models.fuzz import MemoryDirectory
 
 from servegraph.inspect_graph.findings import RULES
-from servegraph.inspect_graph.inspect import Inspection, inspect
+from servegraph.inspect_graph.inspect import Inspection, inspect, inspect_directory
+from servegraph.savedmodel.wire import encode_bytes, fields
 
 MODELS = Path(__file__).parents[2] / "real_models"
-STOCK = ["keras_dense", "keras_lookup", "module", "v1_adam", "v1_partitioned"]
+SAVED = MODELS / "keras_saved"
+STOCK = ["keras_dense", "keras_lookup", "keras_saved", "module", "v1_adam", "v1_partitioned"]
 
 
-def look(name: str) -> Inspection:
-    return inspect(str(MODELS / name), verify=True)
+def look(name: str, platform: str | None = None) -> Inspection:
+    return inspect(str(MODELS / name), verify=True, platform=platform)
 
 
 def codes(inspection: Inspection) -> set[str]:
@@ -53,6 +56,29 @@ def test_dangerous_operations_are_found_in_the_function_library() -> None:
         assert any(op in message and "serving_default" in message for message in messages)
 
 
-def test_a_model_that_tensorflow_serving_cannot_serve_is_an_error() -> None:
-    assert "UNRESTORED_VARIABLE" in codes(look("keras_saved"))
-    assert look("keras_saved").has_errors
+def test_a_model_that_only_python_can_load_is_an_error_where_tensorflow_serving_loads_it() -> None:
+    for platform in (None, "local"):
+        found = look("keras_saved", platform=platform)
+        assert "RESTORED_IN_PYTHON_ONLY" in codes(found)
+        assert not found.has_errors
+    for platform in ("vertex", "kserve", "ai-platform"):
+        found = look("keras_saved", platform=platform)
+        assert "UNRESTORED_VARIABLE" in {item.code for item in found.findings if item.severity == "error"}
+
+
+def test_a_model_without_an_object_graph_loads_with_the_saver_only() -> None:
+    files = {str(path.relative_to(SAVED)): path.read_bytes() for path in SAVED.rglob("*") if path.is_file()}
+    (meta_graph,) = (field for field in fields(files["saved_model.pb"]) if field.number == 2)
+    content = files["saved_model.pb"][meta_graph.start : meta_graph.end]
+    kept = [
+        encode_bytes(field.number, content[field.start : field.end]) for field in fields(content) if field.number != 7
+    ]
+    files["saved_model.pb"] = encode_bytes(2, b"".join(kept))
+    found = inspect_directory(MemoryDirectory(files)).findings
+    assert "UNRESTORED_VARIABLE" in {item.code for item in found if item.severity == "error"}
+
+
+def test_weights_that_keras_lists_in_the_optimizer_are_no_state_of_it() -> None:
+    (message,) = (item.message for item in look("keras_saved").findings if item.code == "OPTIMIZER_STATE")
+    assert message.startswith("6 tensors, 132 bytes")
+    assert "UNREAD_TENSORS" not in codes(look("keras_saved"))
