@@ -240,6 +240,13 @@ _SAFE = (
         "Do not load it in Python unless you trust who made it.",
         "R18",
     ),
+    Rule(
+        "PYTHON_CODE",
+        "warning",
+        "Beside the graph there is Python code, which keras.models.load_model runs and no server does.",
+        "Do not load it with Keras unless you trust who made it.",
+        "R18",
+    ),
 )
 
 # Only with a platform named.

@@ -17,7 +17,7 @@ from servegraph.inspect_graph.integrity import (
     verify_tensors,
 )
 from servegraph.inspect_graph.operations import check_operations
-from servegraph.inspect_graph.security import check_security, check_table_files
+from servegraph.inspect_graph.security import check_keras, check_security, check_table_files
 from servegraph.inspect_graph.signatures import check_signatures, tag_label
 from servegraph.inspect_graph.weights import check_weights, weigh
 from servegraph.savedmodel.bundle_index import TensorEntry
@@ -58,8 +58,10 @@ def inspect_directory(directory: Directory, *, verify: bool = False, platform: s
     tensors = variables.tensors or {}
     graph = _look_at_graph(directory, files, tensors)
     weights = weigh(tensors)
+    paths = {info.path: info.size_bytes for info in files}
+    keras = parse_keras_metadata(_small_file(directory, paths, KERAS_METADATA))
     findings = [*check_files(directory, files), *variables.findings, *graph.findings]
-    findings += check_weights(weights, graph.unread)
+    findings += [*check_weights(weights, graph.unread), *check_keras(keras)]
     if variables.is_absent and graph.graph is not None and has_variables(graph.graph):
         findings.append(finding("NO_VARIABLES", f"{VARIABLES_PREFIX}.index is not there."))
     if platform is not None:
@@ -67,7 +69,6 @@ def inspect_directory(directory: Directory, *, verify: bool = False, platform: s
 
         findings = as_loaded_on(platform, findings)
         findings += check_platform(platform, files, graph.graph, graph.needed_ops, date.today())
-    paths = {info.path: info.size_bytes for info in files}
     fingerprint = parse_fingerprint(_small_file(directory, paths, FINGERPRINT))
     return Inspection(
         uri=directory.uri,
@@ -78,7 +79,7 @@ def inspect_directory(directory: Directory, *, verify: bool = False, platform: s
         readers=graph.readers,
         needed_ops=graph.needed_ops,
         fingerprint=fingerprint,
-        keras=parse_keras_metadata(_small_file(directory, paths, KERAS_METADATA)),
+        keras=keras,
         findings=tuple(condensed(findings)),
         verified=verify and variables.tensors is not None,
         platform=platform,

@@ -128,6 +128,15 @@ def test_files_that_do_not_belong(tmp_path: Path) -> None:
     assert found == {"TWO_GRAPHS", "STRAY_FILE", "STRAY_CHECKPOINT", "STRAY_SUMMARY", "UNUSED_ASSET", "LINK"}
 
 
+def test_code_beside_the_graph_is_named() -> None:
+    layer = b'{"config": {"name": "twice", "function_type": "lambda"}}'
+    saved_object = encode_bytes(1, encode_bytes(3, b"root.layer-0") + encode_bytes(5, layer))
+    files = {"saved_model.pb": model({"x": X}, {"y": Y}), "keras_metadata.pb": saved_object}
+    (found,) = inspect_directory(MemoryDirectory(files)).findings
+    assert found.code == "PYTHON_CODE"
+    assert "'twice'" in found.message
+
+
 def test_many_findings_of_one_kind_are_counted(tmp_path: Path) -> None:
     found = condensed([finding("STRAY_FILE", f"{number}") for number in range(1000)] + [finding("NO_SIGNATURE", "x")])
     assert [item.code for item in found] == ["NO_SIGNATURE"] + ["STRAY_FILE"] * MAX_OF_A_CODE
