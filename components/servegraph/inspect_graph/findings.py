@@ -42,6 +42,14 @@ _BATCH = "Export with None as the first dimension of every input and output."
 
 _WHOLE = (
     Rule("GRAPH_CORRUPT", "error", "The graph file cannot be read.", _AGAIN, "R3"),
+    Rule("GRAPH_INCONSISTENT", "error", "The graph names nodes or functions that it does not have.", _AGAIN, "R3"),
+    Rule(
+        "LFS_POINTER",
+        "error",
+        "A file is not there, only a pointer of Git LFS to it.",
+        "Run git lfs pull where the repository was cloned.",
+        "R3",
+    ),
     Rule(
         "GRAPH_TOO_LARGE",
         "error",

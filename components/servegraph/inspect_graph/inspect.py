@@ -12,11 +12,13 @@ from servegraph.inspect_graph.inspection import Inspection, has_variables
 from servegraph.inspect_graph.integrity import (
     check_assets,
     check_files,
+    check_pointers,
     check_requested,
     check_shards,
     verify_tensors,
 )
 from servegraph.inspect_graph.operations import check_operations
+from servegraph.inspect_graph.references import check_references
 from servegraph.inspect_graph.security import check_keras, check_security, check_table_files
 from servegraph.inspect_graph.signatures import check_signatures, tag_label
 from servegraph.inspect_graph.weights import check_weights, weigh
@@ -56,12 +58,13 @@ def inspect_directory(directory: Directory, *, verify: bool = False, platform: s
     files = require_saved_model(directory)
     variables = _look_at_variables(directory, files, verify)
     tensors = variables.tensors or {}
-    graph = _look_at_graph(directory, files, tensors)
+    graph = _look_at_graph(directory, files, tensors, verify)
     weights = weigh(tensors)
     paths = {info.path: info.size_bytes for info in files}
     keras = parse_keras_metadata(_small_file(directory, paths, KERAS_METADATA))
     findings = [*check_files(directory, files), *variables.findings, *graph.findings]
     findings += [*check_weights(weights, graph.unread), *check_keras(keras)]
+    findings += check_pointers(directory, files, findings)
     if variables.is_absent and graph.graph is not None and has_variables(graph.graph):
         findings.append(finding("NO_VARIABLES", f"{VARIABLES_PREFIX}.index is not there."))
     if platform is not None:
@@ -126,21 +129,23 @@ class _Graph(NamedTuple):
     findings: list[Finding]
 
 
-def _look_at_graph(directory: Directory, files: list[FileInfo], tensors: Mapping[str, TensorEntry]) -> _Graph:
+def _look_at_graph(
+    directory: Directory, files: list[FileInfo], tensors: Mapping[str, TensorEntry], verify: bool
+) -> _Graph:
     try:
         with GraphFile(directory, files) as file:
             if file.size_bytes > MAX_PROTOBUF_BYTES:
                 raise ModelError(f"{file.path} has {file.size_bytes:,} bytes.", code="GRAPH_TOO_LARGE")
             graph = file.scan()
             with file.explained():
-                traced = _trace_all(file, graph, tensors)
+                traced = _trace_all(file, graph, tensors, verify)
             findings = [*check_assets(graph, files), *check_signatures(graph), *traced.findings]
             return traced._replace(findings=findings)
     except ModelError as error:
         return _Graph(None, {}, frozenset(), [], [finding(error.code, error.message)])
 
 
-def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, TensorEntry]) -> _Graph:
+def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, TensorEntry], verify: bool) -> _Graph:
     """Trace every MetaGraph: what is wrong with its operations, and who reads which tensor."""
     findings: list[Finding] = []
     readers: dict[str, tuple[str, ...]] = {}
@@ -150,6 +155,7 @@ def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, Te
         reachability = trace(file, meta_graph)
         needed_ops |= reachability.needed_ops(meta_graph)
         findings += check_operations(where, meta_graph, reachability, training_ops(meta_graph, reachability))
+        findings += check_references(where, meta_graph, file, reachability, verify=verify)
         findings += check_security(where, meta_graph, file, reachability)
         findings += check_table_files(where, meta_graph, file)
         if tensors:

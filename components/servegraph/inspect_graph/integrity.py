@@ -21,6 +21,11 @@ STRAY_CODES = {
 }
 
 
+# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+LFS_HEADER, MAX_POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 1023
+POINTER_CODES = frozenset({"GRAPH_CORRUPT", "INDEX_CORRUPT", "TRUNCATED_SHARD"})
+
+
 def check_files(directory: Directory, files: list[FileInfo]) -> Iterator[Finding]:
     """Find what does not belong, and what is not really there."""
     paths = {info.path for info in files}
@@ -32,6 +37,16 @@ def check_files(directory: Directory, files: list[FileInfo]) -> Iterator[Finding
             yield finding(code, f"{info.path} ({info.size_bytes:,} bytes) is not part of the model.")
         if info.link_target is not None:
             yield _link(directory, info)
+
+
+def check_pointers(directory: Directory, files: list[FileInfo], suspects: Iterable[Finding]) -> Iterator[Finding]:
+    """Find out whether Git LFS's pointers are why files are damaged; nothing is read where none is."""
+    if not any(item.code in POINTER_CODES for item in suspects):
+        return
+    for info in files:
+        may_be = role_of(info.path) in ("graph", "variables") and 0 < info.size_bytes <= MAX_POINTER_BYTES
+        if may_be and directory.read_bytes(info.path).startswith(LFS_HEADER):
+            yield finding("LFS_POINTER", f"{info.path} has {info.size_bytes:,} bytes, which name the real file.")
 
 
 def _link(directory: Directory, info: FileInfo) -> Finding:

@@ -146,6 +146,10 @@ def _what_it_is(paths: list[str]) -> tuple[str, str]:
         return "its SavedModel is in a directory below", f"Give that directory: {folders[0]}."
     if any(path.endswith("model.weights.h5") for path in paths):
         return "it is an unpacked Keras file", _EXPORT_KERAS
+    if any(role_of(path) not in STRAY_ROLES for path in paths):
+        return "its saved_model.pb is missing, or no file", "Copy the whole directory again, or export the model again."
+    if {path.partition(".")[0] for path in paths} == {"variables"}:
+        return "it is the variables of one", "Give the directory above."
     explained = _lookalike([path for path in paths if "/" not in path] or paths)
     return explained or ("it has no saved_model.pb", "Give the directory that holds saved_model.pb.")
 
