@@ -1,6 +1,7 @@
 """The report on real models: the JSON contract, and the findings that it must and must not have."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,11 @@ from tests.bad_models.fuzz import MemoryDirectory
 
 from servegraph.inspect_graph.findings import RULES
 from servegraph.inspect_graph.inspect import Inspection, inspect, inspect_directory
+from servegraph.inspect_graph.integrity import PARALLEL_BYTES, verify_tensors
+from servegraph.savedmodel.bundle_reader import BundleReader
+from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.wire import encode_bytes, fields
+from servegraph.storage import open_dir
 
 MODELS = Path(__file__).parents[2] / "real_models"
 SAVED = MODELS / "keras_saved"
@@ -76,6 +81,24 @@ def test_a_model_without_an_object_graph_loads_with_the_saver_only() -> None:
     files["saved_model.pb"] = encode_bytes(2, b"".join(kept))
     found = inspect_directory(MemoryDirectory(files)).findings
     assert "UNRESTORED_VARIABLE" in {item.code for item in found if item.severity == "error"}
+
+
+def test_large_variables_are_verified_side_by_side(tmp_path: Path) -> None:
+    shutil.copytree(MODELS / "module", tmp_path / "model")
+    block = bytes(range(256)) * 4096
+    with BundleWriter(tmp_path / "model/variables/variables") as writer:
+        for number in range(80):
+            writer.add(f"part_{number:02}", "uint8", (len(block),), [block])
+    data = tmp_path / "model/variables/variables.data-00000-of-00001"
+    with data.open("r+b") as file:
+        for number in (3, 77):
+            file.seek(number * len(block) + 5)
+            file.write(b"!")
+    bundle = BundleReader(open_dir(tmp_path / "model"))
+    assert sum(entry.size_bytes for entry in bundle.entries.values()) > PARALLEL_BYTES
+    found = [item.message for item in verify_tensors(bundle)]
+    bundle.close()
+    assert [message.split("'")[1] for message in found] == ["part_03", "part_77"]
 
 
 def test_weights_that_keras_lists_in_the_optimizer_are_no_state_of_it() -> None:
