@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import NamedTuple
 
-from servegraph.errors import ModelError
+from servegraph.errors import InputError, ModelError
 from servegraph.inspect_graph.findings import Finding, condensed, finding
 from servegraph.inspect_graph.inspection import Inspection, has_variables
 from servegraph.inspect_graph.integrity import (
@@ -48,8 +48,10 @@ def inspect(uri: str, *, verify: bool = False, platform: str | None = None) -> I
     Raises:
         ModelError: `uri` is not a SavedModel (`NOT_A_SAVED_MODEL`). Damage is a finding, not an error.
         StorageError: it cannot be read.
-        InputError: the platform is not known (`UNKNOWN_PLATFORM`).
+        InputError: the platform is not known (`UNKNOWN_PLATFORM`), or `uri` is empty (`NO_MODEL`).
     """
+    if not uri:  # a path of nothing is the current directory, and hardly what was meant
+        raise InputError("The model's path is empty.", code="NO_MODEL", fix="Give a directory or gs://bucket/prefix.")
     return inspect_directory(open_dir(uri), verify=verify, platform=platform)
 
 

@@ -93,6 +93,7 @@ LOOKALIKES = (
         "a frozen TensorFlow 1 graph",
         "Export it with tf.compat.v1.saved_model.simple_save, which adds the signature that it lacks.",
     ),
+    _Lookalike(r".*\.(zip|tar|tgz|tar\.(gz|xz|bz2|zst))", "an archive", "Unpack it and give the directory in it."),
     _Lookalike(r"(.*/)?model\.json", "a TensorFlow.js model", "Give the SavedModel that it was converted from."),
 )
 
@@ -142,6 +143,8 @@ def _what_it_is(paths: list[str]) -> tuple[str, str]:
     if versions:
         newest = versions[-1][1]
         return f"it holds {len(versions)} versions of a model", f"Give one of them; the newest is {newest}."
+    if len(folders) > 1:
+        return f"{len(folders)} SavedModels are in directories below", f"Give one of them, e.g. {min(folders)}."
     if folders:
         return "its SavedModel is in a directory below", f"Give that directory: {folders[0]}."
     if any(path.endswith("model.weights.h5") for path in paths):

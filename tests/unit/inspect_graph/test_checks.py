@@ -259,12 +259,24 @@ def tensor(dtype: str, *shape: int | None) -> TensorInfo:
         ),
         ("serving_default", {"image": tensor("uint8", None, 224, 224, 1)}, '{"instances": [[[[0], …], …]]}'),
         ("serving_default", {}, '{"instances": [{}]}'),
+        # What has no batch cannot be asked row by row.
+        (
+            "serving_default",
+            {"x": tensor("float32", None, 2), "k": tensor("float32")},
+            '{"inputs": {"x": [[0.0, 0.0]], "k": 0.0}}',
+        ),
+        ("serving_default", {"x": tensor("int64", 2, 1)}, '{"inputs": [[0], [0]]}'),
     ],
 )
 def test_request_example(name: str, inputs: dict[str, TensorInfo], text: str) -> None:
     example = request_example(name, Signature("", inputs, {}))
     assert example.text == text
     assert example.is_whole == ("…" not in text)
+
+
+def test_a_signature_with_one_answer_for_all_rows_is_asked_by_column() -> None:
+    signature = Signature("", {"x": tensor("float32", None, 2)}, {"loss": tensor("float32")})
+    assert request_example("train", signature).text == '{"signature_name": "train", "inputs": [[0.0, 0.0]]}'
 
 
 def test_inputs_with_defaults_are_left_out() -> None:

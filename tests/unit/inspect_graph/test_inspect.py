@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.bad_models.fuzz import MemoryDirectory
 
+from servegraph.errors import InputError
 from servegraph.inspect_graph.findings import RULES
 from servegraph.inspect_graph.inspect import Inspection, inspect, inspect_directory
 from servegraph.inspect_graph.integrity import PARALLEL_BYTES, verify_tensors
@@ -49,6 +50,11 @@ def test_the_json_contract() -> None:
     for item in report["findings"]:
         assert set(item) >= {"code", "severity", "message", "fix"}
         assert item["code"] in RULES
+
+
+def test_a_path_of_nothing_is_not_the_current_directory() -> None:
+    with pytest.raises(InputError, match="empty"):
+        inspect("")
 
 
 def test_several_meta_graphs() -> None:

@@ -72,6 +72,8 @@ def test_a_saved_model_is_one() -> None:
         (["frozen_inference_graph.pb"], "frozen TensorFlow 1 graph"),
         (["1/saved_model.pb", "2/saved_model.pb", "10/saved_model.pb"], "newest is 10"),
         (["export/saved_model.pb"], "Give that directory: export"),
+        (["b/saved_model.pb", "a/saved_model.pb"], "e.g. a"),
+        (["model.tar.gz"], "archive"),
         (["model.json", "group1-shard1of1.bin"], "TensorFlow.js"),
         (["readme.txt"], "no saved_model.pb"),
     ],
