@@ -293,6 +293,17 @@ HOSTILE = (
         ),
         "GRAPH_CORRUPT",
     ),
+    Hostile(
+        "an attribute cut after its first byte",
+        graph_file(
+            saved_model(
+                graph(
+                    [placeholder(), node("v", "VarHandleOp", (), attr("shared_name", b"\x12")), node("y", "f", ("x",))]
+                )
+            )
+        ),
+        "GRAPH_CORRUPT",
+    ),
     Hostile("a field that claims 4 GB", graph_file(b"\x12\xff\xff\xff\xff\x0f" + b"x" * 100), "GRAPH_CORRUPT"),
     Hostile("a number without an end", graph_file(b"\x08" + b"\xff" * 1000), "GRAPH_CORRUPT"),
     Hostile("text nested 50,000 deep", text_nesting, "GRAPH_CORRUPT"),

@@ -129,11 +129,13 @@ def read_arguments(window: Window, function: Body) -> list[str]:
     if signature is not None:
         definition = _message(window, signature)
         for start, end in payloads(definition, 2):
-            name_end = start + 2 + definition[start + 1]
-            if definition[start] == NAME_TAG and name_end <= end and definition[start + 1] < 128:
+            size = definition[start + 1] if end - start > 1 else 128
+            name_end = start + 2 + size
+            if size < 128 and definition[start] == NAME_TAG and name_end <= end:
                 names.append(decoded(definition[start + 2 : name_end]))  # first, as always
             else:
-                names += [text(definition, part) for part in fields(definition, start, end) if part.number == 1]
+                found = [text(definition, part) for part in fields(definition, start, end) if part.number == 1]
+                names.append(found[-1] if found else "")  # positions count, also of one without a name
     return names
 
 
