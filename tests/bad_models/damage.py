@@ -94,6 +94,15 @@ def grow_over_two_gigabytes(model: Path) -> None:
     os.truncate(model / GRAPH, 2**31 + 100)  # sparse: it takes no room
 
 
+def change_last(content: bytes, name: bytes) -> bytes:
+    """Change a letter where a name is written for the last time, which is where it is used."""
+    before, found, after = content.rpartition(name)
+    assert found
+    return before + name[:3] + b"?" + name[4:] + after
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a" * 16 + b"\nsize 12345\n"
+
 DAMAGES = (
     Damage("graph cut short", "module", cut(GRAPH, 0.6), "GRAPH_CORRUPT"),
     Damage("graph empty", "module", edit(GRAPH, lambda content: b""), "GRAPH_CORRUPT"),
@@ -110,6 +119,34 @@ DAMAGES = (
         "GRAPH_CORRUPT",
     ),
     Damage("graph over 2 GB", "module", grow_over_two_gigabytes, "GRAPH_TOO_LARGE"),
+    Damage("graph that is a pointer of Git LFS", "module", edit(GRAPH, lambda content: POINTER), "LFS_POINTER"),
+    Damage("index that is a pointer of Git LFS", "module", edit(INDEX, lambda content: POINTER), "LFS_POINTER"),
+    Damage("data file that is a pointer of Git LFS", "module", edit(SHARD, lambda content: POINTER), "LFS_POINTER"),
+    Damage(
+        "a node's input with a changed letter",
+        "v1_partitioned",
+        edit(GRAPH, lambda content: change_last(content, b"save/RestoreV2")),
+        "GRAPH_INCONSISTENT",
+    ),
+    Damage(
+        "a function's node with a changed letter",
+        "module",
+        edit(GRAPH, lambda content: change_last(content, b"RestoreV2/tensor_names:output:0")),
+        "GRAPH_INCONSISTENT",
+    ),
+    Damage(
+        "a function's name with a changed letter",
+        "keras_dense",
+        edit(
+            GRAPH,
+            lambda content: content.replace(b"__inference_signature_wrapper", b"__inference_signature_wripper", 1),
+        ),
+        "GRAPH_INCONSISTENT",
+        loads="Python imports the functions and not the main graph that calls them; TensorFlow Serving imports both.",
+    ),
+    Damage(
+        "a name that is no text", "module", replace(GRAPH, b"saver_filename", b"saver_\xff\xfelename"), "GRAPH_CORRUPT"
+    ),
     Damage("index cut short", "module", cut(INDEX, 0.5), "INDEX_CORRUPT"),
     Damage("index empty", "module", edit(INDEX, lambda content: b""), "INDEX_CORRUPT"),
     Damage("index with a flipped bit", "module", flip_bit(INDEX, 40), "INDEX_CORRUPT"),
@@ -169,12 +206,5 @@ DAMAGES = (
         replace(GRAPH, b"\x22\x05serve", b"\x22\x05train"),
         "NO_SERVING_TAG",
         loads="tf.saved_model.load takes the only MetaGraph whatever its tags; TensorFlow Serving does not.",
-    ),
-    Damage(
-        "Keras model saved with tf.saved_model.save",
-        "keras_saved",
-        lambda model: None,
-        "UNRESTORED_VARIABLE",
-        loads="Python restores by its object graph; TensorFlow Serving restores by the saver, which misses them.",
     ),
 )

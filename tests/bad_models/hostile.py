@@ -38,6 +38,19 @@ def graph_file(content: bytes) -> Callable[[Path], None]:
     return lambda path: write(path, content)
 
 
+def answered_by(op: str, *attrs: bytes) -> Callable[[Path], None]:
+    """A model whose signature does nothing but this operation."""
+    return graph_file(saved_model(graph([placeholder(), node("y", op, ("x",), *attrs)])))
+
+
+def restored_by(*nodes: bytes) -> Callable[[Path], None]:
+    """A model whose saver runs what the last of these nodes, named `restore`, needs."""
+    saver = encode_bytes(1, b"x:0") + encode_bytes(2, b"x:0") + encode_bytes(3, b"restore")
+    return graph_file(
+        saved_model(graph([placeholder(), node("y", "Identity", ("x",)), *nodes]), encode_bytes(3, saver))
+    )
+
+
 def index_file(content: bytes) -> Callable[[Path], None]:
     """A sound graph with this index."""
 
@@ -207,31 +220,27 @@ HOSTILE = (
     ),
     Hostile(
         "a graph that a request sends",
-        graph_file(saved_model(graph([placeholder(), node("y", "DatasetFromGraph", ("x",))]))),
+        answered_by("DatasetFromGraph"),
         "UNSAFE_OP",
     ),
     Hostile(
-        "printing to a file",
-        graph_file(
-            saved_model(
-                graph(
-                    [
-                        placeholder(),
-                        node("y", "PrintV2", ("x",), attr("output_stream", encode_bytes(2, b"file://f"))),
-                    ]
-                )
-            )
-        ),
+        "printing to a file", answered_by("PrintV2", attr("output_stream", encode_bytes(2, b"file://f"))), "UNSAFE_OP"
+    ),
+    Hostile(
+        "protos described by a file",
+        answered_by("DecodeProtoV2", attr("descriptor_source", encode_bytes(2, b"/etc/passwd"))),
+        "UNSAFE_OP",
+    ),
+    Hostile("saving in a signature", answered_by("SaveV2"), "UNSAFE_OP"),
+    Hostile("running Python", answered_by("EagerPyFunc"), "UNSAFE_OP"),
+    Hostile(
+        "a file written while restoring",
+        restored_by(node("w", "WriteFile", ("x", "x")), node("restore", "NoOp", ("^w",))),
         "UNSAFE_OP",
     ),
     Hostile(
-        "saving in a signature",
-        graph_file(saved_model(graph([placeholder(), node("y", "SaveV2", ("x", "x", "x", "x"))]))),
-        "UNSAFE_OP",
-    ),
-    Hostile(
-        "running Python",
-        graph_file(saved_model(graph([placeholder(), node("y", "EagerPyFunc", ("x",))]))),
+        "saving while restoring",
+        restored_by(node("w", "SaveV2", ("x", "x", "x", "x")), node("restore", "NoOp", ("^w",))),
         "UNSAFE_OP",
     ),
     Hostile(
@@ -280,6 +289,17 @@ HOSTILE = (
         graph_file(
             saved_model(
                 graph([placeholder()]), encode_bytes(5, entry("s", encode_bytes(1, entry("x", composite(5000)))))
+            )
+        ),
+        "GRAPH_CORRUPT",
+    ),
+    Hostile(
+        "an attribute cut after its first byte",
+        graph_file(
+            saved_model(
+                graph(
+                    [placeholder(), node("v", "VarHandleOp", (), attr("shared_name", b"\x12")), node("y", "f", ("x",))]
+                )
             )
         ),
         "GRAPH_CORRUPT",

@@ -11,6 +11,7 @@ import pytest
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.graph_reader import read_saved_model
+from servegraph.savedmodel.structure import messages
 from servegraph.storage import open_dir
 
 tf = pytest.importorskip("tensorflow")
@@ -105,3 +106,21 @@ def test_the_graph_is_what_protobuf_reads(name: str) -> None:
                     shape = tf.TensorShape(proto.tensor_shape)
                     assert info.shape == (None if shape.rank is None else tuple(shape.as_list()))
                     assert info.dtype == ("unknown(0)" if not proto.dtype else tf.as_dtype(proto.dtype).name)
+
+
+def test_the_table_of_messages_is_that_of_tensorflow() -> None:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    expected: dict[str, dict[int, str]] = {}
+    waiting = [saved_model_pb2.SavedModel.DESCRIPTOR]
+    while waiting:
+        message = waiting.pop()
+        row = expected[message.full_name.removeprefix("tensorflow.")] = {}
+        for field in message.fields:
+            if field.type == field.TYPE_STRING:
+                row[field.number] = "text"
+            elif field.message_type is not None:
+                row[field.number] = field.message_type.full_name.removeprefix("tensorflow.")
+                if row[field.number] not in expected:
+                    waiting.append(field.message_type)
+    assert messages() == expected

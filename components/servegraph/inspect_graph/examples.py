@@ -20,18 +20,25 @@ class Example(NamedTuple):
 
 
 def request_example(name: str, signature: Signature) -> Example:
-    """Return the body of a predict request with one instance, in TensorFlow Serving's row format."""
+    """Return the body of a predict request: one instance in TensorFlow Serving's row format, else by column."""
     inputs = {key: info for key, info in signature.inputs.items() if key not in signature.defaults}
-    values = {key: _value(info) for key, info in inputs.items()}
+    by_row = all(map(_has_batch, (*signature.inputs.values(), *signature.outputs.values())))
+    values = {key: _value(info, by_row=by_row) for key, info in inputs.items()}
     # With a single input its values stand alone.
-    instance = next(iter(values.values())) if len(values) == 1 else values
+    asked = next(iter(values.values())) if len(values) == 1 else values
     body = {} if name == SERVING_DEFAULT else {"signature_name": name}
-    text = json.dumps({**body, "instances": [instance]}, ensure_ascii=False)
+    text = json.dumps({**body, **({"instances": [asked]} if by_row else {"inputs": asked})}, ensure_ascii=False)
     return Example(text.replace(f'"{ELLIPSIS}"', ELLIPSIS), ELLIPSIS not in text)
 
 
-def _value(info: TensorInfo) -> Any:
-    sizes = [1 if size is None else size for size in (info.shape or (None,))[1:]]
+def _has_batch(info: TensorInfo) -> bool:
+    """Tell whether rows of a tensor can be asked one by one."""
+    return info.shape is None or (len(info.shape) > 0 and info.shape[0] is None)
+
+
+def _value(info: TensorInfo, *, by_row: bool) -> Any:
+    shape = info.shape or ()
+    sizes = [1 if size is None else size for size in (shape[1:] if by_row else shape)]
     values = 1
     for size in sizes:
         values *= size

@@ -37,10 +37,19 @@ class Finding(NamedTuple):
 _AGAIN = "Copy the whole directory again from where it was written, or export the model again."
 _OPTIMIZE = "Run servegraph optimize on it."
 _EXPORT = "Export it with servegraph export, which writes a serving graph only."
+_RESTORE = "Run servegraph optimize on it, which restores them too; or export with model.export() or servegraph export."
 _BATCH = "Export with None as the first dimension of every input and output."
 
 _WHOLE = (
     Rule("GRAPH_CORRUPT", "error", "The graph file cannot be read.", _AGAIN, "R3"),
+    Rule("GRAPH_INCONSISTENT", "error", "The graph names nodes or functions that it does not have.", _AGAIN, "R3"),
+    Rule(
+        "LFS_POINTER",
+        "error",
+        "A file is not there, only a pointer of Git LFS to it.",
+        "Run git lfs pull where the repository was cloned.",
+        "R3",
+    ),
     Rule(
         "GRAPH_TOO_LARGE",
         "error",
@@ -134,7 +143,7 @@ _ASKED = (
         "NO_PREDICT_SIGNATURE",
         "warning",
         "No signature has the method name tensorflow/serving/predict.",
-        "Export one with PREDICT_METHOD_NAME: the predict routes find no other.",
+        "Export one with PREDICT_METHOD_NAME: one for classify or regress takes serialized tf.Example.",
         "R10",
     ),
     Rule(
@@ -184,8 +193,15 @@ _ASKED = (
     Rule(
         "UNRESTORED_VARIABLE",
         "error",
-        "A signature reads a variable that loading does not fill: TensorFlow Serving answers with an error.",
-        "Run servegraph optimize on it, which restores them too; or export with model.export() or servegraph export.",
+        "A signature reads a variable that loading does not fill: it answers with an error.",
+        _RESTORE,
+        "R2",
+    ),
+    Rule(
+        "RESTORED_IN_PYTHON_ONLY",
+        "warning",
+        "A signature reads a variable that tf.saved_model.load in Python fills and TensorFlow Serving does not.",
+        _RESTORE,
         "R2",
     ),
     Rule(
@@ -232,6 +248,13 @@ _SAFE = (
         "Do not load it in Python unless you trust who made it.",
         "R18",
     ),
+    Rule(
+        "PYTHON_CODE",
+        "warning",
+        "Beside the graph there is Python code, which keras.models.load_model runs and no server does.",
+        "Do not load it with Keras unless you trust who made it.",
+        "R18",
+    ),
 )
 
 # Only with a platform named.
@@ -261,8 +284,8 @@ _PLATFORM = (
     Rule(
         "NO_DEFAULT_FOR_PLATFORM",
         "error",
-        "The platform calls serving_default with the method name tensorflow/serving/predict, which is not there.",
-        "Export such a signature with the tag serve.",
+        "The platform calls serving_default, which is not there or has a method name that no server knows.",
+        "Export a signature of that name with the method name tensorflow/serving/predict and the tag serve.",
         "R10",
     ),
     Rule(

@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from datetime import date
 from typing import NamedTuple
 
-from servegraph.errors import ModelError
+from servegraph.errors import InputError, ModelError
 from servegraph.inspect_graph.findings import Finding, condensed, finding
 from servegraph.inspect_graph.inspection import Inspection, has_variables
 from servegraph.inspect_graph.integrity import (
     check_assets,
     check_files,
+    check_pointers,
     check_requested,
     check_shards,
     verify_tensors,
 )
 from servegraph.inspect_graph.operations import check_operations
-from servegraph.inspect_graph.security import check_security, check_table_files
+from servegraph.inspect_graph.references import check_references
+from servegraph.inspect_graph.security import check_keras, check_security, check_table_files
 from servegraph.inspect_graph.signatures import check_signatures, tag_label
 from servegraph.inspect_graph.weights import check_weights, weigh
 from servegraph.savedmodel.bundle_index import TensorEntry
@@ -36,6 +38,8 @@ from servegraph.storage.directory import Directory, FileInfo, open_dir
 
 MAX_PROTOBUF_BYTES = 2**31 - 1  # what protobuf, and so TensorFlow, can load
 MAX_METADATA_BYTES = 1 << 24
+# Walking through every message takes 0.2 s a megabyte: always for small graphs, with --verify for nearly all.
+QUICK_STRUCTURE_BYTES, MAX_STRUCTURE_BYTES = 1 << 16, 1 << 26
 
 
 def inspect(uri: str, *, verify: bool = False, platform: str | None = None) -> Inspection:
@@ -46,8 +50,10 @@ def inspect(uri: str, *, verify: bool = False, platform: str | None = None) -> I
     Raises:
         ModelError: `uri` is not a SavedModel (`NOT_A_SAVED_MODEL`). Damage is a finding, not an error.
         StorageError: it cannot be read.
-        InputError: the platform is not known (`UNKNOWN_PLATFORM`).
+        InputError: the platform is not known (`UNKNOWN_PLATFORM`), or `uri` is empty (`NO_MODEL`).
     """
+    if not uri:  # a path of nothing is the current directory, and hardly what was meant
+        raise InputError("The model's path is empty.", code="NO_MODEL", fix="Give a directory or gs://bucket/prefix.")
     return inspect_directory(open_dir(uri), verify=verify, platform=platform)
 
 
@@ -56,17 +62,20 @@ def inspect_directory(directory: Directory, *, verify: bool = False, platform: s
     files = require_saved_model(directory)
     variables = _look_at_variables(directory, files, verify)
     tensors = variables.tensors or {}
-    graph = _look_at_graph(directory, files, tensors)
+    graph = _look_at_graph(directory, files, tensors, verify)
     weights = weigh(tensors)
+    paths = {info.path: info.size_bytes for info in files}
+    keras = parse_keras_metadata(_small_file(directory, paths, KERAS_METADATA))
     findings = [*check_files(directory, files), *variables.findings, *graph.findings]
-    findings += check_weights(weights, graph.unread)
+    findings += [*check_weights(weights, graph.unread), *check_keras(keras)]
+    findings += check_pointers(directory, files, findings)
     if variables.is_absent and graph.graph is not None and has_variables(graph.graph):
         findings.append(finding("NO_VARIABLES", f"{VARIABLES_PREFIX}.index is not there."))
     if platform is not None:
-        from servegraph.inspect_graph.platforms import check_platform  # reads the machine catalogue
+        from servegraph.inspect_graph.platforms import as_loaded_on, check_platform  # reads the machine catalogue
 
+        findings = as_loaded_on(platform, findings)
         findings += check_platform(platform, files, graph.graph, graph.needed_ops, date.today())
-    paths = {info.path: info.size_bytes for info in files}
     fingerprint = parse_fingerprint(_small_file(directory, paths, FINGERPRINT))
     return Inspection(
         uri=directory.uri,
@@ -77,7 +86,7 @@ def inspect_directory(directory: Directory, *, verify: bool = False, platform: s
         readers=graph.readers,
         needed_ops=graph.needed_ops,
         fingerprint=fingerprint,
-        keras=parse_keras_metadata(_small_file(directory, paths, KERAS_METADATA)),
+        keras=keras,
         findings=tuple(condensed(findings)),
         verified=verify and variables.tensors is not None,
         platform=platform,
@@ -124,21 +133,25 @@ class _Graph(NamedTuple):
     findings: list[Finding]
 
 
-def _look_at_graph(directory: Directory, files: list[FileInfo], tensors: Mapping[str, TensorEntry]) -> _Graph:
+def _look_at_graph(
+    directory: Directory, files: list[FileInfo], tensors: Mapping[str, TensorEntry], verify: bool
+) -> _Graph:
     try:
         with GraphFile(directory, files) as file:
             if file.size_bytes > MAX_PROTOBUF_BYTES:
                 raise ModelError(f"{file.path} has {file.size_bytes:,} bytes.", code="GRAPH_TOO_LARGE")
+            # First, so that a small file comes from afar with one request.
+            file.check_structure(MAX_STRUCTURE_BYTES if verify else QUICK_STRUCTURE_BYTES)
             graph = file.scan()
             with file.explained():
-                traced = _trace_all(file, graph, tensors)
+                traced = _trace_all(file, graph, tensors, verify)
             findings = [*check_assets(graph, files), *check_signatures(graph), *traced.findings]
             return traced._replace(findings=findings)
     except ModelError as error:
         return _Graph(None, {}, frozenset(), [], [finding(error.code, error.message)])
 
 
-def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, TensorEntry]) -> _Graph:
+def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, TensorEntry], verify: bool) -> _Graph:
     """Trace every MetaGraph: what is wrong with its operations, and who reads which tensor."""
     findings: list[Finding] = []
     readers: dict[str, tuple[str, ...]] = {}
@@ -148,6 +161,7 @@ def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, Te
         reachability = trace(file, meta_graph)
         needed_ops |= reachability.needed_ops(meta_graph)
         findings += check_operations(where, meta_graph, reachability, training_ops(meta_graph, reachability))
+        findings += check_references(where, meta_graph, file, reachability, verify=verify)
         findings += check_security(where, meta_graph, file, reachability)
         findings += check_table_files(where, meta_graph, file)
         if tensors:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 
 from servegraph.errors import ModelError, StorageError
 from servegraph.inspect_graph.findings import Finding, finding
+from servegraph.progress import Progress
 from servegraph.savedmodel.bundle_index import BundleIndex, TensorEntry
 from servegraph.savedmodel.bundle_reader import BundleReader, expected_bytes, shard_path
 from servegraph.savedmodel.graph import SavedModelGraph
@@ -21,6 +24,14 @@ STRAY_CODES = {
 }
 
 
+# With fewer bytes threads cost more than they bring; a second one is enough to keep the disk or the memory busy.
+PARALLEL_BYTES, PARALLEL = 64 * 10**6, 2
+PROGRESS_STEPS = 100
+# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+LFS_HEADER, MAX_POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 1023
+POINTER_CODES = frozenset({"GRAPH_CORRUPT", "INDEX_CORRUPT", "TRUNCATED_SHARD"})
+
+
 def check_files(directory: Directory, files: list[FileInfo]) -> Iterator[Finding]:
     """Find what does not belong, and what is not really there."""
     paths = {info.path for info in files}
@@ -32,6 +43,16 @@ def check_files(directory: Directory, files: list[FileInfo]) -> Iterator[Finding
             yield finding(code, f"{info.path} ({info.size_bytes:,} bytes) is not part of the model.")
         if info.link_target is not None:
             yield _link(directory, info)
+
+
+def check_pointers(directory: Directory, files: list[FileInfo], suspects: Iterable[Finding]) -> Iterator[Finding]:
+    """Find out whether Git LFS's pointers are why files are damaged; nothing is read where none is."""
+    if not any(item.code in POINTER_CODES for item in suspects):
+        return
+    for info in files:
+        may_be = role_of(info.path) in ("graph", "variables") and 0 < info.size_bytes <= MAX_POINTER_BYTES
+        if may_be and directory.read_bytes(info.path).startswith(LFS_HEADER):
+            yield finding("LFS_POINTER", f"{info.path} has {info.size_bytes:,} bytes, which name the real file.")
 
 
 def _link(directory: Directory, info: FileInfo) -> Finding:
@@ -121,10 +142,48 @@ def check_requested(where: str, reachability: Reachability, tensors: Mapping[str
 def verify_tensors(bundle: BundleReader) -> Iterator[Finding]:
     """Read every tensor, in the order of the files, and compare its checksum."""
     pieces = [piece for entry in bundle.entries.values() for piece in bundle.pieces(entry)]
-    for piece in sorted(pieces, key=lambda piece: (piece.shard, piece.offset)):
+    pieces.sort(key=lambda piece: (piece.shard, piece.offset))
+    size_bytes = sum(piece.size_bytes for piece in pieces)
+    with Progress("verifying", total=PROGRESS_STEPS) if sys.stderr.isatty() else contextlib.nullcontext() as progress:
+        stretches = list(_stretches(pieces, size_bytes / PROGRESS_STEPS))
+        for stretch, found in zip(stretches, _verified(bundle, stretches, size_bytes), strict=True):
+            yield from found
+            if progress is not None:
+                progress.advance(stretch[0].key)
+
+
+def _verified(bundle: BundleReader, stretches: list[list[TensorEntry]], size_bytes: int) -> Iterator[list[Finding]]:
+    """Verify tensors, two stretches at once where that is worth it: one is read while the other is summed up."""
+    if size_bytes < PARALLEL_BYTES or not bundle.is_local:
+        yield from (_verify(bundle, stretch) for stretch in stretches)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        yield from pool.map(lambda stretch: _verify(bundle, stretch), stretches)
+
+
+def _stretches(pieces: list[TensorEntry], size_bytes: float) -> Iterator[list[TensorEntry]]:
+    """Cut a list of tensors into parts of about one size."""
+    part: list[TensorEntry] = []
+    total = 0
+    for piece in pieces:
+        part.append(piece)
+        total += piece.size_bytes
+        if total >= size_bytes:
+            yield part
+            part, total = [], 0
+    if part:
+        yield part
+
+
+def _verify(bundle: BundleReader, pieces: Iterable[TensorEntry]) -> list[Finding]:
+    found = []
+    for piece in pieces:
         try:
             bundle.verify(piece._replace(slices=()))
         except ModelError as error:
             if error.code == "CRC_MISMATCH":
-                yield finding("CRC_MISMATCH", error.message)
+                found.append(finding("CRC_MISMATCH", error.message))
             # That a data file is missing or too short was found before, once and not for each tensor.
+    return found

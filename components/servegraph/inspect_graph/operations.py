@@ -51,7 +51,7 @@ def check_operations(
         by = f", reached from {', '.join(reached)}" if reached else ""
         name = users[0].name or "the main graph"
         yield finding("CUSTOM_OP", f"{where}: {op} in {name} is not in TensorFlow {TF_VERSION}{by}.")
-    yield from _check_variables(where, reachability)
+    yield from _check_variables(where, meta_graph, reachability)
     yield from _check_training(where, training)
     if const_bytes(meta_graph) >= FROZEN_BYTES:
         yield finding("FROZEN_CONSTANTS", f"{where} has {const_bytes(meta_graph):,} bytes of constants.")
@@ -67,8 +67,9 @@ def _reached(op: str, users: list[Body], reachability: Reachability) -> list[str
     return list(reached)
 
 
-def _check_variables(where: str, reachability: Reachability) -> Iterator[Finding]:
-    """Find variables that a signature reads and nothing fills."""
+def _check_variables(where: str, meta_graph: MetaGraph, reachability: Reachability) -> Iterator[Finding]:
+    """Find variables that a signature reads and the saver does not fill; Python goes by the object graph instead."""
+    code = "RESTORED_IN_PYTHON_ONLY" if meta_graph.has_object_graph else "UNRESTORED_VARIABLE"
     if not reachability.requested:
         return
     filled = {name for targets in reachability.restored.values() for name in targets}
@@ -78,10 +79,8 @@ def _check_variables(where: str, reachability: Reachability) -> Iterator[Finding
             continue
         unfilled = (name for name in reach.nodes - filled if reachability.main_nodes[name].op in VARIABLE_OPS)
         if empty := sorted(unfilled):
-            yield finding(
-                "UNRESTORED_VARIABLE",
-                f"{where} {entry} reads {len(empty)} variables that loading does not fill, e.g. {empty[0]}.",
-            )
+            what = f"{len(empty)} variables that its saver does not restore, e.g. {empty[0]}"
+            yield finding(code, f"{where} {entry} reads {what}.")
 
 
 def _check_training(where: str, training: list[Baggage]) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 
 from servegraph.errors import NoMachineFits
@@ -17,6 +17,8 @@ from servegraph.machines.decision import ChoiceRequest
 from servegraph.savedmodel.graph import SavedModelGraph
 from servegraph.storage.directory import FileInfo
 
+# Platforms that load a model as TensorFlow Serving does, with its saver. Our own server loads it in Python.
+_LOAD_WITH_THE_SAVER = ("ai-platform", "vertex", "kserve")
 # Platforms whose prediction route calls serving_default and nothing else unless it is told a name.
 _CALL_THE_DEFAULT = ("ai-platform", "vertex")
 
@@ -51,6 +53,18 @@ def check_platform(
     answer = explanations(platform, graph, needed_ops, today)
     verdict = "can explain it" if answer.possible else "cannot explain it"
     yield finding("EXPLANATIONS", f"{platform} {verdict}: {answer.reason}")
+
+
+def as_loaded_on(platform: str, findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings with what matters only to some servers judged by how the platform loads a model."""
+    if platform not in _LOAD_WITH_THE_SAVER:
+        return list(findings)
+    return [
+        finding("UNRESTORED_VARIABLE", f"{item.message} {platform} loads as TensorFlow Serving does.")
+        if item.code == "RESTORED_IN_PYTHON_ONLY"
+        else item
+        for item in findings
+    ]
 
 
 def _check_limits(

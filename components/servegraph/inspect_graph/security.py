@@ -8,15 +8,16 @@ from typing import NamedTuple
 from servegraph.inspect_graph.findings import Finding, finding
 from servegraph.savedmodel.embedded import EmbeddedGraph, GraphSource, StringInputs, embedded_graphs
 from servegraph.savedmodel.graph import Body, MetaGraph, Node, attr_bytes
+from servegraph.savedmodel.metadata_files import KERAS_METADATA, KerasMetadata
 from servegraph.savedmodel.ops import DANGER_OF, DANGEROUS
 from servegraph.savedmodel.reachability import INIT, RESTORE, Reachability, is_signature
 
 _WHAT = {rule.kind: rule.what for rule in DANGEROUS}
 _MAX_NESTING = 8
 
-# Nothing but the saver reaches these in a SavedModel as TensorFlow writes it, or nothing at all: an Estimator
-# stores two savers. Reached by a signature they are as dangerous as any other.
-_SAVER_OPS = frozenset({"SaveV2", "RestoreV2", "MergeV2Checkpoints"})
+# In a SavedModel as TensorFlow writes it restoring reaches the one, and nothing reaches the others: saving is no
+# entry point, and an Estimator stores two savers. Reached in another way they are as dangerous as any other.
+_SAVER_OPS = {"RestoreV2": {RESTORE}, "SaveV2": set[str](), "MergeV2Checkpoints": set[str]()}
 
 
 class Danger(NamedTuple):
@@ -35,9 +36,9 @@ def check_security(
     dangers = _Scan(source, meta_graph.main, meta_graph.functions, meta_graph.assets).dangers()
     for danger in dangers:
         reached = reachability.reaching(danger.body, danger.node.name)
-        served = [name for name in reached if is_signature(name) or name == INIT]
-        if danger.node.op in _SAVER_OPS and not set(reached) - {RESTORE}:
+        if danger.node.op in _SAVER_OPS and not set(reached) - _SAVER_OPS[danger.node.op]:
             continue
+        served = [name for name in reached if is_signature(name) or name in (INIT, RESTORE)]
         by = f", reached from {', '.join(served)}" if served else ""
         code = "UNSAFE_OP" if served else "UNSAFE_OP_STORED"
         yield finding(code, f"{where}: {danger.place} can {danger.what}{by}.")
@@ -102,6 +103,12 @@ def _has_no_file(strings: StringInputs, body: Body, node: Node) -> bool:
     return not attr_bytes(node, "vocab_file")
 
 
+def _has_no_descriptor_file(strings: StringInputs, body: Body, node: Node) -> bool:
+    """Protos are described by what is linked in, by bytes in the graph, or else by a file."""
+    source = attr_bytes(node, "descriptor_source") or b"local://"
+    return source.startswith((b"local://", b"bytes://"))
+
+
 def _has_no_url(strings: StringInputs, body: Body, node: Node) -> bool:
     """Debugging operations publish to a list of URLs, empty as a rule."""
     return b"://" not in node.attrs.get("debug_urls", b"")
@@ -118,6 +125,7 @@ HARMLESS: dict[str, Callable[[StringInputs, Body, Node], bool]] = {
     "CacheDataset": _caches_in_memory,
     "CacheDatasetV2": _caches_in_memory,
     "FixedUnigramCandidateSampler": _has_no_file,
+    **dict.fromkeys(("DecodeProtoV2", "EncodeProto"), _has_no_descriptor_file),
     "InitializeTableFromTextFile": _reads_an_asset,
     "InitializeTableFromTextFileV2": _reads_an_asset,
     **dict.fromkeys(("DebugIdentity", "DebugIdentityV2", "DebugIdentityV3", "DebugNanCount"), _has_no_url),
@@ -126,6 +134,13 @@ HARMLESS: dict[str, Callable[[StringInputs, Body, Node], bool]] = {
 }
 
 _TABLE_FILLERS = ("InitializeTableFromTextFile", "InitializeTableFromTextFileV2")
+
+
+def check_keras(metadata: KerasMetadata | None) -> Iterator[Finding]:
+    """Find Python code in what Keras wrote about the model."""
+    if metadata is not None and metadata.python_code:
+        layers = ", ".join(map(repr, metadata.python_code[:5]))
+        yield finding("PYTHON_CODE", f"{KERAS_METADATA} has that of {len(metadata.python_code)} layers, e.g. {layers}.")
 
 
 def check_table_files(where: str, meta_graph: MetaGraph, source: GraphSource) -> Iterator[Finding]:

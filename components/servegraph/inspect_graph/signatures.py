@@ -18,6 +18,8 @@ from servegraph.savedmodel.graph import (
 SERVING_TAG = "serve"
 SERVING_DEFAULT = "serving_default"
 PREDICT = "tensorflow/serving/predict"
+# What a predict request may call: tensorflow_serving/servables/tensorflow/predict_util.cc.
+CALLABLE = (PREDICT, "tensorflow/serving/classify", "tensorflow/serving/regress")
 
 # What TensorFlow Serving's JSON has no form for; quantized types need their range besides.
 UNSENDABLE_DTYPES = frozenset(
@@ -37,7 +39,7 @@ def default_signature(graph: SavedModelGraph) -> Signature | None:
     """Return the signature that a platform calls when it is told no name."""
     for meta_graph in graph.meta_graphs:
         signature = serving_signatures(meta_graph).get(SERVING_DEFAULT)
-        if SERVING_TAG in meta_graph.tags and signature is not None and signature.method_name == PREDICT:
+        if SERVING_TAG in meta_graph.tags and signature is not None and signature.method_name in CALLABLE:
             return signature
     return None
 
@@ -84,12 +86,24 @@ def _check_shapes(where: str, signature: Signature) -> Iterator[Finding]:
         elif info.shape and info.shape[0] is None:
             if None in info.shape[1:]:
                 open_ended.append(f"{name!r} {shape_text(info)}")
+        elif side == "input" and _is_sparse_size(info, signature):
+            yield finding("ENCODED_TENSOR", f"{what} is the size of a sparse tensor whose parts are given one by one.")
         elif info.shape and (side == "input" or takes_batches):
             yield finding("FIXED_BATCH", f"{what} is {shape_text(info)}; its first dimension must be None.")
         else:
             yield finding("NO_BATCH", f"{what} is {shape_text(info)}.")
     if open_ended:
         yield finding("UNKNOWN_SIZE", f"{where}: {', '.join(open_ended)}.")
+
+
+def _is_sparse_size(info: TensorInfo, signature: Signature) -> bool:
+    """Tell whether an input is the `dense_shape` of a tf.SparseTensor, whose `indices` then have as many columns.
+
+    TF2 writes a signature that takes one with three inputs: indices, values, dense_shape.
+    """
+    if info.dtype != "int64" or info.shape is None or len(info.shape) != 1:
+        return False
+    return any(other.dtype == "int64" and other.shape == (None, *info.shape) for other in signature.inputs.values())
 
 
 def _check_json(where: str, signature: Signature) -> Iterator[Finding]:

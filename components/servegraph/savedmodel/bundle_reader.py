@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import prod
+from threading import Lock
 from types import TracebackType
 
 import google_crc32c
@@ -43,8 +44,10 @@ class BundleReader:
         """Read the index."""
         self._directory = directory
         self.prefix = prefix
-        self._chunk_bytes = REMOTE_CHUNK_BYTES if "://" in directory.uri else CHUNK_BYTES
+        self.is_local = "://" not in directory.uri  # then tensors may be read by several threads at once
+        self._chunk_bytes = CHUNK_BYTES if self.is_local else REMOTE_CHUNK_BYTES
         self._shards: dict[int, RandomAccess] = {}
+        self._opening = Lock()
         self.index = _read_index(directory, prefix)
 
     @property
@@ -163,14 +166,15 @@ class BundleReader:
     def _shard_with(self, piece: TensorEntry) -> RandomAccess:
         """Return the data file that holds all of a piece."""
         path, end = self._path_of(piece), piece.offset + piece.size_bytes
-        if piece.shard not in self._shards:
-            try:
-                self._shards[piece.shard] = self._directory.open(path)
-            except StorageError as exc:
-                if exc.code != "NOT_FOUND":
-                    raise
-                raise missing_shard(path) from exc
-        shard = self._shards[piece.shard]
+        with self._opening:
+            if piece.shard not in self._shards:
+                try:
+                    self._shards[piece.shard] = self._directory.open(path)
+                except StorageError as exc:
+                    if exc.code != "NOT_FOUND":
+                        raise
+                    raise missing_shard(path) from exc
+            shard = self._shards[piece.shard]
         if end > shard.size_bytes:
             raise truncated_shard(path, shard.size_bytes, end, piece.key)
         return shard

@@ -123,7 +123,7 @@ def attr_bytes(node: Node, name: str) -> bytes | None:
     """Return a string attribute, or None where it is not there."""
     payload = node.attrs.get(name)
     if payload is not None:
-        if payload[:1] == b"\x12" and len(payload) == 2 + payload[1] and payload[1] < 128:
+        if len(payload) > 1 and payload[0] == 0x12 and payload[1] < 128 and len(payload) == 2 + payload[1]:
             return payload[2:]  # nothing but a short string, as thousands are
         for field in fields(payload):
             if field.number == 2:

@@ -14,6 +14,7 @@ from servegraph.errors import ModelError
 from servegraph.savedmodel.graph import Body, Node, SavedModelGraph
 from servegraph.savedmodel.meta_graph import read_arguments, read_meta_graph
 from servegraph.savedmodel.nodes import MAX_NODE_BYTES, NO_ATTRS, Wanted, read_nodes
+from servegraph.savedmodel.structure import check_structure
 from servegraph.savedmodel.wire import BytesFile, Malformed, Window
 from servegraph.storage.directory import Directory, FileInfo
 
@@ -65,6 +66,16 @@ class GraphFile:
             if not self.size_bytes:
                 raise Malformed("the file is empty")
             return _scan(self._window, self.path, self.size_bytes)
+
+    def check_structure(self, max_bytes: int) -> None:
+        """Walk through all messages of a file of at most `max_bytes`, as protobuf does; a larger one is left alone.
+
+        Raises:
+            ModelError: protobuf would not read the file (`GRAPH_CORRUPT`).
+        """
+        if self._window.size_bytes <= max_bytes:
+            with self.explained():
+                check_structure(self._window.read(0, self._window.size_bytes))
 
     def nodes(self, body: Body, wanted: Wanted = NO_ATTRS, max_attr_bytes: int = MAX_NODE_BYTES) -> dict[str, Node]:
         """Return all nodes of a body by name, with the attributes that are `wanted` of each operation.

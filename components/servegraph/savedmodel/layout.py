@@ -93,6 +93,7 @@ LOOKALIKES = (
         "a frozen TensorFlow 1 graph",
         "Export it with tf.compat.v1.saved_model.simple_save, which adds the signature that it lacks.",
     ),
+    _Lookalike(r".*\.(zip|tar|tgz|tar\.(gz|xz|bz2|zst))", "an archive", "Unpack it and give the directory in it."),
     _Lookalike(r"(.*/)?model\.json", "a TensorFlow.js model", "Give the SavedModel that it was converted from."),
 )
 
@@ -142,10 +143,16 @@ def _what_it_is(paths: list[str]) -> tuple[str, str]:
     if versions:
         newest = versions[-1][1]
         return f"it holds {len(versions)} versions of a model", f"Give one of them; the newest is {newest}."
+    if len(folders) > 1:
+        return f"{len(folders)} SavedModels are in directories below", f"Give one of them, e.g. {min(folders)}."
     if folders:
         return "its SavedModel is in a directory below", f"Give that directory: {folders[0]}."
     if any(path.endswith("model.weights.h5") for path in paths):
         return "it is an unpacked Keras file", _EXPORT_KERAS
+    if any(role_of(path) not in STRAY_ROLES for path in paths):
+        return "its saved_model.pb is missing, or no file", "Copy the whole directory again, or export the model again."
+    if {path.partition(".")[0] for path in paths} == {"variables"}:
+        return "it is the variables of one", "Give the directory above."
     explained = _lookalike([path for path in paths if "/" not in path] or paths)
     return explained or ("it has no saved_model.pb", "Give the directory that holds saved_model.pb.")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from servegraph.savedmodel.dtypes import dtype_name
 from servegraph.savedmodel.graph import MAX_NESTING, Body, MetaGraph, Saver, Signature, TensorInfo, parse_shape
 from servegraph.savedmodel.nodes import IN_FUNCTION, IN_GRAPH, count_nodes
-from servegraph.savedmodel.wire import BYTES, Field, Malformed, Window, fields, payloads, text
+from servegraph.savedmodel.wire import BYTES, Field, Malformed, Window, decoded, fields, payloads, text
 
 MAX_MESSAGE_BYTES = 1 << 26  # of a signature, a collection, a saver: a larger one is damage, or an attack
 EMPTY = Body("", 0, {}, 0, frozenset(), (), 0, 0)
@@ -114,7 +114,7 @@ def _function(window: Window, function: Field) -> Body:
         if field.number == 1:  # the signature, an OpDef
             definition = _message(window, field)
             for start, end in payloads(definition, 1):
-                name = definition[start:end].decode("utf-8", "replace")
+                name = decoded(definition[start:end])
 
     body = count_nodes(window, function.start, function.end, IN_FUNCTION, other)
     if not name:
@@ -129,11 +129,13 @@ def read_arguments(window: Window, function: Body) -> list[str]:
     if signature is not None:
         definition = _message(window, signature)
         for start, end in payloads(definition, 2):
-            name_end = start + 2 + definition[start + 1]
-            if definition[start] == NAME_TAG and name_end <= end and definition[start + 1] < 128:
-                names.append(definition[start + 2 : name_end].decode("utf-8", "replace"))  # first, as always
+            size = definition[start + 1] if end - start > 1 else 128
+            name_end = start + 2 + size
+            if size < 128 and definition[start] == NAME_TAG and name_end <= end:
+                names.append(decoded(definition[start + 2 : name_end]))  # first, as always
             else:
-                names += [text(definition, part) for part in fields(definition, start, end) if part.number == 1]
+                found = [text(definition, part) for part in fields(definition, start, end) if part.number == 1]
+                names.append(found[-1] if found else "")  # positions count, also of one without a name
     return names
 
 
@@ -144,7 +146,7 @@ def _message(window: Window, field: Field) -> bytes:
 
 
 def _text(window: Window, field: Field) -> str:
-    return _message(window, field).decode("utf-8", "replace")
+    return decoded(_message(window, field))
 
 
 def _map_entry(entry: bytes) -> tuple[str, bytes]:
@@ -250,4 +252,4 @@ def _object_graph(window: Window, objects: Field, parts: _Parts) -> None:
     content = _message(window, objects)
     for start, end in payloads(content, 2):
         for name_start, name_end in payloads(content, 1, start, end):
-            parts.exposed_functions.append(content[name_start:name_end].decode("utf-8", "replace"))
+            parts.exposed_functions.append(decoded(content[name_start:name_end]))

@@ -25,10 +25,14 @@ _FINGERPRINT_FIELDS = {
 
 
 class KerasMetadata(NamedTuple):
-    """What Keras 2 wrote about the model: its class, and how many objects there are of each kind."""
+    """What Keras 2 wrote about the model: its class, and how many objects there are of each kind.
+
+    `python_code` names the layers whose configuration holds compiled Python code, as that of a Lambda layer does.
+    """
 
     model_class: str
     objects: Mapping[str, int]
+    python_code: tuple[str, ...]
 
 
 def parse_fingerprint(content: bytes) -> dict[str, str]:
@@ -52,12 +56,30 @@ def parse_keras_metadata(content: bytes) -> KerasMetadata | None:
 
     kinds: Counter[str] = Counter()
     model_class = ""
+    code: dict[str, None] = {}
     try:
         for node in fields(content):
             parts = {part.number: text(content, part) for part in fields(content, node.start, node.end) if part.end}
             kinds[parts.get(4, "")] += 1
+            described = json.loads(parts.get(5) or "{}")
+            code.update(dict.fromkeys(_layers_with_code(described)))
             if parts.get(3) == "root":
-                model_class = str(json.loads(parts.get(5, "{}")).get("class_name", ""))
+                model_class = str(described.get("class_name", ""))
     except (Malformed, ValueError, AttributeError, RecursionError):
         return None
-    return KerasMetadata(model_class, dict(kinds))
+    return KerasMetadata(model_class, dict(kinds), tuple(code))
+
+
+def _layers_with_code(described: object) -> list[str]:
+    """Return the names of layers with a function in their configuration that is code and not the name of one."""
+    found = []
+    waiting = [described]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+            if "lambda" in (value.get("function_type"), value.get("output_shape_type")):
+                found.append(str(value.get("name", "")))
+        elif isinstance(value, list):
+            waiting += value
+    return found

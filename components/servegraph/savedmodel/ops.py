@@ -93,8 +93,8 @@ DANGEROUS = (
         "ExperimentalSqlDataset TextLineDataset TFRecordDataset TFRecordDatasetV2 FixedLengthRecordDataset "
         "FixedLengthRecordDatasetV2 CSVDataset CSVDatasetV2 ExperimentalCSVDataset LoadDataset "
         "ListSnapshotChunksDataset SnapshotChunkDataset Restore RestoreSlice RestoreV2 DTensorRestoreV2 "
-        "LoadAndRemapMatrix GenerateVocabRemapping ImmutableConst FixedUnigramCandidateSampler "
-        "InitializeTableFromTextFile InitializeTableFromTextFileV2",
+        "LoadAndRemapMatrix GenerateVocabRemapping ImmutableConst FixedUnigramCandidateSampler RecordInput "
+        "DecodeProtoV2 EncodeProto InitializeTableFromTextFile InitializeTableFromTextFileV2",
     ),
     DangerRule("code", "run Python code of the process", "PyFunc PyFuncStateless EagerPyFunc"),
     DangerRule(

@@ -30,7 +30,7 @@ from servegraph.savedmodel.graph import (
 from servegraph.savedmodel.graph_reader import GraphFile
 from servegraph.savedmodel.graph_walk import GraphWalk, Reach
 from servegraph.savedmodel.ops import BATCH_NORM, SHARED_OPS, VARIABLE_OPS, training_kind
-from servegraph.savedmodel.restores import read_restores
+from servegraph.savedmodel.restores import copies, read_restores
 from servegraph.savedmodel.wire import fields
 from servegraph.storage.directory import Directory
 
@@ -50,7 +50,8 @@ OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # How optimizers name what they keep per variable: TF1, TF2 object-based checkpoints, Keras 2 and 3.
 _SLOT = (
     r"/(Adam|Adam_1|Momentum|Adagrad|Adadelta|Adadelta_1|RMSProp|RMSProp_1|Ftrl|Ftrl_1|ExponentialMovingAverage)$"
-    r"|/\.OPTIMIZER_SLOT/|(^|/)_?optimizer/|(^|/)(beta1_power|beta2_power|global_step)$"
+    # Keras 3 lists the weights that it trains in the optimizer as well: those are no state of it.
+    r"|/\.OPTIMIZER_SLOT/|(^|/)_?optimizer/(?!_trainable_variables/)|(^|/)(beta1_power|beta2_power|global_step)$"
 )
 
 
@@ -69,13 +70,15 @@ class Reachability(NamedTuple):
 
     `restored` maps each checkpoint key to the nodes of the main graph that loading fills from it: a variable,
     the parts of a partitioned one, or a table. Several nodes can stand for one resource; `restored` has all.
-    `requested` maps each key that loading asks the checkpoint for to the type it wants.
+    `requested` maps each key that loading asks the checkpoint for to the type it wants. `copies` maps a variable
+    that is filled to those that it is a copy of and that nothing fills, see `restores.copies`.
     """
 
     entries: Mapping[str, Reach]
     restored: Mapping[str, tuple[str, ...]]
     requested: Mapping[str, str]
     main_nodes: Mapping[str, Node]
+    copies: Mapping[str, tuple[str, ...]]
 
     def reaching(self, body: Body, node: str) -> tuple[str, ...]:
         """Return the entry points that reach a node of `body`."""
@@ -101,10 +104,15 @@ class Reachability(NamedTuple):
         return None
 
     def reading(self, key: str) -> tuple[str, ...] | None:
-        """Return the entry points that read a stored tensor, or None where the graph does not say."""
+        """Return the entry points that read a stored tensor, or None where the graph does not say.
+
+        A tensor that loading puts into a copy of a variable is that variable's: what reads it needs the tensor.
+        """
         targets = self.restored.get(key)
         if targets is None:
             return None
+        if self.copies:
+            targets = (*targets, *(name for target in targets for name in self.copies.get(target, ())))
         readers = []
         for name, reach in self.entries.items():
             if name != RESTORE and not reach.nodes.isdisjoint(targets):
@@ -213,7 +221,7 @@ def trace(file: GraphFile, meta_graph: MetaGraph) -> Reachability:
     Of a plain MetaGraph, such as a frozen one, the result has no edges: there is nothing to attribute.
     """
     if is_plain(meta_graph):
-        return Reachability({}, {}, {}, {})
+        return Reachability({}, {}, {}, {}, {})
     with file.explained():
         return _trace(file, meta_graph)
 
@@ -237,7 +245,7 @@ def _trace(file: GraphFile, meta_graph: MetaGraph) -> Reachability:
         key: tuple(name for target in targets for name in same.get(target, (target,)))
         for key, targets in restores.targets.items()
     }
-    return Reachability(entries, restored, restores.requested, nodes)
+    return Reachability(entries, restored, restores.requested, nodes, copies(nodes, restored))
 
 
 def _same_resources(nodes: Mapping[str, Node]) -> dict[str, tuple[str, ...]]:

@@ -65,6 +65,24 @@ class Restores:
         return keys
 
 
+def copies(nodes: Mapping[str, Node], restored: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Return the variables that loading fills and that are copies of some that it does not fill, with those.
+
+    `tf.saved_model.save` of a Keras 3 model puts every variable there twice: one that the signatures read, and one
+    that begins as its copy and that the saver knows. A variable that is filled itself, such as a network of which
+    another one is a delayed copy, is not meant.
+    """
+    filled = {name for targets in restored.values() for name in targets}
+    found: dict[str, tuple[str, ...]] = {}
+    for node in nodes.values():
+        if node.op == "AssignVariableOp" and len(node.inputs) > 1 and node_of(node.inputs[0]) in filled:
+            source = node_of(origin(node.inputs[1], nodes))
+            if source in nodes and nodes[source].op == "VarHandleOp" and source not in filled:
+                target = node_of(node.inputs[0])
+                found[target] = (*found.get(target, ()), source)
+    return found
+
+
 def node_of(reference: str) -> str:
     """Return the node that an input of a node refers to: `^name`, `name`, `name:1` or `name:output:1`."""
     return reference.removeprefix("^").partition(":")[0]

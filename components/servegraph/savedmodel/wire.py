@@ -147,8 +147,16 @@ def _fixed_size(kind: int, position: int) -> int:
 
 
 def text(buffer: bytes, field: Field) -> str:
-    """Return the payload of a string field; bytes that are not UTF-8 become U+FFFD."""
-    return buffer[field.start : field.end].decode("utf-8", "replace")
+    """Return the payload of a string field. Raises `Malformed` where it is not UTF-8, which no protobuf reads."""
+    return decoded(buffer[field.start : field.end])
+
+
+def decoded(content: bytes) -> str:
+    """Return the text of a string field's payload. Raises `Malformed` where it is not UTF-8."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise Malformed(f"a string is not UTF-8: {content[:40]!r}") from None
 
 
 class BytesFile:

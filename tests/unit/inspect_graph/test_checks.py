@@ -36,6 +36,7 @@ from servegraph.storage.directory import FileInfo
 
 TODAY = date(2026, 11, 23)
 GB = 10**9
+INT64 = BY_NAME["int64"].number
 PLAIN = graph([placeholder(), node("y", "Identity", ("x",))])
 
 
@@ -64,6 +65,12 @@ X, Y = tensor_info("x:0", FLOAT, (-1, 4)), tensor_info("y:0", FLOAT, (-1, 3))
         ({"x": X}, {"y": Y}, {}),
         ({"x": tensor_info("x:0", FLOAT, (1, 4))}, {"y": Y}, {"FIXED_BATCH": "error"}),
         ({"x": X}, {"y": tensor_info("y:0", FLOAT, (8, 3))}, {"FIXED_BATCH": "error"}),
+        ({"x": tensor_info("x:0", INT64, (2,))}, {"y": Y}, {"FIXED_BATCH": "error"}),
+        (
+            {"x": tensor_info("x:0", INT64, (-1, 2)), "x_1": X, "x_2": tensor_info("x_2:0", INT64, (2,))},
+            {"y": Y},
+            {"ENCODED_TENSOR": "warning"},
+        ),
         ({"x": X}, {"y": tensor_info("y:0", FLOAT, ())}, {"NO_BATCH": "warning"}),
         ({"x": tensor_info("x:0", FLOAT, ())}, {"y": Y}, {"NO_BATCH": "warning"}),
         ({}, {"y": tensor_info("y:0", FLOAT, (3,))}, {"NO_BATCH": "warning"}),
@@ -121,6 +128,15 @@ def test_files_that_do_not_belong(tmp_path: Path) -> None:
     assert found == {"TWO_GRAPHS", "STRAY_FILE", "STRAY_CHECKPOINT", "STRAY_SUMMARY", "UNUSED_ASSET", "LINK"}
 
 
+def test_code_beside_the_graph_is_named() -> None:
+    layer = b'{"config": {"name": "twice", "function_type": "lambda"}}'
+    saved_object = encode_bytes(1, encode_bytes(3, b"root.layer-0") + encode_bytes(5, layer))
+    files = {"saved_model.pb": model({"x": X}, {"y": Y}), "keras_metadata.pb": saved_object}
+    (found,) = inspect_directory(MemoryDirectory(files)).findings
+    assert found.code == "PYTHON_CODE"
+    assert "'twice'" in found.message
+
+
 def test_many_findings_of_one_kind_are_counted(tmp_path: Path) -> None:
     found = condensed([finding("STRAY_FILE", f"{number}") for number in range(1000)] + [finding("NO_SIGNATURE", "x")])
     assert [item.code for item in found] == ["NO_SIGNATURE"] + ["STRAY_FILE"] * MAX_OF_A_CODE
@@ -168,6 +184,18 @@ def test_a_platform_calls_the_default_signature() -> None:
     content = encode_bytes(2, encode_bytes(1, encode_bytes(4, b"serve")) + encode_bytes(5, entry("other", b"")))
     assert "NO_DEFAULT_FOR_PLATFORM" in on("vertex", content)
     assert "NO_DEFAULT_FOR_PLATFORM" not in on("kserve", content)
+
+
+@pytest.mark.parametrize(("method", "is_callable"), [("classify", True), ("regress", True), ("implore", False)])
+def test_a_platform_calls_what_tensorflow_serving_can(method: str, *, is_callable: bool) -> None:
+    content = _with_method(f"tensorflow/serving/{method}")
+    assert ("NO_DEFAULT_FOR_PLATFORM" not in on("vertex", content)) == is_callable
+
+
+def _with_method(method: str) -> bytes:
+    default = encode_bytes(1, entry("x", X)) + encode_bytes(2, entry("y", Y)) + encode_bytes(3, method.encode())
+    info = encode_bytes(1, encode_bytes(4, b"serve"))
+    return encode_bytes(2, info + encode_bytes(5, entry("serving_default", default)))
 
 
 @pytest.mark.parametrize(
@@ -231,12 +259,24 @@ def tensor(dtype: str, *shape: int | None) -> TensorInfo:
         ),
         ("serving_default", {"image": tensor("uint8", None, 224, 224, 1)}, '{"instances": [[[[0], …], …]]}'),
         ("serving_default", {}, '{"instances": [{}]}'),
+        # What has no batch cannot be asked row by row.
+        (
+            "serving_default",
+            {"x": tensor("float32", None, 2), "k": tensor("float32")},
+            '{"inputs": {"x": [[0.0, 0.0]], "k": 0.0}}',
+        ),
+        ("serving_default", {"x": tensor("int64", 2, 1)}, '{"inputs": [[0], [0]]}'),
     ],
 )
 def test_request_example(name: str, inputs: dict[str, TensorInfo], text: str) -> None:
     example = request_example(name, Signature("", inputs, {}))
     assert example.text == text
     assert example.is_whole == ("…" not in text)
+
+
+def test_a_signature_with_one_answer_for_all_rows_is_asked_by_column() -> None:
+    signature = Signature("", {"x": tensor("float32", None, 2)}, {"loss": tensor("float32")})
+    assert request_example("train", signature).text == '{"signature_name": "train", "inputs": [[0.0, 0.0]]}'
 
 
 def test_inputs_with_defaults_are_left_out() -> None:

@@ -220,5 +220,10 @@ def test_keras_metadata() -> None:
     assert metadata is not None
     assert metadata.model_class == "Functional"
     assert metadata.objects == {"_tf_keras_network": 1, "_tf_keras_layer": 2}
+    assert metadata.python_code == ()
+    layers = '{"layers": [{"config": {"name": "twice", "function_type": "l\\u0061mbda", "function": ["4wEA", null]}}]}'
+    metadata = parse_keras_metadata(content + saved_object("root.layer-1", "_tf_keras_network", layers))
+    assert metadata is not None
+    assert metadata.python_code == ("twice",)
     assert parse_keras_metadata(b"\x0a\xff") is None
     assert parse_keras_metadata(saved_object("root", "x", "[1]")) is None

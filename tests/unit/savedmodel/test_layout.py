@@ -67,9 +67,13 @@ def test_a_saved_model_is_one() -> None:
         (["model.h5"], "Keras HDF5"),
         (["config.json", "metadata.json", "model.weights.h5"], "unpacked Keras"),
         (["checkpoint", "ckpt-1.index", "ckpt-1.data-00000-of-00001"], "checkpoint"),
+        (["variables/variables.index", "fingerprint.pb"], "saved_model.pb is missing"),
+        (["variables.index", "variables.data-00000-of-00001"], "Give the directory above"),
         (["frozen_inference_graph.pb"], "frozen TensorFlow 1 graph"),
         (["1/saved_model.pb", "2/saved_model.pb", "10/saved_model.pb"], "newest is 10"),
         (["export/saved_model.pb"], "Give that directory: export"),
+        (["b/saved_model.pb", "a/saved_model.pb"], "e.g. a"),
+        (["model.tar.gz"], "archive"),
         (["model.json", "group1-shard1of1.bin"], "TensorFlow.js"),
         (["readme.txt"], "no saved_model.pb"),
     ],
@@ -83,6 +87,14 @@ def test_what_else_it_is(files: list[str], says: str, tmp_path: Path) -> None:
     assert caught.value.code == "NOT_A_SAVED_MODEL"
     assert says in str(caught.value)
     assert caught.value.fix
+
+
+def test_a_directory_in_the_place_of_the_graph_is_said(tmp_path: Path) -> None:
+    shutil.copytree(MODELS / "module", tmp_path / "model")
+    (tmp_path / "model/saved_model.pb").unlink()
+    (tmp_path / "model/saved_model.pb").mkdir()
+    with pytest.raises(ModelError, match="missing, or no file"):
+        require_saved_model(open_dir(tmp_path / "model"))
 
 
 def test_a_file_is_not_a_directory(tmp_path: Path) -> None:

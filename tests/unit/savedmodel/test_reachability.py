@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from servegraph.savedmodel.graph import Node
 from servegraph.savedmodel.graph_reader import GraphFile
-from servegraph.savedmodel.reachability import INIT, Reachability, trace, training_baggage
+from servegraph.savedmodel.reachability import INIT, Reachability, is_slot, trace, training_baggage
+from servegraph.savedmodel.restores import copies
 from servegraph.storage import open_dir
 
 MODELS = Path(__file__).parents[2] / "real_models"
@@ -56,7 +58,41 @@ def test_training_leftovers_of_tf1_are_found_and_not_reached() -> None:
 
 def test_a_saved_keras_model_reads_variables_that_loading_does_not_fill() -> None:
     (reachability,) = traced("keras_saved")
-    assert not any(reachability.reading(key) for key in reachability.restored)
+    filled = {name for targets in reachability.restored.values() for name in targets}
+    assert filled.isdisjoint(reachability.entries["serving_default"].nodes)
+    # They are what the signature needs all the same: each is the copy of a variable that it reads.
+    read = {key for key in reachability.restored if reachability.reading(key)}
+    assert read == {key for key in reachability.restored if not is_slot(key)}
+    assert read
+
+
+def test_a_variable_that_is_filled_itself_is_no_copy() -> None:
+    nodes = {
+        node.name: node
+        for node in (
+            Node("online", "VarHandleOp", (), "", {}, 0),
+            Node("read", "ReadVariableOp", ("online",), "", {}, 0),
+            Node("delayed", "VarHandleOp", (), "", {}, 0),
+            Node("assign", "AssignVariableOp", ("delayed", "read"), "", {}, 0),
+        )
+    }
+    assert copies(nodes, {"key": ("delayed",)}) == {"delayed": ("online",)}
+    assert copies(nodes, {"key": ("delayed",), "other": ("online",)}) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "is_state"),
+    [
+        ("optimizer/_variables/2/.ATTRIBUTES/VARIABLE_VALUE", True),
+        ("m/optimizer/_iterations/.ATTRIBUTES/VARIABLE_VALUE", True),
+        ("layer/kernel/.OPTIMIZER_SLOT/optimizer/m/.ATTRIBUTES/VARIABLE_VALUE", True),
+        ("dense/kernel/Adam_1", True),
+        ("optimizer/_trainable_variables/0/.ATTRIBUTES/VARIABLE_VALUE", False),
+        ("adam_optimizer_embedding", False),
+    ],
+)
+def test_state_of_an_optimizer_is_told_by_its_key(key: str, *, is_state: bool) -> None:
+    assert is_slot(key) == is_state
 
 
 @pytest.mark.parametrize("name", ["keras_lookup", "v1_partitioned"])
