@@ -39,8 +39,8 @@ def guesslang(folder: Path, sources: Sources) -> About:
         for snippet in snippets:
             for placeholder, name in zip(("AAA", "BBB", "CCC"), names, strict=True):
                 snippet = snippet.replace(placeholder, name)  # noqa: PLW2901
-            content.append(snippet)
-            labels.append(language)
+            content += [snippet, snippet[: len(snippet) // 2]]  # half a program is harder to tell
+            labels += [language] * 2
     write_samples(folder, {"content": content}, labels)
     return About(signature="predict", output="probabilities")
 
