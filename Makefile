@@ -34,6 +34,7 @@ wheel: $(READY) ## Build the wheel into dist/
 
 bench: $(READY) ## Run the benchmarks
 	$(BIN)/python benchmarks/inspect_speed.py --models bench-models
+	$(BIN)/python benchmarks/optimize.py --models bench-models
 
 lock: ## Resolve the dependencies again (needs uv)
 	for extra in train cloud serve; do $(LOCK) --extra $$extra -o requirements/$$extra.txt || exit 1; done
