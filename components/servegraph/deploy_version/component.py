@@ -48,7 +48,7 @@ def deploy_version(
 
     from servegraph.deploy_version.deploy import deploy
     from servegraph.deploy_version.plan import DeployRequest
-    from servegraph.deploy_version.targets import open_target
+    from servegraph.deploy_version.targets import Place, open_target
     from servegraph.serve.state import ServingConfig
 
     request = DeployRequest(
@@ -58,7 +58,7 @@ def deploy_version(
         allow_signature_change=allow_signature_change,
         keep_versions=keep_versions,
     )
-    done = deploy(request, open_target(target, location or None), print)
+    done = deploy(request, open_target(target, Place(root=location or None)), print)
     Path(deployment.path).write_text(json.dumps(done.to_json(), indent=2))
     deployment.metadata["outcome"] = done.outcome
     for warning in done.warnings:

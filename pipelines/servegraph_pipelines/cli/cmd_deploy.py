@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from servegraph.deploy_version.deploy import plan_deploy
+from servegraph.deploy_version.interrupt import terminated_as_interrupted
 from servegraph.deploy_version.plan import DEFAULT_KEEP_VERSIONS, DeployRequest, Plan, Tolerance
-from servegraph.deploy_version.targets import open_target
+from servegraph.deploy_version.targets import Place, open_target
 from servegraph.serve.state import ServingConfig
 from servegraph_pipelines.cli.outcome import print_json
 from servegraph_pipelines.cli.target_options import show_outcome, show_warnings, target_options
@@ -41,7 +42,7 @@ from servegraph_pipelines.cli.target_options import show_outcome, show_warnings,
 def command(
     model: str,
     target: str,
-    root: str | None,
+    place: Place,
     name: str,
     as_json: bool,
     only_plan: bool,
@@ -67,18 +68,19 @@ def command(
         allow_signature_change=allow_signature_change,
         tolerance=Tolerance(*tolerance),
     )
-    place = open_target(target, root)
-    plan = plan_deploy(request, place)
+    opened = open_target(target, place)
+    plan = plan_deploy(request, opened)
     if only_plan:
         return _show_plan(plan, as_json)
-    show_warnings(plan.warnings)
-    outcome = place.apply(plan, lambda done: click.echo(f"  {done}", err=True))
+    with terminated_as_interrupted():
+        outcome = opened.apply(plan, lambda done: click.echo(f"  {done}", err=True))
+    show_warnings(outcome.warnings)
     if as_json:
         print_json(outcome.to_json())
     else:
         show_outcome(outcome)
-        if target == "local" and root is not None:
-            click.echo(f"  serve it: servegraph serve {Path(root)}")
+        if target == "local" and place.root is not None:
+            click.echo(f"  serve it: servegraph serve {Path(place.root)}")
     return 0
 
 
