@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from tests.emulators.ai_platform import FakeAiPlatform
 from tests.emulators.gcs import FakeGcs
 from tests.emulators.vertex import FakeVertex
 from tests.tiny_models import Y, write_tiny_model
@@ -20,6 +21,8 @@ from servegraph.deploy_version.plan import DeployRequest, Tolerance
 from servegraph.deploy_version.remote import Service
 from servegraph.deploy_version.site import Site, Staging, Waits
 from servegraph.deploy_version.targets import TARGETS, Place, Target, open_target
+from servegraph.deploy_version.targets.ai_platform import AiPlatform
+from servegraph.deploy_version.targets.ai_platform_api import AiPlatformApi
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.deploy_version.targets.remote_target import RemoteTarget
 from servegraph.deploy_version.targets.vertex import Vertex
@@ -87,6 +90,14 @@ def on_vertex(tmp_path: Path, stack: ExitStack) -> There:
     return There(remote(Vertex("p", "us-central1", api), stack), server)
 
 
+def on_ai_platform(tmp_path: Path, stack: ExitStack) -> There:
+    service = stack.enter_context(FakeAiPlatform())
+    service.answer = server = Doubling()
+    api = AiPlatformApi("us-central1", service.url, poll_s=0.01)
+    stack.callback(api.close)
+    return There(remote(AiPlatform("p", "us-central1", api, today_is_fine=True), stack), server)
+
+
 def remote(service: Service, stack: ExitStack) -> Callable[[], Target]:
     storage = stack.enter_context(FakeGcs())
     storage.make_bucket("bucket")
@@ -96,7 +107,7 @@ def remote(service: Service, stack: ExitStack) -> Callable[[], Target]:
     return lambda: RemoteTarget(Site(service, staging, Waits(lock_timeout_s=0.3), lambda: date(2026, 11, 25)))
 
 
-@pytest.fixture(params=[on_local, on_vertex], ids=lambda make: make.__name__.removeprefix("on_"))
+@pytest.fixture(params=[on_local, on_vertex, on_ai_platform], ids=lambda make: make.__name__.removeprefix("on_"))
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[There]:
     with ExitStack() as stack:
         yield request.param(tmp_path, stack)

@@ -48,6 +48,7 @@ class Operation:
     metadata: dict[str, Any]  # as the service shows it
     facts: dict[str, Any] = field(default_factory=dict)  # what the emulator remembers of it
     done: bool = False
+    cancelled: Callable[[], None] = lambda: None
     error: dict[str, Any] | None = None
     response: dict[str, Any] | None = None
 
@@ -128,6 +129,7 @@ class GoogleService(LoopbackServer):
         assert operation is not None
         if not operation.done:
             operation.done, operation.error = True, {"code": 1, "message": "The operation was cancelled."}
+            operation.cancelled()
         return {}
 
     def _respond(self, request: Request) -> Answer:
@@ -141,7 +143,8 @@ class GoogleService(LoopbackServer):
 
     def _handle(self, request: Request) -> dict[str, Any]:
         path = unquote(request.path).replace("/ui/", "/v1/", 1)  # Google's own clients poll operations there
-        query = {key: value for key, value in request.query.items() if not key.startswith("$")}
+        # Parameters that every service has.
+        query = {key: value for key, value in request.query.items() if key not in ("alt", "$alt")}
         if found := re.fullmatch(r"/v1/(.+/operations/\d+)(:cancel)?", path):
             if found[2]:
                 return self.cancel_operation(found[1])
@@ -167,12 +170,16 @@ class GoogleService(LoopbackServer):
         if body is None and "request" in method:
             body = {}
         body = self.normal(method, body)
-        problems = self.document.problems(method["id"], params, body)
+        problems = self.check(method, params, body)
         need(not problems, f"Invalid request {method['id']}: {'; '.join(problems)}")
         self.log.append(method["id"].removeprefix(self.prefix))
         handle = self.handler(method["id"])
         assert handle is not None
         return handle(**params) if body is None else handle(body, **params)
+
+    def check(self, method: Mapping[str, Any], params: Mapping[str, str], body: Any) -> list[str]:
+        """What is wrong with a request by the published document."""
+        return self.document.problems(method["id"], params, body)
 
     def normal(self, method: Mapping[str, Any], body: Any) -> Any:
         """The body with enums as names, which some of Google's clients send as numbers."""

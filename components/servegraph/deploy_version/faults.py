@@ -31,6 +31,12 @@ class NoCapacity(DeployRefused):
     default_code = "NO_CAPACITY"
 
 
+class NotFound(DeployRefused):
+    """There is no such resource."""
+
+    default_code = "NOT_FOUND"
+
+
 class CannotServe(DeployRefused):
     """The version never became ready, or answers wrongly: it must not serve."""
 
@@ -60,6 +66,8 @@ def fault_of(status: int, message: str, what: str) -> DeployRefused:
     text = f"{what}: the service answered {status} ({message.strip().rstrip('.')[:500]})."
     if status in (400, 403, 429, 500, 503) and is_no_capacity(message):
         return NoCapacity(text, fix="Ask for quota, or give another machine or region.")
+    if status == 404:
+        return NotFound(text, fix="Check the project, the region and the name.")
     if status in _TRANSIENT:
         return Unavailable(text, fix="Run again; what is done already is found and kept.")
     if status in _OVERTAKEN:

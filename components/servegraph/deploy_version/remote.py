@@ -148,8 +148,8 @@ class Service(Protocol):
     def see(self, name: str, goal: Goal | None) -> Seen:
         """Return what the service has of `name`; without what is staged, which is not its own."""
 
-    def check(self, request: DeployRequest, model: ModelFacts, today: date) -> None:
-        """Raise `DeployRefused` where the service would refuse the request, before anything is sent."""
+    def check(self, request: DeployRequest, model: ModelFacts, today: date) -> tuple[str, ...]:
+        """Return warnings. Raise `DeployRefused` where the service would refuse the request; nothing is sent."""
 
     def layout(self, artifact_uri: str) -> str:
         """Return where the files go for the service to find them below `artifact_uri`."""
@@ -160,8 +160,8 @@ class Service(Protocol):
     def prepare(self, goal: Goal, seen: Seen) -> tuple[Step, ...]:
         """Return the steps until the version runs without traffic and has answered the golden requests."""
 
-    def shift(self, seen: Seen, goal: Goal | None, shift: Shift) -> Step:
-        """Return the step that shares the traffic out."""
+    def shift(self, seen: Seen, goal: Goal | None, shift: Shift) -> tuple[Step, ...]:
+        """Return the steps that share the traffic out."""
 
     def label(self, seen: Seen, version: SeenVersion, labels: tuple[str, ...]) -> tuple[Step, ...]:
         """Return the steps that let `labels` point to a version, taking them from others."""

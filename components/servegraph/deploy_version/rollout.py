@@ -25,8 +25,8 @@ def forward(service: Service, goal: Goal, seen: Seen) -> tuple[Step, ...]:
         )
     steps += service.prepare(goal, seen)
     start = replace(seen, versions=_with_mine(service, goal, seen))
-    shifts = shifts_to(start, start.versions[0] if mine is None else mine, goal)
-    steps += [service.shift(start, goal, shift) for shift in shifts]
+    shifts = shifts_to(service, start, start.versions[0] if mine is None else mine, goal)
+    steps += [step for shift in shifts for step in service.shift(start, goal, shift)]
     final = after(start, shifts[-1]) if shifts else start
     new = final.version((mine or start.versions[0]).version)
     assert new is not None
@@ -36,7 +36,7 @@ def forward(service: Service, goal: Goal, seen: Seen) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def shifts_to(seen: Seen, mine: SeenVersion, goal: Goal) -> tuple[Shift, ...]:
+def shifts_to(service: Service, seen: Seen, mine: SeenVersion, goal: Goal) -> tuple[Shift, ...]:
     """Return the shifts of traffic until `mine` has the share that is asked for.
 
     Raises:
@@ -44,7 +44,8 @@ def shifts_to(seen: Seen, mine: SeenVersion, goal: Goal) -> tuple[Shift, ...]:
     """
     final = goal.request.traffic_percent
     others = {name: share for name, share in seen.shares.items() if name != mine.version}
-    if not others and (0 < final < 100 or (final == 0 and mine.share)):
+    has_to_be_all = 0 < final < 100 or (final == 0 and (mine.share or not service.can_be_empty))
+    if not others and has_to_be_all:
         raise InputError(
             f"No other version of {seen.name!r} has traffic to share with {mine.version}.",
             code="NOTHING_ELSE_TO_SERVE",
@@ -67,7 +68,7 @@ def back(service: Service, goal: Goal, seen: Seen, before: Mapping[str, int]) ->
         fits = bool(before) and mine.version not in before and set(before) <= known
         shares = {**before, mine.version: 0} if fits else shifted(seen.shares, mine.version, 0)
         if any(shares.values()) or service.can_be_empty:
-            return (service.shift(seen, goal, Shift(shares, None)),)
+            return service.shift(seen, goal, Shift(shares, None))
     return service.withdraw(goal, seen)
 
 

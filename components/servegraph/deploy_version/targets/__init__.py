@@ -97,7 +97,24 @@ def _vertex(place: Place) -> Target:
     return RemoteTarget(Site(service, Staging(_staging(place, "vertex"))))
 
 
-TARGETS: dict[TargetName, Callable[[Place], Target]] = {"local": _local, "vertex": _vertex}
+def _ai_platform(place: Place) -> Target:
+    from servegraph.deploy_version.site import Site, Staging
+    from servegraph.deploy_version.targets.ai_platform import AiPlatform
+    from servegraph.deploy_version.targets.ai_platform_api import AiPlatformApi
+    from servegraph.deploy_version.targets.remote_target import RemoteTarget
+
+    region = None if place.region in (None, "", "global") else place.region
+    api = AiPlatformApi(region, place.api_url)
+    service = AiPlatform(_needed(place, "ai-platform", "project"), region, api, today_is_fine=bool(place.api_url))
+    return RemoteTarget(Site(service, Staging(_staging(place, "ai-platform"))))
+
+
+# One row a target.
+TARGETS: dict[TargetName, Callable[[Place], Target]] = {
+    "local": _local,
+    "vertex": _vertex,
+    "ai-platform": _ai_platform,
+}
 
 
 def open_target(name: str, place: Place) -> Target:

@@ -108,7 +108,7 @@ class RemoteTarget:
             (winner,) = (version for version, share in shift.shares.items() if share)
 
             def missing(now: Seen) -> tuple[Step, ...]:
-                steps = () if now.shares == {winner: 100} else (self._service.shift(now, None, shift),)
+                steps = () if now.shares == {winner: 100} else self._service.shift(now, None, shift)
                 new = now.version(winner)
                 labels = () if new is None or "stable" in new.labels else ("stable",)
                 return (*steps, *(self._service.label(now, new, labels) if new else ()))
@@ -150,6 +150,12 @@ class RemoteTarget:
     def _plan(self, request: DeployRequest, model: ModelFacts) -> tuple[Plan, Goal]:
         check_model_name(request.name)
         service, options = self._service, request.service
+        if not service.splits_traffic and (request.traffic_percent not in (0, 100) or request.traffic_steps):
+            raise InputError(
+                f"On {service.target} a version has all of the traffic or none.",
+                code="NO_TRAFFIC_SPLIT",
+                fix="Give --traffic 0 or 100, and no --traffic-steps.",
+            )
         digest = model.digest.replace(":", "-")
         goal = Goal(request, model, request.config, f"{self._staging.of(request.name)}/{digest}")
         warnings, refused = self._checked(request, model)
@@ -168,7 +174,7 @@ class RemoteTarget:
             base = (
                 seen if mine else replace(seen, versions=(SeenVersion(name, resource, state="ready"), *seen.versions))
             )
-            shifts = rollout.shifts_to(base, base.version(name) or base.versions[0], goal)
+            shifts = rollout.shifts_to(service, base, base.version(name) or base.versions[0], goal)
             after = {v: share for v, share in (shifts[-1].shares if shifts else after).items() if share}
         uploads = mine is None and not seen.staged.is_complete
         return Plan(
@@ -193,7 +199,7 @@ class RemoteTarget:
         """What can be said without asking the service: warnings, and what speaks against the request."""
         try:
             warnings = check_machine(self._service.target, self._machine(request), model, self._site.today())
-            self._service.check(request, model, self._site.today())
+            warnings += self._service.check(request, model, self._site.today())
         except DeployRefused as exc:
             return [], (exc.code, exc.message, exc.fix)
         return list(warnings), None

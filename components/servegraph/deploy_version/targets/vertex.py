@@ -42,7 +42,7 @@ class Vertex:
         # Vertex AI runs images of Artifact Registry only: the published one has to be copied there once.
         self._image = f"{region}-docker.pkg.dev/{project}/servegraph/python-serving:{__version__}"
 
-    def check(self, request: DeployRequest, model: ModelFacts, today: date) -> None:
+    def check(self, request: DeployRequest, model: ModelFacts, today: date) -> tuple[str, ...]:
         """Refuse what Vertex AI has no use for, too few replicas, and images that cannot load the model."""
         requests.check_aliases(request.labels)
         unused = UNUSED & request.service.given()
@@ -59,6 +59,7 @@ class Vertex:
                 fix="Give --min-replicas 1 or more.",
             )
         check_image(request.service.image or self._image, model.tensorflow_version, today)
+        return ()
 
     def layout(self, artifact_uri: str) -> str:
         """The files lie where the version points to."""
@@ -121,10 +122,10 @@ class Vertex:
         split = {v.handle: v.share for v in seen.serving if v.handle}
         return (*steps, requests.deploy_model(endpoint_name, goal, version, split))
 
-    def shift(self, seen: Seen, goal: Goal | None, shift: Shift) -> Step:
+    def shift(self, seen: Seen, goal: Goal | None, shift: Shift) -> tuple[Step, ...]:
         """Return the step that shares the traffic out."""
         planned = {"name": f"{self._parent}/endpoints/{requests.slug(seen.name)}", "labels": {requests.OURS: "made"}}
-        return requests.patch_traffic(seen.own["endpoint"] or planned, seen, shift)
+        return (requests.patch_traffic(seen.own["endpoint"] or planned, seen, shift),)
 
     def label(self, seen: Seen, version: SeenVersion, labels: tuple[str, ...]) -> tuple[Step, ...]:
         """Return the step that moves aliases; the stable version is the registry's default as well."""
@@ -163,7 +164,7 @@ class Vertex:
             )
         steps = [*self._clear_probe(seen)]
         if any(seen.shares.values()):
-            steps.append(self.shift(seen, None, Shift({}, None)))
+            steps += self.shift(seen, None, Shift({}, None))
         steps += [step for version in seen.serving for step in self.retire(seen, version)]
         if endpoint is not None:
             steps.append(requests.remove_endpoint(endpoint["name"]))
@@ -176,7 +177,7 @@ class Vertex:
         """Send the step's request and wait for its end."""
         if step.action == "wait":
             for operation in step.detail.removeprefix("for what runs already: ").split(", "):
-                self._api.wait(operation, "the operation in flight")
+                self._api.running.wait(operation, "the operation in flight")
         else:
             self._api.run(step.method, step.params, step.body)
 
@@ -194,7 +195,7 @@ class Vertex:
 
     def cancel(self) -> None:
         """Cancel the operation that is waited for."""
-        self._api.cancel()
+        self._api.running.cancel()
 
     def _probe_id(self, name: str) -> str:
         return requests.slug(name, "-probe")

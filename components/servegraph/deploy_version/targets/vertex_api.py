@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from servegraph.deploy_version.discovery import load, require_valid
-from servegraph.deploy_version.faults import CannotServe, NoCapacity, Patience, Unavailable, fault_of, is_no_capacity
-from servegraph.errors import DeployRefused, InputError
+from servegraph.deploy_version.faults import Patience, Unavailable, fault_of
+from servegraph.deploy_version.google_api import GoogleApi, is_loopback, no_credentials
+from servegraph.errors import InputError
 
 PREFIX = "aiplatform.projects.locations."
 CALL_TIMEOUT_S = 60.0
-OPERATION_TIMEOUT_S = 3 * 3600.0  # the service gives a deployment up to two hours
 
 
 class _Rpc(NamedTuple):
@@ -48,23 +47,19 @@ RPCS = {
 }
 
 
-class VertexApi:
+class VertexApi(GoogleApi):
     """The service in one region. `url` is for an emulator; without credentials it is on loopback only."""
 
-    def __init__(self, region: str, url: str | None = None, poll_s: float = 5.0, patience: Any = Patience) -> None:
+    def __init__(
+        self, region: str, url: str | None = None, poll_s: float = 5.0, patience: Callable[[], Patience] = Patience
+    ) -> None:
         """Name the service; nothing is imported or sent yet."""
         self._host = url or f"{region}-aiplatform.googleapis.com"
         self._anonymous = is_loopback(url)
-        self._poll_s, self._patience = poll_s, patience
-        self._in_flight: str | None = None
+        super().__init__(poll_s, patience)
 
     def call(self, method: str, params: Mapping[str, str], body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Send a request and return the answer; what runs on after it is a long-running operation.
-
-        Raises:
-            InputError: the request is not one that the service takes (code `BAD_REQUEST_BODY`).
-            DeployRefused: a fault, see `faults`.
-        """
+        """Send a request and return the answer."""
         require_valid(load("aiplatform", "v1"), PREFIX + method, params, body)
         rpc = RPCS[method]
         client, types = self._client(rpc.client)
@@ -77,49 +72,6 @@ class VertexApi:
         with _faults(f"{method} of {resource}"):
             answer = getattr(client, rpc.function)(request=request, retry=None, timeout=CALL_TIMEOUT_S)
             return _as_json(answer)
-
-    def read(self, method: str, params: Mapping[str, str]) -> dict[str, Any] | None:
-        """Return the answer to what changes nothing, or None where there is no such resource; faults are waited out."""
-        try:
-            return dict(self._patience().again(lambda: self.call(method, params)))
-        except DeployRefused as exc:
-            if "answered 404" in exc.message:
-                return None
-            raise
-
-    def pages(self, method: str, params: Mapping[str, str], key: str) -> list[dict[str, Any]]:
-        """Return the items of all pages of a listing; empty where there is no such resource."""
-        items: list[dict[str, Any]] = []
-        token = ""
-        while True:
-            page = self.read(method, {**params, **({"pageToken": token} if token else {})}) or {}
-            items += page.get(key, [])
-            token = page.get("nextPageToken", "")
-            if not token:
-                return items
-
-    def run(self, method: str, params: Mapping[str, str], body: Mapping[str, Any] | None = None) -> None:
-        """Send a request and wait for the operation that it started, if it did."""
-        answer = self.call(method, params, body)
-        if "/operations/" in answer.get("name", ""):
-            self.wait(str(answer["name"]), method)
-
-    def wait(self, operation: str, what: str) -> None:
-        """Wait for an operation to end well. Raises `NoCapacity`, `CannotServe`, or another fault."""
-        self._in_flight = operation
-        deadline_s = time.monotonic() + OPERATION_TIMEOUT_S
-        pause_s = min(0.5, self._poll_s)
-        while True:
-            found = self._patience().again(lambda: self._operation(operation))
-            if found.get("done") or not found:
-                break
-            if time.monotonic() > deadline_s:
-                raise CannotServe(f"{what} did not end within {OPERATION_TIMEOUT_S:g} s ({operation}).")
-            time.sleep(pause_s)
-            pause_s = min(self._poll_s, 1.5 * pause_s)
-        self._in_flight = None
-        if found.get("error"):
-            raise _operation_fault(found["error"], what, operation)
 
     def operations(self, resource: str) -> list[str]:
         """Return the names of the operations on a resource that have not ended."""
@@ -140,17 +92,12 @@ class VertexApi:
             if not token:
                 return names
 
-    def cancel(self) -> None:
-        """Ask for the operation that is waited for to be given up. Whether it was, the next look tells."""
-        if self._in_flight is None:
-            return
+    def _cancel(self, name: str) -> None:
         from google.longrunning.operations_pb2 import CancelOperationRequest
 
         client, _ = self._client("Endpoint")
-        operation, self._in_flight = self._in_flight, None
-        with contextlib.suppress(DeployRefused), _faults(f"cancel of {operation}"):
-            request = CancelOperationRequest(name=operation)
-            client.cancel_operation(request=request, retry=None, timeout=CALL_TIMEOUT_S)
+        with _faults(f"cancel of {name}"):
+            client.cancel_operation(request=CancelOperationRequest(name=name), retry=None, timeout=CALL_TIMEOUT_S)
 
     def _operation(self, name: str) -> dict[str, Any]:
         from google.longrunning.operations_pb2 import GetOperationRequest
@@ -159,7 +106,7 @@ class VertexApi:
         with _faults(f"operations.get of {name}"):
             answer = client.get_operation(request=GetOperationRequest(name=name), retry=None, timeout=CALL_TIMEOUT_S)
         error = {"code": answer.error.code, "message": answer.error.message} if answer.HasField("error") else {}
-        return {"name": answer.name, "done": answer.done, "error": error}
+        return {"done": answer.done, "error": error}
 
     @functools.cache  # noqa: B019  one object a process
     def _client(self, kind: str) -> tuple[Any, Any]:
@@ -183,32 +130,6 @@ class VertexApi:
         return client, aiplatform_v1
 
 
-def is_loopback(url: str | None) -> bool:
-    """Whether `url` is that of an emulator on this machine, which gets no credentials.
-
-    Raises:
-        InputError: it is plain HTTP to elsewhere, where credentials would be read by anybody (code `INSECURE_URL`).
-    """
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(url or "")
-    local = parts.hostname in ("127.0.0.1", "localhost", "::1")
-    if parts.scheme == "http" and not local:
-        raise InputError(
-            f"{url} is plain HTTP to another machine.", code="INSECURE_URL", fix="Give an https:// address."
-        )
-    return local
-
-
-def no_credentials(exc: Exception) -> DeployRefused:
-    """Return the error for missing or stale credentials."""
-    return DeployRefused(
-        f"Google's credentials cannot be used: {exc}",
-        code="NO_CREDENTIALS",
-        fix="Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS.",
-    )
-
-
 @contextlib.contextmanager
 def _faults(what: str) -> Iterator[None]:
     from google.api_core.exceptions import GoogleAPICallError, RetryError
@@ -226,16 +147,6 @@ def _faults(what: str) -> Iterator[None]:
         raise Unavailable(
             f"{what}: no answer ({type(exc).__name__}).", fix="Check the network, then run again."
         ) from exc
-
-
-def _operation_fault(error: Mapping[str, Any], what: str, operation: str) -> DeployRefused:
-    code, message = int(error.get("code", 0)), str(error.get("message", ""))
-    text = f"{what} failed: {message.strip().rstrip('.')} ({operation})."
-    if code == 8 or is_no_capacity(message):  # RESOURCE_EXHAUSTED in google.rpc.Code
-        return NoCapacity(text, fix="Ask for quota, or give another machine or region.")
-    if code in (1, 10, 13, 14):  # CANCELLED, ABORTED, INTERNAL, UNAVAILABLE: what it left, the next look tells
-        return Unavailable(text, fix="Run again; what is done already is found and kept.")
-    return CannotServe(text, fix="See the logs of the container that the message names; mend the model or the image.")
 
 
 def _as_json(answer: Any) -> dict[str, Any]:
