@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import pytest
 from tests.emulators.ai_platform import FakeAiPlatform
 from tests.emulators.gcs import FakeGcs
+from tests.emulators.kserve import FakeKserve
 from tests.emulators.vertex import FakeVertex
 from tests.tiny_models import Y, write_tiny_model
 
@@ -23,6 +24,8 @@ from servegraph.deploy_version.site import Site, Staging, Waits
 from servegraph.deploy_version.targets import TARGETS, Place, Target, open_target
 from servegraph.deploy_version.targets.ai_platform import AiPlatform
 from servegraph.deploy_version.targets.ai_platform_api import AiPlatformApi
+from servegraph.deploy_version.targets.kserve import Kserve
+from servegraph.deploy_version.targets.kserve_api import KserveApi
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.deploy_version.targets.remote_target import RemoteTarget
 from servegraph.deploy_version.targets.vertex import Vertex
@@ -76,6 +79,10 @@ class There:
 
     open: Callable[[], Target]
     server: Server
+    configs: tuple[ServingConfig, ServingConfig] = (
+        ServingConfig("n1-standard-2"),
+        ServingConfig("n1-standard-4", "NVIDIA_TESLA_V100", 1),
+    )
 
 
 def on_local(tmp_path: Path, stack: ExitStack) -> There:
@@ -98,6 +105,15 @@ def on_ai_platform(tmp_path: Path, stack: ExitStack) -> There:
     return There(remote(AiPlatform("p", "us-central1", api, today_is_fine=True), stack), server)
 
 
+def on_kserve(tmp_path: Path, stack: ExitStack) -> There:
+    service = stack.enter_context(FakeKserve())
+    service.answer = server = Doubling()
+    api = KserveApi("default", url=service.url, poll_s=0.01)
+    stack.callback(api.close)
+    containers = ServingConfig("container"), ServingConfig("container", "nvidia.com/gpu", 1)
+    return There(remote(Kserve(api), stack), server, containers)
+
+
 def remote(service: Service, stack: ExitStack) -> Callable[[], Target]:
     storage = stack.enter_context(FakeGcs())
     storage.make_bucket("bucket")
@@ -107,7 +123,9 @@ def remote(service: Service, stack: ExitStack) -> Callable[[], Target]:
     return lambda: RemoteTarget(Site(service, staging, Waits(lock_timeout_s=0.3), lambda: date(2026, 11, 25)))
 
 
-@pytest.fixture(params=[on_local, on_vertex, on_ai_platform], ids=lambda make: make.__name__.removeprefix("on_"))
+@pytest.fixture(
+    params=[on_local, on_vertex, on_ai_platform, on_kserve], ids=lambda make: make.__name__.removeprefix("on_")
+)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[There]:
     with ExitStack() as stack:
         yield request.param(tmp_path, stack)
@@ -149,12 +167,13 @@ def test_first_created_then_unchanged_then_updated(place: There, model: Callable
 
 
 def test_the_serving_configuration_is_part_of_the_identity(place: There, model: Callable[..., str]) -> None:
-    request = DeployRequest(model(), "census", config=ServingConfig("n1-standard-2"))
-    assert deploy(request, place.open()).machine_type == "n1-standard-2"
+    one, two = place.configs
+    request = DeployRequest(model(), "census", config=one)
+    assert deploy(request, place.open()).machine_type == one.machine_type
     assert deploy(request, place.open()).outcome == "unchanged"
-    other = replace(request, config=ServingConfig("n1-standard-4", "NVIDIA_TESLA_V100", 1))
-    done = deploy(other, place.open())
-    assert (done.outcome, done.version, done.machine_type) == ("updated", "2", "n1-standard-4")
+    done = deploy(replace(request, config=two), place.open())
+    assert (done.outcome, done.version, done.machine_type) == ("updated", "2", two.machine_type)
+    assert place.open().versions("census").versions[0].config == two
 
 
 def test_models_do_not_touch_each_other(place: There, model: Callable[..., str]) -> None:

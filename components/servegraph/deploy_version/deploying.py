@@ -90,7 +90,7 @@ class Deploying:
 
     def _back(self, seen: Seen) -> tuple[Step, ...]:
         if seen.busy:
-            return (Step("wait", f"for what runs already: {', '.join(seen.busy)}"),)
+            return (rollout.wait(seen),)
         return rollout.back(self._service, self._goal, seen, self._before)
 
     def _converge(self, missing: Callable[[Seen], tuple[Step, ...]]) -> Seen:

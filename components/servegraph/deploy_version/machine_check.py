@@ -72,7 +72,7 @@ def _check_type(
         if gpu is not None and gpu.built_into != family:
             raise _refused("ACCELERATOR_NOT_ON_MACHINE", f"{name} cannot have {gpu.name}.")
         return (f"MACHINE_NOT_CHECKED: {name} is not in the catalogue, so nothing about it could be checked.",)
-    have = ", ".join(machine.name for machine in platform.machine_types)
+    have = ", ".join(machine.name for machine in platform.machine_types) or "none to name: the cluster picks the node"
     raise _refused("MACHINE_NOT_OFFERED", f"{platform.title} has no machine {name}; it has {have}.")
 
 

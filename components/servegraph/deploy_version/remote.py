@@ -151,6 +151,9 @@ class Service(Protocol):
     def check(self, request: DeployRequest, model: ModelFacts, today: date) -> tuple[str, ...]:
         """Return warnings. Raise `DeployRefused` where the service would refuse the request; nothing is sent."""
 
+    def validate(self, step: Step) -> None:
+        """Hold a step's request to the service's own schema. Raises `InputError` or `DeployRefused`."""
+
     def layout(self, artifact_uri: str) -> str:
         """Return where the files go for the service to find them below `artifact_uri`."""
 

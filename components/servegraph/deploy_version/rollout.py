@@ -14,7 +14,7 @@ from servegraph.errors import DeployRefused, InputError
 def forward(service: Service, goal: Goal, seen: Seen) -> tuple[Step, ...]:
     """Return all steps that are missing until the goal's version has its traffic and no version is too many."""
     if seen.busy:
-        return (Step("wait", f"for what runs already: {', '.join(seen.busy)}"),)
+        return (wait(seen),)
     steps: list[Step] = []
     mine = seen.of(goal.identity)
     if mine is None and not seen.staged.is_complete:
@@ -34,6 +34,12 @@ def forward(service: Service, goal: Goal, seen: Seen) -> tuple[Step, ...]:
     for version in surplus(replace(final, versions=_relabelled(final, new, goal)), goal.request.keep_versions):
         steps += service.retire(final, version)
     return tuple(steps)
+
+
+def wait(seen: Seen) -> Step:
+    """Return the step that waits for what the service is doing already."""
+    detail = f"for what runs already: {', '.join(seen.busy)}"
+    return Step("wait", detail, params={"operations": ",".join(seen.busy)})
 
 
 def shifts_to(service: Service, seen: Seen, mine: SeenVersion, goal: Goal) -> tuple[Shift, ...]:

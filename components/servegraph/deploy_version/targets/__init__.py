@@ -109,11 +109,22 @@ def _ai_platform(place: Place) -> Target:
     return RemoteTarget(Site(service, Staging(_staging(place, "ai-platform"))))
 
 
+def _kserve(place: Place) -> Target:
+    from servegraph.deploy_version.site import Site, Staging
+    from servegraph.deploy_version.targets.kserve import Kserve
+    from servegraph.deploy_version.targets.kserve_api import KserveApi
+    from servegraph.deploy_version.targets.remote_target import RemoteTarget
+
+    api = KserveApi(_needed(place, "kserve", "namespace"), place.context, place.api_url)
+    return RemoteTarget(Site(Kserve(api), Staging(_staging(place, "kserve"))))
+
+
 # One row a target.
 TARGETS: dict[TargetName, Callable[[Place], Target]] = {
     "local": _local,
     "vertex": _vertex,
     "ai-platform": _ai_platform,
+    "kserve": _kserve,
 }
 
 

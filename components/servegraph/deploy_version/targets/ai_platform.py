@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
+from servegraph.deploy_version.discovery import load as load_document
+from servegraph.deploy_version.discovery import require_valid
 from servegraph.deploy_version.golden import GoldenRequest
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
-from servegraph.deploy_version.remote import STABLE, Answer, Goal, Seen, SeenVersion, Shift, State
+from servegraph.deploy_version.remote import Answer, Goal, Seen, SeenVersion, Shift, State
 from servegraph.deploy_version.rows import as_instances, as_outputs
-from servegraph.deploy_version.targets.ai_platform_api import AiPlatformApi
+from servegraph.deploy_version.targets.ai_platform_api import PREFIX, AiPlatformApi
 from servegraph.errors import DeployRefused
 from servegraph.machines.catalog import load
 from servegraph.serve.state import ServingConfig
@@ -69,6 +71,11 @@ class AiPlatform:
             raise _refused("NOT_FOR_THIS_TARGET", "A service account goes with a custom prediction routine only.")
         return _runtime_warnings(options.runtime_version or RUNTIME, model.tensorflow_version)
 
+    def validate(self, step: Step) -> None:
+        """Hold the step's request to the published schema."""
+        if step.method:
+            require_valid(load_document("ml", "v1"), PREFIX + step.method, step.params, step.body)
+
     def layout(self, artifact_uri: str) -> str:
         """The files lie where the version points to."""
         return artifact_uri
@@ -118,9 +125,13 @@ class AiPlatform:
             body = self._version_body(goal, name)
             detail = f"version {name} of {resource}, {body['machineType']}"
             steps.append(Step("deploy", detail, body, "models.versions.create", {"parent": resource}))
-        is_done = mine is not None and mine.share and STABLE in mine.labels
-        if goal.needs_probe and not is_done:
-            steps.append(Step("probe", f"{goal.model.golden_requests} golden requests"))
+        number = mine.version if mine else self.next_version(seen)[0]
+        proved = seen.own["memory"].get("proved", [])
+        if goal.model.golden_requests and number not in proved:
+            if goal.needs_probe:
+                steps.append(Step("probe", f"{goal.model.golden_requests} golden requests"))
+            alive = [version.version for version in seen.versions]
+            steps += self._remember(seen, {"proved": [*(old for old in proved if old in alive), number]}, number)
         return tuple(steps)
 
     def shift(self, seen: Seen, goal: Goal | None, shift: Shift) -> tuple[Step, ...]:
@@ -160,7 +171,7 @@ class AiPlatform:
     def perform(self, step: Step) -> None:
         """Send the step's request and wait for its end."""
         if step.action == "wait":
-            for operation in step.detail.removeprefix("for what runs already: ").split(", "):
+            for operation in step.params["operations"].split(","):
                 self._api.running.wait(operation, "the operation in flight")
         else:
             self._api.run(step.method, step.params, step.body)

@@ -133,7 +133,7 @@ class RemoteTarget:
 
             def missing(now: Seen) -> tuple[Step, ...]:
                 if now.busy:
-                    return (Step("wait", f"for what runs already: {', '.join(now.busy)}"),)
+                    return (rollout.wait(now),)
                 if version is None:
                     return self._service.dismantle(now)
                 left = now.version(version)
@@ -161,6 +161,8 @@ class RemoteTarget:
         warnings, refused = self._checked(request, model)
         seen = self._site.look(request.name, goal)
         steps = rollout.forward(service, goal, seen)
+        for step in steps:
+            service.validate(step)
         mine = seen.of(goal.identity)
         name, resource = (mine.version, mine.resource) if mine else service.next_version(seen)
         changes: tuple[str, ...] = ()

@@ -14,13 +14,15 @@ from datetime import date
 from typing import Any
 
 from servegraph import __version__
+from servegraph.deploy_version.discovery import load as load_document
+from servegraph.deploy_version.discovery import require_valid
 from servegraph.deploy_version.golden import GoldenRequest
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
 from servegraph.deploy_version.prebuilt import check_image
 from servegraph.deploy_version.remote import STABLE, Answer, Goal, Seen, SeenVersion, Shift
 from servegraph.deploy_version.rows import as_instances, as_outputs
 from servegraph.deploy_version.targets import vertex_plan as requests
-from servegraph.deploy_version.targets.vertex_api import VertexApi
+from servegraph.deploy_version.targets.vertex_api import PREFIX, VertexApi
 from servegraph.errors import DeployRefused
 from servegraph.serve.state import ServingConfig
 
@@ -60,6 +62,11 @@ class Vertex:
             )
         check_image(request.service.image or self._image, model.tensorflow_version, today)
         return ()
+
+    def validate(self, step: Step) -> None:
+        """Hold the step's request to the published schema."""
+        if step.method:
+            require_valid(load_document("aiplatform", "v1"), PREFIX + step.method, step.params, step.body)
 
     def layout(self, artifact_uri: str) -> str:
         """The files lie where the version points to."""
@@ -176,7 +183,7 @@ class Vertex:
     def perform(self, step: Step) -> None:
         """Send the step's request and wait for its end."""
         if step.action == "wait":
-            for operation in step.detail.removeprefix("for what runs already: ").split(", "):
+            for operation in step.params["operations"].split(","):
                 self._api.running.wait(operation, "the operation in flight")
         else:
             self._api.run(step.method, step.params, step.body)
