@@ -5,36 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from tests.emulators.ai_platform import FakeAiPlatform
 from tests.emulators.gcs import FakeGcs
-from tests.emulators.kserve import FakeKserve
-from tests.emulators.vertex import FakeVertex
+from tests.emulators.remote_places import FAKES, Emulated
 from tests.tiny_models import Y, write_tiny_model
 
 from servegraph.deploy_version.deploy import deploy, plan_deploy
 from servegraph.deploy_version.golden import GoldenRequest
 from servegraph.deploy_version.plan import DeployRequest, Tolerance
-from servegraph.deploy_version.remote import Service
-from servegraph.deploy_version.site import Site, Staging, Waits
 from servegraph.deploy_version.targets import TARGETS, Place, Target, open_target
-from servegraph.deploy_version.targets.ai_platform import AiPlatform
-from servegraph.deploy_version.targets.ai_platform_api import AiPlatformApi
-from servegraph.deploy_version.targets.kserve import Kserve
-from servegraph.deploy_version.targets.kserve_api import KserveApi
 from servegraph.deploy_version.targets.local import LocalTarget
-from servegraph.deploy_version.targets.remote_target import RemoteTarget
-from servegraph.deploy_version.targets.vertex import Vertex
-from servegraph.deploy_version.targets.vertex_api import VertexApi
 from servegraph.errors import DeployRefused, InputError, ModelError
 from servegraph.serve.signatures import Signatures
 from servegraph.serve.state import ServingConfig
 
 GOLDEN = [{"signature_name": "serving_default", "inputs": {"x": [1.0, 2.5]}, "outputs": {"y": [2.0, 5.0]}}]
+
+
+MACHINES = ServingConfig("n1-standard-2"), ServingConfig("n1-standard-4", "NVIDIA_TESLA_V100", 1)
+CONTAINERS = ServingConfig("container"), ServingConfig("container", "nvidia.com/gpu", 1)
 
 
 class Server(Protocol):
@@ -79,53 +71,27 @@ class There:
 
     open: Callable[[], Target]
     server: Server
-    configs: tuple[ServingConfig, ServingConfig] = (
-        ServingConfig("n1-standard-2"),
-        ServingConfig("n1-standard-4", "NVIDIA_TESLA_V100", 1),
-    )
+    configs: tuple[ServingConfig, ServingConfig]
 
 
 def on_local(tmp_path: Path, stack: ExitStack) -> There:
     probe = LocalProbe()
-    return There(lambda: LocalTarget(tmp_path / "root", probe=probe, lock_timeout_s=0.3), probe)
+    return There(lambda: LocalTarget(tmp_path / "root", probe=probe, lock_timeout_s=0.3), probe, MACHINES)
 
 
-def on_vertex(tmp_path: Path, stack: ExitStack) -> There:
-    service = stack.enter_context(FakeVertex())
-    service.answer = server = Doubling()
-    api = VertexApi("us-central1", service.url, poll_s=0.01)
-    return There(remote(Vertex("p", "us-central1", api), stack), server)
+def on(kind: str) -> Callable[[Path, ExitStack], There]:
+    def make(tmp_path: Path, stack: ExitStack) -> There:
+        service, storage = stack.enter_context(FAKES[kind]()), stack.enter_context(FakeGcs())
+        storage.make_bucket("bucket")
+        service.answer = server = Doubling()
+        place = Emulated(kind, service.url, storage.url)
+        configs = CONTAINERS if kind == "kserve" else MACHINES
+        return There(lambda: place.open(stack), server, configs)
+
+    return make
 
 
-def on_ai_platform(tmp_path: Path, stack: ExitStack) -> There:
-    service = stack.enter_context(FakeAiPlatform())
-    service.answer = server = Doubling()
-    api = AiPlatformApi("us-central1", service.url, poll_s=0.01)
-    stack.callback(api.close)
-    return There(remote(AiPlatform("p", "us-central1", api, today_is_fine=True), stack), server)
-
-
-def on_kserve(tmp_path: Path, stack: ExitStack) -> There:
-    service = stack.enter_context(FakeKserve())
-    service.answer = server = Doubling()
-    api = KserveApi("default", url=service.url, poll_s=0.01)
-    stack.callback(api.close)
-    containers = ServingConfig("container"), ServingConfig("container", "nvidia.com/gpu", 1)
-    return There(remote(Kserve(api), stack), server, containers)
-
-
-def remote(service: Service, stack: ExitStack) -> Callable[[], Target]:
-    storage = stack.enter_context(FakeGcs())
-    storage.make_bucket("bucket")
-    client = storage.client()
-    stack.callback(client.close)
-    staging = Staging("gs://bucket/models", client)
-    return lambda: RemoteTarget(Site(service, staging, Waits(lock_timeout_s=0.3), lambda: date(2026, 11, 25)))
-
-
-@pytest.fixture(
-    params=[on_local, on_vertex, on_ai_platform, on_kserve], ids=lambda make: make.__name__.removeprefix("on_")
-)
+@pytest.fixture(params=[on_local, *map(on, FAKES)], ids=["local", *FAKES])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[There]:
     with ExitStack() as stack:
         yield request.param(tmp_path, stack)

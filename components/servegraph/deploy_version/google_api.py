@@ -49,7 +49,8 @@ class Operations:
         if self._in_flight is not None:
             operation, self._in_flight = self._in_flight, None
             with contextlib.suppress(DeployRefused):
-                self._cancel(operation)
+                # The interrupt may have cut a request short, and its connection with it: the next one is sound.
+                self._patience().again(lambda: self._cancel(operation))
 
 
 class GoogleApi:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from servegraph.deploy_version.traffic import check_steps
 from servegraph.errors import DeployRefused, InputError
@@ -66,6 +66,30 @@ class ServiceOptions:
                 code="BAD_REPLICAS",
                 fix="Give --min-replicas and, not below it, --max-replicas.",
             )
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ServiceOptions:
+        """Return the options of a JSON object with these names; `resources` and `labels` are objects in it.
+
+        Raises:
+            InputError: a name is not known, or a value has another type (code `BAD_SERVICE_OPTION`).
+        """
+        types = get_type_hints(cls)
+        given: dict[str, Any] = {}
+        for name, value in document.items():
+            if name in ("resources", "labels") and isinstance(value, Mapping):
+                given[name] = tuple(sorted((str(key), str(item)) for key, item in value.items()))
+            elif types.get(name) in (int, int | None) and isinstance(value, float) and value.is_integer():
+                given[name] = int(value)  # numbers of a pipeline's parameters are floats
+            elif name in types and name not in ("resources", "labels") and isinstance(value, types[name]):
+                given[name] = value
+            else:
+                raise InputError(
+                    f"{name!r}: {value!r} is no option of a service.",
+                    code="BAD_SERVICE_OPTION",
+                    fix=f"Options: {', '.join(types)}.",
+                )
+        return cls(**given)
 
     def identity(self) -> dict[str, Any]:
         """Return what makes a version another one: all that was given but the labels."""

@@ -73,8 +73,9 @@ class Kserve:
         versions = []
         for number, known in sorted(memory.versions.items(), key=lambda item: int(item[0]), reverse=True):
             labels = tuple(sorted(label for label, of in memory.labels.items() if of == number))
-            kept: State = "ready" if known.get("proved") and found else "stored"
-            its_state = state if number == current else kept
+            its_state: State = "ready" if found and (shares.get(number) or known.get("proved")) else "stored"
+            if number == current and not shares.get(number):
+                its_state = state
             versions.append(self._version(name, number, known, its_state, shares, labels, reason))
         url = (found or {}).get("status", {}).get("url", "")
         return Seen(
@@ -120,7 +121,7 @@ class Kserve:
             memory = after
         elif mine is not None and mine.state == "failed":
             raise CannotServe(f"Version {number} of {seen.name} cannot be served: {mine.reason}")
-        if mine is None or number != seen.own["current"] or mine.state == "starting":
+        if mine is None or number != seen.own["current"] or seen.own["state"] == "starting":
             steps.append(self._awaiting(seen.name, number))
         if not known.get("proved"):
             if goal.needs_probe:
@@ -172,12 +173,12 @@ class Kserve:
         if mine is None:
             return () if seen.versions else self.dismantle(seen)
         if mine.version != current:
-            waiting = (self._awaiting(seen.name, current),) if seen.own["state"] == "starting" and current else ()
-            return (*waiting, *(self._forget(seen, mine.version) if len(seen.versions) > 1 else self.dismantle(seen)))
+            return self._forget(seen, mine.version) if len(seen.versions) > 1 else self.dismantle(seen)
         if memory.base not in memory.versions or memory.base == mine.version:
             return self.dismantle(seen)
         step = objects.apply(seen.name, seen.own["object"], memory.base, memory.versions[memory.base], None, "restore")
-        return (step, self._awaiting(seen.name, memory.base), *self._forget(seen, mine.version))
+        # Until its new revision is ready the old one serves on: nothing has to be waited for.
+        return (step, *self._forget(seen, mine.version))
 
     def dismantle(self, seen: Seen) -> tuple[Step, ...]:
         """Return the steps that remove the InferenceService and its memory."""
@@ -294,6 +295,13 @@ def _current(found: Mapping[str, Any] | None) -> str | None:
     return None if version is None else str(version)
 
 
+def _predictor(found: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The status of the predictor."""
+    components = (found or {}).get("status", {}).get("components", {})
+    predictor: Mapping[str, Any] = components.get("predictor", {})
+    return predictor
+
+
 def _state(found: Mapping[str, Any] | None) -> tuple[State, str]:
     """How the newest revision is, and the words of whoever knows why it is not ready."""
     status = (found or {}).get("status", {})
@@ -308,7 +316,7 @@ def _state(found: Mapping[str, Any] | None) -> tuple[State, str]:
         return "starting", ""
     if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
         return "failed", reason
-    predictor = status.get("components", {}).get("predictor", {})
+    predictor = _predictor(found)
     is_newest = predictor.get("latestReadyRevision") == predictor.get("latestCreatedRevision")
     if conditions.get("Ready", {}).get("status") == "True" and is_newest:
         return "ready", ""
@@ -323,14 +331,16 @@ def _shares(found: Mapping[str, Any] | None, memory: Memory, state: State) -> di
     percent = found["spec"]["predictor"].get("canaryTrafficPercent", 100) if state == "ready" else 0
     base = memory.base
     if base is None or base not in memory.versions or base == current:
-        return {current: 100} if state == "ready" else {}
+        # Brought back, its older revision serves until the new one is ready.
+        serves = state == "ready" or (base == current and "latestReadyRevision" in _predictor(found))
+        return {current: 100} if serves else {}
     return {base: 100 - percent, current: percent}
 
 
 def _address(found: Mapping[str, Any] | None) -> str | None:
     """The address of the newest revision alone, or of the service where it has none."""
     status = (found or {}).get("status", {})
-    for entry in status.get("components", {}).get("predictor", {}).get("traffic", []):
+    for entry in _predictor(found).get("traffic", []):
         if entry.get("latestRevision") and entry.get("url"):
             return str(entry["url"])
     url = status.get("url")
