@@ -31,6 +31,13 @@ def train_and_deploy(
     granted_model_bytes: int = 0,
     target: str = "local",
     location: str = "",
+    project: str = "",
+    region: str = "",
+    staging: str = "",
+    namespace: str = "",
+    serving: dict = {},
+    traffic_percent: int = 100,
+    traffic_steps: list = [],
     allow_signature_change: bool = False,
 ):
     """Train a model, export its serving graph, shrink it, measure it, pick its machine and deploy it as a version.
@@ -51,8 +58,15 @@ def train_and_deploy(
         latency_goal_ms: Goal for one request; with a measured latency above it, auto takes a GPU.
         measured_latency_ms: Measured latency of one request on a CPU.
         granted_model_bytes: Model size quota granted on ai-platform; 0 for the default limits.
-        target: Where to deploy: local.
+        target: Where to deploy: local, vertex, ai-platform or kserve.
         location: Directory of the local target's versions.
+        project: Google Cloud project of vertex and ai-platform.
+        region: Region of vertex and ai-platform.
+        staging: Place for model files as gs://bucket/prefix, for all targets but local.
+        namespace: Kubernetes namespace of kserve.
+        serving: How a service runs the version, like min_replicas, image or service_account.
+        traffic_percent: Share of the traffic that the version has in the end; 0 is none.
+        traffic_steps: Rising shares that it goes through before, like [10, 50].
         allow_signature_change: Deploy even if inputs or outputs differ from the version now live.
     """
     trained = train(
@@ -87,6 +101,15 @@ def train_and_deploy(
         name=model_name,
         target=target,
         location=location,
+        project=project,
+        region=region,
+        staging=staging,
+        namespace=namespace,
+        serving=serving,
+        traffic_percent=traffic_percent,
+        traffic_steps=traffic_steps,
+        fallbacks=chosen.outputs["fallbacks"],
+        resources=chosen.outputs["resources"],
         machine_type=chosen.outputs["machine_type"],
         accelerator_type=chosen.outputs["accelerator_type"],
         accelerator_count=chosen.outputs["accelerator_count"],

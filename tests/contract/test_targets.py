@@ -1,30 +1,45 @@
-"""What every target promises, asked of each. No server is started: the probe is a stand-in."""
+"""What every target promises, asked of each. No model is loaded: what serves is a stand-in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
+from tests.emulators.gcs import FakeGcs
+from tests.emulators.remote_places import FAKES, Emulated
 from tests.tiny_models import Y, write_tiny_model
 
 from servegraph.deploy_version.deploy import deploy, plan_deploy
 from servegraph.deploy_version.golden import GoldenRequest
 from servegraph.deploy_version.plan import DeployRequest, Tolerance
-from servegraph.deploy_version.targets import TARGETS, Target, open_target
+from servegraph.deploy_version.targets import TARGETS, Place, Target, open_target
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.errors import DeployRefused, InputError, ModelError
 from servegraph.serve.signatures import Signatures
 from servegraph.serve.state import ServingConfig
 
+GOLDEN = [{"signature_name": "serving_default", "inputs": {"x": [1.0, 2.5]}, "outputs": {"y": [2.0, 5.0]}}]
+
+
+MACHINES = ServingConfig("n1-standard-2"), ServingConfig("n1-standard-4", "NVIDIA_TESLA_V100", 1)
+CONTAINERS = ServingConfig("container"), ServingConfig("container", "nvidia.com/gpu", 1)
+
+
+class Server(Protocol):
+    """What serves the versions in a test: it doubles `x`, or answers wrongly while `broken`."""
+
+    broken: bool
+
 
 @dataclass
-class ProbeThatCanSayNo:
-    """Records what it was asked; refuses while `broken`."""
+class LocalProbe:
+    """Stands in for the server that the local target starts."""
 
     broken: bool = False
-    asked: list[tuple[str, int]] = field(default_factory=list)
 
     def __call__(
         self,
@@ -36,23 +51,50 @@ class ProbeThatCanSayNo:
     ) -> None:
         (version,) = (root / name).iterdir()
         assert (version / "saved_model.pb").is_file()
-        self.asked.append((name, len(golden)))
-        if self.broken:
-            raise DeployRefused("it said no", code="PROBE_FAILED")
+        if self.broken and golden:
+            raise DeployRefused("Golden request 1: expected 2.0, got 3.0", code="PROBE_FAILED")
+
+
+@dataclass
+class Doubling:
+    """Stands in for the containers of a service."""
+
+    broken: bool = False
+
+    def __call__(self, uri: str, instances: list[Any]) -> list[Any]:
+        return [2 * instance["x"] + self.broken for instance in instances]
 
 
 @dataclass(frozen=True)
-class Place:
-    """One target: how to open it, and its probe."""
+class There:
+    """One target: how to open it, and what serves there."""
 
     open: Callable[[], Target]
-    probe: ProbeThatCanSayNo
+    server: Server
+    configs: tuple[ServingConfig, ServingConfig]
 
 
-@pytest.fixture(params=["local"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    probe = ProbeThatCanSayNo()
-    return Place(lambda: LocalTarget(tmp_path / "root", probe=probe, lock_timeout_s=0.3), probe)
+def on_local(tmp_path: Path, stack: ExitStack) -> There:
+    probe = LocalProbe()
+    return There(lambda: LocalTarget(tmp_path / "root", probe=probe, lock_timeout_s=0.3), probe, MACHINES)
+
+
+def on(kind: str) -> Callable[[Path, ExitStack], There]:
+    def make(tmp_path: Path, stack: ExitStack) -> There:
+        service, storage = stack.enter_context(FAKES[kind]()), stack.enter_context(FakeGcs())
+        storage.make_bucket("bucket")
+        service.answer = server = Doubling()
+        place = Emulated(kind, service.url, storage.url)
+        configs = CONTAINERS if kind == "kserve" else MACHINES
+        return There(lambda: place.open(stack), server, configs)
+
+    return make
+
+
+@pytest.fixture(params=[on_local, *map(on, FAKES)], ids=["local", *FAKES])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[There]:
+    with ExitStack() as stack:
+        yield request.param(tmp_path, stack)
 
 
 @pytest.fixture
@@ -67,7 +109,7 @@ def model(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
-def test_a_plan_changes_nothing_and_says_what_comes(place: Place, model: Callable[..., str]) -> None:
+def test_a_plan_changes_nothing_and_says_what_comes(place: There, model: Callable[..., str]) -> None:
     request = DeployRequest(model(), "census")
     plan = plan_deploy(request, place.open())
     assert plan_deploy(request, place.open()) == plan
@@ -80,7 +122,7 @@ def test_a_plan_changes_nothing_and_says_what_comes(place: Place, model: Callabl
     assert plan.to_json()["plan"] is True
 
 
-def test_first_created_then_unchanged_then_updated(place: Place, model: Callable[..., str]) -> None:
+def test_first_created_then_unchanged_then_updated(place: There, model: Callable[..., str]) -> None:
     first = deploy(DeployRequest(model("1"), "census"), place.open())
     assert (first.outcome, first.version, first.previous) == ("created", "1", None)
     again = deploy(DeployRequest(model("1"), "census"), place.open())
@@ -88,26 +130,26 @@ def test_first_created_then_unchanged_then_updated(place: Place, model: Callable
     second = deploy(DeployRequest(model("2"), "census"), place.open())
     assert (second.outcome, second.version, second.previous) == ("updated", "2", "1")
     assert second.traffic == {"2": 100}
-    assert len(place.probe.asked) == 2
 
 
-def test_the_serving_configuration_is_part_of_the_identity(place: Place, model: Callable[..., str]) -> None:
-    request = DeployRequest(model(), "census", config=ServingConfig("n1-standard-2"))
-    assert deploy(request, place.open()).machine_type == "n1-standard-2"
+def test_the_serving_configuration_is_part_of_the_identity(place: There, model: Callable[..., str]) -> None:
+    one, two = place.configs
+    request = DeployRequest(model(), "census", config=one)
+    assert deploy(request, place.open()).machine_type == one.machine_type
     assert deploy(request, place.open()).outcome == "unchanged"
-    other = replace(request, config=ServingConfig("n1-standard-4", "NVIDIA_TESLA_V100", 1))
-    done = deploy(other, place.open())
-    assert (done.outcome, done.version, done.machine_type) == ("updated", "2", "n1-standard-4")
+    done = deploy(replace(request, config=two), place.open())
+    assert (done.outcome, done.version, done.machine_type) == ("updated", "2", two.machine_type)
+    assert place.open().versions("census").versions[0].config == two
 
 
-def test_models_do_not_touch_each_other(place: Place, model: Callable[..., str]) -> None:
+def test_models_do_not_touch_each_other(place: There, model: Callable[..., str]) -> None:
     deploy(DeployRequest(model("1"), "a"), place.open())
     deploy(DeployRequest(model("2"), "b"), place.open())
     place.open().undeploy("a")
     assert place.open().versions("b").live == "1"
 
 
-def test_versions_are_listed_newest_first(place: Place, model: Callable[..., str]) -> None:
+def test_versions_are_listed_newest_first(place: There, model: Callable[..., str]) -> None:
     for content in "12":
         deploy(DeployRequest(model(content), "census", labels=(f"l{content}",)), place.open())
     found = place.open().versions("census")
@@ -118,7 +160,7 @@ def test_versions_are_listed_newest_first(place: Place, model: Callable[..., str
     assert found.versions[0].digest != found.versions[1].digest
 
 
-def test_old_versions_go_and_the_previous_one_stays(place: Place, model: Callable[..., str]) -> None:
+def test_old_versions_go_and_the_previous_one_stays(place: There, model: Callable[..., str]) -> None:
     for content in "123":
         done = deploy(DeployRequest(model(content), "census", keep_versions=2), place.open())
     assert done.removed == ("1",)
@@ -129,7 +171,7 @@ def test_old_versions_go_and_the_previous_one_stays(place: Place, model: Callabl
     assert (done.previous, done.removed) == ("2", ("3",))
 
 
-def test_the_numbers_of_removed_versions_are_not_used_again(place: Place, model: Callable[..., str]) -> None:
+def test_the_numbers_of_removed_versions_are_not_used_again(place: There, model: Callable[..., str]) -> None:
     for content in "12":
         deploy(DeployRequest(model(content), "census"), place.open())
     place.open().rollback("census")
@@ -137,7 +179,7 @@ def test_the_numbers_of_removed_versions_are_not_used_again(place: Place, model:
     assert deploy(DeployRequest(model("3"), "census"), place.open()).version == "3"
 
 
-def test_rollback_and_back(place: Place, model: Callable[..., str]) -> None:
+def test_rollback_and_back(place: There, model: Callable[..., str]) -> None:
     for content in "12":
         deploy(DeployRequest(model(content), "census"), place.open())
     done = place.open().rollback("census")
@@ -152,7 +194,7 @@ def test_rollback_and_back(place: Place, model: Callable[..., str]) -> None:
     assert place.open().rollback("census").version == "1"
 
 
-def test_a_rolled_back_model_can_be_deployed_again(place: Place, model: Callable[..., str]) -> None:
+def test_a_rolled_back_model_can_be_deployed_again(place: There, model: Callable[..., str]) -> None:
     for content in "12":
         deploy(DeployRequest(model(content), "census"), place.open())
     place.open().rollback("census")
@@ -161,7 +203,7 @@ def test_a_rolled_back_model_can_be_deployed_again(place: Place, model: Callable
     assert place.open().rollback("census").version == "1"
 
 
-def test_rollback_to_nothing(place: Place, model: Callable[..., str]) -> None:
+def test_rollback_to_nothing(place: There, model: Callable[..., str]) -> None:
     with pytest.raises(InputError, match="No version of 'census' is deployed") as missing:
         place.open().rollback("census")
     assert missing.value.code == "NOT_DEPLOYED"
@@ -173,7 +215,7 @@ def test_rollback_to_nothing(place: Place, model: Callable[..., str]) -> None:
         place.open().rollback("census", "9")
 
 
-def test_undeploy_leaves_the_live_version_and_is_idempotent(place: Place, model: Callable[..., str]) -> None:
+def test_undeploy_leaves_the_live_version_and_is_idempotent(place: There, model: Callable[..., str]) -> None:
     for content in "12":
         deploy(DeployRequest(model(content), "census"), place.open())
     with pytest.raises(DeployRefused, match=r"Version 2 of census has 100 % of the traffic") as refused:
@@ -189,31 +231,32 @@ def test_undeploy_leaves_the_live_version_and_is_idempotent(place: Place, model:
         place.open().versions("census")
 
 
-def test_a_failed_probe_publishes_nothing(place: Place, model: Callable[..., str]) -> None:
-    place.probe.broken = True
-    with pytest.raises(DeployRefused, match="it said no"):
-        deploy(DeployRequest(model("1"), "census"), place.open())
+def test_wrong_answers_publish_nothing(place: There, model: Callable[..., str]) -> None:
+    place.server.broken = True
+    with pytest.raises(DeployRefused, match=r"expected 2\.0, got 3\.0") as refused:
+        deploy(DeployRequest(model("1", golden=GOLDEN), "census"), place.open())
+    assert refused.value.code == "PROBE_FAILED"
     with pytest.raises(InputError):
         place.open().versions("census")
-    place.probe.broken = False
-    deploy(DeployRequest(model("1"), "census"), place.open())
-    place.probe.broken = True
+    place.server.broken = False
+    deploy(DeployRequest(model("1", golden=GOLDEN), "census"), place.open())
+    place.server.broken = True
     with pytest.raises(DeployRefused):
-        deploy(DeployRequest(model("2"), "census"), place.open())
+        deploy(DeployRequest(model("2", golden=GOLDEN), "census"), place.open())
     found = place.open().versions("census")
     assert (found.live, [version.version for version in found.versions]) == ("1", ["1"])
+    assert found.versions[0].traffic_percent == 100
 
 
-def test_golden_requests_reach_the_probe_and_their_absence_is_said(place: Place, model: Callable[..., str]) -> None:
-    golden = {"signature_name": "serving_default", "inputs": {"x": [1]}, "outputs": {"y": [2]}}
-    quiet = deploy(DeployRequest(model("1", golden=[golden, golden]), "census"), place.open())
-    loud = deploy(DeployRequest(model("2"), "census"), place.open())
-    assert place.probe.asked == [("census", 2), ("census", 0)]
-    assert quiet.warnings == ()
-    assert "no golden requests" in loud.warnings[0]
+def test_that_answers_are_not_checked_is_said(place: There, model: Callable[..., str]) -> None:
+    place.server.broken = True
+    quiet = deploy(DeployRequest(model("1"), "census"), place.open())
+    assert "no golden requests" in quiet.warnings[0]
+    place.server.broken = False
+    assert deploy(DeployRequest(model("2", golden=GOLDEN), "census"), place.open()).warnings == ()
 
 
-def test_a_signature_that_breaks_clients_is_refused_unless_allowed(place: Place, model: Callable[..., str]) -> None:
+def test_a_signature_that_breaks_clients_is_refused_unless_allowed(place: There, model: Callable[..., str]) -> None:
     deploy(DeployRequest(model("1"), "census"), place.open())
     request = DeployRequest(model("2", inputs={"z": ("float32", [None])}), "census")
     plan = plan_deploy(request, place.open())
@@ -231,7 +274,7 @@ def test_a_signature_that_breaks_clients_is_refused_unless_allowed(place: Place,
         )
 
 
-def test_a_plan_that_was_overtaken_becomes_what_is_right_now(place: Place, model: Callable[..., str]) -> None:
+def test_a_plan_that_was_overtaken_becomes_what_is_right_now(place: There, model: Callable[..., str]) -> None:
     one, two = DeployRequest(model("1"), "census"), DeployRequest(model("2"), "census")
     plan_one, plan_two = plan_deploy(one, place.open()), plan_deploy(two, place.open())
     assert place.open().apply(plan_one).outcome == "created"
@@ -240,7 +283,7 @@ def test_a_plan_that_was_overtaken_becomes_what_is_right_now(place: Place, model
     assert (done.outcome, done.version, done.previous) == ("updated", "2", "1")
 
 
-def test_labels_move(place: Place, model: Callable[..., str]) -> None:
+def test_labels_move(place: There, model: Callable[..., str]) -> None:
     deploy(DeployRequest(model("1"), "census", labels=("canary",)), place.open())
     done = deploy(DeployRequest(model("2"), "census", labels=("canary",)), place.open())
     assert done.labels == {"canary": "2", "stable": "2"}
@@ -251,7 +294,7 @@ def test_labels_move(place: Place, model: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["../census", "a/b", "", ".hidden", "a:predict"])
-def test_names_that_could_lead_elsewhere(place: Place, model: Callable[..., str], name: str) -> None:
+def test_names_that_could_lead_elsewhere(place: There, model: Callable[..., str], name: str) -> None:
     for change in (
         lambda: deploy(DeployRequest(model(), name), place.open()),
         lambda: place.open().rollback(name),
@@ -263,7 +306,7 @@ def test_names_that_could_lead_elsewhere(place: Place, model: Callable[..., str]
         assert caught.value.code == "BAD_MODEL_NAME"
 
 
-def test_what_is_not_a_servable_model(place: Place, tmp_path: Path, model: Callable[..., str]) -> None:
+def test_what_is_not_a_servable_model(place: There, tmp_path: Path, model: Callable[..., str]) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"is not a SavedModel"):
         deploy(DeployRequest(str(tmp_path / "empty"), "census"), place.open())
@@ -285,10 +328,13 @@ def test_requests_that_make_no_sense() -> None:
 
 
 def test_every_target_of_the_table_opens() -> None:
+    somewhere = Place("root", "project", "us-central1", "gs://bucket/models", "default", None, "http://127.0.0.1:1")
     for name in TARGETS:
-        assert open_target(name, "somewhere")
+        assert open_target(name, somewhere)
     with pytest.raises(InputError) as caught:
-        open_target("moon", "somewhere")
+        open_target("moon", somewhere)
     assert caught.value.code == "UNKNOWN_TARGET"
     with pytest.raises(InputError, match=r"needs the directory to deploy to"):
-        open_target("local", None)
+        open_target("local", Place())
+    with pytest.raises(InputError, match=r"needs a project"):
+        open_target("vertex", Place())

@@ -52,6 +52,18 @@ class Call:
         return f"{self.request.method} {self.request.path} {self.answer.status}"
 
 
+@dataclass(frozen=True)
+class Tampering:
+    """What goes wrong with a request: before it is handled, or after, when it has had its effect.
+
+    `act` is called then; it may end the client. `status` is answered instead; without one the connection is cut.
+    """
+
+    after: bool
+    status: int | None = None
+    act: Callable[[], None] | None = None
+
+
 def json_answer(document: Mapping[str, Any], status: int = 200) -> Answer:
     return Answer(status, {"Content-Type": "application/json; charset=UTF-8"}, json.dumps(document).encode())
 
@@ -68,6 +80,7 @@ class LoopbackServer(ThreadingHTTPServer):
         self.respond = respond
         self.calls: list[Call] = []
         self.defects: list[Exception] = []
+        self.tamper: Callable[[Request], Tampering | None] = lambda request: None
 
     def __enter__(self: Self) -> Self:
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
@@ -97,13 +110,20 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = dict(parse_qsl(url.query, keep_blank_values=True))
         request = Request(self.command, url.path, query, self.headers, b"".join(self._body()))
+        tampering = self.server.tamper(request)
+        if tampering and not tampering.after:
+            self._spoil(tampering)
+            return
         try:
             answer = self.server.respond(request)
         except Exception as defect:
             self.server.defects.append(defect)
             answer = json_answer({"error": {"code": 501, "message": f"The emulator failed: {defect!r}"}}, 501)
         self.server.calls.append(Call(request, answer))
-        self._send(answer)
+        if tampering:
+            self._spoil(tampering)
+        else:
+            self._send(answer)
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
@@ -119,6 +139,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.readline()
         while self.rfile.readline().strip():
             pass
+
+    def _spoil(self, tampering: Tampering) -> None:
+        if tampering.act:
+            tampering.act()
+        if tampering.status:
+            message = "Injected by the test."
+            self._send(json_answer({"error": {"code": tampering.status, "message": message}}, tampering.status))
+        else:
+            self.close_connection = True
 
     def _send(self, answer: Answer) -> None:
         self.send_response(answer.status)

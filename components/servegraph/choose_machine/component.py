@@ -29,6 +29,8 @@ def choose_machine(
         ("price_per_hour", float),
         ("tags", list),
         ("warnings", list),
+        ("fallbacks", list),
+        ("resources", dict),
     ],
 ):
     """Pick the machine for a model from its measured size, and record why it and no other.
@@ -52,6 +54,8 @@ def choose_machine(
         price_per_hour: USD on demand; 0 where no price is known.
         tags: The tag-set to load.
         warnings: What to know before deploying there, each as CODE: sentence.
+        fallbacks: Machines to try in turn where it is not to be had.
+        resources: What a container asks for; empty but on kserve.
     """
     import json
     from collections import namedtuple
@@ -79,7 +83,10 @@ def choose_machine(
     )
     Path(decision.path).write_text(json.dumps(record.to_json(), indent=2), encoding="utf-8")
     machine = record.machine
-    Chosen = namedtuple("Chosen", "machine_type accelerator_type accelerator_count price_per_hour tags warnings")
+    Chosen = namedtuple(
+        "Chosen",
+        "machine_type accelerator_type accelerator_count price_per_hour tags warnings fallbacks resources",
+    )
     return Chosen(
         machine.machine_type,
         machine.accelerator_type or "",
@@ -87,4 +94,6 @@ def choose_machine(
         machine.price.usd if machine.price else 0.0,
         list(record.tags),
         list(record.warnings),
+        [fallback.to_json() for fallback in record.fallbacks],
+        dict(record.resources.requests) if record.resources else {},
     )

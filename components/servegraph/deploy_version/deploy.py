@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from servegraph.deploy_version.golden import parse_golden
+from servegraph.deploy_version.interrupt import terminated_as_interrupted
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Outcome, Plan
 from servegraph.deploy_version.targets import OnStep, Target, say_nothing
 from servegraph.errors import ModelError
@@ -19,7 +20,8 @@ def deploy(request: DeployRequest, target: Target, on_step: OnStep = say_nothing
         DeployRefused: the signature changed, the probe failed, or another deploy is running.
         StorageError: files cannot be read or written.
     """
-    return target.apply(plan_deploy(request, target), on_step)
+    with terminated_as_interrupted():
+        return target.apply(plan_deploy(request, target), on_step)
 
 
 def plan_deploy(request: DeployRequest, target: Target) -> Plan:
@@ -36,8 +38,8 @@ def examine(model_uri: str) -> ModelFacts:
     """
     directory = open_dir(model_uri)
     files = require_saved_model(directory)
-    signatures = read_serving_graph(directory).signatures
-    if not signatures:
+    graph = read_serving_graph(directory)
+    if not graph.signatures:
         raise ModelError(
             f"{directory.uri!r} has no signature, so there is nothing that a request could ask of it.",
             code="NO_SIGNATURE",
@@ -49,6 +51,7 @@ def examine(model_uri: str) -> ModelFacts:
         digest=content_digest(directory),
         size_bytes=sum(info.size_bytes for info in files),
         file_count=len(files),
-        signatures=signatures,
+        signatures=graph.signatures,
         golden_requests=len(parse_golden(directory.read_bytes(GOLDEN_FILE))) if has_golden else 0,
+        tensorflow_version=graph.tensorflow_version,
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_type_hints
 
+from servegraph.deploy_version.traffic import check_steps
 from servegraph.errors import DeployRefused, InputError
 from servegraph.serve.signatures import Signatures
 from servegraph.serve.state import ServingConfig
@@ -31,8 +32,81 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
+class ServiceOptions:
+    """How a service is to run a version, beyond its machine. What a target has no use for, it refuses.
+
+    `image` None takes the target's default. `labels` are put on what is made and are no part of the identity.
+    """
+
+    min_replicas: int = 1
+    max_replicas: int | None = None
+    image: str | None = None
+    runtime_version: str | None = None  # ai-platform, kserve
+    python_version: str | None = None  # ai-platform
+    service_account: str | None = None
+    encryption_key: str | None = None  # projects/P/locations/L/keyRings/R/cryptoKeys/K
+    network: str | None = None  # projects/NUMBER/global/networks/NAME
+    reservation: str | None = None  # projects/P/zones/Z/reservations/NAME
+    spot: bool = False
+    explanation: str | None = None  # JSON: an ExplanationSpec, or an ExplanationConfig of ai-platform
+    package: str | None = None  # gs:// of the source package with the prediction class
+    prediction_class: str | None = None
+    resources: tuple[tuple[str, str], ...] = ()  # kserve: requests and limits of the container
+    labels: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the counts.
+
+        Raises:
+            InputError: there are fewer replicas than none, or the most are fewer than the least.
+        """
+        if self.min_replicas < 0 or (self.max_replicas is not None and self.max_replicas < max(1, self.min_replicas)):
+            raise InputError(
+                f"There cannot be {self.min_replicas} to {self.max_replicas} replicas.",
+                code="BAD_REPLICAS",
+                fix="Give --min-replicas and, not below it, --max-replicas.",
+            )
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ServiceOptions:
+        """Return the options of a JSON object with these names; `resources` and `labels` are objects in it.
+
+        Raises:
+            InputError: a name is not known, or a value has another type (code `BAD_SERVICE_OPTION`).
+        """
+        types = get_type_hints(cls)
+        given: dict[str, Any] = {}
+        for name, value in document.items():
+            if name in ("resources", "labels") and isinstance(value, Mapping):
+                given[name] = tuple(sorted((str(key), str(item)) for key, item in value.items()))
+            elif types.get(name) in (int, int | None) and isinstance(value, float) and value.is_integer():
+                given[name] = int(value)  # numbers of a pipeline's parameters are floats
+            elif name in types and name not in ("resources", "labels") and isinstance(value, types[name]):
+                given[name] = value
+            else:
+                raise InputError(
+                    f"{name!r}: {value!r} is no option of a service.",
+                    code="BAD_SERVICE_OPTION",
+                    fix=f"Options: {', '.join(types)}.",
+                )
+        return cls(**given)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes a version another one: all that was given but the labels."""
+        return {name: value for name, value in asdict(self).items() if name != "labels" and value}
+
+    def given(self) -> set[str]:
+        """Return the names of the options that are not at their defaults."""
+        return {item.name for item in fields(self) if getattr(self, item.name) != item.default}
+
+
+@dataclass(frozen=True)
 class DeployRequest:
-    """What is wanted: the model at `model_uri` (path or gs://) as the version of `name` with the traffic."""
+    """What is wanted: the model at `model_uri` (path or gs://) as the version of `name` with the traffic.
+
+    `traffic_percent` is the share at the end, `traffic_steps` what it goes through before. `fallbacks` are the
+    machines to try in turn where the one of `config` is not to be had.
+    """
 
     model_uri: str
     name: str
@@ -42,6 +116,9 @@ class DeployRequest:
     keep_versions: int = DEFAULT_KEEP_VERSIONS
     allow_signature_change: bool = False
     tolerance: Tolerance = Tolerance()
+    traffic_steps: tuple[int, ...] = ()
+    fallbacks: tuple[ServingConfig, ...] = ()
+    service: ServiceOptions = ServiceOptions()
 
     def __post_init__(self) -> None:
         """Check what holds for every target.
@@ -53,6 +130,7 @@ class DeployRequest:
             raise InputError(f"keep_versions is {self.keep_versions}; at least 1 version has to stay.")
         if not 0 <= self.traffic_percent <= 100:
             raise InputError(f"traffic_percent is {self.traffic_percent}; it must be from 0 to 100.")
+        check_steps(self.traffic_steps, self.traffic_percent)
         if (self.config.accelerator_type is None) != (self.config.accelerator_count == 0):
             raise InputError(
                 f"accelerator_type is {self.config.accelerator_type!r} and accelerator_count "
@@ -70,15 +148,22 @@ class ModelFacts:
     file_count: int
     signatures: Signatures
     golden_requests: int
+    tensorflow_version: str = ""  # that saved it, where the model says
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that apply does. `body` is the exact request where it is a call to a service."""
+    """One thing that apply does.
+
+    Where it is a call to a service, `method` is its name there, `params` what goes into the path and the query, and
+    `body` the exact request.
+    """
 
     action: str
     detail: str
     body: Mapping[str, Any] | None = None
+    method: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,9 +181,16 @@ class Plan:
     traffic_after: Mapping[str, int] = field(default_factory=dict)
     signature_changes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    exists: tuple[str, ...] = ()  # what is there and is left, or used
+    upload_bytes: int | None = None  # None where nothing is uploaded
+    price_per_hour: float | None = None  # USD, on demand, of the replicas that always run; None: not known
+    refused: tuple[str, str, str] | None = None  # code, message, fix
 
     def refusal(self) -> DeployRefused | None:
         """Return why apply will refuse this plan, or None."""
+        if self.refused is not None:
+            code, message, fix = self.refused
+            return DeployRefused(message, code=code, fix=fix)
         if not self.signature_changes or self.request.allow_signature_change:
             return None
         return DeployRefused(
@@ -125,6 +217,9 @@ class Plan:
                 "digest": self.model.digest,
                 "size_bytes": self.model.size_bytes,
             },
+            "exists": list(self.exists),
+            "upload_bytes": self.upload_bytes,
+            "price_per_hour": self.price_per_hour,
             "steps": [asdict(step) for step in self.steps],
             "traffic_before": dict(self.traffic_before),
             "traffic_after": dict(self.traffic_after),
@@ -149,6 +244,7 @@ class Outcome:
     labels: Mapping[str, str] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)  # what it made or used, by kind
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON values."""

@@ -141,18 +141,25 @@ def _with_gpus(fitting: list[MachineType], usable: list[Accelerator], question: 
     return machines
 
 
-def _machine(machine: MachineType, question: _Question, gpu: Accelerator | None = None, count: int = 0) -> Machine:
-    prices, platform = question.catalogue.prices, question.platform.name
-    parts = [(1, prices.get((platform, machine.name)))]
+def hourly_price(
+    catalogue: Catalogue, platform: str, machine_type: str, gpu: str | None = None, count: int = 0
+) -> HourlyPrice | None:
+    """Return what a machine with `count` of `gpu` costs an hour, or None where a part of it has no price."""
+    parts = [(1, catalogue.prices.get((platform, machine_type)))]
     if gpu is not None:
-        parts.append((count, prices.get((platform, gpu.name))))
+        parts.append((count, catalogue.prices.get((platform, gpu))))
+    return _total(parts)
+
+
+def _machine(machine: MachineType, question: _Question, gpu: Accelerator | None = None, count: int = 0) -> Machine:
+    name = gpu.name if gpu else None
     return Machine(
         machine_type=machine.name,
         vcpus=machine.vcpus,
         memory_bytes=machine.memory_bytes,
-        accelerator_type=gpu.name if gpu else None,
+        accelerator_type=name,
         accelerator_count=count,
-        price=_total(parts),
+        price=hourly_price(question.catalogue, question.platform.name, machine.name, name, count),
     )
 
 

@@ -24,6 +24,7 @@ class ServingGraph(NamedTuple):
 
     signatures: dict[str, Signature]
     declares_shapes: bool
+    tensorflow_version: str = ""
 
 
 def read_serving_graph(directory: Directory) -> ServingGraph:
@@ -38,7 +39,7 @@ def read_serving_graph(directory: Directory) -> ServingGraph:
         if graph.tags == (SERVING_TAG,):
             internal = (INIT_SIGNATURE, TRAIN_SIGNATURE)
             signatures = {name: sig for name, sig in graph.signatures.items() if name not in internal}
-            return ServingGraph(signatures, declares_shapes=graph.has_object_graph)
+            return ServingGraph(signatures, graph.has_object_graph, graph.tf_version)
     found = "; ".join("{" + ", ".join(graph.tags) + "}" for graph in graphs) or "none"
     raise ModelError(
         f"{directory.uri!r} has no MetaGraph with the tag '{SERVING_TAG}' that servers load, only {found}.",

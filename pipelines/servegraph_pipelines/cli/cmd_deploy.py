@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from servegraph.deploy_version.choice import Choice, read_choice
 from servegraph.deploy_version.deploy import plan_deploy
-from servegraph.deploy_version.plan import DEFAULT_KEEP_VERSIONS, DeployRequest, Plan, Tolerance
-from servegraph.deploy_version.targets import open_target
+from servegraph.deploy_version.interrupt import terminated_as_interrupted
+from servegraph.deploy_version.plan import DEFAULT_KEEP_VERSIONS, DeployRequest, Plan, ServiceOptions, Tolerance
+from servegraph.deploy_version.targets import Place, open_target
+from servegraph.errors import InputError
 from servegraph.serve.state import ServingConfig
 from servegraph_pipelines.cli.outcome import print_json
+from servegraph_pipelines.cli.service_options import service_options
 from servegraph_pipelines.cli.target_options import show_outcome, show_warnings, target_options
 
 
@@ -21,6 +26,14 @@ from servegraph_pipelines.cli.target_options import show_outcome, show_warnings,
 @click.option("--machine-type", help="Machine that the version is meant for.")
 @click.option("--accelerator-type", help="Accelerator of that machine.")
 @click.option("--accelerator-count", type=int, default=0, help="How many of them.")
+@click.option(
+    "--choice",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Output of `servegraph choose --json`: the machine, and those to fall back on where it is not to be had.",
+)
+@click.option("--traffic", type=int, default=100, show_default=True, help="Percent of the traffic at the end; 0 is 0.")
+@click.option("--traffic-steps", metavar="P,P,…", default="", help="Percents to go through, like 10,50,100.")
+@service_options
 @click.option("--label", "labels", multiple=True, help="Label that shall point to the version; may be repeated.")
 @click.option(
     "--keep",
@@ -41,13 +54,17 @@ from servegraph_pipelines.cli.target_options import show_outcome, show_warnings,
 def command(
     model: str,
     target: str,
-    root: str | None,
+    place: Place,
     name: str,
     as_json: bool,
     only_plan: bool,
     machine_type: str | None,
     accelerator_type: str | None,
     accelerator_count: int,
+    choice: Path | None,
+    traffic: int,
+    traffic_steps: str,
+    service: ServiceOptions,
     labels: tuple[str, ...],
     keep: int,
     allow_signature_change: bool,
@@ -58,27 +75,38 @@ def command(
     The version takes traffic once a server has loaded it and answered the golden requests stored in the model
     as recorded. Running it again changes nothing; after a crash, running it again completes what was begun.
     """
+    chosen = Choice(ServingConfig(machine_type, accelerator_type, accelerator_count))
+    if choice is not None:
+        if machine_type or accelerator_type or accelerator_count:
+            raise click.UsageError("Give either --choice or the machine.")
+        chosen = _read_choice(choice, target)
+        service = replace(service, resources=chosen.resources)
     request = DeployRequest(
         model_uri=model,
         name=name,
-        config=ServingConfig(machine_type, accelerator_type, accelerator_count),
+        config=chosen.config,
+        fallbacks=chosen.fallbacks,
+        service=service,
         labels=labels,
+        traffic_percent=traffic,
+        traffic_steps=_steps(traffic_steps),
         keep_versions=keep,
         allow_signature_change=allow_signature_change,
         tolerance=Tolerance(*tolerance),
     )
-    place = open_target(target, root)
-    plan = plan_deploy(request, place)
+    opened = open_target(target, place)
+    plan = plan_deploy(request, opened)
     if only_plan:
         return _show_plan(plan, as_json)
-    show_warnings(plan.warnings)
-    outcome = place.apply(plan, lambda done: click.echo(f"  {done}", err=True))
+    with terminated_as_interrupted():
+        outcome = opened.apply(plan, lambda done: click.echo(f"  {done}", err=True))
+    show_warnings(outcome.warnings)
     if as_json:
         print_json(outcome.to_json())
     else:
         show_outcome(outcome)
-        if target == "local" and root is not None:
-            click.echo(f"  serve it: servegraph serve {Path(root)}")
+        if target == "local" and place.root is not None:
+            click.echo(f"  serve it: servegraph serve {Path(place.root)}")
     return 0
 
 
@@ -98,6 +126,7 @@ def _print_plan(plan: Plan) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
     table = Table(title=f"{plan.request.name} on {plan.target}: {plan.outcome}", title_justify="left")
     table.add_column("step")
     table.add_column("what", overflow="fold")
@@ -106,4 +135,33 @@ def _print_plan(plan: Plan) -> None:
     before = ", ".join(f"version {version}: {share} %" for version, share in plan.traffic_before.items())
     after = ", ".join(f"version {version}: {share} %" for version, share in plan.traffic_after.items())
     table.add_row("traffic", f"{before or 'none'} -> {after or 'none'}")
-    Console().print(table)
+    if plan.upload_bytes is not None:
+        table.add_row("upload", f"{plan.upload_bytes:,} bytes")
+        price = "not known" if plan.price_per_hour is None else f"{plan.price_per_hour:g} USD an hour, on demand"
+        table.add_row("price", f"{plan.request.config.machine_type or 'default machine'}: {price}")
+    for line in plan.exists:
+        table.add_row("there", line)
+    console.print(table)
+    for step in plan.steps:
+        if step.body is not None:
+            console.print(f"{step.action}: {step.method} {' '.join(step.params.values())}", markup=False)
+            console.print_json(data=step.body)
+
+
+def _read_choice(path: Path, target: str) -> Choice:
+    import json
+
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise InputError(f"{path} is not JSON: {exc}.", code="BAD_CHOICE") from exc
+    return read_choice(document, target)
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(step) for step in text.split(",")) if text else ()
+    except ValueError as exc:
+        raise InputError(
+            f"{text!r} are no traffic steps.", code="BAD_TRAFFIC_STEPS", fix="Write them like 10,50,100."
+        ) from exc

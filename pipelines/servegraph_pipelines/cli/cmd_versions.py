@@ -5,16 +5,16 @@ from __future__ import annotations
 import click
 
 from servegraph.deploy_version.plan import ModelVersions
-from servegraph.deploy_version.targets import open_target
+from servegraph.deploy_version.targets import Place, open_target
 from servegraph_pipelines.cli.outcome import print_json
 from servegraph_pipelines.cli.target_options import target_options
 
 
 @click.command("versions")
 @target_options
-def command(target: str, root: str | None, name: str, as_json: bool) -> int:
+def command(target: str, place: Place, name: str, as_json: bool) -> int:
     """List the deployed versions of a model, newest first."""
-    versions = open_target(target, root).versions(name)
+    versions = open_target(target, place).versions(name)
     if as_json:
         print_json(versions.to_json())
     else:

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from servegraph.deploy_version.plan import Outcome
-from servegraph.deploy_version.targets import TARGETS
+from servegraph.deploy_version.targets import TARGETS, Place
 
 Command = Callable[..., Any]
 
 
+# One row an option that says where a target is: its name, what it is for.
+PLACES = {
+    "root": "Directory of the local target.",
+    "project": "Google Cloud project.",
+    "region": "Region, like us-central1.",
+    "staging": "Where model files go for the cloud: gs://bucket/prefix.",
+    "namespace": "Kubernetes namespace.",
+    "context": "Context of the kubeconfig; the current one if not given.",
+    "api-url": "Another address of the service: an emulator's or a private endpoint's.",
+}
+
+
 def target_options(function: Command) -> Command:
-    """Add `--target`, `--root`, `--name` and `--json` to a command."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
-        click.option("--name", required=True, metavar="NAME", help="Name of the model on the target."),
-        click.option("--root", metavar="ROOT", help="Directory that the local target deploys to."),
-        click.option("--target", type=click.Choice(list(TARGETS)), default="local", show_default=True, help="Where."),
-    ):
-        function = option(function)
-    return function
+    """Add `--target`, `--name`, `--json` and the options of `PLACES`, which arrive as one `place`."""
+
+    @functools.wraps(function)
+    def with_place(**options: Any) -> Any:
+        values = {name.replace("-", "_"): options.pop(name.replace("-", "_")) for name in PLACES}
+        return function(place=Place(**values), **options)
+
+    command: Command = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(with_place)
+    for name, what in reversed(PLACES.items()):
+        command = click.option(f"--{name}", help=what)(command)
+    command = click.option("--name", required=True, metavar="NAME", help="Name of the model on the target.")(command)
+    targets = click.Choice(list(TARGETS))
+    return click.option("--target", type=targets, default="local", show_default=True, help="Where.")(command)
 
 
 def show_warnings(warnings: tuple[str, ...]) -> None:

@@ -76,6 +76,7 @@ def test_deploying_what_is_live_is_unchanged(root: Path, tmp_path: Path) -> None
         "labels": {"stable": "2"},
         "removed": [],
         "warnings": [],
+        "links": {},
     }
     text = run("deploy", tmp_path / "2", "--root", root, "--name", "census")
     assert "census: unchanged, version 2 is live (before it: 1)." in text.stdout

@@ -19,7 +19,7 @@ from tests.tiny_models import saved_model, write_tiny_model
 from servegraph.deploy_version.deploy import deploy, plan_deploy
 from servegraph.deploy_version.lock import locked
 from servegraph.deploy_version.plan import DeployRequest, Outcome
-from servegraph.deploy_version.targets import open_target
+from servegraph.deploy_version.targets import Place, open_target
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.errors import DeployRefused, InputError, ModelError, StorageError
 from servegraph.savedmodel.layout import content_digest
@@ -102,7 +102,7 @@ import os, signal, sys
 from pathlib import Path
 from servegraph.deploy_version.deploy import deploy
 from servegraph.deploy_version.plan import DeployRequest
-from servegraph.deploy_version.targets import open_target
+from servegraph.deploy_version.targets import Place, open_target
 from servegraph.deploy_version.targets.local import LocalTarget
 
 model, root, keep, fatal = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -445,4 +445,4 @@ def test_an_undeploy_that_was_cut_short_is_completed(root: Path, target: LocalTa
 
 def test_a_root_on_cloud_storage_is_not_made_a_local_directory() -> None:
     with pytest.raises(InputError, match="not 'gs://bucket/root'"):
-        open_target("local", "gs://bucket/root")
+        open_target("local", Place(root="gs://bucket/root"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -57,27 +58,101 @@ class Target(Protocol):
         """
 
 
-def _local(location: str | None) -> Target:
+@dataclass(frozen=True)
+class Place:
+    """Where a target is: of these, each target needs its own few.
+
+    `root` is for `local`; `project`, `region` and `staging` (gs://bucket/prefix) for Google's services; `namespace`,
+    `context` and `staging` for `kserve`. `api_url` is an emulator's or a private endpoint's.
+    """
+
+    root: str | None = None
+    project: str | None = None
+    region: str | None = None
+    staging: str | None = None
+    namespace: str | None = None
+    context: str | None = None
+    api_url: str | None = None
+
+
+def _local(place: Place) -> Target:
     from servegraph.deploy_version.targets.local import LocalTarget
 
-    if not location or "://" in location:
+    if not place.root or "://" in place.root:
         raise InputError(
-            f"The local target needs the directory to deploy to, not {location!r}.",
+            f"The local target needs the directory to deploy to, not {place.root!r}.",
             fix="Give a local path: --root ROOT, or the component's `location`.",
         )
-    return LocalTarget(Path(location))
+    return LocalTarget(Path(place.root))
 
 
-TARGETS: dict[TargetName, Callable[[str | None], Target]] = {"local": _local}
+def _vertex(place: Place) -> Target:
+    from servegraph.deploy_version.site import Site, Staging
+    from servegraph.deploy_version.targets.remote_target import RemoteTarget
+    from servegraph.deploy_version.targets.vertex import Vertex
+    from servegraph.deploy_version.targets.vertex_api import VertexApi
+
+    project, region = _needed(place, "vertex", "project"), _needed(place, "vertex", "region")
+    service = Vertex(project, region, VertexApi(region, place.api_url))
+    return RemoteTarget(Site(service, Staging(_staging(place, "vertex"))))
 
 
-def open_target(name: str, location: str | None) -> Target:
-    """Return the target `name` at `location` (for `local`, the root directory). Nothing is read or made.
+def _ai_platform(place: Place) -> Target:
+    from servegraph.deploy_version.site import Site, Staging
+    from servegraph.deploy_version.targets.ai_platform import AiPlatform
+    from servegraph.deploy_version.targets.ai_platform_api import AiPlatformApi
+    from servegraph.deploy_version.targets.remote_target import RemoteTarget
+
+    region = None if place.region in (None, "", "global") else place.region
+    api = AiPlatformApi(region, place.api_url)
+    service = AiPlatform(_needed(place, "ai-platform", "project"), region, api, today_is_fine=bool(place.api_url))
+    return RemoteTarget(Site(service, Staging(_staging(place, "ai-platform"))))
+
+
+def _kserve(place: Place) -> Target:
+    from servegraph.deploy_version.site import Site, Staging
+    from servegraph.deploy_version.targets.kserve import Kserve
+    from servegraph.deploy_version.targets.kserve_api import KserveApi
+    from servegraph.deploy_version.targets.remote_target import RemoteTarget
+
+    api = KserveApi(_needed(place, "kserve", "namespace"), place.context, place.api_url)
+    return RemoteTarget(Site(Kserve(api), Staging(_staging(place, "kserve"))))
+
+
+# One row a target.
+TARGETS: dict[TargetName, Callable[[Place], Target]] = {
+    "local": _local,
+    "vertex": _vertex,
+    "ai-platform": _ai_platform,
+    "kserve": _kserve,
+}
+
+
+def open_target(name: str, place: Place) -> Target:
+    """Return the target `name` at `place`. Nothing is read or made.
 
     Raises:
-        InputError: there is no such target (code `UNKNOWN_TARGET`), or it needs a location.
+        InputError: there is no such target (code `UNKNOWN_TARGET`), or it needs more to be found (`NO_PLACE`).
     """
     for known, make in TARGETS.items():
         if known == name:
-            return make(location)
+            return make(place)
     raise InputError(f"There is no target {name!r}.", code="UNKNOWN_TARGET", fix=f"Targets: {', '.join(TARGETS)}.")
+
+
+def _needed(place: Place, target: TargetName, what: str) -> str:
+    value = getattr(place, what)
+    if not value:
+        raise InputError(
+            f"The target {target} needs a {what}.", code="NO_PLACE", fix=f"Give --{what}, or the component's `{what}`."
+        )
+    return str(value)
+
+
+def _staging(place: Place, target: TargetName) -> str:
+    uri = _needed(place, target, "staging")
+    if not uri.startswith("gs://") or not uri.removeprefix("gs://").strip("/"):
+        raise InputError(
+            f"{uri!r} is no place for model files.", code="NO_PLACE", fix="Give --staging gs://bucket/prefix."
+        )
+    return uri

@@ -1,0 +1,191 @@
+"""One deploy to a service under way: forward, with the machines to fall back on, and back where it must not serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from servegraph.deploy_version import rollout
+from servegraph.deploy_version.converge import converge
+from servegraph.deploy_version.faults import CannotServe, NoCapacity
+from servegraph.deploy_version.golden import GoldenRequest, difference, parse_golden
+from servegraph.deploy_version.machine_check import check_machine
+from servegraph.deploy_version.plan import Step
+from servegraph.deploy_version.remote import Goal, Seen
+from servegraph.deploy_version.site import Site
+from servegraph.deploy_version.targets import OnStep
+from servegraph.errors import DeployRefused, StorageError
+from servegraph.machines.sizes import format_size
+from servegraph.savedmodel.layout import GOLDEN_FILE, content_digest
+from servegraph.serve.state import ServingConfig
+from servegraph.storage.gcs_lease import Lease
+from servegraph.storage.gcs_upload import remove_below, upload
+
+ASK_UNTIL = 40  # requests that a version with a share of the traffic gets until one reaches it
+
+
+class Deploying:
+    """One deploy under way: forward, with the machines to fall back on, and back where it must not serve."""
+
+    def __init__(self, site: Site, goal: Goal, before: Mapping[str, int], lease: Lease, on_step: OnStep) -> None:
+        """Bring `goal` about; `before` is the traffic to go back to."""
+        self._site, self._goal, self._lease, self._on_step = site, goal, lease, on_step
+        self._service, self._staging, self._before = site.service, site.staging, before
+        self._ran_before: set[str] = set()
+        self._fallbacks = list(goal.request.fallbacks)
+        self.notes: list[str] = []
+
+    def run(self) -> tuple[Seen, Goal]:
+        """Go forward to the goal. Raises what stopped it, once nothing is left of the version."""
+        while True:
+            try:
+                seen = self._converge(lambda seen: rollout.forward(self._service, self._goal, self._noted(seen)))
+            except NoCapacity as fault:
+                if not self._fallbacks:
+                    self._withdraw(fault)
+                    raise
+                self._fall_back(fault)
+            except CannotServe as fault:
+                self._withdraw(fault)
+                raise
+            except KeyboardInterrupt:
+                self._on_step("interrupted: cancelling what was begun")
+                self._service.cancel()
+                self._withdraw(None)
+                raise
+            else:
+                return seen, self._goal
+
+    def removed(self, seen: Seen) -> tuple[str, ...]:
+        """Return which versions ran when it began and do not run now."""
+        left = {version.version for version in seen.serving}
+        return tuple(sorted(self._ran_before - left, key=lambda version: (len(version), version)))
+
+    def _noted(self, seen: Seen) -> Seen:
+        self._ran_before |= {version.version for version in seen.serving}
+        return seen
+
+    def _fall_back(self, fault: NoCapacity) -> None:
+        config = self._fallbacks.pop(0)
+        was, now = self._goal.config, config
+        note = f"FELL_BACK: {_machine(was)} is not to be had, {_machine(now)} is taken instead: {fault.message}"
+        self._on_step(note)
+        self.notes.append(note)
+        self.notes += check_machine(self._service.target, config, self._goal.model, self._site.today())
+        self._goal = replace(self._goal, config=config)
+
+    def _withdraw(self, fault: DeployRefused | None) -> None:
+        """Leave nothing of the version. What cannot be removed is said, and does not hide `fault`."""
+        try:
+            seen = self._converge(self._back)
+            uri = self._goal.artifact_uri
+            if not any(version.artifact_uri == uri for version in seen.versions):
+                remove_below(uri, self._staging.client)
+        except (DeployRefused, StorageError) as exc:
+            left = f"Something of it is left: {exc.message}"
+            self._on_step(left)
+            if fault is not None:
+                fault.message = f"{fault.message} {left}"
+
+    def _back(self, seen: Seen) -> tuple[Step, ...]:
+        if seen.busy:
+            return (rollout.wait(seen),)
+        return rollout.back(self._service, self._goal, seen, self._before)
+
+    def _converge(self, missing: Callable[[Seen], tuple[Step, ...]]) -> Seen:
+        def look() -> Seen:
+            return self._site.look(self._goal.request.name, self._goal)
+
+        return converge(look, missing, self._perform, self._site.waits.patience(), self._on_step)
+
+    def _perform(self, step: Step, seen: Seen) -> None:
+        self._lease.check()
+        if step.action == "upload":
+            self._upload()
+        elif step.action == "probe":
+            self._probe(seen)
+            self._goal = replace(self._goal, probed=True)
+        else:
+            self._service.perform(step)
+            if step.action == "shift":
+                self._check_in_place()
+
+    def _upload(self) -> None:
+        model, told = self._goal.model, _Told(self._goal.model.size_bytes, self._on_step)
+        source = self._site.open(model.uri)
+
+        def check() -> None:
+            if content_digest(source) != model.digest:
+                raise DeployRefused(
+                    f"The files of {model.uri!r} changed while they were uploaded.",
+                    code="MODEL_CHANGED",
+                    fix="Deploy again once nothing writes to the model.",
+                )
+            self._lease.check()
+
+        place = self._service.layout(self._goal.artifact_uri)
+        upload(source, place, self._staging.client, told.count, check, self._staging.sizes)
+
+    def _golden(self) -> tuple[GoldenRequest, ...]:
+        if not self._goal.model.golden_requests:
+            return ()
+        return parse_golden(self._site.open(self._goal.model.uri).read_bytes(GOLDEN_FILE))
+
+    def _probe(self, seen: Seen) -> None:
+        unasked = 0
+        for request in self._golden():
+            answer = self._service.ask(self._goal, seen, request)
+            if answer is None:
+                unasked += 1
+            else:
+                self._compare(request, answer.outputs, "without traffic")
+        if unasked:
+            count = self._goal.model.golden_requests
+            self.notes.append(f"NOT_ASKED: {unasked} of {count} golden requests do not fit the service's predictions.")
+
+    def _check_in_place(self) -> None:
+        """Ask through the shared traffic until the new version answers, and compare that answer."""
+        seen = self._site.look(self._goal.request.name, self._goal)
+        mine = seen.of(self._goal.identity)
+        if mine is None or not mine.share:
+            return
+        patience = self._site.waits.patience()
+        for request in self._golden()[:1]:
+            for _ in range(ASK_UNTIL):
+                answer = patience.again(lambda: self._service.ask(self._goal, seen, request))  # noqa: B023
+                if answer is None:
+                    break
+                if answer.version in (None, mine.version):
+                    self._compare(request, answer.outputs, f"with {mine.share} % of the traffic")
+                    break
+
+    def _compare(self, request: GoldenRequest, outputs: Mapping[str, Any], when: str) -> None:
+        tolerance = self._goal.request.tolerance
+        found = difference(request.outputs, outputs, tolerance)
+        if found:
+            raise CannotServe(
+                f"Golden request {request.line} ({request.signature_name}) of {self._goal.request.name}, asked {when}, "
+                f"{found} (tolerance abs {tolerance.abs:g}, rel {tolerance.rel:g}).",
+                code="PROBE_FAILED",
+                fix="The traffic is where it was and the version is gone. Mend the model and deploy again.",
+            )
+
+
+class _Told:
+    """Says how far an upload is, in steps that somebody reads."""
+
+    def __init__(self, total: int, on_step: OnStep) -> None:
+        self._total, self._done, self._told, self._on_step = total, 0, 0, on_step
+
+    def count(self, size_bytes: int) -> None:
+        self._done += size_bytes
+        percent = 100 * self._done // max(1, self._total)
+        if percent >= self._told + 5 or (self._done >= self._total and self._told < 100):
+            self._told = min(100, percent)
+            self._on_step(f"uploaded {format_size(self._done)} of {format_size(self._total)} ({self._told} %)")
+
+
+def _machine(config: ServingConfig) -> str:
+    gpus = f" with {config.accelerator_count} x {config.accelerator_type}" if config.accelerator_type else ""
+    return f"{config.machine_type}{gpus}"

@@ -1,0 +1,119 @@
+"""What can go wrong with a service, in the kinds that are treated differently, and the rule for trying again."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from servegraph.errors import DeployRefused
+
+T = TypeVar("T")
+
+
+class Unavailable(DeployRefused):
+    """The service did not answer, or not sensibly: its effect is unknown, look again and go on."""
+
+    default_code = "SERVICE_UNAVAILABLE"
+
+
+class Overtaken(DeployRefused):
+    """What was seen is no longer so: look again and go on."""
+
+    default_code = "CHANGED_MEANWHILE"
+
+
+class NoCapacity(DeployRefused):
+    """No quota, or no such machine in stock: another machine may do."""
+
+    default_code = "NO_CAPACITY"
+
+
+class NotFound(DeployRefused):
+    """There is no such resource."""
+
+    default_code = "NOT_FOUND"
+
+
+class CannotServe(DeployRefused):
+    """The version never became ready, or answers wrongly: it must not serve."""
+
+    default_code = "CANNOT_SERVE"
+
+
+_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+_OVERTAKEN = frozenset({409, 412})
+# What Vertex AI, AI Platform and Compute Engine say when there is no machine or no quota for it; a rate limit, which
+# is per minute, is over soon.
+_NO_CAPACITY = re.compile(
+    r"RESOURCE_POOL_EXHAUSTED|stock.?out|out of stock|not have enough resources|insufficient.{0,20}(capacity|quota)"
+    r"|resources? (are|is) (insufficient|unavailable)|exceed(s|ed)?.{0,20}quota|quota.{0,40}exceed(ed)?"
+    r"|custom_model_serving|no available capacity|Insufficient (nvidia|cpu|memory)",
+    re.IGNORECASE | re.DOTALL,
+)
+_RATE = re.compile(r"per.minute|per minute|RATE_LIMIT", re.IGNORECASE)
+
+
+def is_no_capacity(message: str) -> bool:
+    """Whether the words of a service mean that a machine is not to be had, and not that requests come too fast."""
+    return bool(_NO_CAPACITY.search(message)) and not _RATE.search(message)
+
+
+def fault_of(status: int, message: str, what: str) -> DeployRefused:
+    """Return the fault that an HTTP error of a service is; `what` says what was asked of which resource."""
+    text = f"{what}: the service answered {status} ({message.strip().rstrip('.')[:500]})."
+    if status in (400, 403, 429, 500, 503) and is_no_capacity(message):
+        return NoCapacity(text, fix="Ask for quota, or give another machine or region.")
+    if status == 404:
+        return NotFound(text, fix="Check the project, the region and the name.")
+    if status in _TRANSIENT:
+        return Unavailable(text, fix="Run again; what is done already is found and kept.")
+    if status in _OVERTAKEN:
+        return Overtaken(text, fix="Run again; what is done already is found and kept.")
+    if status in (401, 403):
+        fix = "Run `gcloud auth application-default login`, or grant the account the permission that is named."
+        return DeployRefused(text, code="NO_ACCESS", fix=fix)
+    return DeployRefused(text, code="REJECTED_BY_SERVICE", fix="Mend what the service names, then run again.")
+
+
+class Patience:
+    """How long to go on in the face of faults that pass: waits that double, until `deadline_s` without progress."""
+
+    def __init__(
+        self,
+        deadline_s: float = 300.0,
+        first_s: float = 0.5,
+        longest_s: float = 20.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Give up `deadline_s` after the first of a row of faults."""
+        self._deadline_s, self._first_s, self._longest_s = deadline_s, first_s, longest_s
+        self._sleep = sleep
+        self._since: float | None = None
+        self._wait_s = first_s
+
+    def relax(self) -> None:
+        """Start anew: there was progress."""
+        self._since, self._wait_s = None, self._first_s
+
+    def pause(self, fault: DeployRefused) -> None:
+        """Wait before the next try. Raises `fault` where the deadline is over."""
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        if now + self._wait_s > self._since + self._deadline_s:
+            raise fault
+        self._sleep(self._wait_s * random.uniform(0.7, 1.3))  # noqa: S311  so that many do not come back together
+        self._wait_s = min(self._longest_s, 2 * self._wait_s)
+
+    def again(self, call: Callable[[], T]) -> T:
+        """Return what `call` returns, calling it again while it is `Unavailable`. Only for what changes nothing."""
+        while True:
+            try:
+                answer = call()
+            except Unavailable as fault:
+                self.pause(fault)
+            else:
+                self.relax()
+                return answer

@@ -1,0 +1,137 @@
+"""What Google's two services have in common: reads that are repeated, pages, long-running operations."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from servegraph.deploy_version.faults import CannotServe, NoCapacity, NotFound, Patience, Unavailable, is_no_capacity
+from servegraph.errors import DeployRefused, InputError
+
+TIMEOUT_S = 3 * 3600.0  # Vertex AI gives a deployment up to two hours
+
+
+class Operations:
+    """The operations of a service; `get` returns `done` and `error` of one, `cancel` asks for it to be given up."""
+
+    def __init__(
+        self,
+        get: Callable[[str], Mapping[str, Any]],
+        cancel: Callable[[str], None],
+        poll_s: float,
+        patience: Callable[[], Patience],
+    ) -> None:
+        """Ask for the state of an operation at most every `poll_s`."""
+        self._get, self._cancel, self._poll_s, self._patience = get, cancel, poll_s, patience
+        self._in_flight: str | None = None
+
+    def wait(self, operation: str, what: str) -> None:
+        """Wait for an operation to end well. Raises `NoCapacity`, `CannotServe`, or another fault."""
+        self._in_flight = operation
+        deadline_s = time.monotonic() + TIMEOUT_S
+        pause_s = min(0.5, self._poll_s)
+        while True:
+            found = self._patience().again(lambda: self._get(operation))
+            if found.get("done"):
+                break
+            if time.monotonic() > deadline_s:
+                raise CannotServe(f"{what} did not end within {TIMEOUT_S:g} s ({operation}).")
+            time.sleep(pause_s)
+            pause_s = min(self._poll_s, 1.5 * pause_s)
+        self._in_flight = None
+        if found.get("error"):
+            raise _fault(found["error"], what, operation)
+
+    def cancel(self) -> None:
+        """Ask for the operation that is waited for to be given up. Whether it was, the next look tells."""
+        if self._in_flight is not None:
+            operation, self._in_flight = self._in_flight, None
+            with contextlib.suppress(DeployRefused):
+                # The interrupt may have cut a request short, and its connection with it: the next one is sound.
+                self._patience().again(lambda: self._cancel(operation))
+
+
+class GoogleApi:
+    """A service that is called by the ids of its methods. Subclasses have `call`."""
+
+    def __init__(self, poll_s: float, patience: Callable[[], Patience]) -> None:
+        """Wait for operations and faults as said."""
+        self._patience = patience
+        self.running = Operations(self._operation, self._cancel, poll_s, patience)
+
+    def call(self, method: str, params: Mapping[str, str], body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Send a request and return the answer; what runs on after it is a long-running operation.
+
+        Raises:
+            InputError: the request is not one that the service takes (code `BAD_REQUEST_BODY`).
+            DeployRefused: a fault, see `faults`.
+        """
+        raise NotImplementedError
+
+    def read(self, method: str, params: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return the answer to what changes nothing, or None where there is no such resource; faults are waited out."""
+        try:
+            return self._patience().again(lambda: self.call(method, params))
+        except NotFound:
+            return None
+
+    def pages(self, method: str, params: Mapping[str, str], key: str) -> list[dict[str, Any]]:
+        """Return the items of all pages of a listing; empty where there is no such resource."""
+        items: list[dict[str, Any]] = []
+        token = ""
+        while True:
+            page = self.read(method, {**params, **({"pageToken": token} if token else {})}) or {}
+            items += page.get(key, [])
+            token = page.get("nextPageToken", "")
+            if not token:
+                return items
+
+    def run(self, method: str, params: Mapping[str, str], body: Mapping[str, Any] | None = None) -> None:
+        """Send a request and wait for the operation that it started, if it did."""
+        answer = self.call(method, params, body)
+        if "/operations/" in str(answer.get("name", "")):
+            self.running.wait(str(answer["name"]), method)
+
+    def _operation(self, name: str) -> Mapping[str, Any]:
+        raise NotImplementedError
+
+    def _cancel(self, name: str) -> None:
+        raise NotImplementedError
+
+
+def _fault(error: Mapping[str, Any], what: str, operation: str) -> DeployRefused:
+    code, message = int(error.get("code", 0)), str(error.get("message", ""))
+    text = f"{what} failed: {message.strip().rstrip('.')} ({operation})."
+    if code == 8 or is_no_capacity(message):  # RESOURCE_EXHAUSTED in google.rpc.Code
+        return NoCapacity(text, fix="Ask for quota, or give another machine or region.")
+    if code in (1, 10, 13, 14):  # CANCELLED, ABORTED, INTERNAL, UNAVAILABLE: what it left, the next look tells
+        return Unavailable(text, fix="Run again; what is done already is found and kept.")
+    return CannotServe(text, fix="See the logs of the container that the message names; mend the model or the image.")
+
+
+def is_loopback(url: str | None) -> bool:
+    """Whether `url` is that of an emulator on this machine, which gets no credentials.
+
+    Raises:
+        InputError: it is plain HTTP to elsewhere, where credentials would be read by anybody (code `INSECURE_URL`).
+    """
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url or "")
+    local = parts.hostname in ("127.0.0.1", "localhost", "::1")
+    if parts.scheme == "http" and not local:
+        raise InputError(
+            f"{url} is plain HTTP to another machine.", code="INSECURE_URL", fix="Give an https:// address."
+        )
+    return local
+
+
+def no_credentials(exc: Exception) -> DeployRefused:
+    """Return the error for missing or stale credentials."""
+    return DeployRefused(
+        f"Google's credentials cannot be used: {exc}",
+        code="NO_CREDENTIALS",
+        fix="Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS.",
+    )

@@ -1,0 +1,42 @@
+"""Google's prebuilt TensorFlow serving images: which TensorFlow they have, and until when they may be used."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+from servegraph.errors import DeployRefused
+
+# Availability ends, by TensorFlow version; older ones are past it. After that day no endpoint can be created with it.
+# Source: docs.cloud.google.com/gemini-enterprise-agent-platform/machine-learning/predictions/pre-built-containers,
+# 2026-08-22.
+ENDS = {(2, 15): date(2027, 1, 14), (2, 14): date(2027, 1, 14)}
+_IMAGE = re.compile(r"(?:us|europe|asia)-docker\.pkg\.dev/vertex-ai/prediction/tf(\d)-(?:cpu|gpu)\.(\d)-(\d+):latest")
+
+
+def check_image(image: str, model_version: str, today: date) -> None:
+    """Refuse a prebuilt image that is at its end, or too old for a model of TensorFlow `model_version`.
+
+    TensorFlow promises that newer versions load what older ones saved, and not the reverse. Other images pass.
+
+    Raises:
+        DeployRefused: it is (codes `IMAGE_ENDED`, `IMAGE_TOO_OLD`, `UNKNOWN_IMAGE`).
+    """
+    if "/vertex-ai/prediction/" not in image:
+        return
+    found = _IMAGE.fullmatch(image)
+    fix = "Leave --image out for servegraph's own serving image."
+    if found is None:
+        raise DeployRefused(f"{image} is not a prebuilt TensorFlow image.", code="UNKNOWN_IMAGE", fix=fix)
+    version = (int(found[2]), int(found[3]))
+    ends = ENDS.get(version, date.min)
+    if ends <= today:
+        when = f" on {ends}" if ends != date.min else ""
+        raise DeployRefused(f"The availability of {image} ended{when}.", code="IMAGE_ENDED", fix=fix)
+    saved_by = re.match(r"(\d+)\.(\d+)", model_version)
+    if saved_by is not None and (int(saved_by[1]), int(saved_by[2])) > version:
+        raise DeployRefused(
+            f"{image} has TensorFlow {version[0]}.{version[1]}, and the model was saved by {model_version}.",
+            code="IMAGE_TOO_OLD",
+            fix=fix,
+        )

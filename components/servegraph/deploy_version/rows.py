@@ -1,0 +1,50 @@
+"""Golden requests in the form of Vertex AI and AI Platform: a list of instances, a list of predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from servegraph.deploy_version.golden import GoldenRequest
+from servegraph.errors import DeployRefused
+from servegraph.serve.signatures import Signatures
+
+DEFAULT_SIGNATURE = "serving_default"
+MAX_REQUEST_BYTES = 1_500_000  # of both services; the catalogue has it with its source
+
+
+def as_instances(request: GoldenRequest) -> list[dict[str, Any]] | None:
+    """Return the request as one object a row, or None where it cannot be one: those services take rows, of
+    `serving_default`, and not too many bytes.
+    """
+    columns = list(request.inputs.values())
+    if request.signature_name != DEFAULT_SIGNATURE or not columns:
+        return None
+    if not all(isinstance(column, list) for column in columns) or len({len(column) for column in columns}) != 1:
+        return None
+    rows = [dict(zip(request.inputs, row, strict=True)) for row in zip(*columns, strict=True)]
+    return rows if len(json.dumps(rows)) < MAX_REQUEST_BYTES else None
+
+
+def as_outputs(predictions: Sequence[Any], request: GoldenRequest, signatures: Signatures) -> dict[str, list[Any]]:
+    """Return predictions by output; a lone output comes without its name.
+
+    Raises:
+        DeployRefused: they are not what a server of the signature answers (code `BAD_PREDICTIONS`).
+    """
+    names = list(signatures[request.signature_name].outputs)
+    if len(names) == 1:
+        return {names[0]: [_lone(row, names[0]) for row in predictions]}
+    if not all(isinstance(row, Mapping) for row in predictions):
+        raise DeployRefused(
+            f"Predictions should have {', '.join(names)} each; got {json.dumps(predictions)[:200]}.",
+            code="BAD_PREDICTIONS",
+            fix="Check that the container serves this model.",
+        )
+    found = sorted({name for row in predictions for name in row})
+    return {name: [row.get(name) for row in predictions] for name in found}
+
+
+def _lone(row: Any, name: str) -> Any:
+    return row[name] if isinstance(row, Mapping) and set(row) == {name} else row

@@ -1,0 +1,302 @@
+"""AI Platform Prediction (legacy, ml v1): a version of a model; the default version has all traffic that names none.
+
+A version can be asked by its name, so the golden requests need no traffic. The service shares no traffic out. Of a
+model only the description can be changed once it is made: what has to be remembered is a JSON object in there.
+Source: the discovery document of ml v1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from servegraph.deploy_version.discovery import load as load_document
+from servegraph.deploy_version.discovery import require_valid
+from servegraph.deploy_version.golden import GoldenRequest
+from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
+from servegraph.deploy_version.remote import Answer, Goal, Seen, SeenVersion, Shift, State
+from servegraph.deploy_version.rows import as_instances, as_outputs
+from servegraph.deploy_version.targets.ai_platform_api import PREFIX, AiPlatformApi
+from servegraph.errors import DeployRefused
+from servegraph.machines.catalog import load
+from servegraph.serve.state import ServingConfig
+
+IDENTITY, BYTES = "servegraph_identity", "servegraph_bytes"
+MEMORY = "servegraph:"  # what follows it in a model's description is ours
+RUNTIME, PYTHON = "2.11", "3.7"  # the newest there was; R12 of the requirements, "Runtime" in the discovery document
+UNUSED = frozenset({"image", "encryption_key", "network", "reservation", "spot", "resources"})
+STATES: dict[str, State] = {"READY": "ready", "CREATING": "starting", "UPDATING": "starting", "FAILED": "failed"}
+
+
+class AiPlatform:
+    """One project, at the global endpoint or at a region's. See `Service` for the contract."""
+
+    target: TargetName = "ai-platform"
+    splits_traffic = False
+    can_be_empty = False  # the first version is the default one
+
+    def __init__(self, project: str, region: str | None, api: AiPlatformApi, today_is_fine: bool = False) -> None:
+        """Name the place; `today_is_fine` where it is not Google's, whose service has ended."""
+        self._parent, self._region, self._api = f"projects/{project}", region, api
+        self._ignores_end = today_is_fine
+        self.default_machine: str | None = "n1-standard-2" if region else "mls1-c1-m2"  # Version.machineType
+
+    def check(self, request: DeployRequest, model: ModelFacts, today: date) -> tuple[str, ...]:
+        """Refuse what the service never had, and the service itself once it has ended."""
+        platform = load().platforms["ai-platform"]
+        if platform.ended is not None and platform.ended <= today and not self._ignores_end:
+            raise DeployRefused(
+                f"{platform.title} was shut down on {platform.ended}.",
+                code="PLATFORM_ENDED",
+                fix="Deploy with --target vertex; this plan is what would have been sent.",
+            )
+        options, machine = request.service, request.config.machine_type or self.default_machine or ""
+        unused = UNUSED & options.given()
+        if unused:
+            raise _refused("NOT_FOR_THIS_TARGET", f"AI Platform has no use for {', '.join(sorted(unused))}.")
+        if machine.startswith("mls1") == bool(self._region):
+            where = "the global endpoint only, without --region" if self._region else "a region's endpoint only"
+            raise _refused("WRONG_ENDPOINT", f"{machine} is on {where}.")
+        if options.min_replicas < 1 and not machine.startswith("mls1"):
+            raise _refused("BAD_REPLICAS", f"{machine} keeps at least one node; only MLS1 goes down to none.")
+        if bool(options.package) != bool(options.prediction_class):
+            raise _refused("HALF_A_ROUTINE", "A custom prediction routine needs its package and its class.")
+        if options.package and not machine.startswith("mls1"):
+            raise _refused("ROUTINE_NEEDS_MLS1", f"{machine} takes no custom prediction routine; MLS1 does.")
+        if options.service_account and not options.prediction_class:
+            raise _refused("NOT_FOR_THIS_TARGET", "A service account goes with a custom prediction routine only.")
+        return _runtime_warnings(options.runtime_version or RUNTIME, model.tensorflow_version)
+
+    def validate(self, step: Step) -> None:
+        """Hold the step's request to the published schema."""
+        if step.method:
+            require_valid(load_document("ml", "v1"), PREFIX + step.method, step.params, step.body)
+
+    def layout(self, artifact_uri: str) -> str:
+        """The files lie where the version points to."""
+        return artifact_uri
+
+    def see(self, name: str, goal: Goal | None) -> Seen:
+        """Return what the service has of `name`."""
+        resource = f"{self._parent}/models/{model_id(name)}"
+        model = self._api.read("models.get", {"name": resource})
+        if model is None:
+            return Seen(name, own={"model": None, "memory": {}, "busy": ()})
+        found = self._api.pages("models.versions.list", {"parent": resource}, "versions")
+        operations = self._api.pages("operations.list", {"name": self._parent}, "operations")
+        busy = [
+            operation["name"]
+            for operation in operations
+            if not operation.get("done")
+            and operation.get("metadata", {}).get("modelName") in (resource, model_id(name))
+        ]
+        memory = _memory(model)
+        versions = tuple(_version(v, resource, memory) for v in sorted(found, key=_number, reverse=True))
+        return Seen(
+            name=name,
+            resource=resource,
+            versions=versions,
+            previous=memory.get("previous"),
+            rolled_back_from=memory.get("rolled_back_from"),
+            busy=tuple(busy),
+            own={"model": model, "memory": memory, "links": {"model": resource}},
+        )
+
+    def next_version(self, seen: Seen) -> tuple[str, str]:
+        """Return the number after the last that was ever used."""
+        numbers = [int(version.version) for version in seen.versions if version.version.isdigit()]
+        number = max([int(seen.own["memory"].get("last", 0)), *numbers]) + 1
+        return str(number), f"{self._parent}/models/{model_id(seen.name)}/versions/v{number}"
+
+    def prepare(self, goal: Goal, seen: Seen) -> tuple[Step, ...]:
+        """Return the steps until the version is there and has answered; as the first one it is the default at once."""
+        mine, steps = seen.of(goal.identity), []
+        resource = f"{self._parent}/models/{model_id(seen.name)}"
+        if seen.own["model"] is None:
+            steps.append(self._create_model(goal))
+        if mine is not None and mine.state == "failed":
+            steps.append(_delete(mine))
+        if mine is None or mine.state == "failed":
+            name, _ = self.next_version(seen)
+            body = self._version_body(goal, name)
+            detail = f"version {name} of {resource}, {body['machineType']}"
+            steps.append(Step("deploy", detail, body, "models.versions.create", {"parent": resource}))
+        number = mine.version if mine else self.next_version(seen)[0]
+        proved = seen.own["memory"].get("proved", [])
+        if goal.model.golden_requests and number not in proved:
+            if goal.needs_probe:
+                steps.append(Step("probe", f"{goal.model.golden_requests} golden requests"))
+            alive = [version.version for version in seen.versions]
+            steps += self._remember(seen, {"proved": [*(old for old in proved if old in alive), number]}, number)
+        return tuple(steps)
+
+    def shift(self, seen: Seen, goal: Goal | None, shift: Shift) -> tuple[Step, ...]:
+        """Return the steps that make a version the default one, and remember which was."""
+        (winner,) = (version for version, share in shift.shares.items() if share)
+        version = seen.version(winner)
+        resource = version.resource if version else self.next_version(seen)[1]
+        remembered = {"previous": shift.previous, "rolled_back_from": shift.rolled_back_from}
+        detail = f"version {winner}: 100 %"
+        default = Step("shift", detail, {}, "models.versions.setDefault", {"name": resource})
+        return (*self._remember(seen, remembered), default)
+
+    def label(self, seen: Seen, version: SeenVersion, labels: tuple[str, ...]) -> tuple[Step, ...]:
+        """Return the step that writes down which labels point to the version."""
+        if not labels:
+            return ()
+        known = dict(seen.own["memory"].get("labels", {}))
+        return self._remember(seen, {"labels": known | dict.fromkeys(labels, version.version)}, version.version)
+
+    def retire(self, seen: Seen, version: SeenVersion) -> tuple[Step, ...]:
+        """Return the step that deletes a version: here it cannot be kept without running."""
+        return (_delete(version),)
+
+    def withdraw(self, goal: Goal, seen: Seen) -> tuple[Step, ...]:
+        """Return the steps that delete a version, and a model that has no other."""
+        mine = seen.of(goal.identity)
+        steps = [] if mine is None else [_delete(mine)]
+        others = [version for version in seen.versions if version is not mine]
+        return (*steps, *(() if others or seen.own["model"] is None else (_delete_model(seen.resource),)))
+
+    def dismantle(self, seen: Seen) -> tuple[Step, ...]:
+        """Return the steps that delete all versions, the default one last, and the model."""
+        in_order = sorted(seen.versions, key=lambda version: version.share)
+        last = () if seen.own["model"] is None else (_delete_model(seen.resource),)
+        return (*map(_delete, in_order), *last)
+
+    def perform(self, step: Step) -> None:
+        """Send the step's request and wait for its end."""
+        if step.action == "wait":
+            for operation in step.params["operations"].split(","):
+                self._api.running.wait(operation, "the operation in flight")
+        else:
+            self._api.run(step.method, step.params, step.body)
+
+    def ask(self, goal: Goal, seen: Seen, request: GoldenRequest) -> Answer | None:
+        """Ask the version by its name."""
+        instances, mine = as_instances(request), seen.of(goal.identity)
+        if instances is None or mine is None:
+            return None
+        answer = self._api.call("predict", {"name": mine.resource}, {"instances": instances})
+        if "error" in answer:  # of the container, with HTTP 200
+            raise DeployRefused(f"{mine.resource} answered: {answer['error']}", code="PROBE_FAILED")
+        return Answer(as_outputs(answer.get("predictions", []), request, goal.model.signatures), mine.version)
+
+    def cancel(self) -> None:
+        """Cancel the operation that is waited for."""
+        self._api.running.cancel()
+
+    def _create_model(self, goal: Goal) -> Step:
+        body: dict[str, Any] = {"name": model_id(goal.request.name), "description": MEMORY + " {}"}
+        if self._region:
+            body["regions"] = [self._region]
+        if goal.request.service.labels:
+            body["labels"] = dict(goal.request.service.labels)
+        return Step("create model", body["name"], body, "models.create", {"parent": self._parent})
+
+    def _version_body(self, goal: Goal, name: str) -> dict[str, Any]:
+        options, config = goal.request.service, goal.config
+        body: dict[str, Any] = {
+            "name": f"v{name}",
+            "description": f"{goal.model.digest} by servegraph",
+            "deploymentUri": goal.artifact_uri,
+            "runtimeVersion": options.runtime_version or RUNTIME,
+            "pythonVersion": options.python_version or PYTHON,
+            "machineType": config.machine_type or self.default_machine,
+            "autoScaling": {"minNodes": options.min_replicas},
+            "labels": {**dict(options.labels), IDENTITY: goal.identity, BYTES: str(goal.model.size_bytes)},
+        }
+        if options.max_replicas:
+            body["autoScaling"]["maxNodes"] = options.max_replicas
+        if config.accelerator_type:
+            accelerator = load().accelerator(config.accelerator_type).name
+            body["acceleratorConfig"] = {"type": accelerator, "count": str(config.accelerator_count)}
+        if options.prediction_class:  # a framework must not be named then
+            body |= {"predictionClass": options.prediction_class, "packageUris": [options.package]}
+            body |= {"serviceAccount": options.service_account} if options.service_account else {}
+        else:
+            body["framework"] = "TENSORFLOW"
+        if options.explanation:
+            body["explanationConfig"] = json.loads(options.explanation)
+        return body
+
+    def _remember(self, seen: Seen, changes: Mapping[str, Any], newest: str = "0") -> tuple[Step, ...]:
+        """The step that writes `changes` into the model's description; none where they are there."""
+        memory = {key: value for key, value in {**seen.own["memory"], **changes}.items() if value}
+        numbers = [int(version.version) for version in seen.versions if version.version.isdigit()]
+        memory["last"] = max([int(memory.get("last", 0)), int(newest), *numbers])
+        if memory == seen.own["memory"]:
+            return ()
+        model = seen.own["model"] or {}
+        said = str(model.get("description", "")).split(MEMORY)[0]
+        body = {"description": f"{said}{MEMORY} {json.dumps(memory, sort_keys=True)}"}
+        if model.get("etag"):
+            body["etag"] = model["etag"]
+        params = {"name": f"{self._parent}/models/{model_id(seen.name)}", "updateMask": "description"}
+        return (Step("remember", json.dumps(dict(changes)), body, "models.patch", params),)
+
+
+def model_id(name: str) -> str:
+    """Return the name as one that a model may have: letters, digits and `_`, first a letter."""
+    text = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    if text == name and text[:1].isalpha():
+        return text
+    return f"m_{text[:100]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _version(version: Mapping[str, Any], model: str, memory: Mapping[str, Any]) -> SeenVersion:
+    labels, uri = version.get("labels", {}), version.get("deploymentUri", "")
+    last, name = uri.rstrip("/").split("/")[-1], version["name"].split("/")[-1]
+    number = name[1:] if re.fullmatch(r"v\d+", name) else name
+    accelerator = version.get("acceleratorConfig", {})
+    return SeenVersion(
+        version=number,
+        resource=f"{model}/versions/{name}",
+        identity=labels.get(IDENTITY, ""),
+        digest=last.replace("-", ":", 1) if last.startswith("sha256-") else "",
+        artifact_uri=uri,
+        created=version.get("createTime", ""),
+        size_bytes=int(labels.get(BYTES, 0)),
+        config=ServingConfig(version.get("machineType"), accelerator.get("type"), int(accelerator.get("count", 0))),
+        state=STATES.get(version.get("state", ""), "starting"),
+        share=100 if version.get("isDefault") else 0,
+        labels=tuple(sorted(label for label, of in memory.get("labels", {}).items() if of == number)),
+        reason=version.get("errorMessage", ""),
+    )
+
+
+def _number(version: Mapping[str, Any]) -> tuple[int, str]:
+    found = re.fullmatch(r".*/v(\d+)", "/" + version["name"])
+    return (int(found[1]) if found else 0, version.get("createTime", ""))
+
+
+def _memory(model: Mapping[str, Any]) -> dict[str, Any]:
+    _, found, text = str(model.get("description", "")).partition(MEMORY)
+    try:
+        memory = json.loads(text) if found else {}
+        return memory if isinstance(memory, dict) else {}
+    except ValueError:
+        return {}  # somebody rewrote it: the way back is forgotten, nothing else
+
+
+def _delete(version: SeenVersion) -> Step:
+    return Step("remove", version.resource, None, "models.versions.delete", {"name": version.resource})
+
+
+def _delete_model(resource: str) -> Step:
+    return Step("remove", resource, None, "models.delete", {"name": resource})
+
+
+def _runtime_warnings(runtime: str, saved_by: str) -> tuple[str, ...]:
+    has, needs = (re.match(r"(\d+)\.(\d+)", text) for text in (runtime, saved_by))
+    if has is None or needs is None or tuple(map(int, has.groups())) >= tuple(map(int, needs.groups())):
+        return ()
+    return (f"RUNTIME_OLDER: runtime {runtime} has an older TensorFlow than {saved_by}, which saved the model.",)
+
+
+def _refused(code: str, message: str) -> DeployRefused:
+    return DeployRefused(message, code=code, fix="Change that option, or deploy with --target vertex.")

@@ -1,0 +1,109 @@
+"""Calls to AI Platform Prediction (ml v1) through google-api-python-client and the published discovery document."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from servegraph.deploy_version.discovery import load, require_valid
+from servegraph.deploy_version.faults import Patience, Unavailable, fault_of
+from servegraph.deploy_version.google_api import GoogleApi, is_loopback, no_credentials
+from servegraph.errors import InputError
+
+PREFIX = "ml.projects."
+CALL_TIMEOUT_S = 60.0
+# The body of a prediction goes to the container as it is; the schema has only a wrapper for it.
+_PASSED_ON = frozenset({"predict"})
+
+
+class AiPlatformApi(GoogleApi):
+    """The service at its global endpoint, or a region's. `url` is for an emulator."""
+
+    def __init__(
+        self,
+        region: str | None,
+        url: str | None = None,
+        poll_s: float = 5.0,
+        patience: Callable[[], Patience] = Patience,
+    ) -> None:
+        """Name the service; nothing is imported or sent yet."""
+        prefix = f"{region}-" if region else ""
+        self._url = url or f"https://{prefix}ml.googleapis.com"
+        self._anonymous = is_loopback(url)
+        super().__init__(poll_s, patience)
+
+    def call(self, method: str, params: Mapping[str, str], body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Send a request and return the answer."""
+        if method not in _PASSED_ON:
+            require_valid(load("ml", "v1"), PREFIX + method, params, body)
+        resource = self._client.projects()
+        *collections, function = method.split(".")
+        for collection in collections:
+            resource = getattr(resource, collection)()
+        arguments = {**params, **({} if body is None else {"body": body})}
+        with _faults(f"{method} of {params.get('name') or params.get('parent')}"):
+            return dict(getattr(resource, function)(**arguments).execute(num_retries=0))
+
+    def close(self) -> None:
+        """Close the connections."""
+        if "_client" in vars(self):
+            self._client.close()
+
+    def _operation(self, name: str) -> Mapping[str, Any]:
+        return self.call("operations.get", {"name": name})
+
+    def _cancel(self, name: str) -> None:
+        self.call("operations.cancel", {"name": name})
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        try:
+            import google.auth
+            import google_auth_httplib2
+            import httplib2
+            from google.auth.exceptions import GoogleAuthError
+            from googleapiclient import discovery
+        except ImportError as exc:
+            raise InputError(
+                "The target ai-platform needs google-api-python-client, which is not installed.",
+                code="NO_SDK",
+                fix="pip install 'servegraph[cloud]'",
+            ) from exc
+        http = httplib2.Http(timeout=CALL_TIMEOUT_S)
+        if not self._anonymous:
+            try:
+                credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+            except GoogleAuthError as exc:
+                raise no_credentials(exc) from exc
+            http = google_auth_httplib2.AuthorizedHttp(credentials, http=http)
+        options = {"api_endpoint": self._url.rstrip("/") + "/"}
+        return discovery.build("ml", "v1", http=http, static_discovery=True, client_options=options)
+
+
+@contextlib.contextmanager
+def _faults(what: str) -> Iterator[None]:
+    import http.client
+
+    from google.auth.exceptions import GoogleAuthError, TransportError
+    from googleapiclient.errors import HttpError
+    from httplib2 import HttpLib2Error
+
+    try:
+        yield
+    except HttpError as exc:
+        raise fault_of(int(exc.status_code), _message(exc), what) from exc
+    except (TransportError, HttpLib2Error, http.client.HTTPException, OSError) as exc:
+        why = f"{what}: no answer ({type(exc).__name__})."
+        raise Unavailable(why, fix="Check the network, then run again.") from exc
+    except GoogleAuthError as exc:
+        raise no_credentials(exc) from exc
+
+
+def _message(exc: Any) -> str:
+    try:
+        return str(json.loads(exc.content)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return str(exc.reason or exc)

@@ -1,0 +1,165 @@
+"""Calls to a Kubernetes API server through the plain kubernetes client: dicts in, dicts out, no generated models."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from servegraph.deploy_version.faults import NotFound, Overtaken, Patience, Unavailable, fault_of
+from servegraph.deploy_version.google_api import is_loopback
+from servegraph.errors import DeployRefused, InputError
+
+GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
+CALL_TIMEOUT_S = 60.0
+PREDICT_TIMEOUT_S = 60.0
+
+
+class KserveApi:
+    """InferenceServices and config maps of one namespace. `url` is for an emulator."""
+
+    def __init__(
+        self,
+        namespace: str,
+        context: str | None = None,
+        url: str | None = None,
+        poll_s: float = 5.0,
+        patience: Callable[[], Patience] = Patience,
+    ) -> None:
+        """Name the place; nothing is imported or sent yet. Without `url` it is as kubectl is configured."""
+        self.namespace, self._context, self._url, self.poll_s = namespace, context, url, poll_s
+        is_loopback(url)
+        self._patience = patience
+
+    def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        """Return an object, or None where there is none; faults are waited out."""
+        try:
+            return self._patience().again(lambda: self._call("get", kind, name))
+        except NotFound:
+            return None
+
+    def send(self, verb: str, kind: str, name: str, body: Mapping[str, Any] | None, dry_run: bool = False) -> None:
+        """Create, replace or delete an object; unknown fields are refused. `dry_run` lets the server check it only."""
+        options: dict[str, Any] = {} if verb == "delete" else {"field_validation": "Strict"}
+        if dry_run:
+            options["dry_run"] = "All"
+        try:
+            self._call(verb, kind, name, body, **options)
+        except NotFound:
+            if verb != "delete":
+                raise Overtaken(f"{kind} {name} is gone.") from None
+
+    def predict(self, url: str, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer of a predictor at `url`, an address that its status gives."""
+        import urllib3
+
+        with urllib3.PoolManager(retries=False) as pool:
+            try:
+                answer = pool.request(
+                    "POST",
+                    url,
+                    body=json.dumps(document).encode(),
+                    headers={"content-type": "application/json"},
+                    timeout=PREDICT_TIMEOUT_S,
+                )
+            except urllib3.exceptions.HTTPError as exc:
+                fix = "Run it where the cluster's addresses are reached, such as in a pipeline on the cluster."
+                raise Unavailable(f"{url}: no answer ({type(exc).__name__}).", fix=fix) from exc
+            if answer.status != 200:
+                raise fault_of(answer.status, answer.data.decode("utf-8", "replace"), url)
+            found: dict[str, Any] = json.loads(answer.data)
+            return found
+
+    def close(self) -> None:
+        """Close the connections."""
+        if "_client" in vars(self):
+            self._client.close()
+
+    def _call(
+        self, verb: str, kind: str, name: str, body: Mapping[str, Any] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        arguments = [self.namespace, *([name] if verb != "create" else []), *([] if body is None else [body])]
+        with _faults(f"{verb} of {kind} {self.namespace}/{name}"):
+            if kind == "InferenceService":
+                function = getattr(self._custom, f"{verb}_namespaced_custom_object")
+                arguments[1:1] = [PLURAL]
+                answer = function(GROUP, VERSION, *arguments, _request_timeout=CALL_TIMEOUT_S, **options)
+            else:
+                verb = {"get": "read"}.get(verb, verb)
+                function = getattr(self._core, f"{verb}_namespaced_config_map")
+                if body is None:
+                    arguments = [name, self.namespace]
+                elif verb == "replace":
+                    arguments = [name, self.namespace, body]
+                answer = function(*arguments, _request_timeout=CALL_TIMEOUT_S, **options)
+                answer = self._client.sanitize_for_serialization(answer)
+        return dict(answer)
+
+    @functools.cached_property
+    def _custom(self) -> Any:
+        from kubernetes.client import CustomObjectsApi
+
+        return CustomObjectsApi(self._client)
+
+    @functools.cached_property
+    def _core(self) -> Any:
+        from kubernetes.client import CoreV1Api
+
+        return CoreV1Api(self._client)
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        try:
+            from kubernetes import client, config
+        except ImportError as exc:
+            raise InputError(
+                "The target kserve needs the package kubernetes, which is not installed.",
+                code="NO_SDK",
+                fix="pip install 'servegraph[cloud]'",
+            ) from exc
+        settings = client.Configuration()
+        if self._url:
+            settings.host = self._url
+        else:
+            try:
+                _load(config, settings, self._context)
+            except config.ConfigException as exc:
+                raise DeployRefused(
+                    f"Kubernetes is not configured: {exc}",
+                    code="NO_CREDENTIALS",
+                    fix="Set KUBECONFIG, or give --context; within a cluster, run as a service account.",
+                ) from exc
+        settings.retries = False  # there is one rule for trying again, and it is not the HTTP library's
+        return client.ApiClient(settings)
+
+
+def _load(config: Any, settings: Any, context: str | None) -> None:
+    try:
+        config.load_kube_config(context=context, client_configuration=settings)
+    except config.ConfigException:
+        if context:
+            raise
+        config.load_incluster_config(client_configuration=settings)
+
+
+@contextlib.contextmanager
+def _faults(what: str) -> Iterator[None]:
+    from kubernetes.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ApiException as exc:
+        raise fault_of(int(exc.status or 500), _message(exc), what) from exc
+    except (HTTPError, OSError) as exc:
+        why = f"{what}: no answer ({type(exc).__name__})."
+        raise Unavailable(why, fix="Check that the API server can be reached, then run again.") from exc
+
+
+def _message(exc: Any) -> str:
+    try:
+        return str(json.loads(exc.body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return str(exc.reason)

@@ -1,0 +1,290 @@
+"""A target that is a service: `Target` over a `Service`, a staging place on Cloud Storage and a lease."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from servegraph.deploy_version import rollout
+from servegraph.deploy_version.converge import converge
+from servegraph.deploy_version.deploying import Deploying
+from servegraph.deploy_version.machine_check import check_machine, price_per_hour
+from servegraph.deploy_version.plan import (
+    DeployedVersion,
+    DeployRequest,
+    ModelFacts,
+    ModelVersions,
+    Outcome,
+    OutcomeName,
+    Plan,
+    Step,
+)
+from servegraph.deploy_version.probe import NO_GOLDEN_WARNING
+from servegraph.deploy_version.remote import Goal, Seen, SeenVersion
+from servegraph.deploy_version.signature_gate import breaking_changes
+from servegraph.deploy_version.site import Site
+from servegraph.deploy_version.targets import OnStep, say_nothing
+from servegraph.errors import DeployRefused, InputError, ModelError, StorageError
+from servegraph.serve.signatures import read_serving_graph
+from servegraph.serve.state import ServingConfig, check_model_name
+from servegraph.storage.gcs_lease import Lease, leased
+from servegraph.storage.gcs_upload import remove_below
+
+LOCK_FILE = "lock.json"
+ASK_UNTIL = 40  # requests that a version with a share of the traffic gets until one reaches it
+
+
+class RemoteTarget:
+    """Versions on `service`. See `Target` for the contract."""
+
+    def __init__(self, site: Site) -> None:
+        """Deploy to the service of `site`."""
+        self._site, self._service, self._staging = site, site.service, site.staging
+
+    def plan(self, request: DeployRequest, model: ModelFacts) -> Plan:
+        """Return what `apply` would do now."""
+        return self._plan(request, model)[0]
+
+    def apply(self, plan: Plan, on_step: OnStep = say_nothing) -> Outcome:
+        """Do what the plan says, or what it has become since."""
+        request, model = plan.request, plan.model
+        with self._changing(request.name, on_step) as lease:
+            plan, goal = self._plan(request, model)
+            refusal = plan.refusal()
+            if refusal is not None:
+                raise refusal
+            change = Deploying(self._site, goal, plan.traffic_before, lease, on_step)
+            seen, goal = change.run()
+            new = seen.of(goal.identity)
+            assert new is not None
+            warnings = (*plan.warnings, *change.notes)
+            return self._outcome(
+                plan.outcome,
+                seen,
+                goal.config.machine_type,
+                removed=change.removed(seen),
+                version=new,
+                warnings=warnings,
+            )
+
+    def versions(self, name: str) -> ModelVersions:
+        """Return the versions of the model that run, newest first."""
+        seen = self._deployed(name)
+        live = seen.live
+        return ModelVersions(
+            target=self._service.target,
+            name=name,
+            resource=seen.resource,
+            live=live.version if live else None,
+            previous=seen.previous,
+            versions=tuple(
+                DeployedVersion(
+                    version=version.version,
+                    resource=version.resource,
+                    digest=version.digest,
+                    created=version.created,
+                    size_bytes=version.size_bytes,
+                    config=version.config,
+                    traffic_percent=version.share,
+                    labels=version.labels,
+                )
+                for version in seen.serving
+            ),
+        )
+
+    def rollback(self, name: str, to: str | None = None) -> Outcome:
+        """Give all traffic to version `to`, or to the previous one."""
+        self._deployed(name)
+        with self._changing(name, say_nothing) as lease:
+            seen = self._deployed(name)
+            live = seen.live
+            if to is None and seen.rolled_back_from is not None and live is not None:
+                done = f"{name} is already rolled back from version {seen.rolled_back_from} to {live.version}."
+                return self._outcome("unchanged", seen, None, warnings=(f"{done} Name another version with --to.",))
+            shift = rollout.rollback_shift(seen, to)
+            if shift is None:
+                return self._outcome("unchanged", seen, None)
+            (winner,) = (version for version, share in shift.shares.items() if share)
+
+            def missing(now: Seen) -> tuple[Step, ...]:
+                steps = () if now.shares == {winner: 100} else self._service.shift(now, None, shift)
+                new = now.version(winner)
+                labels = () if new is None or "stable" in new.labels else ("stable",)
+                return (*steps, *(self._service.label(now, new, labels) if new else ()))
+
+            seen = self._converge(name, None, missing, lease, say_nothing)
+            return self._outcome("rolled_back", seen, None)
+
+    def undeploy(self, name: str, version: str | None = None) -> Outcome:
+        """Stop a version that has no traffic, or remove the model with all its versions."""
+        check_model_name(name)
+        before = self._site.look(name, None)
+        if not before.versions and not before.resource:
+            return self._outcome("unchanged", before, None)
+        with self._changing(name, say_nothing) as lease:
+            found = before.version(version)
+            if found is not None and found.share:
+                raise DeployRefused(
+                    f"Version {version} of {name} has {found.share} % of the traffic.",
+                    code="HAS_TRAFFIC",
+                    fix="Roll back first (`servegraph rollback`), or remove the whole model with --all.",
+                )
+
+            def missing(now: Seen) -> tuple[Step, ...]:
+                if now.busy:
+                    return (rollout.wait(now),)
+                if version is None:
+                    return self._service.dismantle(now)
+                left = now.version(version)
+                return self._service.retire(now, left) if left is not None and left.state != "stored" else ()
+
+            after = self._converge(name, None, missing, lease, say_nothing)
+            if version is None:
+                place = self._staging.of(name)
+                remove_below(place, self._staging.client, keep=self._staging.lock(name))
+            left = {seen.version for seen in after.serving}
+            gone = tuple(v.version for v in reversed(before.versions) if v.state != "stored" and v.version not in left)
+            return self._outcome("removed" if gone else "unchanged", after, None, removed=gone)
+
+    def _plan(self, request: DeployRequest, model: ModelFacts) -> tuple[Plan, Goal]:
+        check_model_name(request.name)
+        service, options = self._service, request.service
+        if not service.splits_traffic and (request.traffic_percent not in (0, 100) or request.traffic_steps):
+            raise InputError(
+                f"On {service.target} a version has all of the traffic or none.",
+                code="NO_TRAFFIC_SPLIT",
+                fix="Give --traffic 0 or 100, and no --traffic-steps.",
+            )
+        digest = model.digest.replace(":", "-")
+        goal = Goal(request, model, request.config, f"{self._staging.of(request.name)}/{digest}")
+        warnings, refused = self._checked(request, model)
+        seen = self._site.look(request.name, goal)
+        steps = rollout.forward(service, goal, seen)
+        for step in steps:
+            service.validate(step)
+        mine = seen.of(goal.identity)
+        name, resource = (mine.version, mine.resource) if mine else service.next_version(seen)
+        changes: tuple[str, ...] = ()
+        if mine is None or not mine.share:
+            changes, more = self._gate(seen, mine, model)
+            warnings += more
+        if not model.golden_requests and steps:
+            warnings.append(NO_GOLDEN_WARNING)
+        after = dict(seen.shares)
+        if mine is None or mine.share != request.traffic_percent:
+            base = (
+                seen if mine else replace(seen, versions=(SeenVersion(name, resource, state="ready"), *seen.versions))
+            )
+            shifts = rollout.shifts_to(service, base, base.version(name) or base.versions[0], goal)
+            after = {v: share for v, share in (shifts[-1].shares if shifts else after).items() if share}
+        uploads = mine is None and not seen.staged.is_complete
+        return Plan(
+            target=service.target,
+            request=request,
+            model=model,
+            outcome=rollout.outcome_of(goal, seen, steps),
+            version=name,
+            resource=resource,
+            steps=steps,
+            traffic_before=seen.shares,
+            traffic_after=after,
+            signature_changes=changes,
+            warnings=tuple(warnings),
+            exists=_existing(seen),
+            upload_bytes=model.size_bytes - sum(seen.staged.files.values()) if uploads else 0,
+            price_per_hour=price_per_hour(service.target, self._machine(request), options.min_replicas),
+            refused=refused if steps else None,
+        ), goal
+
+    def _checked(self, request: DeployRequest, model: ModelFacts) -> tuple[list[str], tuple[str, str, str] | None]:
+        """What can be said without asking the service: warnings, and what speaks against the request."""
+        try:
+            warnings = check_machine(self._service.target, self._machine(request), model, self._site.today())
+            warnings += self._service.check(request, model, self._site.today())
+        except DeployRefused as exc:
+            return [], (exc.code, exc.message, exc.fix)
+        return list(warnings), None
+
+    def _machine(self, request: DeployRequest) -> ServingConfig:
+        asked = request.config
+        return asked if asked.machine_type else replace(asked, machine_type=self._service.default_machine)
+
+    def _gate(self, seen: Seen, mine: SeenVersion | None, model: ModelFacts) -> tuple[tuple[str, ...], list[str]]:
+        """What would break clients of the version now live, and what to say where that cannot be known."""
+        live = seen.live
+        if live is None or live is mine:
+            return (), []
+        try:
+            directory = self._site.open(self._service.layout(live.artifact_uri))
+            return breaking_changes(read_serving_graph(directory).signatures, model.signatures), []
+        except (StorageError, ModelError) as exc:
+            why = f"the files of the live version {live.version} cannot be read: {exc.message}"
+            return (), [f"NO_SIGNATURE_GATE: whether clients would break is not known, as {why}"]
+
+    def _deployed(self, name: str) -> Seen:
+        seen = self._site.look(check_model_name(name), None)
+        if not seen.serving:
+            raise InputError(
+                f"No version of {name!r} is deployed to {self._service.target}.",
+                code="NOT_DEPLOYED",
+                fix="Deploy one, or check the name, project and region.",
+            )
+        return seen
+
+    @contextlib.contextmanager
+    def _changing(self, name: str, on_step: OnStep) -> Iterator[Lease]:
+        with leased(
+            self._staging.lock(name),
+            self._staging.client,
+            self._site.waits.lock_ttl_s,
+            self._site.waits.lock_timeout_s,
+            lambda holder: on_step(f"waiting for another change ({holder})"),
+        ) as lease:
+            yield lease
+
+    def _converge(
+        self,
+        name: str,
+        goal: Goal | None,
+        missing: Callable[[Seen], tuple[Step, ...]],
+        lease: Lease,
+        on_step: OnStep,
+    ) -> Seen:
+        def perform(step: Step, seen: Seen) -> None:
+            lease.check()
+            self._service.perform(step)
+
+        return converge(lambda: self._site.look(name, goal), missing, perform, self._site.waits.patience(), on_step)
+
+    def _outcome(
+        self,
+        outcome: OutcomeName,
+        seen: Seen,
+        machine_type: str | None,
+        *,
+        removed: tuple[str, ...] = (),
+        version: SeenVersion | None = None,
+        warnings: tuple[str, ...] = (),
+    ) -> Outcome:
+        shown = version or seen.live
+        return Outcome(
+            outcome=outcome,
+            target=self._service.target,
+            name=seen.name,
+            version=shown.version if shown else None,
+            resource=shown.resource if shown else seen.resource,
+            machine_type=machine_type or (shown.config.machine_type if shown else None),
+            previous=seen.previous,
+            traffic=seen.shares,
+            labels={label: version.version for version in seen.versions for label in version.labels},
+            removed=removed,
+            warnings=warnings,
+            links={kind: str(link) for kind, link in seen.own.get("links", {}).items()},
+        )
+
+
+def _existing(seen: Seen) -> tuple[str, ...]:
+    lines = [seen.resource] if seen.resource else []
+    lines += [f"{v.resource}: {v.state}, {v.share} % of the traffic" for v in seen.versions if v.state != "stored"]
+    return tuple(lines)

@@ -1,0 +1,311 @@
+"""Vertex AI: a version is a version of a model in the registry, deployed to the endpoint of the model's name.
+
+A version without traffic cannot be asked on its endpoint: predictions follow the traffic. Golden requests are
+therefore asked on an endpoint of their own, `NAME-probe`, which is there for that time only. Once the version has
+traffic, answers say which version gave them, and are compared again.
+Sources: the discovery document of aiplatform v1; github.com/googleapis/python-aiplatform/issues/827 (no way to
+address a deployed model past the split).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+from servegraph import __version__
+from servegraph.deploy_version.discovery import load as load_document
+from servegraph.deploy_version.discovery import require_valid
+from servegraph.deploy_version.golden import GoldenRequest
+from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
+from servegraph.deploy_version.prebuilt import check_image
+from servegraph.deploy_version.remote import STABLE, Answer, Goal, Seen, SeenVersion, Shift
+from servegraph.deploy_version.rows import as_instances, as_outputs
+from servegraph.deploy_version.targets import vertex_plan as requests
+from servegraph.deploy_version.targets.vertex_api import PREFIX, VertexApi
+from servegraph.errors import DeployRefused
+from servegraph.serve.state import ServingConfig
+
+CONSOLE = "https://console.cloud.google.com/vertex-ai"
+UNUSED = frozenset({"runtime_version", "python_version", "package", "prediction_class", "resources"})
+
+
+class Vertex:
+    """One project and region. See `Service` for the contract."""
+
+    target: TargetName = "vertex"
+    default_machine: str | None = "n1-standard-2"  # the service's own, for a DeployedModel
+    splits_traffic = True
+    can_be_empty = True
+
+    def __init__(self, project: str, region: str, api: VertexApi) -> None:
+        """Name the place; nothing is sent."""
+        self._parent, self._api = f"projects/{project}/locations/{region}", api
+        # Vertex AI runs images of Artifact Registry only: the published one has to be copied there once.
+        self._image = f"{region}-docker.pkg.dev/{project}/servegraph/python-serving:{__version__}"
+
+    def check(self, request: DeployRequest, model: ModelFacts, today: date) -> tuple[str, ...]:
+        """Refuse what Vertex AI has no use for, too few replicas, and images that cannot load the model."""
+        requests.check_aliases(request.labels)
+        unused = UNUSED & request.service.given()
+        if unused:
+            raise DeployRefused(
+                f"Vertex AI has no use for {', '.join(sorted(unused))}.",
+                code="NOT_FOR_THIS_TARGET",
+                fix="Leave it out; code of your own goes into an image of your own, with --image.",
+            )
+        if request.service.min_replicas < 1:
+            raise DeployRefused(
+                "Vertex AI keeps at least one replica of what is deployed.",
+                code="BAD_REPLICAS",
+                fix="Give --min-replicas 1 or more.",
+            )
+        check_image(request.service.image or self._image, model.tensorflow_version, today)
+        return ()
+
+    def validate(self, step: Step) -> None:
+        """Hold the step's request to the published schema."""
+        if step.method:
+            require_valid(load_document("aiplatform", "v1"), PREFIX + step.method, step.params, step.body)
+
+    def layout(self, artifact_uri: str) -> str:
+        """The files lie where the version points to."""
+        return artifact_uri
+
+    def see(self, name: str, goal: Goal | None) -> Seen:
+        """Return what the registry and the endpoints have of `name`."""
+        named = {"parent": self._parent, "filter": f'display_name="{name}"'}
+        endpoint = self._only(self._api.pages("endpoints.list", named, "endpoints"), requests.slug(name), name)
+        probe_name = f"{name}-probe"
+        probes = {"parent": self._parent, "filter": f'display_name="{probe_name}"'}
+        probe = self._only(self._api.pages("endpoints.list", probes, "endpoints"), self._probe_id(name), probe_name)
+        model = self._only(self._api.pages("models.list", named, "models"), requests.slug(name), name)
+        model_name = model["name"].split("@")[0] if model else None
+        registered = self._api.pages("models.listVersions", {"name": model_name}, "models") if model_name else []
+        versions = _versions(registered, endpoint, model_name)
+        labels = (endpoint or {}).get("labels", {})
+        busy = [op for place in (model, endpoint, probe) if place for op in self._api.operations(place["name"])]
+        return Seen(
+            name=name,
+            resource=endpoint["name"] if endpoint else model_name or "",
+            versions=versions,
+            previous=labels.get(requests.PREVIOUS),
+            rolled_back_from=labels.get(requests.ROLLED_BACK),
+            busy=tuple(busy),
+            own={
+                "endpoint": endpoint,
+                "probe": probe,
+                "model": model_name,
+                "registered": [v for v in versions if v.artifact_uri or v.state == "stored"],
+                "aliases": {m["versionId"]: m.get("versionAliases", []) for m in registered},
+                "links": self._links(endpoint, model_name),
+            },
+        )
+
+    def next_version(self, seen: Seen) -> tuple[str, str]:
+        """Return what the registry will call the next version: it counts."""
+        numbers = [int(v.version) for v in seen.own["registered"] if v.version.isdigit()]
+        number = str(max(numbers, default=0) + 1)
+        model = seen.own["model"] or f"{self._parent}/models/{requests.slug(seen.name)}"
+        return number, f"{model}@{number}"
+
+    def prepare(self, goal: Goal, seen: Seen) -> tuple[Step, ...]:
+        """Return the steps until the version runs on the endpoint without traffic."""
+        mine, endpoint, name = seen.of(goal.identity), seen.own["endpoint"], goal.request.name
+        if mine is not None and mine.state == "ready":
+            return self._clear_probe(seen)
+        options, steps = goal.request.service, []
+        image = options.image or self._image
+        if mine is None:
+            steps.append(requests.upload_model(self._parent, goal, seen, image))
+        version = mine.resource if mine else self.next_version(seen)[1]
+        if goal.needs_probe:
+            steps += self._probe_steps(goal, seen, version)
+        else:
+            steps += self._clear_probe(seen)
+        endpoint_name = endpoint["name"] if endpoint else f"{self._parent}/endpoints/{requests.slug(name)}"
+        if endpoint is None:
+            steps.append(requests.create_endpoint(self._parent, name, requests.slug(name), options))
+        split = {v.handle: v.share for v in seen.serving if v.handle}
+        return (*steps, requests.deploy_model(endpoint_name, goal, version, split))
+
+    def shift(self, seen: Seen, goal: Goal | None, shift: Shift) -> tuple[Step, ...]:
+        """Return the step that shares the traffic out."""
+        planned = {"name": f"{self._parent}/endpoints/{requests.slug(seen.name)}", "labels": {requests.OURS: "made"}}
+        return (requests.patch_traffic(seen.own["endpoint"] or planned, seen, shift),)
+
+    def label(self, seen: Seen, version: SeenVersion, labels: tuple[str, ...]) -> tuple[Step, ...]:
+        """Return the step that moves aliases; the stable version is the registry's default as well."""
+        if not labels:
+            return ()
+        model = seen.own["model"] or f"{self._parent}/models/{requests.slug(seen.name)}"
+        aliases = (*labels, requests.DEFAULT) if STABLE in labels else labels
+        return (requests.merge_aliases(version, model, aliases),)
+
+    def retire(self, seen: Seen, version: SeenVersion) -> tuple[Step, ...]:
+        """Return the step that stops a version; in the registry it stays."""
+        return (requests.undeploy_model(seen.own["endpoint"]["name"], version.handle, version.version),)
+
+    def withdraw(self, goal: Goal, seen: Seen) -> tuple[Step, ...]:
+        """Return the steps that leave nothing of a version without traffic, nor an endpoint of ours without any."""
+        mine, endpoint = seen.of(goal.identity), seen.own["endpoint"]
+        steps = [*self._clear_probe(seen)]
+        if mine is not None and mine.state == "ready":
+            steps += self.retire(seen, mine)
+        if mine is not None:
+            steps += requests.remove_version(seen, mine)
+        others = [version for version in seen.serving if version is not mine]
+        if endpoint is not None and not others and requests.OURS in endpoint.get("labels", {}):
+            steps.append(requests.remove_endpoint(endpoint["name"]))
+        return tuple(steps)
+
+    def dismantle(self, seen: Seen) -> tuple[Step, ...]:
+        """Return the steps that remove the endpoint and the model."""
+        endpoint = seen.own["endpoint"]
+        foreign = [version.version for version in seen.serving if not version.identity]
+        if foreign:
+            raise DeployRefused(
+                f"Versions that somebody else deployed run on {endpoint['name']}: {', '.join(foreign)}.",
+                code="FOREIGN_DEPLOYMENTS",
+                fix="Undeploy them in the console first.",
+            )
+        steps = [*self._clear_probe(seen)]
+        if any(seen.shares.values()):
+            steps += self.shift(seen, None, Shift({}, None))
+        steps += [step for version in seen.serving for step in self.retire(seen, version)]
+        if endpoint is not None:
+            steps.append(requests.remove_endpoint(endpoint["name"]))
+        model = seen.own["model"]
+        if model is not None:
+            steps.append(Step("remove", f"model {model}", None, "models.delete", {"name": model}))
+        return tuple(steps)
+
+    def perform(self, step: Step) -> None:
+        """Send the step's request and wait for its end."""
+        if step.action == "wait":
+            for operation in step.params["operations"].split(","):
+                self._api.running.wait(operation, "the operation in flight")
+        else:
+            self._api.run(step.method, step.params, step.body)
+
+    def ask(self, goal: Goal, seen: Seen, request: GoldenRequest) -> Answer | None:
+        """Ask on the endpoint of the probe while there is one, else through the shared traffic."""
+        instances = as_instances(request)
+        if instances is None:
+            return None
+        place = seen.own["probe"] or seen.own["endpoint"]
+        answer = self._api.call("endpoints.predict", {"endpoint": place["name"]}, {"instances": instances})
+        by = answer.get("deployedModelId")
+        version = next((v.version for v in seen.versions if v.handle and v.handle == by), None)
+        outputs = as_outputs(answer.get("predictions", []), request, goal.model.signatures)
+        return Answer(outputs, version if not seen.own["probe"] else None)
+
+    def cancel(self) -> None:
+        """Cancel the operation that is waited for."""
+        self._api.running.cancel()
+
+    def _probe_id(self, name: str) -> str:
+        return requests.slug(name, "-probe")
+
+    def _probe_steps(self, goal: Goal, seen: Seen, version: str) -> list[Step]:
+        """The endpoint for the golden requests, the version on it, the requests, and their end."""
+        name, probe, handle = goal.request.name, seen.own["probe"], requests.deployed_id(goal.identity)
+        probe_id = self._probe_id(name)
+        place = probe["name"] if probe else f"{self._parent}/endpoints/{probe_id}"
+        running = [deployed["id"] for deployed in (probe or {}).get("deployedModels", [])]
+        steps = []
+        if probe is None:
+            options = replace(goal.request.service, network=None)
+            steps.append(requests.create_endpoint(self._parent, f"{name}-probe", probe_id, options))
+        if any(other != handle for other in running):  # of a deploy that was killed
+            return [*self._clear_probe(seen)]
+        if handle not in running:
+            steps.append(requests.deploy_model(place, goal, version, {}, alone=True))
+        steps.append(Step("probe", f"{goal.model.golden_requests} golden requests on {place}"))
+        steps.append(_emptied(place))
+        steps.append(requests.undeploy_model(place, handle, version.split("@")[-1]))
+        return [*steps, requests.remove_endpoint(place)]
+
+    def _clear_probe(self, seen: Seen) -> tuple[Step, ...]:
+        probe = seen.own["probe"]
+        if probe is None:
+            return ()
+        running = [deployed["id"] for deployed in probe.get("deployedModels", [])]
+        empty = (_emptied(probe["name"]),) if probe.get("trafficSplit") and running else ()
+        return (
+            *empty,
+            *(requests.undeploy_model(probe["name"], handle, "on probation") for handle in running),
+            requests.remove_endpoint(probe["name"]),
+        )
+
+    def _only(self, found: list[dict[str, Any]], own_id: str, name: str) -> dict[str, Any] | None:
+        """Of several resources of the name, the one with our id; somebody else's only where it is alone."""
+        ours = [resource for resource in found if resource["name"].split("@")[0].endswith(f"/{own_id}")]
+        if len(found) > 1 and not ours:
+            raise DeployRefused(
+                f"There are {len(found)} resources called {name!r}: {', '.join(r['name'] for r in found)}.",
+                code="AMBIGUOUS_NAME",
+                fix="Rename or remove all but one, or deploy under another name.",
+            )
+        return next(iter(ours or found), None)
+
+    def _links(self, endpoint: dict[str, Any] | None, model: str | None) -> dict[str, str]:
+        region = self._parent.split("/")[-1]
+        links = {}
+        if endpoint:
+            links["endpoint"] = endpoint["name"]
+            links["console"] = (
+                f"{CONSOLE}/online-prediction/locations/{region}/endpoints/{endpoint['name'].split('/')[-1]}"
+            )
+        if model:
+            links["model"] = model
+        return links
+
+
+def _emptied(endpoint: str) -> Step:
+    body: dict[str, Any] = {"trafficSplit": {}}
+    params = {"name": endpoint, "updateMask": "trafficSplit"}
+    return Step("close", f"{endpoint.split('/')[-1]} takes no more requests", body, "endpoints.patch", params)
+
+
+def _versions(
+    registered: list[dict[str, Any]], endpoint: dict[str, Any] | None, model: str | None
+) -> tuple[SeenVersion, ...]:
+    split = (endpoint or {}).get("trafficSplit", {})
+    running: dict[str, dict[str, Any]] = {}
+    foreign = []
+    for deployed in (endpoint or {}).get("deployedModels", []):
+        name, _, tagged = deployed.get("model", "").partition("@")
+        version = deployed.get("modelVersionId") or tagged
+        if model and name.split("/")[-1] == model.split("/")[-1]:
+            running[version] = deployed
+        else:
+            resource = deployed.get("model", "")
+            share = split.get(deployed["id"], 0)
+            text = f"{name.split('/')[-1]}@{version}"
+            foreign.append(SeenVersion(text, resource, state="ready", share=share, handle=deployed["id"]))
+    newest_first = sorted(registered, key=lambda m: int(m.get("versionId", 0)), reverse=True)
+    return (*(_version(m, running.get(m.get("versionId", "")), split) for m in newest_first), *foreign)
+
+
+def _version(model: dict[str, Any], deployed: dict[str, Any] | None, split: dict[str, int]) -> SeenVersion:
+    labels, uri = model.get("labels", {}), model.get("artifactUri", "")
+    machine = (deployed or {}).get("dedicatedResources", {}).get("machineSpec", {})
+    last = uri.rstrip("/").split("/")[-1]
+    name = model["name"].split("@")[0]
+    return SeenVersion(
+        version=model["versionId"],
+        resource=f"{name}@{model['versionId']}",
+        identity=labels.get(requests.IDENTITY, ""),
+        digest=last.replace("-", ":", 1) if last.startswith("sha256-") else "",
+        artifact_uri=uri,
+        created=model.get("versionCreateTime", ""),
+        size_bytes=int(labels.get(requests.BYTES, 0)),
+        config=ServingConfig(
+            machine.get("machineType"), machine.get("acceleratorType"), machine.get("acceleratorCount", 0)
+        ),
+        state="ready" if deployed else "stored",
+        share=split.get(deployed["id"], 0) if deployed else 0,
+        handle=deployed["id"] if deployed else "",
+        labels=tuple(sorted(a for a in model.get("versionAliases", []) if a != requests.DEFAULT)),
+    )

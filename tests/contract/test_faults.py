@@ -1,0 +1,277 @@
+"""A deploy that is killed, cut off or refused at any request: run again, there is one deployment and the right traffic.
+
+All requests of a deploy that change something are swept, and every tenth that only looks; with `SERVEGRAPH_SWEEP=all`
+in the environment, every single one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.emulators.gcs import FakeGcs
+from tests.emulators.http_server import LoopbackServer, Request, Tampering
+from tests.emulators.remote_places import FAKES, Emulated, deploy_and_exit
+from tests.tiny_models import write_tiny_model
+
+from servegraph.deploy_version.deploy import deploy
+from servegraph.deploy_version.plan import DeployRequest, Outcome
+from servegraph.deploy_version.targets.remote_target import RemoteTarget
+from servegraph.errors import DeployRefused
+from servegraph.serve.state import ServingConfig
+
+GOLDEN = [{"signature_name": "serving_default", "inputs": {"x": [1.0, 2.5]}, "outputs": {"y": [2.0, 5.0]}}]
+SPLITTING = frozenset({"vertex", "kserve"})
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.emulators.remote_places"])
+
+
+@dataclass
+class World:
+    """A service and its storage, and what happens to their requests."""
+
+    kind: str
+    service: Any
+    storage: FakeGcs
+    target: RemoteTarget
+    models: Path
+    tampering: Callable[[int, Request], Tampering | None] = lambda index, request: None
+    seen: list[Request] = field(default_factory=list)
+    name: str = ""
+    is_watched: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def place(self) -> Emulated:
+        return Emulated(self.kind, self.service.url, self.storage.url, lock_timeout_s=10.0)
+
+    def tamper(self, request: Request) -> Tampering | None:
+        with self.lock:
+            self.seen.append(request)
+            index = len(self.seen) - 1
+        if self.is_watched:
+            traffic = self.traffic()
+            assert sum(traffic.values()) == 100, f"the traffic is {traffic} at {request.method} {request.path}"
+        return self.tampering(index, request)
+
+    def traffic(self) -> dict[str, int]:
+        return dict(self.service.running(self.name))
+
+    def request(self, content: str) -> DeployRequest:
+        model = self.models / content
+        if not model.exists():
+            write_tiny_model(model, content, golden=GOLDEN)
+        steps = (50, 100) if self.kind in SPLITTING else ()
+        return DeployRequest(str(model), self.name, traffic_steps=steps)
+
+    def fresh(self, name: str) -> None:
+        """Begin with version 1 live under another name."""
+        self.tampering, self.is_watched, self.name = lambda index, request: None, False, name
+        deploy(self.request("1"), self.target)
+        self.seen.clear()
+        self.is_watched = True
+
+    def check(self, done: Outcome) -> None:
+        """Version 2 is live, once; version 1 is there; nothing else is left."""
+        self.is_watched = False
+        assert (done.version, dict(done.traffic), done.previous) == ("2", {"2": 100}, "1")
+        assert {version: share for version, share in self.traffic().items() if share} == {"2": 100}
+        found = self.target.versions(self.name)
+        assert [(v.version, v.traffic_percent) for v in found.versions] == [("2", 100), ("1", 0)]
+        digests = {version.digest.replace(":", "-") for version in found.versions}
+        files = [name.split("/") for name in self.storage.names("bucket") if name.startswith(f"models/{self.name}/")]
+        assert {parts[2] for parts in files} == digests, files
+        assert len(files) == 2 * 3
+        self.check_orphans()
+
+    def check_orphans(self) -> None:
+        if self.kind == "vertex":
+            (versions,) = (v for n, v in self.service.models.items() if n.endswith(f"/{self.name}"))
+            assert sorted(versions) == ["1", "2"]
+            assert not [name for name in self.service.endpoints if name.endswith("-probe")]
+        if self.kind == "ai-platform":
+            assert len([name for name in self.service.versions if f"/{self.name}/" in name]) == 2
+        if self.kind == "kserve":
+            assert ("InferenceService", self.name) in self.service.objects
+
+
+@pytest.fixture(params=list(FAKES))
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with ExitStack() as stack:
+        service, storage = stack.enter_context(FAKES[request.param]()), stack.enter_context(FakeGcs())
+        storage.make_bucket("bucket")
+        target = Emulated(request.param, service.url, storage.url, lock_timeout_s=10.0).open(stack)
+        here = World(request.param, service, storage, target, tmp_path)
+        service.tamper = storage.tamper = here.tamper
+        yield here
+
+
+def points(world: World) -> list[int]:
+    """The requests to sweep, by their place in a deploy that nothing happens to."""
+    world.fresh("plain")
+    world.check(deploy(world.request("2"), world.target))
+    everything = os.environ.get("SERVEGRAPH_SWEEP") == "all"
+    chosen = [
+        index for index, request in enumerate(world.seen) if everything or request.method != "GET" or index % 10 == 0
+    ]
+    print(f"{world.kind}: {len(chosen)} of {len(world.seen)} requests swept")
+    return chosen
+
+
+def in_a_process(world: World, content: str) -> Any:
+    report = world.models / "report.txt"
+    return FORKS.Process(target=deploy_and_exit, args=(world.place, world.request(content), report))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_any_request_and_run_again(world: World, after: bool) -> None:
+    for point in points(world):
+        world.fresh(f"killed{point}")
+        child = in_a_process(world, "2")
+
+        def kill(index: int, request: Request, point: int = point, child: Any = child) -> Tampering | None:
+            def act() -> None:
+                os.kill(child.pid, signal.SIGKILL)
+
+            return Tampering(after, act=act) if index == point else None
+
+        world.tampering = kill
+        child.start()
+        child.join(60)
+        assert child.exitcode in (-signal.SIGKILL, 0), (point, child.exitcode)  # 0: it took fewer requests
+        world.tampering = lambda index, request: None
+        world.check(deploy(world.request("2"), world.target))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("status", "after"), [(503, False), (503, True), (429, False), (500, True), (None, False), (None, True)]
+)
+def test_a_fault_at_any_request_is_waited_out(world: World, status: int | None, after: bool) -> None:
+    for point in points(world):
+        world.fresh(f"fault{point}")
+        world.tampering = lambda index, request, point=point: Tampering(after, status) if index == point else None
+        world.check(deploy(world.request("2"), world.target))
+
+
+def test_a_service_that_stays_away_is_given_up(world: World) -> None:
+    world.fresh("away")
+    world.is_watched = False
+    service = world.service
+    service.tamper = lambda request: Tampering(False, 503)
+    with pytest.raises(DeployRefused) as gone:
+        deploy(world.request("2"), world.target)
+    assert gone.value.code == "SERVICE_UNAVAILABLE"
+    service.tamper = world.tamper
+    assert world.traffic() == {"1": 100}
+    world.check(deploy(world.request("2"), world.target))
+
+
+def test_two_at_once_make_one_deployment(world: World) -> None:
+    world.fresh("twice")
+    world.is_watched = False
+    children = [in_a_process(world, "2") for _ in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 0], (world.models / "report.txt").read_text()
+    world.check(deploy(world.request("2"), world.target))
+
+
+def test_who_holds_the_lock_is_said(world: World, tmp_path: Path) -> None:
+    world.fresh("locked")
+    with ExitStack() as stack:
+        world.storage.put("bucket", "models/locked/lock.json", b'{"pid": 7, "host": "elsewhere", "since": "noon"}')
+        impatient = replace(world.place, lock_timeout_s=0.2).open(stack)
+        with pytest.raises(DeployRefused, match="process 7 on elsewhere since noon") as held:
+            deploy(world.request("2"), impatient)
+        assert held.value.code == "LOCKED"
+    # Nobody renews it: after its time it is taken.
+    world.check(deploy(world.request("2"), world.target))
+
+
+def test_cancelled_it_takes_back_what_it_began(world: World) -> None:
+    world.fresh("cancelled")
+    world.service.pending_polls = 10_000
+    child = in_a_process(world, "2")
+    child.start()
+    marks = {"vertex": "register: ", "ai-platform": "deploy: ", "kserve": "await: "}
+    report = world.models / "report.txt"
+    wait_for(lambda: report.exists() and marks[world.kind] in report.read_text())
+    time.sleep(0.2)
+    os.kill(child.pid, signal.SIGTERM)
+    world.service.pending_polls = 0
+    if world.kind == "kserve":  # the controller gets on; nothing is there to be cancelled
+        for revision in world.service.revisions["cancelled"]:
+            revision["polls"] = 0
+    child.join(60)
+    assert child.exitcode == 130, report.read_text()
+    found = world.target.versions("cancelled")
+    assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
+    assert len([n for n in world.storage.names("bucket") if n.startswith("models/cancelled/")]) == 3
+
+
+def test_out_of_stock_falls_back_and_says_so(world: World) -> None:
+    if world.kind == "kserve":
+        pytest.skip("the cluster picks the node")
+    world.fresh("stock")
+    world.service.out_of_stock = {"n1-standard-4"}
+    request = replace(
+        world.request("2"),
+        config=ServingConfig("n1-standard-4"),
+        fallbacks=(ServingConfig("n1-standard-8"),),
+    )
+    done = deploy(request, world.target)
+    assert done.machine_type == "n1-standard-8"
+    assert "FELL_BACK: n1-standard-4 is not to be had, n1-standard-8 is taken instead" in done.warnings[-1]
+    world.check(done)
+    assert deploy(request, world.target).outcome == "unchanged"
+
+
+def test_out_of_stock_without_a_fallback_leaves_nothing(world: World) -> None:
+    world.fresh("empty")
+    if world.kind == "kserve":
+        world.service.unschedulable = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    else:
+        world.service.out_of_stock = {"n1-standard-2"}
+    with pytest.raises(DeployRefused) as refused:
+        if world.kind == "kserve":
+            world.target._site.service._api.poll_s = 0.01
+        deploy(world.request("2"), world.target)
+    assert refused.value.code == "NO_CAPACITY"
+    world.service.unschedulable, world.service.out_of_stock = "", set()
+    found = world.target.versions("empty")
+    assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
+
+
+def test_a_container_that_never_gets_ready_is_quoted_and_taken_back(world: World) -> None:
+    world.fresh("unready")
+    world.service.unready = "Op type not registered 'MyOp'"
+    with pytest.raises(DeployRefused, match="Op type not registered 'MyOp'") as refused:
+        deploy(world.request("2"), world.target)
+    assert refused.value.code == "CANNOT_SERVE"
+    world.service.unready = ""
+    found = world.target.versions("unready")
+    assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
+    world.check(deploy(world.request("2"), world.target)) if world.kind == "vertex" else None
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+assert LoopbackServer  # its `tamper` is what the worlds above set
