@@ -132,7 +132,7 @@ def in_a_process(world: World, content: str) -> Any:
     return FORKS.Process(target=deploy_and_exit, args=(world.place, world.request(content), report))
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_killed_at_any_request_and_run_again(world: World, after: bool) -> None:
     for point in points(world):
@@ -153,7 +153,7 @@ def test_killed_at_any_request_and_run_again(world: World, after: bool) -> None:
         world.check(deploy(world.request("2"), world.target))
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("status", "after"), [(503, False), (503, True), (429, False), (500, True), (None, False), (None, True)]
 )
