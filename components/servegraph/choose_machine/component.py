@@ -94,6 +94,10 @@ def choose_machine(
         machine.price.usd if machine.price else 0.0,
         list(record.tags),
         list(record.warnings),
-        [fallback.to_json() for fallback in record.fallbacks],
+        # kfp.local passes no null inside a list: what a machine has not is left out.
+        [
+            {key: value for key, value in fallback.to_json().items() if value is not None}
+            for fallback in record.fallbacks
+        ],
         dict(record.resources.requests) if record.resources else {},
     )
