@@ -170,6 +170,9 @@ _INT8_MAX = 127
 LEAST_WEIGHTS_PER_SCALE = 8
 _ROWS_MUST_WIN = 0.5  # a scale per row costs more bytes than one per column: only where it halves the noise
 _LEAST_ROW = 32
+# A depthwise kernel [height, width, channels, multiplier] has its channels in the last two dimensions. In any other
+# kernel a scale for each pair of them would serve nine weights, and cost nearly half of what int8 saves.
+_DEPTHWISE_RANK, _MOST_MULTIPLIER = 4, 4
 
 
 def plan_int8(content: Content, tensors: BundleReader | None) -> Form | None:
@@ -180,7 +183,10 @@ def plan_int8(content: Content, tensors: BundleReader | None) -> Form | None:
     if content.dtype not in FLOATS or len(content.shape) < 2 or not prod(content.shape):
         return None
     best: Int8 | None = None
-    for width in dict.fromkeys((content.shape[-1], prod(content.shape[-2:]))):
+    widths = [content.shape[-1]]
+    if len(content.shape) == _DEPTHWISE_RANK and content.shape[-1] <= _MOST_MULTIPLIER:
+        widths.append(prod(content.shape[-2:]))
+    for width in widths:
         rows = prod(content.shape) // width
         columns_max, rows_max = _largest(content, tensors, width)
         if not np.isfinite(columns_max).all():
