@@ -114,7 +114,10 @@ def big(folder: Path, _: Sources) -> About:
         names = [f"table_{number:05d}" for number in range(count)]
         handles = [tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=shape, shared_name=name, name=name) for name in names]
         picked = [tf.raw_ops.ResourceGather(resource=handle, indices=ids, dtype=tf.float32) for handle in handles]
-        weights = tf.add_n(picked, name="vectors")
+        # In tens: with one sum of 4,000 inputs the first call took 3.6 times as long, in TensorFlow's graph optimizer.
+        while len(picked) > 1:
+            picked = [tf.add_n(picked[start : start + 10]) for start in range(0, len(picked), 10)]
+        vectors = tf.identity(picked[0], name="vectors")
         prefix = v1.placeholder(tf.string, [], name="save/Const")
         values = tf.raw_ops.RestoreV2(
             prefix=prefix, tensor_names=names, shape_and_slices=[""] * count, dtypes=[tf.float32] * count
@@ -124,7 +127,7 @@ def big(folder: Path, _: Sources) -> About:
             for handle, value in zip(handles, values, strict=True)
         ]
         tf.group(assigned, name="save/restore_all")
-        signature = v1.saved_model.predict_signature_def({"ids": ids}, {"probabilities": weights})
+        signature = v1.saved_model.predict_signature_def({"ids": ids}, {"vectors": vectors})
         saver = v1.train.Saver([v1.Variable(0.0, use_resource=False, name="unused")]).as_saver_def()
         saver.filename_tensor_name, saver.restore_op_name = "save/Const:0", "save/restore_all"
         saver.save_tensor_name = "save/Const:0"
