@@ -1,7 +1,7 @@
 """A deploy that is killed, cut off or refused at any request: run again, there is one deployment and the right traffic.
 
-All requests of a deploy that change something are swept, and every tenth that only looks; with `SERVEGRAPH_SWEEP=all`
-in the environment, every single one.
+A dozen of the requests that change something are struck, each in another way; with `-m sweep` every single request, in
+every way.
 """
 
 from __future__ import annotations
@@ -115,15 +115,35 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         yield here
 
 
-def points(world: World) -> list[int]:
-    """The requests to sweep, by their place in a deploy that nothing happens to."""
+@dataclass(frozen=True)
+class Way:
+    """How a request is tampered with: an HTTP status, a cut connection (None), or the end of the client."""
+
+    status: int | None
+    after: bool
+    kills: bool = False
+
+
+KILLS = (Way(None, False, kills=True), Way(None, True, kills=True))
+FAULTS = (Way(503, False), Way(503, True), Way(429, False), Way(500, True), Way(None, False), Way(None, True))
+
+
+EXTENTS = pytest.mark.parametrize(
+    "extent", [pytest.param("some", marks=pytest.mark.slow), pytest.param("all", marks=pytest.mark.sweep)]
+)
+
+
+def points(world: World, ways: tuple[Way, ...], extent: str) -> list[tuple[int, Way]]:
+    """What to sweep: requests by their place in a deploy that nothing happens to, and the way."""
     world.fresh("plain")
     world.check(deploy(world.request("2"), world.target))
-    everything = os.environ.get("SERVEGRAPH_SWEEP") == "all"
-    chosen = [
-        index for index, request in enumerate(world.seen) if everything or request.method != "GET" or index % 10 == 0
-    ]
-    print(f"{world.kind}: {len(chosen)} of {len(world.seen)} requests swept")
+    everything = range(len(world.seen))
+    if extent == "all":
+        chosen = [(index, way) for index in everything for way in ways]
+    else:
+        changing = [index for index in everything if world.seen[index].method != "GET"]
+        chosen = [(index, ways[turn % len(ways)]) for turn, index in enumerate(changing[:: len(changing) // 12 or 1])]
+    print(f"{world.kind}: {len(chosen)} points swept, of {len(everything)} requests")
     return chosen
 
 
@@ -132,18 +152,17 @@ def in_a_process(world: World, content: str) -> Any:
     return FORKS.Process(target=deploy_and_exit, args=(world.place, world.request(content), report))
 
 
-@pytest.mark.sweep
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_killed_at_any_request_and_run_again(world: World, after: bool) -> None:
-    for point in points(world):
-        world.fresh(f"killed{point}")
+@EXTENTS
+def test_killed_at_any_request_and_run_again(world: World, extent: str) -> None:
+    for point, way in points(world, KILLS, extent):
+        world.fresh(f"killed{point}{'after' if way.after else ''}")
         child = in_a_process(world, "2")
 
-        def kill(index: int, request: Request, point: int = point, child: Any = child) -> Tampering | None:
+        def kill(index: int, request: Request, point: int = point, way: Way = way, child: Any = child) -> Any:
             def act() -> None:
                 os.kill(child.pid, signal.SIGKILL)
 
-            return Tampering(after, act=act) if index == point else None
+            return Tampering(way.after, act=act) if index == point else None
 
         world.tampering = kill
         child.start()
@@ -153,14 +172,12 @@ def test_killed_at_any_request_and_run_again(world: World, after: bool) -> None:
         world.check(deploy(world.request("2"), world.target))
 
 
-@pytest.mark.sweep
-@pytest.mark.parametrize(
-    ("status", "after"), [(503, False), (503, True), (429, False), (500, True), (None, False), (None, True)]
-)
-def test_a_fault_at_any_request_is_waited_out(world: World, status: int | None, after: bool) -> None:
-    for point in points(world):
-        world.fresh(f"fault{point}")
-        world.tampering = lambda index, request, point=point: Tampering(after, status) if index == point else None
+@EXTENTS
+def test_a_fault_at_any_request_is_waited_out(world: World, extent: str) -> None:
+    for point, way in points(world, FAULTS, extent):
+        world.fresh(f"fault{point}at{way.status}{'after' if way.after else ''}".lower())
+        fault = Tampering(way.after, way.status)
+        world.tampering = lambda index, request, point=point, fault=fault: fault if index == point else None
         world.check(deploy(world.request("2"), world.target))
 
 

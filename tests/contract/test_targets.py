@@ -72,6 +72,7 @@ class There:
     open: Callable[[], Target]
     server: Server
     configs: tuple[ServingConfig, ServingConfig]
+    shares: bool = True  # whether several versions may have traffic
 
 
 def on_local(tmp_path: Path, stack: ExitStack) -> There:
@@ -86,7 +87,7 @@ def on(kind: str) -> Callable[[Path, ExitStack], There]:
         service.answer = server = Doubling()
         place = Emulated(kind, service.url, storage.url)
         configs = CONTAINERS if kind == "kserve" else MACHINES
-        return There(lambda: place.open(stack), server, configs)
+        return There(lambda: place.open(stack), server, configs, shares=kind != "ai-platform")
 
     return make
 
@@ -281,6 +282,46 @@ def test_a_plan_that_was_overtaken_becomes_what_is_right_now(place: There, model
     assert place.open().apply(plan_one).outcome == "unchanged"
     done = place.open().apply(plan_two)
     assert (done.outcome, done.version, done.previous) == ("updated", "2", "1")
+
+
+def test_no_traffic_means_none_until_it_is_given(place: There, model: Callable[..., str]) -> None:
+    deploy(DeployRequest(model("1"), "census"), place.open())
+    held = DeployRequest(model("2", golden=GOLDEN), "census", traffic_percent=0)
+    done = deploy(held, place.open())
+    assert (done.outcome, done.version, dict(done.traffic)) == ("updated", "2", {"1": 100})
+    assert place.open().versions("census").live == "1"
+    assert deploy(held, place.open()).outcome == "unchanged"
+    done = deploy(replace(held, traffic_percent=100), place.open())
+    assert (done.outcome, done.previous, dict(done.traffic)) == ("updated", "1", {"2": 100})
+    with pytest.raises(InputError) as refused:
+        deploy(held, place.open())
+    assert refused.value.code == "NOTHING_ELSE_TO_SERVE"
+
+
+def test_a_share_of_the_traffic_and_back(place: There, model: Callable[..., str]) -> None:
+    deploy(DeployRequest(model("1"), "census"), place.open())
+    canary = DeployRequest(model("2", golden=GOLDEN), "census", traffic_percent=20)
+    if not place.shares:
+        with pytest.raises(InputError) as refused:
+            deploy(canary, place.open())
+        assert refused.value.code == "NO_TRAFFIC_SPLIT"
+        return
+    plan = plan_deploy(canary, place.open())
+    done = place.open().apply(plan)
+    assert done.traffic == plan.traffic_after == {"1": 80, "2": 20}
+    assert deploy(canary, place.open()).outcome == "unchanged"
+    back = place.open().rollback("census")
+    assert (back.outcome, back.version, dict(back.traffic)) == ("rolled_back", "1", {"1": 100})
+    done = deploy(replace(canary, traffic_percent=100), place.open())
+    assert (done.version, done.previous, dict(done.traffic)) == ("2", "1", {"2": 100})
+
+
+def test_the_first_version_has_all_or_nothing(place: There, model: Callable[..., str]) -> None:
+    with pytest.raises(InputError) as refused:
+        deploy(DeployRequest(model(), "census", traffic_percent=20), place.open())
+    assert refused.value.code in ("NOTHING_ELSE_TO_SERVE", "NO_TRAFFIC_SPLIT")
+    with pytest.raises(InputError):
+        place.open().versions("census")
 
 
 def test_labels_move(place: There, model: Callable[..., str]) -> None:

@@ -5,5 +5,8 @@ plan            what every target speaks in: request, plan, outcome
 signature_gate  what would break a client of the version now live
 golden          requests with their recorded answers, stored in the model; how answers are compared
 probe           a real server on the staged files, asked the golden requests
+remote          what every target that is a service speaks in; its few functions
+rollout         which steps are missing, from what is wanted and what is there
+converge        the loop: look, do the first missing step, look again
 targets         one module a target, the same few functions
 """

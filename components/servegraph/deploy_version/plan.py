@@ -168,7 +168,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What apply will do, found out without changing anything. `version` is the one that will be live."""
+    """What apply will do, found out without changing anything. `version` is the one that is deployed."""
 
     target: TargetName
     request: DeployRequest
@@ -231,7 +231,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a change of a target came to; `version` is the one that is live now, None where none is."""
+    """What a change of a target came to.
+
+    `version` is the one that was deployed, and for other changes the one that is live now, None where none is.
+    """
 
     outcome: OutcomeName
     target: TargetName

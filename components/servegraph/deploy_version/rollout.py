@@ -31,7 +31,9 @@ def forward(service: Service, goal: Goal, seen: Seen) -> tuple[Step, ...]:
     new = final.version((mine or start.versions[0]).version)
     assert new is not None
     steps += service.label(final, new, missing_labels(goal, new))
-    for version in surplus(replace(final, versions=_relabelled(final, new, goal)), goal.request.keep_versions):
+    for version in surplus(
+        replace(final, versions=_relabelled(final, new, goal)), goal.request.keep_versions, new.version
+    ):
         steps += service.retire(final, version)
     return tuple(steps)
 
@@ -133,16 +135,20 @@ def missing_labels(goal: Goal, mine: SeenVersion) -> tuple[str, ...]:
     return tuple(label for label in (*stable, *goal.request.labels) if label not in mine.labels)
 
 
-def surplus(seen: Seen, keep: int) -> tuple[SeenVersion, ...]:
-    """Return our running versions beyond the `keep` most needed: with traffic, previous, labelled, newest."""
+def surplus(seen: Seen, keep: int, just_made: str) -> tuple[SeenVersion, ...]:
+    """Return our running versions beyond the `keep` most needed: with traffic, previous, labelled, newest.
+
+    What was just made is never among them, even if it has no traffic.
+    """
     ours = [version for version in seen.serving if version.identity]
     order = {version.version: -place for place, version in enumerate(seen.versions)}
 
-    def weight(version: SeenVersion) -> tuple[bool, bool, bool, int]:
-        return (version.share > 0, version.version == seen.previous, bool(version.labels), order[version.version])
+    def weight(version: SeenVersion) -> tuple[bool, bool, bool, bool, int]:
+        name = version.version
+        return (version.share > 0, name == just_made, name == seen.previous, bool(version.labels), order[name])
 
     ranked = sorted(ours, key=weight, reverse=True)
-    return tuple(version for version in reversed(ranked[keep:]) if not version.share)
+    return tuple(v for v in reversed(ranked[keep:]) if not v.share and v.version != just_made)
 
 
 def _with_mine(service: Service, goal: Goal, seen: Seen) -> tuple[SeenVersion, ...]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from servegraph.errors import InputError
+
+Version = TypeVar("Version", str, int)
 
 
 def check_steps(steps: tuple[int, ...], final: int) -> None:
@@ -29,7 +32,7 @@ def rising(now: int, final: int, steps: Iterable[int]) -> tuple[int, ...]:
     return (*(step for step in steps if now < step < final), final)
 
 
-def shifted(shares: Mapping[str, int], key: str, percent: int) -> dict[str, int]:
+def shifted(shares: Mapping[Version, int], key: Version, percent: int) -> dict[Version, int]:
     """Return `shares` with `percent` for `key`; the others keep their proportions in what is left.
 
     Where no other has any, `key` keeps 100 and nothing can be given back: the result is then `{key: 100}`, or

@@ -55,7 +55,9 @@ def show_outcome(outcome: Outcome) -> None:
         return
     previous = "" if outcome.previous is None else f" (before it: {outcome.previous})"
     done = outcome.outcome.replace("_", " ")
-    click.echo(f"{outcome.name}: {done}, version {outcome.version} is live{previous}.")
+    share = outcome.traffic.get(outcome.version, 0)
+    state = "is live" if share == 100 else f"has {share} % of the traffic"
+    click.echo(f"{outcome.name}: {done}, version {outcome.version} {state}{previous}.")
     click.echo(f"  {outcome.resource}")
     if outcome.removed:
         click.echo(f"  removed: {', '.join(outcome.removed)}")

@@ -321,10 +321,10 @@ def test_a_model_without_signatures(target: LocalTarget, tmp_path: Path) -> None
     assert caught.value.code == "NO_SERVING_TAG"
 
 
-def test_a_share_of_the_traffic_is_not_for_this_target(target: LocalTarget, tmp_path: Path) -> None:
+def test_shares_rise_at_once_on_this_machine(target: LocalTarget, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        deploy(request(write_model(tmp_path, "1"), traffic_percent=10), target)
-    assert caught.value.code == "TRAFFIC_SPLIT"
+        deploy(request(write_model(tmp_path, "1"), traffic_steps=(10, 100)), target)
+    assert caught.value.code == "NO_TRAFFIC_STEPS"
 
 
 # What others put there

@@ -56,7 +56,7 @@ class Kserve:
     def validate(self, step: Step) -> None:
         """Let the API server check the object against the schema that the cluster has, without storing it."""
         if step.params.get("kind") == "InferenceService" and step.body is not None:
-            self._api.send(step.method, "InferenceService", step.params["name"], step.body, dry_run=True)
+            self._api.try_out(step.method, "InferenceService", step.params["name"], step.body)
 
     def layout(self, artifact_uri: str) -> str:
         """TF Serving looks for the files in a directory that is called by a number."""

@@ -40,16 +40,20 @@ class KserveApi:
         except NotFound:
             return None
 
-    def send(self, verb: str, kind: str, name: str, body: Mapping[str, Any] | None, dry_run: bool = False) -> None:
-        """Create, replace or delete an object; unknown fields are refused. `dry_run` lets the server check it only."""
-        options: dict[str, Any] = {} if verb == "delete" else {"field_validation": "Strict"}
-        if dry_run:
-            options["dry_run"] = "All"
+    def send(self, verb: str, kind: str, name: str, body: Mapping[str, Any] | None) -> None:
+        """Create, replace or delete an object; unknown fields are refused."""
+        options = {} if verb == "delete" else {"field_validation": "Strict"}
         try:
             self._call(verb, kind, name, body, **options)
         except NotFound:
             if verb != "delete":
                 raise Overtaken(f"{kind} {name} is gone.") from None
+
+    def try_out(self, verb: str, kind: str, name: str, body: Mapping[str, Any]) -> None:
+        """Let the server hold an object to the schema it has, and store nothing; faults are waited out."""
+        options = {"field_validation": "Strict", "dry_run": "All"}
+        with contextlib.suppress(NotFound, Overtaken):  # it has changed since it was looked at: not the schema's matter
+            self._patience().again(lambda: self._call(verb, kind, name, body, **options))
 
     def predict(self, url: str, document: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer of a predictor at `url`, an address that its status gives."""

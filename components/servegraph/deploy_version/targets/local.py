@@ -72,11 +72,14 @@ class LocalTarget:
             before = state
             if "switch" in actions:
                 record = make_record(plan.request, plan.model, _now())
-                state = switched(state, int(plan.version), record, plan.request.labels, plan.request.keep_versions)
+                wanted = plan.request
+                share, keep = wanted.traffic_percent, wanted.keep_versions
+                state = switched(state, int(plan.version), record, wanted.labels, keep, share)
             else:
                 state = state.without(surplus(state, plan.request.keep_versions))
             removed = _settle(model_dir, before, state, on_step)
-            return _outcome(plan.outcome, model_dir, state, removed=removed, warnings=plan.warnings)
+            made = int(plan.version)
+            return _outcome(plan.outcome, model_dir, state, deployed=made, removed=removed, warnings=plan.warnings)
 
     def versions(self, name: str) -> ModelVersions:
         """Return the versions of the model, newest first."""
@@ -125,7 +128,7 @@ class LocalTarget:
                     code="NOT_DEPLOYED",
                     fix=f"Versions: {', '.join(map(str, sorted(state.versions)))}.",
                 )
-            if number == state.live:
+            if state.traffic == {number: 100}:
                 return _outcome("unchanged", model_dir, state)
             state = rolled_back(state, number)
             write_state(model_dir, state)
@@ -259,17 +262,18 @@ def _outcome(
     model_dir: Path,
     state: ModelState,
     *,
+    deployed: int | None = None,
     removed: tuple[str, ...] = (),
     warnings: tuple[str, ...] = (),
 ) -> Outcome:
-    live = state.live
+    shown = state.live if deployed is None else deployed
     return Outcome(
         outcome=outcome,
         target="local",
         name=model_dir.name,
-        version=_text(live),
-        resource=str(model_dir if live is None else model_dir / str(live)),
-        machine_type=None if live is None else state.versions[live].config.machine_type,
+        version=_text(shown),
+        resource=str(model_dir if shown is None else model_dir / str(shown)),
+        machine_type=None if shown is None else state.versions[shown].config.machine_type,
         previous=_text(state.previous),
         traffic={str(number): share for number, share in state.traffic.items()},
         labels={label: str(number) for label, number in state.labels.items()},

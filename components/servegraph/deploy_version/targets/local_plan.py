@@ -57,11 +57,11 @@ def make_plan(request: DeployRequest, model: ModelFacts, seen: Seen, model_dir: 
     Raises:
         InputError: the request asks for what this target does not do.
     """
-    if request.traffic_percent != 100:
+    if request.traffic_steps:
         raise InputError(
-            f"The local target gives a new version all the traffic, not {request.traffic_percent} %.",
-            code="TRAFFIC_SPLIT",
-            fix="Deploy without a traffic share.",
+            "On this machine a version gets its share of the traffic at once.",
+            code="NO_TRAFFIC_STEPS",
+            fix="Give --traffic, and no --traffic-steps.",
         )
     decision = _decide(request, model, seen)
     state = seen.state
@@ -69,7 +69,8 @@ def make_plan(request: DeployRequest, model: ModelFacts, seen: Seen, model_dir: 
     changes: tuple[str, ...] = ()
     if decision.switch:
         record = make_record(request, model, created="")
-        after = switched(state, decision.version, record, request.labels, request.keep_versions)
+        share = request.traffic_percent
+        after = switched(state, decision.version, record, request.labels, request.keep_versions, share)
     if decision.files and state.live is not None:
         changes = breaking_changes(state.versions[state.live].signatures, model.signatures)
     return Plan(
@@ -110,11 +111,22 @@ def _decide(request: DeployRequest, model: ModelFacts, seen: Seen) -> _Decision:
         for number, record in state.versions.items()
         if seen.managed and (record.digest, record.config) == (model.digest, request.config)
     ]
-    if state.live in same:
-        labelled = all(state.labels.get(label) == state.live for label in request.labels)
-        return _Decision("unchanged" if labelled else "updated", state.live, None, switch=not labelled)
-    if same:  # it was rolled back, and is now asked for again
-        return _Decision("updated", max(same), "adopt", switch=True)
+    share = request.traffic_percent
+    version = next((number for number in same if state.traffic.get(number)), max(same, default=seen.next_version))
+    others = [number for number in state.traffic if number != version]
+    if not others and (0 < share < 100 or (share == 0 and state.traffic)):
+        raise InputError(
+            f"No other version of {request.name!r} has traffic to share with {version}.",
+            code="NOTHING_ELSE_TO_SERVE",
+            fix="Deploy it with --traffic 100, or 0 for none until later; `servegraph undeploy --all` stops it.",
+        )
+    if same:
+        has = state.traffic.get(version, 0)
+        labelled = all(state.labels.get(label) == version for label in request.labels)
+        if has == share and labelled:
+            return _Decision("unchanged", version, None, switch=False)
+        # What had no traffic is asked again: it was rolled back, or held back.
+        return _Decision("updated", version, None if has or not share else "adopt", switch=True)
     adoptable = [number for number, digest in seen.adoptable.items() if digest == model.digest]
     if adoptable:
         return _Decision("adopted", max(adoptable), "adopt", switch=True)
@@ -135,7 +147,9 @@ def _steps(decision: _Decision, model: ModelFacts, seen: Seen, after: ModelState
     if decision.files == "copy":
         steps.append(_step("publish", f"{model_dir / str(version)}"))
     if decision.switch:
-        steps.append(_step("switch", f"version {seen.state.live or 'none'} -> {version}"))
+        share = after.traffic.get(version, 0)
+        whole = f"version {seen.state.live or 'none'} -> {version}"
+        steps.append(_step("switch", whole if share == 100 else f"version {version}: {share} % of the traffic"))
     gone = sorted(seen.state.versions.keys() - after.versions.keys())
     return (*steps, *(_step("remove", f"version {number}") for number in gone))
 

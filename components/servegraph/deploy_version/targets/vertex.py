@@ -221,8 +221,10 @@ class Vertex:
             return [*self._clear_probe(seen)]
         if handle not in running:
             steps.append(requests.deploy_model(place, goal, version, {}, alone=True))
+        elif not (probe or {}).get("trafficSplit"):  # closed by a run that was killed then
+            steps.append(requests.patch_split(place, {handle: 100}, "open", "takes the golden requests"))
         steps.append(Step("probe", f"{goal.model.golden_requests} golden requests on {place}"))
-        steps.append(_emptied(place))
+        steps.append(requests.patch_split(place, {}, "close", "takes no more requests"))
         steps.append(requests.undeploy_model(place, handle, version.split("@")[-1]))
         return [*steps, requests.remove_endpoint(place)]
 
@@ -231,9 +233,10 @@ class Vertex:
         if probe is None:
             return ()
         running = [deployed["id"] for deployed in probe.get("deployedModels", [])]
-        empty = (_emptied(probe["name"]),) if probe.get("trafficSplit") and running else ()
+        is_open = probe.get("trafficSplit") and running
+        close = requests.patch_split(probe["name"], {}, "close", "takes no more requests")
         return (
-            *empty,
+            *((close,) if is_open else ()),
             *(requests.undeploy_model(probe["name"], handle, "on probation") for handle in running),
             requests.remove_endpoint(probe["name"]),
         )
@@ -260,12 +263,6 @@ class Vertex:
         if model:
             links["model"] = model
         return links
-
-
-def _emptied(endpoint: str) -> Step:
-    body: dict[str, Any] = {"trafficSplit": {}}
-    params = {"name": endpoint, "updateMask": "trafficSplit"}
-    return Step("close", f"{endpoint.split('/')[-1]} takes no more requests", body, "endpoints.patch", params)
 
 
 def _versions(

@@ -133,6 +133,12 @@ def patch_traffic(endpoint: Mapping[str, Any], seen: Seen, shift: Shift) -> Step
     return Step("shift", text, body, "endpoints.patch", params)
 
 
+def patch_split(endpoint: str, split: Mapping[str, int], action: str, what: str) -> Step:
+    """Return the step that shares out the traffic of an endpoint that remembers nothing."""
+    params = {"name": endpoint, "updateMask": "trafficSplit"}
+    return Step(action, f"{endpoint.split('/')[-1]} {what}", {"trafficSplit": dict(split)}, "endpoints.patch", params)
+
+
 def merge_aliases(version: SeenVersion, model: str, aliases: Iterable[str]) -> Step:
     """Return the step that lets aliases point to a version; the service takes them from others."""
     names = list(aliases)
