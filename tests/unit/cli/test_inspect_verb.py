@@ -42,7 +42,7 @@ def test_json_is_the_only_output_and_an_error_is_exit_1(tmp_path: Path) -> None:
     ("arguments", "code", "says"),
     [
         (["nowhere"], "NOT_FOUND", "no such file"),
-        ([MODELS], "NOT_A_SAVED_MODEL", "directory below"),
+        ([MODELS], "NOT_A_SAVED_MODEL", "directories below"),
         ([MODELS / "module/saved_model.pb"], "NOT_A_SAVED_MODEL", "Give the directory"),
         (["gs:/bucket/model"], "NOT_A_SAVED_MODEL", "gs://bucket/model"),
         ([MODELS / "module", "--platform", "mainframe"], "UNKNOWN_PLATFORM", "vertex"),
