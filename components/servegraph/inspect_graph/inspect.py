@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
 from typing import NamedTuple
 
 from servegraph.errors import InputError, ModelError
@@ -72,6 +71,8 @@ def inspect_directory(directory: Directory, *, verify: bool = False, platform: s
     if variables.is_absent and graph.graph is not None and has_variables(graph.graph):
         findings.append(finding("NO_VARIABLES", f"{VARIABLES_PREFIX}.index is not there."))
     if platform is not None:
+        from datetime import date
+
         from servegraph.inspect_graph.platforms import as_loaded_on, check_platform  # reads the machine catalogue
 
         findings = as_loaded_on(platform, findings)

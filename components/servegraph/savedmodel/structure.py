@@ -6,10 +6,11 @@ such as the object graph, keeps a server from loading as well.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from servegraph.savedmodel.wire import Malformed, decoded, fields
+from servegraph.savedmodel.wire import BYTES, VARINT, Malformed, decoded, fixed_size, read_varint
 
 TEXT = "text"
 MAX_DEPTH = 100  # protobuf's own limit
@@ -35,11 +36,9 @@ def check_structure(content: bytes, message: str = "SavedModel") -> None:
         if depth > MAX_DEPTH:
             raise Malformed(f"messages are nested more than {MAX_DEPTH} deep at byte {start}")
         kinds = table[name]
-        for number, _, field_start, field_end in fields(content, start, end):
-            if not number:
-                raise Malformed(f"a field of {name} has the number 0, in the bytes {start} to {end}")
+        for number, field_start, field_end in _payloads(content, start, end):
             kind = kinds.get(number)
-            if kind is None or field_start == field_end:
+            if kind is None:
                 continue
             if kind == TEXT:
                 part = content[field_start:field_end]
@@ -47,3 +46,36 @@ def check_structure(content: bytes, message: str = "SavedModel") -> None:
                     decoded(part)
             else:
                 waiting.append((kind, field_start, field_end, depth + 1))
+
+
+def _payloads(content: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield number, start and end of the fields with a payload: `wire.fields`, without a value for each.
+
+    Raises:
+        Malformed: the bytes are not a message.
+    """
+    position = start
+    try:
+        while position < end:
+            tag = content[position]
+            position += 1
+            if tag > 127:
+                tag, position = read_varint(content, position - 1)
+            if tag < 8:
+                raise Malformed(f"the field before byte {position} has the number 0")
+            kind = tag & 7
+            if kind not in (BYTES, VARINT):
+                position += fixed_size(kind, position)
+                continue
+            size = content[position]  # or the value of a number
+            position += 1
+            if size > 127:
+                size, position = read_varint(content, position - 1)
+            if kind == BYTES:
+                payload, position = position, position + size
+                if size and position <= end:
+                    yield tag >> 3, payload, position
+    except IndexError:
+        raise Malformed(f"the message ends inside a field at byte {position}") from None
+    if position > end:
+        raise Malformed(f"the last field of the bytes {start} to {end} ends at byte {position}")

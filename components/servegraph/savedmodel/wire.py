@@ -96,7 +96,7 @@ def fields(buffer: bytes, start: int = 0, end: int | None = None) -> Iterator[Fi
                 yield Field(number, value, 0, 0)
             else:
                 payload = position
-                position += _fixed_size(kind, position)
+                position += fixed_size(kind, position)
                 yield Field(number, 0, payload, position)
             if position > end:
                 raise Malformed(f"field {number} ends at byte {position}, past its message")
@@ -138,7 +138,8 @@ def _after_number(buffer: bytes, position: int) -> int:
     return read_varint(buffer, position)[1]
 
 
-def _fixed_size(kind: int, position: int) -> int:
+def fixed_size(kind: int, position: int) -> int:
+    """Return the size of a field of fixed size. Raises `Malformed` for a wire type that does not exist."""
     if kind == FIXED32:
         return 4
     if kind == FIXED64:
@@ -250,7 +251,7 @@ class Window:
                 if kind == BYTES:
                     length, index = read_varint(buffer, index)
                 else:
-                    length = _fixed_size(kind, offset)
+                    length = fixed_size(kind, offset)
                 payload = offset + index - begin
                 after = payload + length
                 field = Field(number, 0, payload, after)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, NamedTuple, Protocol, cast
 
 from servegraph.errors import StorageError
 
@@ -14,8 +13,7 @@ from servegraph.errors import StorageError
 STREAM_CHUNK_BYTES = 8 << 20
 
 
-@dataclass(frozen=True)
-class FileInfo:
+class FileInfo(NamedTuple):
     """One file below a directory: `path` relative with `/`, its size, and where it leads if it is a link.
 
     A link that leaves the directory, or leads nowhere, or leads to a directory is listed with size 0.

@@ -73,7 +73,7 @@ def test_nothing_heavy_is_imported() -> None:
         "from servegraph_pipelines.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = ['click', 'json', 'logging', 'tensorflow', 'kfp', 'numpy', 'google.cloud.storage', 'jinja2', 'yaml', 'rich', 'hashlib', 'ctypes', 'asyncio']\n"
+        "heavy = ['click', 'json', 'logging', 'tensorflow', 'kfp', 'numpy', 'google.cloud.storage', 'jinja2', 'yaml', 'rich', 'hashlib', 'ctypes', 'asyncio', 'dataclasses', 'datetime']\n"
         "print('HEAVY', [name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script, MODELS / "module"], capture_output=True, text=True)
