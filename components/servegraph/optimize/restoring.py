@@ -7,7 +7,7 @@ that put tensors of a RestoreV2 into a variable or table; `read_restores` finds 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -71,10 +71,6 @@ class Restore:
     handle: str
     tensors: tuple[StoredTensor, ...]
     put: NodeDef
-
-    def into(self, handle: str) -> Restore:
-        """Return the same restore into another resource."""
-        return replace(self, handle=handle)
 
 
 def read_restores(meta_graph: MetaGraphDef) -> tuple[Restore, ...]:

@@ -1,0 +1,53 @@
+"""Forms of one tensor: what they cost, and how far the values that come back are from those that went in."""
+
+import numpy as np
+import pytest
+
+from servegraph.optimize.contents import Literal
+from servegraph.optimize.forms import plan_half, plan_int8, plan_narrow
+from servegraph.optimize.int4 import plan_int4
+
+
+def normal(shape):
+    return Literal(np.random.default_rng(0).normal(size=shape).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("shape", "scales", "most"),
+    [
+        ((3, 3, 128, 256), (256,), 0.251),  # a scale per output channel, not per pair of channels
+        ((3, 3, 64, 1), (64, 1), 0.37),  # depthwise: each channel has its own nine weights
+        ((64, 128), (128,), 0.27),
+    ],
+)
+def test_int8_scales_cost_little_and_levels_are_near(shape, scales, most):
+    content = normal(shape)
+    form = plan_int8(content, None)
+    assert form.parts[1].shape == scales
+    assert form.stored_bytes <= most * content.values.nbytes
+    levels, scale = (b"".join(part) for part in form.stored(content, None))
+    back = np.frombuffer(levels, np.int8).reshape(shape) * np.frombuffer(scale, np.float32).reshape(scales)
+    assert np.abs(back - content.values).max() <= np.frombuffer(scale, np.float32).max() / 2 * 1.001
+    assert np.isclose(np.square(back - content.values).mean(), form.noise, rtol=0.2)
+
+
+@pytest.mark.parametrize("shape", [(64, 128), (100, 10), (3, 3, 8, 33)])
+def test_int4_is_about_an_eighth(shape):
+    content = normal(shape)
+    form = plan_int4(content, None)
+    parts = [b"".join(part) for part in form.stored(content, None)]
+    assert [len(part) for part in parts] == [part.size_bytes for part in form.parts]
+    assert form.stored_bytes <= 0.19 * content.values.nbytes
+    assert 0 < form.noise < 0.05
+
+
+def test_no_form_for_what_is_not_finite():
+    values = np.ones((64, 64), np.float32)
+    values[3, 3] = np.nan
+    assert [plan(Literal(values), None) for plan in (plan_half, plan_int8, plan_int4)] == [None] * 3
+
+
+@pytest.mark.parametrize(("largest", "name"), [(100, "int8"), (200, "uint8"), (40_000, "uint16"), (2**31, None)])
+def test_integers_are_narrowed_as_far_as_every_one_fits(largest, name):
+    form = plan_narrow(Literal(np.array([0, largest] * 600)), None)
+    assert (form.name if form else None) == name
