@@ -118,7 +118,7 @@ def measure_memory(folder: Path, results: dict[str, Path], processes: int) -> di
 def measure(name: str, tool: Tool, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the record of one model; its results are removed again unless they are to be kept."""
     folder, effort = arguments.models / name, Effort(3, 1) if arguments.quick else Effort(arguments.seconds, 3)
-    sets = QUICK_SETS if arguments.quick else tuple(SETS)
+    sets = arguments.set or (QUICK_SETS if arguments.quick else tuple(SETS))
     record: dict[str, Any] = {"model": name, "original_bytes": size_bytes(folder / "model")}
     record["about"] = json.loads((folder / "about.json").read_text())
     imported = watch([sys.executable, "-c", "import tensorflow"])
@@ -151,6 +151,7 @@ def main() -> int:
         "--data", type=Path, help="folder with digits, mnist and sms-spam; models without it are skipped"
     )
     parser.add_argument("--only", action="append", choices=MODELS, help="this model; may be given several times")
+    parser.add_argument("--set", action="append", choices=SETS, help="these rungs only; may be given several times")
     parser.add_argument("--quick", action="store_true", help="three small models, three sets, few rounds, no peers")
     parser.add_argument("--skip-peers", action="store_true", help="leave LiteRT and ONNX Runtime out")
     parser.add_argument("--seconds", type=float, default=20, help="for each latency table (at least five rounds)")

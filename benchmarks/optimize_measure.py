@@ -139,12 +139,14 @@ def time_calls(calls: dict[str, Callable[[Any], Any]], request: Any, seconds: fl
     Calls of less than a millisecond are made several times in a row, so that the clock and the turn count less.
     """
     repeats = 1
-    for warm_up in range(3):
+    for _ in range(3):
         started = time.perf_counter()
         for call in calls.values():
             call(request)
-        if warm_up == 2:
-            repeats = max(1, min(20, int(0.002 * len(calls) / (time.perf_counter() - started))))
+        took = time.perf_counter() - started
+        repeats = max(1, min(20, int(0.002 * len(calls) / took)))
+        if took > seconds / 4:  # once is enough to warm up what takes so long
+            break
     times: dict[str, list[float]] = {name: [] for name in calls}
     order, end = list(calls), time.monotonic() + seconds
     for number in range(MOST_ROUNDS):

@@ -32,6 +32,7 @@ class Servable:
             ModelError: TensorFlow cannot load it (code `CANNOT_LOAD`).
         """
         self._path = path
+        self._definitions: Mapping[str, Any] = {}
         try:
             if loader == "v2":
                 loaded = tf.saved_model.load(str(path), tags=list(tags))
@@ -41,6 +42,7 @@ class Servable:
                 self._session = tf.compat.v1.Session(graph=tf.Graph())
                 with self._session.graph.as_default():
                     graph = SavedModelLoader(str(path)).load(self._session, list(tags))
+                self._definitions = graph.signature_def
                 self._functions = {
                     name: _session_call(self._session, definition)
                     for name, definition in graph.signature_def.items()
@@ -65,6 +67,11 @@ class Servable:
     def signatures(self) -> list[str]:
         """The names of the signatures."""
         return sorted(self._functions)
+
+    def computes_same(self, one: str, other: str) -> bool:
+        """Whether two signatures name the same tensors of the graph; not known of a model loaded as TF2 does."""
+        definitions = [self._definitions.get(name) for name in (one, other)]
+        return None not in definitions and definitions[0] == definitions[1]
 
     def __call__(self, signature: str, request: Arrays) -> dict[str, NDArray[Any]]:
         """Answer one request. A ragged or sparse output is answered as its parts, `name/0`, `name/1`, ….

@@ -23,7 +23,7 @@ from servegraph.savedmodel.layout import GOLDEN_FILE
 GOLDEN_ROWS = 16
 LARGEST_BYTES = 2_000_000
 ALLOWANCE = 0.01  # of the model's own size, and no less than ALLOWANCE_BYTES; the first request is kept beyond it
-_LEVEL = 9
+_LEVEL = 6
 ALLOWANCE_BYTES = 4096
 
 

@@ -51,6 +51,15 @@ class Samples:
     more: tuple[Request, ...] = ()
     labels: tuple[Any, ...] = ()
 
+    def equals(self, other: Samples) -> bool:
+        """Whether both are the same requests."""
+        if self.is_batched != other.is_batched or len(self.more) != len(other.more):
+            return False
+        pairs = zip((self.inputs, *self.more), (other.inputs, *other.more), strict=True)
+        return all(
+            one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one) for one, two in pairs
+        )
+
     def batches(self, size: int) -> Iterator[Request]:
         """Yield the records in their order, in batches of at most `size`."""
         for part in (self.inputs, *self.more):

@@ -15,7 +15,7 @@ from servegraph.answers.ask import Loader
 from servegraph.errors import ModelError
 from servegraph.machines.sizes import format_size
 from servegraph.optimize import draft as drafts
-from servegraph.optimize import gate, sensitivity, spending
+from servegraph.optimize import gate, sensitivity, speed, spending
 from servegraph.optimize.draft import Draft
 from servegraph.optimize.evidence import Evidence
 from servegraph.optimize.forms import Form
@@ -37,7 +37,6 @@ class Terms:
     budget_bytes: int | None
     tolerance: Tolerance
     rungs: tuple[Rung, ...]
-    keep: tuple[str, ...]  # names or patterns of weights that stay as they are
     climbs_all: bool  # whether lossy rungs are wanted without a budget
 
 
@@ -71,14 +70,19 @@ class Climb:
     held: set[str] = field(default_factory=set)  # weights too sensitive for a lossy rung that was tried
     forms: dict[str, list[Form]] = field(default_factory=dict)  # of each weight, the widest first
     _writes: int = 0
+    _asking_s: float = 0.0
 
     def run(self) -> None:
         """Try all rungs in order, then ask the result through every loader."""
         with Progress("optimize", total=len(self.terms.rungs)) as progress:
             for rung in self.terms.rungs:
-                started = time.monotonic()
+                started, asked = time.monotonic(), self._asking_s
                 step = self._climb(rung)
-                step = replace(step, seconds=round(time.monotonic() - started, 3))
+                step = replace(
+                    step,
+                    seconds=round(time.monotonic() - started, 3),
+                    asking_seconds=round(self._asking_s - asked, 3),
+                )
                 self.steps.append(step)
                 note = "" if step.kept else f", {step.reason}"
                 progress.advance(f"{rung.name}: {format_size(step.bytes)}{note}")
@@ -90,17 +94,17 @@ class Climb:
         return self.terms.budget_bytes is not None and self.best.size + self.reserved_bytes <= self.terms.budget_bytes
 
     def _climb(self, rung: Rung) -> Step:
-        if rung.loss == "tolerance" and (self.fits or not (self.terms.budget_bytes or self.terms.climbs_all)):
+        if (
+            rung.loss == "tolerance"
+            and rung.speed is None
+            and (self.fits or not (self.terms.budget_bytes or self.terms.climbs_all))
+        ):
             reason = "not needed: it fits" if self.fits else "not needed: no budget asks for it"
             return Step(rung.name, rung.what, False, self.best.size, reason=reason)
         found = self._stored_smaller(rung) if rung.plan else self._changed(rung)
         if found is None:
             return Step(rung.name, rung.what, False, self.best.size, reason="nothing to do")
-        reason = f"undone: {found.objection}" if found.objection else ""
-        if not reason and rung.loss != "rounding" and found.size >= self.best.size:
-            reason = "saves nothing"
-        if not reason and rung.loss == "rounding" and found.size > self.best.size * 1.01 + 4096:
-            reason = f"makes the model larger: {format_size(found.size)}"
+        reason = self._reason(rung, found)
         main = next(iter(found.measured), None)
         step = Step(
             name=rung.name,
@@ -121,6 +125,16 @@ class Climb:
             self._take(found)
         return step
 
+    def _reason(self, rung: Rung, found: Written) -> str:
+        """Return why what a rung made is not kept, empty where it is."""
+        if found.objection:
+            return f"undone: {found.objection}"
+        if rung.speed is not None:
+            return speed.objection(speed.ratios(self.best.path, found.path, self.evidence.main), rung.speed)
+        if rung.loss == "rounding" and found.size > self.best.size * 1.01 + 4096:
+            return f"makes the model larger: {format_size(found.size)}"
+        return "saves nothing" if rung.loss != "rounding" and found.size >= self.best.size else ""
+
     def _changed(self, rung: Rung) -> Written | None:
         """Apply a rung that changes the draft."""
         assert rung.change is not None
@@ -132,7 +146,7 @@ class Climb:
         assert rung.plan is not None
         loose = loosen(self.best.draft)
         with loose.tensors() as tensors:
-            forms = planned(loose, rung.plan, tensors, self.terms.keep)
+            forms = planned(loose, rung.plan, tensors)
         forms = {key: form for key, form in forms.items() if key not in self.held}
         if not forms:
             return None
@@ -231,11 +245,13 @@ class Climb:
         return self._judged(draft, self._write(draft), self._loss(loss), self.evidence.loaders[:1])
 
     def _judged(self, draft: Draft, path: Path, loss: Loss, loaders: Sequence[Loader]) -> Written:
+        started = time.monotonic()
         try:
             found = gate.measure(path, self.evidence, loaders)
             objection = gate.objection(found, self.evidence, loss, self.terms.tolerance)
         except (ModelError, ValueError) as exc:
             found, objection = [], str(exc)
+        self._asking_s += time.monotonic() - started
         return Written(draft, path, directory_bytes(path), found, objection)
 
     def _take(self, found: Written) -> None:

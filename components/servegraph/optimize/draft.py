@@ -37,7 +37,8 @@ class Draft:
     """`graphs` has one entry per MetaGraph: its parts, or the untouched MetaGraph where it cannot be taken apart.
 
     `contents` are the tensors to write by key, `forms` those not stored as they are, `aliases` keys that share the
-    bytes of another, `files` the paths of everything beside graph and variables.
+    bytes of another, `files` the paths of everything beside graph and variables, `keep` names or patterns (`*`, `?`) of
+    checkpoint keys or variables that lossy rungs leave as they are.
     """
 
     source: Path
@@ -47,6 +48,7 @@ class Draft:
     files: tuple[str, ...]
     forms: Mapping[str, Form] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
 
     @property
     def serving_graphs(self) -> list[ServingGraph]:
@@ -85,8 +87,8 @@ class Draft:
             yield reader
 
 
-def read(path: Path) -> Draft:
-    """Return the draft that equals the model at `path`.
+def read(path: Path, keep: tuple[str, ...] = ()) -> Draft:
+    """Return the draft that equals the model at `path`; `keep` names what lossy rungs leave as it is.
 
     Raises:
         ModelError: the graph cannot be parsed (code `GRAPH_CORRUPT`), the checkpoint's index is damaged.
@@ -109,7 +111,7 @@ def read(path: Path) -> Draft:
         # The answers in golden requests are of the model as it was: they are asked again of the result.
         if file.path not in (*_GRAPH_FILES, GOLDEN_FILE) and not file.path.startswith(f"{VARIABLES}.")
     )
-    draft = Draft(path, (), {}, {}, files)
+    draft = Draft(path, (), {}, {}, files, keep=keep)
     graphs: list[ServingGraph | MetaGraphDef] = []
     untouched = {}
     with draft.tensors() as tensors:

@@ -6,6 +6,7 @@ rounding of float32: a product with folded weights rounds in another place.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from servegraph.optimize.affine import Affine, Chain, affine_of, find_chains
 from servegraph.optimize.contents import Content, Literal, Scaled, Stored, digest
 from servegraph.optimize.draft import Draft
 from servegraph.optimize.forms import constant
-from servegraph.optimize.graph import Nodes, Untransformable
+from servegraph.optimize.graph import Nodes, Untransformable, node_name
 from servegraph.optimize.inline import changes_state, inline
 from servegraph.optimize.meta_graph import ServingGraph, keep_what_serves
 from servegraph.optimize.restoring import variable
@@ -96,13 +97,39 @@ class _Editor:
                     and not self._statics.is_plain(tensor)
                 ):
                     wanted.setdefault(tensor, []).append(node)
-        for tensor, value in self._statics.values(wanted).items():
-            if value.dtype.kind not in "fiub" or value.nbytes > max(SMALL_BYTES, self._statics.source_bytes(tensor)):
-                continue
+        values = {tensor: value for tensor, value in self._statics.values(wanted).items() if value.dtype.kind in "fiub"}
+        for tensor in self._worth_folding(values):
+            value = values[tensor]
             name = self._named(f"{tensor.replace(':', '_')}/folded", value)
             for node in wanted[tensor]:
                 current = self._nodes[node.name]
                 self._replace(current, [name if t == tensor else t for t in current.input])
+
+    def _worth_folding(self, values: Mapping[str, NDArray[Any]]) -> list[str]:
+        """Return what is small, or takes the place of weights that are as large and that nothing else needs."""
+        weights = {
+            tensor: {name for name, size in self._statics.sources(tensor).items() if size > SMALL_BYTES}
+            for tensor, value in values.items()
+            if SMALL_BYTES < value.nbytes <= self._statics.source_bytes(tensor)
+        }
+        while weights:
+            needed = self._needed_without(set(weights))
+            kept = {tensor: sources for tensor, sources in weights.items() if not sources & needed}
+            if len(kept) == len(weights):
+                break
+            weights = kept
+        return [tensor for tensor, value in values.items() if value.nbytes <= SMALL_BYTES or tensor in weights]
+
+    def _needed_without(self, tensors: set[str]) -> set[str]:
+        """Return the nodes that the roots need when these tensors are given."""
+        found: set[str] = set()
+        stack = list(self._graph.roots)
+        while stack:
+            name = stack.pop()
+            if name not in found:
+                found.add(name)
+                stack.extend(node_name(tensor) for tensor in self._nodes[name].input if tensor not in tensors)
+        return found
 
     def _weights(self, chain: Chain, values: dict[str, NDArray[Any]]) -> Stored | Literal | None:
         key = self._statics.key_of(chain.weights)

@@ -55,7 +55,7 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
     _check(goal, out)
     require_saved_model(storage.open_dir(model))
     warm_up()
-    original = drafts.read(model)
+    original = drafts.read(model, keep=goal.keep)
     notes = [f"MetaGraph {number} is left as it is, because {why}." for number, why in original.untouched.items()]
     evidence = ask_original(model, read_saved_model(storage.open_dir(model)), original.definitions, samples, goal.label)
     if not evidence.questions:
@@ -123,12 +123,11 @@ def goal_of(
 
 
 def _terms(goal: Goal) -> climb.Terms:
-    names = goal.rungs or tuple(rung.name for rung in RUNGS)
+    names = goal.rungs or tuple(rung.name for rung in RUNGS if rung.speed is None)
     return climb.Terms(
         budget_bytes=goal.budget_bytes,
         tolerance=goal.tolerance,
         rungs=climb.rungs_named(names),
-        keep=goal.keep,
         climbs_all=bool(goal.rungs),
     )
 

@@ -18,7 +18,7 @@ from tensorflow.core.protobuf.saver_pb2 import SaverDef
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
 from servegraph.optimize.contents import Content, size_bytes
-from servegraph.optimize.forms import Form, enum
+from servegraph.optimize.forms import Form, Part, enum
 from servegraph.optimize.graph import (
     CALLS,
     Nodes,
@@ -44,11 +44,15 @@ _PASSIVE = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of the checkpoint, or a slice of it; `dtype` is TensorFlow's enum of what is restored."""
+    """A tensor of the checkpoint, or a slice of it; `dtype` is TensorFlow's enum of what is restored.
+
+    With `part` it is one of the tensors that are stored for it, restored as it is.
+    """
 
     key: str
     slice_spec: str
     dtype: int
+    part: Part | None = None
 
 
 class StoredAs(NamedTuple):
@@ -57,8 +61,15 @@ class StoredAs(NamedTuple):
     content: Content
     form: Form | None
 
+    @property
+    def decoded_bytes(self) -> int:
+        """What is turned back when it is restored."""
+        return size_bytes(self.content) if self.form else 0
+
     def parts(self, tensor: StoredTensor) -> list[tuple[str, int]]:
         """(checkpoint key, dtype enum) of each tensor that is read for `tensor`."""
+        if tensor.part is not None:
+            return [(f"{tensor.key}{tensor.part.suffix}", tensor.dtype)]
         if self.form is None:
             return [(tensor.key, tensor.dtype)]
         return [(f"{tensor.key}{part.suffix}", enum(part.dtype)) for part in self.form.parts]
@@ -157,7 +168,9 @@ def _in_order(restores: Sequence[Restore], stored: Mapping[str, StoredAs]) -> tu
     """
     plain, large = [], []
     for number, restore in enumerate(restores):
-        decoded = [stored[t.key].content for t in restore.tensors if t.key in stored and stored[t.key].form]
+        decoded = [
+            stored[t.key].content for t in restore.tensors if t.key in stored and stored[t.key].form and not t.part
+        ]
         size = sum(map(size_bytes, decoded))
         if size >= LARGE_BYTES:
             large.append((-size, number, restore))
@@ -203,7 +216,7 @@ def _put(nodes: Nodes, name: str, restore: Restore, reader: _Reader, stored: Map
     for index, tensor in enumerate(restore.tensors):
         parts = reader.take(len(_parts(tensor, stored)))
         found = stored.get(tensor.key)
-        if found is None or found.form is None:
+        if found is None or found.form is None or tensor.part is not None:
             put.input.append(parts[0])
         else:
             name_of = name.format(f"decode_{index}" if index else "decode")
@@ -216,12 +229,12 @@ def _parts(tensor: StoredTensor, stored: Mapping[str, StoredAs]) -> list[tuple[s
     return [(tensor.key, tensor.dtype)] if found is None else found.parts(tensor)
 
 
-def variable(nodes: Nodes, name: str, key: str, content: Content, device: str = "") -> Restore:
-    """Add a variable that is read at `name`; return its restore from `key`."""
-    dtype = enum(content.dtype)
+def variable(nodes: Nodes, name: str, key: str, like: Content | Part, device: str = "") -> Restore:
+    """Add a variable of the dtype and shape of `like` that is read at `name`; return its restore from `key`."""
+    dtype = enum(like.dtype)
     handle = _add(nodes, f"{name}/handle", "VarHandleOp", [])
     handle.attr["dtype"].type = dtype
-    handle.attr["shape"].shape.CopyFrom(tf.TensorShape(content.shape).as_proto())
+    handle.attr["shape"].shape.CopyFrom(tf.TensorShape(like.shape).as_proto())
     handle.attr["shared_name"].s = name.encode()
     read = _add(nodes, name, "ReadVariableOp", [handle.name])
     read.attr["dtype"].type = dtype

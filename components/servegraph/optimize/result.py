@@ -20,7 +20,8 @@ class Step:
     """One rung that was tried. `bytes` is the size the model had with it; `reason` says why it was not kept.
 
     `max_abs_diff` and `mean_abs_diff` are through the first loader that takes the original (a session, if one does),
-    `agreement` is the worst of all, `forms` counts the weights by the form they are stored in.
+    `agreement` is the worst of all, `forms` counts the weights by the form they are stored in. Of `seconds`,
+    `asking_seconds` went into asking the changed model.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Step:
     reason: str = ""
     mean_abs_diff: float | None = None
     metric: float | None = None
+    asking_seconds: float = 0.0
     forms: Mapping[str, int] | None = None
 
 

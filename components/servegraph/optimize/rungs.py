@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from servegraph.optimize import speed
 from servegraph.optimize.compressed import plan_compressed
+from servegraph.optimize.constants import as_constants
 from servegraph.optimize.draft import Draft
 from servegraph.optimize.fold import fold
 from servegraph.optimize.forms import Form, Planner, plan_half, plan_int8, plan_narrow, saves
 from servegraph.optimize.gate import Loss
 from servegraph.optimize.int4 import plan_int4
+from servegraph.optimize.resident import keep_resident
 from servegraph.optimize.share import share
 from servegraph.optimize.strip import strip
 from servegraph.optimize.weights import weights_of
@@ -22,7 +25,9 @@ class Rung:
     """One step of the ladder: what it does in words, and what it may do to the answers.
 
     `change` is the function. A rung with `plan` instead stores each weight in the form that `plan` finds for it.
-    Lossy rungs are climbed only until the budget is met.
+    Lossy rungs are climbed only until the budget is met. One with `speed` is for the served model, not for its size:
+    it is tried only where it is named, and kept only where the model answers at least that many times as fast as
+    before.
     """
 
     name: str
@@ -30,6 +35,7 @@ class Rung:
     loss: Loss
     change: Callable[[Draft], Draft] | None = None
     plan: Planner | None = None
+    speed: float | None = None
 
 
 def narrow(draft: Draft) -> Draft:
@@ -50,12 +56,10 @@ def compress(draft: Draft) -> Draft:
     return replace(draft, forms={**draft.forms, **forms})
 
 
-def planned(
-    draft: Draft, plan: Planner, tensors: BundleReader | None, keep: tuple[str, ...] = ()
-) -> Mapping[str, Form]:
+def planned(draft: Draft, plan: Planner, tensors: BundleReader | None) -> Mapping[str, Form]:
     """Return the form of each weight that gets smaller by it than it is stored now."""
     forms: dict[str, Form] = {}
-    for weight in weights_of(draft, keep):
+    for weight in weights_of(draft):
         form = plan(weight.content, tensors)
         if form is not None and saves(form, weight.content) and _is_smaller(form, draft.forms.get(weight.key)):
             forms[weight.key] = form
@@ -76,4 +80,6 @@ RUNGS: tuple[Rung, ...] = (
     Rung("quarter", "store weights as int8 with scales per channel", "tolerance", plan=plan_int8),
     Rung("eighth", "store weights as int4 in groups of 32 with a scale each", "tolerance", plan=plan_int4),
     Rung("compress", "deflate what is stored, where that pays", "tolerance", change=compress),
+    Rung("resident", "keep embedding tables as int8 in memory", "tolerance", change=keep_resident, speed=speed.AS_FAST),
+    Rung("constants", "put small weights into the graph", "rounding", change=as_constants, speed=speed.FASTER),
 )

@@ -75,7 +75,7 @@ def _share_variables(graph: ServingGraph) -> ServingGraph:
         if node.op != "VarHandleOp" or len(restore.tensors) != 1:
             continue
         tensor = restore.tensors[0]
-        same = (tensor.key, tensor.slice_spec, node.attr["dtype"].type, node.device)
+        same = (tensor.key, tensor.slice_spec, tensor.part, node.attr["dtype"].type, node.device)
         if same in first:
             merged[restore.handle] = first[same].handle
         else:

@@ -34,7 +34,7 @@ class Statics:
         self._keys = {
             restore.handle: restore.tensors[0].key
             for restore in graph.restores
-            if len(restore.tensors) == 1 and not restore.tensors[0].slice_spec
+            if len(restore.tensors) == 1 and not restore.tensors[0].slice_spec and not restore.tensors[0].part
         }
         self._known: dict[str, bool] = {}
 
@@ -66,16 +66,21 @@ class Statics:
         """Whether a static tensor is a constant or a variable as it is stored."""
         return self._nodes[node_name(behind_identities(tensor, self._nodes))].op == "Const" or bool(self.key_of(tensor))
 
-    def source_bytes(self, tensor: str) -> int:
-        """Return the size of all variables and constants that a static tensor is computed from."""
-        total = 0
+    def sources(self, tensor: str) -> dict[str, int]:
+        """Return the bytes of all variables and constants that a static tensor is computed from, by their node."""
+        found = {}
         for name in self._cone([tensor]):
             node = self._nodes[name]
             if node.op == "Const":
-                total += node.attr["value"].ByteSize()
+                found[name] = node.attr["value"].ByteSize()
             elif self._is_read(node):
-                total += size_bytes(self._contents[self._keys[self._handle(node)]])
-        return total
+                handle = self._handle(node)
+                found[handle] = size_bytes(self._contents[self._keys[handle]])
+        return found
+
+    def source_bytes(self, tensor: str) -> int:
+        """Return the size of all variables and constants that a static tensor is computed from."""
+        return sum(self.sources(tensor).values())
 
     def values(self, wanted: Iterable[str]) -> dict[str, NDArray[Any]]:
         """Return the values of static tensors by name; those that need too much memory are left out."""

@@ -44,10 +44,10 @@ def loosen(draft: Draft) -> Draft:
     return replace(draft, graphs=graphs, contents=contents).with_needed_contents()
 
 
-def weights_of(draft: Draft, keep: tuple[str, ...] = ()) -> list[Weight]:
+def weights_of(draft: Draft) -> list[Weight]:
     """Return the large tensors of fixed-size elements that fill variables, whole, in every MetaGraph.
 
-    `keep` are names or patterns (`*`, `?`) of checkpoint keys or variables that stay as they are.
+    Those that the draft keeps as they are are not among them.
     """
     if draft.untouched:
         return []
@@ -56,13 +56,13 @@ def weights_of(draft: Draft, keep: tuple[str, ...] = ()) -> list[Weight]:
     for restore in draft.restores:
         for tensor in restore.tensors:
             handles.setdefault(tensor.key, []).append(restore.handle)
-            if restore.put.op not in ("Assign", "AssignVariableOp") or tensor.slice_spec:
+            if restore.put.op not in ("Assign", "AssignVariableOp") or tensor.slice_spec or tensor.part:
                 spoiled.add(tensor.key)
     found = []
     for key, names in handles.items():
         content = draft.contents[key]
         is_large = prod(content.shape) >= LEAST_WEIGHTS and content.dtype not in ("string", "variant", "resource")
-        if key not in spoiled and is_large and not _is_kept(key, names, keep):
+        if key not in spoiled and is_large and not _is_kept(key, names, draft.keep):
             found.append(Weight(key, content, tuple(dict.fromkeys(names))))
     return found
 

@@ -1,0 +1,120 @@
+"""The rung that keeps embedding tables as int8 in memory, not only on disk.
+
+Of a table that is only gathered from, each call needs a few rows: these are turned back into floats, and the table
+stays a quarter of its size for as long as the model is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from servegraph.optimize.contents import Content
+from servegraph.optimize.draft import Draft
+from servegraph.optimize.forms import Int8, add, binary, cast, enum, plan_int8
+from servegraph.optimize.graph import Nodes, node_name
+from servegraph.optimize.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
+from servegraph.optimize.restoring import variable
+from servegraph.optimize.share import changes_variables
+from servegraph.optimize.weights import Weight, loosen, weights_of
+
+LEAST_ROWS = 512  # of a table; of a smaller one a call may need most
+_GATHERS = ("ResourceGather", "GatherV2")
+
+
+def keep_resident(draft: Draft) -> Draft:
+    """Hold tables [rows, columns] that are only gathered from as int8 with scales, and scale the gathered rows."""
+    loose = loosen(draft).with_graphs(with_resource_variables)
+    if any(changes_variables(graph) for graph in loose.serving_graphs):
+        return draft
+    uses = [_gathers(graph) for graph in loose.serving_graphs]
+    forms: dict[str, Int8] = {}
+    with loose.tensors() as tensors:
+        for weight in weights_of(loose):
+            is_table = len(weight.content.shape) == 2 and weight.content.shape[0] >= LEAST_ROWS
+            if is_table and weight.content.dtype == "float32" and _is_only_gathered(weight, loose, uses):
+                now = loose.forms.get(weight.key)
+                form = now if isinstance(now, Int8) else plan_int8(weight.content, tensors)
+                if isinstance(form, Int8):
+                    forms[weight.key] = form
+    if not forms:
+        return draft
+    graphs = tuple(
+        keep_what_serves(_resident(graph, gathers, loose.contents, forms))
+        for graph, gathers in zip(loose.serving_graphs, uses, strict=True)
+    )
+    return replace(loose, graphs=graphs, forms={**loose.forms, **forms}).with_needed_contents()
+
+
+def _is_only_gathered(weight: Weight, draft: Draft, uses: Sequence[Mapping[str, Sequence[NodeDef]]]) -> bool:
+    return all(
+        handle in gathers
+        for graph, gathers in zip(draft.serving_graphs, uses, strict=True)
+        for handle in weight.handles
+        if handle in graph.nodes
+    )
+
+
+def _gathers(graph: ServingGraph) -> Mapping[str, list[NodeDef]]:
+    """Return the gathers of whole rows from each variable that nothing else uses."""
+    gathers: dict[str, list[NodeDef]] = {}
+    other: set[str] = set(graph.roots)
+    reads = {node.name: node_name(node.input[0]) for node in graph.nodes.values() if node.op == "ReadVariableOp"}
+    for node in graph.nodes.values():
+        for position, tensor in enumerate(node.input):
+            name = node_name(tensor)
+            if node.op in _GATHERS and position == 0 and not node.attr["batch_dims"].i and _takes_rows(node, graph):
+                gathers.setdefault(reads.get(name, name), []).append(node)
+            elif node.op != "ReadVariableOp":
+                other |= {name, reads.get(name, name)}
+    return {handle: nodes for handle, nodes in gathers.items() if handle not in other}
+
+
+def _takes_rows(node: NodeDef, graph: ServingGraph) -> bool:
+    """Whether a gather takes along the first dimension, as ResourceGather always does."""
+    if node.op == "ResourceGather":
+        return True
+    axis = graph.nodes[node_name(node.input[2])]
+    return axis.op == "Const" and not tf.make_ndarray(axis.attr["value"].tensor).any()
+
+
+def _resident(
+    graph: ServingGraph,
+    gathers: Mapping[str, Sequence[NodeDef]],
+    contents: Mapping[str, Content],
+    forms: Mapping[str, Int8],
+) -> ServingGraph:
+    nodes, restores = dict(graph.nodes), []
+    for restore in graph.restores:
+        key = restore.tensors[0].key
+        if key not in forms:
+            restores.append(restore)
+            continue
+        device, parts = nodes[restore.handle].device, forms[key].parts
+        names = [f"{restore.handle}/{what}" for what in ("levels", "scales")]
+        for name, part in zip(names, parts, strict=True):
+            held = variable(nodes, name, key, part, device)
+            restores.append(replace(held, tensors=(replace(held.tensors[0], part=part),)))
+        is_by_row = parts[1].shape[0] == contents[key].shape[0]
+        for gather in gathers[restore.handle]:
+            _turn_back(nodes, gather, names[0], names[1], is_by_row)
+    return replace(graph, nodes=nodes, restores=tuple(restores))
+
+
+def _turn_back(nodes: Nodes, gather: NodeDef, levels: str, scales: str, is_by_row: bool) -> None:
+    """Gather levels, and scales where each row has its own, and multiply them under the gather's name."""
+    rows = _gather(nodes, f"{gather.name}/levels", gather, f"{levels}/handle", "int8")
+    by = _gather(nodes, f"{gather.name}/scales", gather, f"{scales}/handle", "float32") if is_by_row else scales
+    binary(nodes, gather.name, "Mul", cast(nodes, f"{gather.name}/float", rows, "int8", "float32"), by)
+
+
+def _gather(nodes: Nodes, name: str, like: NodeDef, handle: str, dtype: str) -> str:
+    """Add a gather of the same rows from another variable."""
+    indices = "Tindices"
+    node = add(nodes, name, "ResourceGather", handle, like.input[1])
+    node.attr[indices].CopyFrom(like.attr[indices])
+    node.attr["dtype"].type = enum(dtype)
+    return name

@@ -1,0 +1,132 @@
+"""The rungs for the served model: tables that stay int8 in memory, weights as constants of the graph."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from servegraph import storage
+from servegraph.answers.ask import Servable
+from servegraph.optimize import draft as drafts
+from servegraph.optimize import speed
+from servegraph.optimize.constants import as_constants
+from servegraph.optimize.fold import fold
+from servegraph.optimize.optimize import Goal, optimize
+from servegraph.optimize.resident import keep_resident
+from servegraph.savedmodel.bundle_reader import BundleReader
+
+IDS = {"ids": np.array([[0, 5, 599], [7, 7, 1]], np.int32)}
+
+
+class Texts(tf.Module):
+    """Two tables, of which one is read as a whole too, and a projection."""
+
+    def __init__(self):
+        super().__init__()
+        draw = np.random.default_rng(0)
+        self.words = tf.Variable(draw.normal(size=(600, 16)).astype(np.float32), name="words")
+        self.tied = tf.Variable(draw.normal(size=(600, 16)).astype(np.float32), name="tied")
+        self.project = tf.Variable(draw.normal(size=(16, 100)).astype(np.float32), name="project")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.int32, name="ids")])
+    def serve(self, ids):
+        mean = tf.reduce_mean(tf.nn.embedding_lookup(self.words, ids) + tf.gather(self.tied, ids), axis=1)
+        return {"scores": mean @ self.project, "next": mean @ tf.transpose(self.tied)}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("texts") / "model"
+    made = Texts()
+    tf.saved_model.save(made, str(path), signatures={"serving_default": made.serve})
+    return path
+
+
+def answers(path, loader="session"):
+    with Servable(path, loader=loader) as servable:
+        return servable("serving_default", IDS)
+
+
+def variables(path):
+    with BundleReader(storage.open_dir(path)) as reader:
+        return {key: (entry.dtype, entry.shape) for key, entry in reader.entries.items()}
+
+
+def handles(path):
+    graph = tf.Graph()
+    with tf.compat.v1.Session(graph=graph) as session, graph.as_default():
+        tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+    ops = graph.get_operations()
+    return {
+        op.get_attr("shared_name").decode().split("/")[-2]: op.get_attr("dtype")
+        for op in ops
+        if op.type == "VarHandleOp"
+    }
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+class TestResident:
+    @pytest.fixture(scope="class")
+    def resident(self, model, tmp_path_factory):
+        path = tmp_path_factory.mktemp("resident") / "model"
+        drafts.write(keep_resident(fold(drafts.read(model))), path)
+        return path
+
+    @pytest.mark.parametrize("loader", ["session", "v2"])
+    def test_answers_are_off_by_no_more_than_int8_rounds(self, model, resident, loader):
+        before, after = answers(model), answers(resident, loader)
+        for name in before:
+            assert 0 < np.abs(before[name] - after[name]).max() < 0.02 * np.abs(before[name]).max()
+
+    def test_only_a_table_that_is_gathered_alone_is_held_as_int8(self, resident):
+        table = [shape for dtype, shape in variables(resident).values() if dtype == "int8"]
+        assert table == [(600, 16)]
+        dtypes = sorted(op.name for op in handles(resident).values())
+        assert dtypes.count("int8") == 1
+
+    def test_a_table_that_is_to_be_kept_stays(self, model, tmp_path):
+        draft = fold(drafts.read(model, keep=("words*",)))
+        assert keep_resident(draft) == draft
+
+    def test_other_rungs_leave_what_is_resident(self, model, tmp_path):
+        draft = keep_resident(fold(drafts.read(model)))
+        again = fold(draft)
+        drafts.write(again, tmp_path / "model")
+        assert "int8" in {dtype for dtype, _ in variables(tmp_path / "model").values()}
+        np.testing.assert_allclose(answers(tmp_path / "model")["scores"], answers(model)["scores"], atol=0.2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+class TestConstants:
+    @pytest.mark.parametrize("loader", ["session", "v2"])
+    def test_only_tables_stay_variables_and_answers_are_the_same(self, model, tmp_path, loader):
+        drafts.write(as_constants(fold(drafts.read(model))), tmp_path / "model")
+        before, after = answers(model), answers(tmp_path / "model", loader)
+        assert set(variables(tmp_path / "model").values()) == {("float32", (600, 16))}
+        for name in before:
+            np.testing.assert_allclose(after[name], before[name], rtol=1e-5)
+
+    def test_only_weights_in_their_own_form_move(self, model, tmp_path):
+        result = optimize(model, tmp_path / "out", Goal(rungs=("strip", "fold", "halve")), None)
+        halved = drafts.read(tmp_path / "out")
+        assert result.after_bytes < 200_000
+        drafts.write(as_constants(halved), tmp_path / "constants")
+        np.testing.assert_allclose(answers(tmp_path / "constants")["scores"], answers(tmp_path / "out")["scores"])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+class TestLadder:
+    def test_they_are_tried_only_where_they_are_named(self, model, tmp_path):
+        result = optimize(model, tmp_path / "out", Goal())
+        assert not {"resident", "constants"} & {step.name for step in result.steps}
+
+    def test_what_was_measured_decides(self, model, tmp_path):
+        result = optimize(model, tmp_path / "out", Goal(rungs=("strip", "fold", "constants")))
+        step = result.steps[-1]
+        assert step.kept or "times as fast at batch 1" in step.reason
+
+
+def test_a_rung_pays_where_one_size_is_faster_and_none_slower():
+    assert speed.objection({1: 1.2, 32: 1.0}, speed.FASTER) == ""
+    assert "1.00 times as fast at batch 32" in speed.objection({1: 1.01, 32: 1.0}, speed.FASTER)
+    assert speed.objection({1: 1.3, 32: 0.9}, speed.FASTER)
+    assert speed.objection({1: 0.98}, speed.AS_FAST) == ""
