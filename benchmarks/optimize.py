@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import optimize_peers
 import optimize_tables
 from optimize_goals import result_key
-from optimize_tool import Tool, size_bytes, watch
+from optimize_tool import optimize, size_bytes, watch
 
 HERE = Path(__file__).parent
 MODELS = (
@@ -33,20 +33,16 @@ ASK_TO_MEASURE = ("big",)  # takes 10 GB of memory and half an hour: only by nam
 PEERED = ("vgg16", "resnet50", "mobilenetv2", "digits", "digits-mobilenetv2", "mnist", "module")
 
 FOLD = ("strip", "share", "narrow", "fold")  # in the order of the ladder
+SHORT = (*FOLD, "shorten")
 SETS: dict[str, tuple[str, ...]] = {
     "lossless": ("strip", "share"),
     "fold": FOLD,
     "constants": (*FOLD, "constants"),
-    "float16": (*FOLD, "halve"),
-    "int8": (*FOLD, "halve", "quarter"),
-    "int8 resident": (*FOLD, "halve", "quarter", "resident"),
-    "int4": (*FOLD, "halve", "quarter", "eighth"),
-    "int4 compressed": (*FOLD, "halve", "quarter", "eighth", "compress"),
-}
-NEEDED = {"lossless": "share", "fold": "fold", "constants": "constants", "float16": "halve", "int8": "quarter"} | {
-    "int8 resident": "resident",
-    "int4": "eighth",
-    "int4 compressed": "compress",
+    "float16": (*SHORT, "halve"),
+    "int8": (*SHORT, "halve", "quarter"),
+    "int8 resident": (*SHORT, "halve", "quarter", "resident"),
+    "int4": (*SHORT, "halve", "quarter", "eighth"),
+    "int4 compressed": (*SHORT, "halve", "quarter", "eighth", "compress"),
 }
 QUICK_SETS = ("lossless", "float16", "int8")
 BUDGETS = {"vgg16": "500MB", "census": "80kB"}  # the tool as a user calls it: a budget, all rungs
@@ -78,18 +74,12 @@ def make_model(name: str, arguments: argparse.Namespace) -> str:
     return "cannot be made" if made.returncode else ""
 
 
-def optimize_all(name: str, folder: Path, tool: Tool, sets: Sequence[str]) -> dict[str, Any]:
+def optimize_all(name: str, folder: Path, sets: Sequence[str]) -> dict[str, Any]:
     """Run the tool with every set of rungs; returns a record by name of the set."""
     about = json.loads((folder / "about.json").read_text())
     # Random nets answer chaotically; there the sizes are wanted, and the agreement is printed as it is.
     tolerance = [] if about["label"] else ["--min-agreement", "0"]
-    runs = {
-        wanted: ["--rungs", ",".join(rung for rung in SETS[wanted] if rung in tool.rungs), *tolerance]
-        for wanted in sets
-        if NEEDED[wanted] in tool.rungs
-    }
-    if not tool.takes_labels:  # lossy rungs wait for a budget there
-        runs = {wanted: [*options, "--budget", "1"] for wanted, options in runs.items()}
+    runs = {wanted: ["--rungs", ",".join(SETS[wanted]), *tolerance] for wanted in sets}
     if name in BUDGETS:
         runs[f"budget {BUDGETS[name]}"] = ["--budget", BUDGETS[name]]
     records = {}
@@ -97,7 +87,7 @@ def optimize_all(name: str, folder: Path, tool: Tool, sets: Sequence[str]) -> di
         print(f"{name}: {wanted}", file=sys.stderr)
         out = folder / "results" / result_key(wanted)
         shutil.rmtree(out, ignore_errors=True)
-        ran, answer = tool.optimize(folder, out, options, about["label"])
+        ran, answer = optimize(folder, out, options, about["label"])
         record = {key: round(getattr(ran, key), 3) for key in ("seconds", "main_mb", "child_mb", "anonymous_mb")}
         record |= {"tree_mb": round(ran.tree_mb, 1), "options": " ".join(options), "code": ran.code}
         record |= {"bytes": size_bytes(out), "tool": answer} if isinstance(answer, dict) else {"error": answer}
@@ -115,7 +105,7 @@ def measure_memory(folder: Path, results: dict[str, Path], processes: int) -> di
     return found
 
 
-def measure(name: str, tool: Tool, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the record of one model; its results are removed again unless they are to be kept."""
     folder, effort = arguments.models / name, Effort(3, 1) if arguments.quick else Effort(arguments.seconds, 3)
     sets = arguments.set or (QUICK_SETS if arguments.quick else tuple(SETS))
@@ -123,7 +113,7 @@ def measure(name: str, tool: Tool, arguments: argparse.Namespace) -> dict[str, A
     record["about"] = json.loads((folder / "about.json").read_text())
     imported = watch([sys.executable, "-c", "import tensorflow"])
     record["import"] = {"seconds": imported.seconds, "main_mb": imported.main_mb, "anonymous_mb": imported.anonymous_mb}
-    record["sets"] = optimize_all(name, folder, tool, sets)
+    record["sets"] = optimize_all(name, folder, sets)
     results = {
         wanted: folder / "results" / result_key(wanted) for wanted, ran in record["sets"].items() if "bytes" in ran
     }
@@ -171,13 +161,12 @@ def main() -> int:
         files = {name: records_dir / f"{name}.json" for name in arguments.only or MODELS}
         records = [json.loads(file.read_text()) for file in files.values() if file.exists()]
         names = []
-    tool = Tool.find(sorted({rung for rungs in SETS.values() for rung in rungs})) if names else None
     for name in names:
         why = make_model(name, arguments)
-        if why or tool is None:
+        if why:
             records.append({"model": name, "skipped": why})
             continue
-        record = measure(name, tool, arguments)
+        record = measure(name, arguments)
         (records_dir / f"{name}.json").write_text(json.dumps(record))
         records.append(record)
     return 0 if optimize_tables.show(records) else 1

@@ -92,35 +92,16 @@ def _memory(pid: int) -> dict[str, float]:
     return {name: int(kib) * 1024 / MB for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", status, re.MULTILINE)}
 
 
-@dataclass(frozen=True)
-class Tool:
-    """The command line under test: the rungs that it knows of those asked about, and whether it takes labels."""
-
-    rungs: frozenset[str]
-    takes_labels: bool
-
-    @classmethod
-    def find(cls, rungs: Sequence[str]) -> Tool:
-        """Ask the tool what it can do."""
-        text = watch([str(BIN / "servegraph"), "optimize", "--help"]).stdout
-        with tempfile.TemporaryDirectory() as empty:
-            (Path(empty) / "saved_model.pb").write_bytes(b"")
-            answer = watch(_command(Path(empty), Path(empty) / "out", ["--rungs", ",".join(rungs)]))
-        unknown = re.search(r"There is no rung ([\w, ]+)\.", answer.stderr)
-        missing = set(unknown[1].split(", ")) if unknown else set()
-        return cls(frozenset(rungs) - missing, "--label" in text)
-
-    def optimize(self, folder: Path, out: Path, options: Sequence[str], label: str | None) -> tuple[Watched, Any]:
-        """Optimize the model in `folder`; returns how it ran, and the JSON document or the error's line."""
-        samples = folder / "samples.jsonl"
-        if label is not None and samples.exists():
-            options = [*options, "--samples", str(samples)]
-            options += ["--label", label] if self.takes_labels else []
-        ran = watch(_command(folder / "model", out, options))
-        if ran.code in (0, 1) and ran.stdout.startswith("{"):
-            return ran, json.loads(ran.stdout)
-        lines = [line for line in ran.stderr.splitlines() if line.strip()]
-        return ran, next((line for line in lines if line.startswith("error")), f"exit {ran.code}: {lines[-1:]}")
+def optimize(folder: Path, out: Path, options: Sequence[str], label: str | None) -> tuple[Watched, Any]:
+    """Optimize the model in `folder`; returns how it ran, and the JSON document or the error's line."""
+    samples = folder / "samples.jsonl"
+    if label is not None and samples.exists():
+        options = [*options, "--samples", str(samples), "--label", label]
+    ran = watch(_command(folder / "model", out, options))
+    if ran.code in (0, 1) and ran.stdout.startswith("{"):
+        return ran, json.loads(ran.stdout)
+    lines = [line for line in ran.stderr.splitlines() if line.strip()]
+    return ran, next((line for line in lines if line.startswith("error")), f"exit {ran.code}: {lines[-1:]}")
 
 
 def _command(model: Path, out: Path, options: Sequence[str]) -> list[str]:

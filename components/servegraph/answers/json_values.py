@@ -29,7 +29,10 @@ def to_json(values: NDArray[Any]) -> Any:
     if is_text(values.dtype):
         return _texts(values.tolist())
     if values.dtype == np.float32:
-        return np.array([float(str(value)) for value in values.ravel()]).reshape(values.shape).tolist()
+        # Each value is written once: of the pixels of an image few are different. By its bits, which tell -0.0 from 0.
+        bits, places = np.unique(np.ascontiguousarray(values).view(np.int32), return_inverse=True)
+        exact = np.array([float(str(value)) for value in bits.view(np.float32)])
+        return exact[places].reshape(values.shape).tolist()
     return values.tolist()
 
 

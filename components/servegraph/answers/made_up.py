@@ -16,7 +16,7 @@ from servegraph.answers.dtypes import is_float, is_text, numpy_type
 
 WORDS = (b"alpha", b"beta", b"gamma", b"a b", b"")
 IMAGE_SIDE = 64  # pixels
-PERIOD = 2039  # a prime, so that no two rows or pixels of a usual size begin alike
+PERIOD = 2037  # of three channels, and no divisor of a usual size, so that rows do not begin alike
 
 
 @dataclass(frozen=True)

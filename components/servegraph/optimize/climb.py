@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from pathlib import Path
 from servegraph import storage
 from servegraph.answers import golden
 from servegraph.answers.ask import Loader
-from servegraph.errors import ModelError
+from servegraph.errors import ModelError, StorageError
 from servegraph.machines.sizes import format_size
 from servegraph.optimize import draft as drafts
 from servegraph.optimize import gate, sensitivity, speed, spending
@@ -25,6 +26,7 @@ from servegraph.optimize.rungs import RUNGS, Rung, planned
 from servegraph.optimize.weights import Weight, loosen, weights_of
 from servegraph.progress import Progress
 
+_log = logging.getLogger(__name__)
 _LOSSES: tuple[Loss, ...] = ("none", "rounding", "tolerance")
 _ROUNDS = 6  # of trying wider weights, each of which writes and asks the model
 _WORTH_SPENDING = 0.01  # of the model; for less it is not worth measuring what each weight does
@@ -94,14 +96,18 @@ class Climb:
         return self.terms.budget_bytes is not None and self.best.size + self.reserved_bytes <= self.terms.budget_bytes
 
     def _climb(self, rung: Rung) -> Step:
-        if (
-            rung.loss == "tolerance"
-            and rung.speed is None
-            and (self.fits or not (self.terms.budget_bytes or self.terms.climbs_all))
-        ):
+        is_asked_for = self.terms.climbs_all or self.terms.budget_bytes is not None
+        if rung.waits and (self.fits or not is_asked_for):
             reason = "not needed: it fits" if self.fits else "not needed: no budget asks for it"
             return Step(rung.name, rung.what, False, self.best.size, reason=reason)
-        found = self._stored_smaller(rung) if rung.plan else self._changed(rung)
+        try:
+            found = self._stored_smaller(rung) if rung.plan else self._changed(rung)
+        except StorageError:
+            raise
+        except Exception as exc:  # of a graph that nobody foresaw: the rung is left out, and the ladder goes on
+            _log.debug("The rung %s failed.", rung.name, exc_info=True)
+            reason = f"cannot be applied: {type(exc).__name__}: {str(exc)[:200]}"
+            return Step(rung.name, rung.what, False, self.best.size, reason=reason)
         if found is None:
             return Step(rung.name, rung.what, False, self.best.size, reason="nothing to do")
         reason = self._reason(rung, found)

@@ -61,6 +61,12 @@ class Draft:
         return [graph.original if isinstance(graph, ServingGraph) else graph for graph in self.graphs]
 
     @property
+    def loaded_bytes(self) -> int:
+        """About what the variables of the model take once it is loaded; text counts as what it takes on disk."""
+        with self.tensors() as tensors:
+            return sum(entry.size_bytes for entry in tensors.entries.values()) if tensors else 0
+
+    @property
     def restores(self) -> list[Restore]:
         """What all graphs that could be taken apart restore."""
         return [restore for graph in self.serving_graphs for restore in graph.restores]

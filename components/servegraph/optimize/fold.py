@@ -61,6 +61,7 @@ class _Editor:
         self._tensors = tensors
         self._restores = list(graph.restores)
         self._statics = Statics(graph, contents, tensors)
+        self._made: dict[str, str] = {}  # variables by what they hold: equal values are held once
 
     @property
     def graph(self) -> ServingGraph:
@@ -166,10 +167,11 @@ class _Editor:
         return self._variable(name, f"folded-{digest(value)}", Literal(value))
 
     def _variable(self, name: str, key: str, content: Content) -> str:
-        self._contents.setdefault(key, content)
-        name = self._free(name)
-        self._restores.append(variable(self._nodes, name, key, content))
-        return name
+        if key not in self._made:
+            self._contents.setdefault(key, content)
+            self._made[key] = name = self._free(name)
+            self._restores.append(variable(self._nodes, name, key, content))
+        return self._made[key]
 
     def _free(self, name: str) -> str:
         number, free = 0, name

@@ -37,6 +37,8 @@ _READS = {
 }
 # Have an effect, but change nothing that another operation reads.
 _HARMLESS = {"Assert", "Print", "PrintV2", "StringFormat"}
+_BRANCHING = {"Switch", "RefSwitch", "Enter", "RefEnter"}
+_LEAVING = {"Exit", "RefExit"}
 _PASSING = {"Identity", "StopGradient", "PreventGradient", "Snapshot"}
 # A constant beyond this is put aside while TensorFlow rewrites the graph, which copies it several times.
 _LARGE_BYTES = 1 << 20
@@ -118,10 +120,11 @@ def _stand_in(node: NodeDef) -> NodeDef:
 
 
 def _without_idle_control(graph: ServingGraph) -> Nodes:
-    """Keep control edges only to operations with an effect.
+    """Keep control edges only to operations with an effect, and those that say in which branch or loop a node runs.
 
     Inlining ties everything a function did to its outputs. Without this each variable that was read anywhere stays.
     """
+    conditional = _conditional(graph.nodes)
     effects: dict[str, frozenset[str]] = {}
     for name in _in_order(graph.nodes):
         node = graph.nodes[name]
@@ -134,10 +137,28 @@ def _without_idle_control(graph: ServingGraph) -> Nodes:
         control = [t for t in node.input if t.startswith("^")]
         nodes[name] = node
         if control and name not in graph.initializers:
-            wanted = frozenset().union(*(effects[node_name(t)] for t in control)) - {name}
+            as_they_are = {node_name(t) for t in control} & conditional
+            others = (effects[node_name(t)] for t in control if node_name(t) not in conditional)
+            wanted = frozenset().union(as_they_are, *others) - {name}
             data = [t for t in node.input if not t.startswith("^")]
             nodes[name] = _with_inputs(node, data + [f"^{effect}" for effect in sorted(wanted)])
     return nodes
+
+
+def _conditional(nodes: Nodes) -> set[str]:
+    """Return what runs only in one branch of a condition, or in a loop, and what follows a condition."""
+    users: dict[str, list[str]] = {}
+    for name, node in nodes.items():
+        for tensor in node.input:
+            users.setdefault(node_name(tensor), []).append(name)
+    found: set[str] = set()
+    stack = [name for name, node in nodes.items() if node.op in _BRANCHING]
+    while stack:
+        name = stack.pop()
+        if name not in found and nodes[name].op not in _LEAVING:
+            found.add(name)
+            stack.extend(users.get(name, ()))
+    return found
 
 
 def _in_order(nodes: Mapping[str, NodeDef]) -> list[str]:

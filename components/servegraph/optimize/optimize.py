@@ -18,6 +18,7 @@ from servegraph.optimize import climb
 from servegraph.optimize import draft as drafts
 from servegraph.optimize.child import in_child, warm_up
 from servegraph.optimize.evidence import Question, ask_original
+from servegraph.optimize.free_memory import free_bytes, require_room
 from servegraph.optimize.gate import Tolerance
 from servegraph.optimize.result import Optimized, Step
 from servegraph.optimize.rungs import RUNGS
@@ -48,7 +49,7 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
 
     Raises:
         InputError: an unknown rung, a tolerance outside 0 … 1, or `out` exists already.
-        ModelError: `model` is no SavedModel, or a damaged one.
+        ModelError: `model` is no SavedModel, a damaged one, or one that this machine cannot load (code `NO_MEMORY`).
         DataError: the samples fit no signature.
         StorageError: `out` cannot be written.
     """
@@ -56,6 +57,7 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
     require_saved_model(storage.open_dir(model))
     warm_up()
     original = drafts.read(model, keep=goal.keep)
+    require_room(original.loaded_bytes, free_bytes())
     notes = [f"MetaGraph {number} is left as it is, because {why}." for number, why in original.untouched.items()]
     evidence = ask_original(model, read_saved_model(storage.open_dir(model)), original.definitions, samples, goal.label)
     if not evidence.questions:

@@ -13,6 +13,7 @@ from servegraph.optimize.fold import fold
 from servegraph.optimize.forms import Form, Planner, plan_half, plan_int8, plan_narrow, saves
 from servegraph.optimize.gate import Loss
 from servegraph.optimize.int4 import plan_int4
+from servegraph.optimize.names import shorten
 from servegraph.optimize.resident import keep_resident
 from servegraph.optimize.share import share
 from servegraph.optimize.strip import strip
@@ -25,9 +26,9 @@ class Rung:
     """One step of the ladder: what it does in words, and what it may do to the answers.
 
     `change` is the function. A rung with `plan` instead stores each weight in the form that `plan` finds for it.
-    Lossy rungs are climbed only until the budget is met. One with `speed` is for the served model, not for its size:
-    it is tried only where it is named, and kept only where the model answers at least that many times as fast as
-    before.
+    Lossy rungs are climbed only until the budget is met, as is one that `costs_names`, which loses nothing but makes a
+    graph harder to read. A rung with `speed` is for the served model, not for its size: it is tried only where it is
+    named, and kept only where the model answers at least that many times as fast as before.
     """
 
     name: str
@@ -36,6 +37,12 @@ class Rung:
     change: Callable[[Draft], Draft] | None = None
     plan: Planner | None = None
     speed: float | None = None
+    costs_names: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is climbed only where a budget asks for it, or where it is named."""
+        return self.costs_names or (self.loss == "tolerance" and self.speed is None)
 
 
 def narrow(draft: Draft) -> Draft:
@@ -76,6 +83,7 @@ RUNGS: tuple[Rung, ...] = (
     Rung("share", "store equal tensors once, and equal signatures", "none", change=share),
     Rung("narrow", "store integers in the smallest type that holds them", "none", change=narrow),
     Rung("fold", "inline functions, fold batch norm and constants", "rounding", change=fold),
+    Rung("shorten", "give inner nodes short names", "none", change=shorten, costs_names=True),
     Rung("halve", "store weights as float16 or bfloat16", "tolerance", plan=plan_half),
     Rung("quarter", "store weights as int8 with scales per channel", "tolerance", plan=plan_int8),
     Rung("eighth", "store weights as int4 in groups of 32 with a scale each", "tolerance", plan=plan_int4),

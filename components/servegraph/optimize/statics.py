@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.types_pb2 import DT_RESOURCE, DT_STRING, DT_VARIANT
 from tensorflow.python.framework import op_def_registry
+from tensorflow.python.framework.errors_impl import OpError
 
 from servegraph.optimize.contents import Content, read_values, size_bytes
 from servegraph.optimize.graph import behind_identities, node_name
@@ -48,7 +50,8 @@ class Statics:
                 continue
             node = self._nodes[name]
             if not self._may_be(node):
-                self._known[name] = node.op == "Const" or self._is_read(node)
+                # A constant with a control edge belongs to a branch or a loop.
+                self._known[name] = (node.op == "Const" and not node.input) or self._is_read(node)
                 continue
             pending = [n for t in node.input if (n := node_name(t)) not in self._known and n not in stack]
             if pending:
@@ -101,9 +104,7 @@ class Statics:
                 copy.attr.pop("_class", None)
         with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
             tf.graph_util.import_graph_def(definition, name="")
-            names = [tensor if ":" in tensor else f"{tensor}:0" for tensor in affordable]
-            found = session.run(names, feeds)
-        return {tensor: np.asarray(value) for tensor, value in zip(affordable, found, strict=True)}
+            return _evaluated(session, affordable, feeds)
 
     def _may_be(self, node: NodeDef) -> bool:
         """Whether an operation is static if its inputs are."""
@@ -131,4 +132,19 @@ class Statics:
                 found.add(name)
                 if not self._is_read(self._nodes[name]):
                     stack.extend(node_name(tensor) for tensor in self._nodes[name].input)
+        return found
+
+
+def _evaluated(
+    session: tf.compat.v1.Session, tensors: Sequence[str], feeds: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Return the values of what can be computed: of a branch that is never taken some may fail."""
+    names = {tensor: tensor if ":" in tensor else f"{tensor}:0" for tensor in tensors}
+    try:
+        return dict(zip(tensors, map(np.asarray, session.run(list(names.values()), feeds)), strict=True))
+    except OpError:
+        found = {}
+        for tensor, name in names.items():
+            with contextlib.suppress(OpError):
+                found[tensor] = np.asarray(session.run(name, feeds))
         return found

@@ -316,6 +316,19 @@ class TestLossyRungs:
         assert "uint8" in stored(tmp_path / "out").values()
         assert (64, 128) not in stored(tmp_path / "out")
 
+    def test_short_names_save_most_of_a_small_graph_and_no_answer(self, tmp_path):
+        text_model(tmp_path / "m")
+        long = optimize(tmp_path / "m", tmp_path / "long", Goal())
+        assert "shorten" not in {step.name for step in long.steps if step.kept}
+        goal = Goal(rungs=("strip", "share", "narrow", "fold", "shorten"))
+        result = optimize(tmp_path / "m", tmp_path / "short", goal)
+        step = result.steps[-1]
+        assert step.kept
+        assert step.max_abs_diff == 0
+        assert result.after_bytes < long.after_bytes - 10_000
+        again = optimize(tmp_path / "short", tmp_path / "again", Goal(rungs=("shorten",)))
+        assert again.steps[-1].reason in ("nothing to do", "saves nothing")
+
     def test_a_rung_beyond_the_tolerance_is_undone(self, tmp_path):
         dense_model(tmp_path / "m")
         goal = Goal(1, Tolerance(max_abs_diff=1e-9), rungs=("strip", "share", "quarter"))
