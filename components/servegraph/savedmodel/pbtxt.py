@@ -103,7 +103,18 @@ SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
         "dense_shape_tensor_name": (3, "text"),
     },
     "Composite": {"components": (2, "TensorInfo")},
-    "ObjectGraph": {"concrete_functions": (2, "DefaultEntry")},
+    "ObjectGraph": {"nodes": (1, "Object"), "concrete_functions": (2, "DefaultEntry")},
+    "Object": {
+        "children": (1, "Child"),
+        "function": (6, "ConcreteFunctions"),
+        "bare_concrete_function": (8, "ConcreteFunction"),
+        "saveable_objects": (11, "SaveableEntry"),
+    },
+    "Child": {"node_id": (1, "number"), "local_name": (2, "text")},
+    "ConcreteFunctions": {"concrete_functions": (1, "text")},
+    "ConcreteFunction": {"concrete_function_name": (1, "text")},
+    "SaveableEntry": {"value": (2, "Saveable")},
+    "Saveable": {"restore_function": (3, "number")},
 }
 
 _SPACE = rb"(?:\s|#[^\n]*\n)*"
