@@ -63,8 +63,8 @@ def index_file(content: bytes) -> Callable[[Path], None]:
     return make
 
 
-def index_of(**entries: bytes) -> bytes:
-    rows = [(b"", encode_number(1, 1))] + [(key.encode(), value) for key, value in sorted(entries.items())]
+def index_of(header: bytes = b"", **entries: bytes) -> bytes:
+    rows = [(b"", encode_number(1, 1) + header)] + [(key.encode(), value) for key, value in sorted(entries.items())]
     return b"".join(write_table(iter(rows)))
 
 

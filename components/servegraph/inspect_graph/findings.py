@@ -95,7 +95,7 @@ _WHOLE = (
     Rule(
         "LINK_OUTSIDE",
         "error",
-        "A link leads out of the directory: what it points to is not copied.",
+        "A link leads out of the directory, or to no file: what it points to is not copied.",
         "Copy the directory with cp -RL, which puts files in the place of links.",
         "R3",
     ),

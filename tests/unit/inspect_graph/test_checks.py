@@ -20,6 +20,7 @@ from tests.bad_models.build import (
     write,
 )
 from tests.bad_models.fuzz import MemoryDirectory
+from tests.bad_models.hostile import index_of, tensor
 
 from servegraph.inspect_graph.examples import request_example
 from servegraph.inspect_graph.explanations import explanations
@@ -115,6 +116,46 @@ def test_signatures_of_other_names_and_methods() -> None:
         "NO_SERVING_DEFAULT": "warning",
         "NO_PREDICT_SIGNATURE": "warning",
     }
+
+
+INDEX, SHARD = "variables/variables.index", "variables/variables.data-00000-of-00001"
+FLOATS = tensor(FLOAT, [4], size=16)
+
+
+def made(content: bytes, index: bytes = b"", shard: bytes = b"") -> dict[str, bytes]:
+    """The files of a model; without an index it has no variables."""
+    return {"saved_model.pb": content} | ({INDEX: index, SHARD: shard} if index else {})
+
+
+def unasked(*nodes: bytes) -> bytes:
+    """A model with nodes that its signature does not reach."""
+    return saved_model(graph([placeholder(), node("y", "Identity", ("x",)), *nodes]))
+
+
+@pytest.mark.parametrize(
+    ("files", "code", "severity"),
+    [
+        (made(saved_model(PLAIN), index_of(a=tensor(FLOAT, [4], size=12)), bytes(12)), "BAD_ENTRY_SIZE", "error"),
+        (made(saved_model(PLAIN), index_of(header=encode_number(2, 1), a=FLOATS), bytes(16)), "BIG_ENDIAN", "warning"),
+        (made(saved_model(PLAIN), index_of(a=FLOATS), bytes(20)), "UNUSED_BYTES", "info"),
+        (
+            made(saved_model(PLAIN), index_of(a=FLOATS), bytes(16)) | {SHARD.replace("1", "2"): b""},
+            "ORPHAN_SHARD",
+            "warning",
+        ),
+        (
+            made(saved_model(PLAIN), index_of(a=FLOATS, b=tensor(FLOAT, [4], offset=16, size=16)), bytes(32)),
+            "DUPLICATE_TENSORS",
+            "warning",
+        ),
+        (made(saved_model(graph([placeholder(), node("y", "L2Loss", ("x",))]))), "TRAINING_OPS", "warning"),
+        (made(unasked(node("loss", "L2Loss", ("x",)))), "TRAINING_OPS_STORED", "info"),
+        (made(unasked(node("read", "ReadFile", ("x",)))), "UNSAFE_OP_STORED", "warning"),
+    ],
+)
+def test_one_odd_thing(files: dict[str, bytes], code: str, severity: str) -> None:
+    found = {item.code: item.severity for item in inspect_directory(MemoryDirectory(files)).findings}
+    assert found == {code: severity}
 
 
 def test_files_that_do_not_belong(tmp_path: Path) -> None:
