@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -20,7 +21,8 @@ from tests.bad_models.build import (
     write,
 )
 from tests.bad_models.fuzz import MemoryDirectory
-from tests.bad_models.hostile import index_of, tensor
+from tests.bad_models.hostile import index_of
+from tests.bad_models.hostile import tensor as stored
 
 from servegraph.inspect_graph.examples import request_example
 from servegraph.inspect_graph.explanations import explanations
@@ -119,7 +121,7 @@ def test_signatures_of_other_names_and_methods() -> None:
 
 
 INDEX, SHARD = "variables/variables.index", "variables/variables.data-00000-of-00001"
-FLOATS = tensor(FLOAT, [4], size=16)
+FLOATS = stored(FLOAT, [4], size=16)
 
 
 def made(content: bytes, index: bytes = b"", shard: bytes = b"") -> dict[str, bytes]:
@@ -135,7 +137,7 @@ def unasked(*nodes: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("files", "code", "severity"),
     [
-        (made(saved_model(PLAIN), index_of(a=tensor(FLOAT, [4], size=12)), bytes(12)), "BAD_ENTRY_SIZE", "error"),
+        (made(saved_model(PLAIN), index_of(a=stored(FLOAT, [4], size=12)), bytes(12)), "BAD_ENTRY_SIZE", "error"),
         (made(saved_model(PLAIN), index_of(header=encode_number(2, 1), a=FLOATS), bytes(16)), "BIG_ENDIAN", "warning"),
         (made(saved_model(PLAIN), index_of(a=FLOATS), bytes(20)), "UNUSED_BYTES", "info"),
         (
@@ -144,7 +146,7 @@ def unasked(*nodes: bytes) -> bytes:
             "warning",
         ),
         (
-            made(saved_model(PLAIN), index_of(a=FLOATS, b=tensor(FLOAT, [4], offset=16, size=16)), bytes(32)),
+            made(saved_model(PLAIN), index_of(a=FLOATS, b=stored(FLOAT, [4], offset=16, size=16)), bytes(32)),
             "DUPLICATE_TENSORS",
             "warning",
         ),
@@ -313,6 +315,16 @@ def test_request_example(name: str, inputs: dict[str, TensorInfo], text: str) ->
     example = request_example(name, Signature("", inputs, {}))
     assert example.text == text
     assert example.is_whole == ("…" not in text)
+
+
+def test_a_long_request_is_copied_whole() -> None:
+    inputs = {"image": tensor("uint8", None, 28, 28), "name": tensor("string", None)}
+    example = request_example("serving_default", Signature("", inputs, {}))
+    assert json.loads(example.recipe) == {
+        "instances": [{"image": {"sizes": [28, 28], "of": 0}, "name": {"sizes": [], "of": "text"}}]
+    }
+    assert not request_example("x", Signature("", {"short": tensor("int32", None, 3)}, {})).recipe
+    assert not request_example("x", Signature("", {"volume": tensor("int32", None, 999, 999, 9)}, {})).recipe
 
 
 def test_a_signature_with_one_answer_for_all_rows_is_asked_by_column() -> None:
