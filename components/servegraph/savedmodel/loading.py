@@ -5,27 +5,32 @@ Sources: tensorflow/core/protobuf/saved_object_graph.proto; tensorflow/python/sa
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections.abc import Iterator
 
-from servegraph.savedmodel.wire import BYTES, decoded, fields, payloads, text
+from servegraph.savedmodel.wire import decoded, fields, payloads, text
 
 # Children of a resource that are called when it is made, filled and given up.
 _CALLED = ("_create_resource", "_initialize", "_destroy_resource")
-_CALLED_BYTES = tuple(name.encode() for name in _CALLED)
 _CHILD, _FUNCTION, _CONCRETE_FUNCTION, _SAVEABLE = 1, 6, 8, 11  # fields of a SavedObject
 _RESTORE = 3  # of a SaveableObject: the function that fills an object from the checkpoint
-_SAVEABLE_TAG = bytes([_SAVEABLE << 3 | BYTES])
+# Where an object may call one: a name of these, or the head of a saveable and its key or value. A model has thousands
+# of objects, nearly all of them variables and functions, which are not looked into.
+_MAY_CALL = re.compile(
+    rb"_create_resource|_initialize|_destroy_resource|(?:Z|\xda\x80*\x00)[\x80-\xff]*[\x00-\x7f][\n\x12]"
+)
 
 
 def functions_run_on_loading(object_graph: bytes) -> tuple[str, ...]:
     """Return the names of the functions that loading a SavedObjectGraph in Python runs. Raises `Malformed`."""
+    suspects = [match.start() for match in _MAY_CALL.finditer(object_graph)]
+    if not suspects:
+        return ()
     objects = list(payloads(object_graph, 1))
-    called: dict[int, None] = {}
-    for start, end in objects:
-        # A glance first: a model has thousands of objects, most of them variables and functions.
-        may_call = any(object_graph.find(name, start, end) >= 0 for name in _CALLED_BYTES)
-        if may_call or object_graph.find(_SAVEABLE_TAG, start, end) >= 0:
-            called.update(dict.fromkeys(_called(object_graph, start, end)))
+    starts = [start for start, _ in objects]
+    looked_at = sorted({bisect_right(starts, position) - 1 for position in suspects} - {-1})
+    called = dict.fromkeys(function for number in looked_at for function in _called(object_graph, *objects[number]))
     names = (name for number in called if number < len(objects) for name in _names(object_graph, *objects[number]))
     return tuple(dict.fromkeys(names))
 
