@@ -17,14 +17,12 @@ _CHILD, _FUNCTION, _CONCRETE_FUNCTION, _SAVEABLE = 1, 6, 8, 11  # fields of a Sa
 _RESTORE = 3  # of a SaveableObject: the function that fills an object from the checkpoint
 # Where an object may call one: a name of these, or the head of a saveable and its key or value. A model has thousands
 # of objects, nearly all of them variables and functions, which are not looked into.
-_MAY_CALL = re.compile(
-    rb"_create_resource|_initialize|_destroy_resource|(?:Z|\xda\x80*\x00)[\x80-\xff]*[\x00-\x7f][\n\x12]"
-)
+_MAY_CALL = rb"_create_resource|_initialize|_destroy_resource|(?:Z|\xda\x80*\x00)[\x80-\xff]*[\x00-\x7f][\n\x12]"
 
 
 def functions_run_on_loading(object_graph: bytes) -> tuple[str, ...]:
     """Return the names of the functions that loading a SavedObjectGraph in Python runs. Raises `Malformed`."""
-    suspects = [match.start() for match in _MAY_CALL.finditer(object_graph)]
+    suspects = [match.start() for match in re.finditer(_MAY_CALL, object_graph)]
     if not suspects:
         return ()
     objects = list(payloads(object_graph, 1))
