@@ -133,6 +133,13 @@ _ASKED = (
         "R10",
     ),
     Rule(
+        "SAME_TAGS",
+        "warning",
+        "Several MetaGraphs have the same tags: servers load the first of them, Python none.",
+        "Export it again, with tags of its own for every MetaGraph.",
+        "R4",
+    ),
+    Rule(
         "NO_SIGNATURE",
         "error",
         "There is no signature: nothing can be asked.",

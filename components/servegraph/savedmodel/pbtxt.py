@@ -117,6 +117,23 @@ SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
     "Saveable": {"restore_function": (3, "number")},
 }
 
+# Fields that `SCHEMA` has no use for. What a message of this table has besides is damage, as it is for TensorFlow.
+OTHER_FIELDS: dict[str, frozenset[str]] = {
+    "SavedModel": frozenset(),
+    "MetaGraph": frozenset(),
+    "Graph": frozenset({"version", "debug_info"}),
+    "Library": frozenset({"gradient", "registered_gradients"}),
+    "Node": frozenset({"experimental_debug_info", "experimental_type"}),
+    "AttrEntry": frozenset(),
+    "Attr": frozenset({"f", "placeholder"}),
+    "NamedAttrs": frozenset(),
+    "CollectionEntry": frozenset(),
+    "SignatureEntry": frozenset(),
+    "Signature": frozenset(),
+    "TensorInfoEntry": frozenset(),
+    "TensorInfo": frozenset(),
+}
+
 _SPACE = rb"(?:\s|#[^\n]*\n)*"
 _TOKEN = re.compile(_SPACE + rb"([A-Za-z_]\w*|[-+.]?[\w.+-]*[\w.]|[-{}<>\[\]:;,\"'])")
 _REST_IS_SPACE = re.compile(_SPACE + rb"(?:#[^\n]*)?\Z")
@@ -161,6 +178,8 @@ class _Parser:
                 continue
             name = self._type_url() if token == b"[" else token.decode("ascii", "replace")
             number, kind = known.get(name, (0, None))
+            if kind is None and schema in OTHER_FIELDS and name not in OTHER_FIELDS[schema]:
+                raise self._malformed(f"{schema} has no field {name[:40]!r}")
             for encoded in self._values(number, kind, depth):
                 kept += encoded
 

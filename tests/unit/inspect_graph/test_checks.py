@@ -111,6 +111,10 @@ def test_a_model_that_cannot_be_asked() -> None:
     }
 
 
+def test_two_meta_graphs_of_the_same_tags() -> None:
+    assert codes(model({"x": X}, {"y": Y}) * 2) == {"SAME_TAGS": "warning"}
+
+
 def test_signatures_of_other_names_and_methods() -> None:
     content = signature({"x": X}, {"y": Y}).replace(b"serving/predict", b"serving/regress")
     other = encode_bytes(1, encode_bytes(4, b"serve")) + encode_bytes(5, entry("other", content))
