@@ -87,8 +87,10 @@ def test_text_forms(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["meta_graphs {", "meta_graphs }", "meta_graphs { a: }", 'x: "', "\0", "meta_graphs: [", "a: 1 }", "[x"]
-    + ["meta_grphs {}", "meta_graphs { graph_def { nod { } } }", "meta_graphs { graph_def { node { opp: 'x' } } }"],
+    [
+        *("meta_graphs {", "meta_graphs }", "meta_graphs { a: }", 'x: "', "\0", "meta_graphs: [", "a: 1 }", "[x"),
+        *("meta_grphs {}", "meta_graphs { graph_def { nod { } } }", "meta_graphs { graph_def { node { opp: 'x' } } }"),
+    ],
 )
 def test_damaged_text(text: str) -> None:
     with pytest.raises(ModelError) as caught:
