@@ -74,13 +74,13 @@ def seconds_text(runs: list[Run]) -> str:
     return f"{statistics.median(seconds):.3f} [{seconds[0]:.3f}-{seconds[-1]:.3f}]"
 
 
-def compare_models(directory: Path, runs: int, environment: dict[str, str]) -> bool:
+def compare_models(directory: Path, goals: Sequence[Goal], runs: int, environment: dict[str, str]) -> bool:
     """Print the table; True if every goal is reached."""
     print("| model | saved_model_cli, s | servegraph inspect, s | faster | MB | MB | less memory |")
     print("|---|---|---|---|---|---|---|")
     reached = True
     compare(directory / GOALS[0].model, 1, environment)  # writes the bytecode
-    for goal in GOALS:
+    for goal in goals:
         theirs, ours = compare(directory / goal.model, min(runs, goal.most_runs), environment)
         pairs = list(zip(theirs, ours, strict=True))
         # The ratio of each pair that ran together, not of two medians: a busy minute is in both.
@@ -160,17 +160,20 @@ def _verify(model: Path, data: Path) -> float:
 
 def main() -> int:
     """Make the models, run, and print the tables."""
+    names = [goal.model for goal in GOALS]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, required=True, help="where the models are, or are made")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--only", choices=("models", "verify"), help="one of the two tables")
+    parser.add_argument("--only", nargs="+", default=[*names, "verify"], choices=[*names, "verify"], metavar="ROW")
     arguments = parser.parse_args()
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(arguments.models / "bytecode")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     subprocess.run([sys.executable, HERE / "inspect_models.py", arguments.models], check=True, env=environment)
-    reached = arguments.only == "models" or compare_verify(arguments.models, arguments.runs)
-    if arguments.only != "verify":
-        reached &= compare_models(arguments.models, arguments.runs, environment)
+    # First, while this process is small: the peak that the system tells of a command is never below its parent's.
+    goals = [goal for goal in GOALS if goal.model in arguments.only]
+    reached = not goals or compare_models(arguments.models, goals, arguments.runs, environment)
+    if "verify" in arguments.only:
+        reached &= compare_verify(arguments.models, arguments.runs)
     return 0 if reached else 1
 
 

@@ -63,8 +63,8 @@ def index_file(content: bytes) -> Callable[[Path], None]:
     return make
 
 
-def index_of(**entries: bytes) -> bytes:
-    rows = [(b"", encode_number(1, 1))] + [(key.encode(), value) for key, value in sorted(entries.items())]
+def index_of(header: bytes = b"", **entries: bytes) -> bytes:
+    rows = [(b"", encode_number(1, 1) + header)] + [(key.encode(), value) for key, value in sorted(entries.items())]
     return b"".join(write_table(iter(rows)))
 
 
@@ -119,7 +119,51 @@ def composite(depth: int) -> bytes:
     return info
 
 
+def on_start(*nodes: bytes) -> Callable[[Path], None]:
+    """A model that runs what the last of these nodes, named `start`, needs when it is loaded."""
+    main_op = entry("saved_model_main_op", encode_bytes(1, encode_bytes(1, b"start")))
+    return graph_file(
+        saved_model(graph([placeholder(), node("y", "Identity", ("x",)), *nodes]), encode_bytes(4, main_op))
+    )
+
+
+def run_by_python() -> bytes:
+    """An object with a function that `tf.saved_model.load` calls; no signature does."""
+    child = encode_bytes(1, encode_number(1, 1) + encode_bytes(2, b"_initialize"))
+    objects = (child, encode_bytes(6, encode_bytes(1, b"fills")))
+    object_graph = b"".join(encode_bytes(1, content) for content in objects)
+    object_graph += encode_bytes(2, entry("fills", b""))
+    fills = function("fills", [node("w", "WriteFile", ("a", "a"))], ["a"])
+    return saved_model(graph([placeholder(), node("y", "Identity", ("x",))], [fills]), encode_bytes(7, object_graph))
+
+
+def many_ways() -> bytes:
+    """A string that comes to where it is read on 8^15 ways."""
+    functions = [
+        function(f"f{depth}", [node(f"c{way}", f"f{depth + 1}", ("a",)) for way in range(8)], ["a"])
+        for depth in range(15)
+    ]
+    functions.append(function("f15", [node("d", "DatasetFromGraph", ("a",))], ["a"]))
+    return saved_model(graph([placeholder(), string_constant("g", HIDDEN), node("y", "f0", ("g",))], functions))
+
+
+def many_graphs() -> bytes:
+    """A graph in a string, that is opened a hundred times in a graph in a string, and so on."""
+    content = HIDDEN
+    for _ in range(6):
+        opened = [node(f"d{number}", "DatasetFromGraph", ("g",)) for number in range(100)]
+        content = graph([string_constant("g", content), *opened])
+    return saved_model(graph([placeholder(), string_constant("g", content), node("y", "DatasetFromGraph", ("g",))]))
+
+
 HIDDEN = graph([placeholder("p"), node("r", "ReadFile", ("p",))])
+TABLE = graph(
+    [
+        node("t", "HashTableV2"),
+        string_constant("name", b"/etc/passwd"),
+        node("r", "InitializeTableFromTextFileV2", ("t", "name")),
+    ]
+)
 OVERLONG_NODE_TAG = b"\x8a\x00" + encode_varint(len(READ)) + READ
 TWO_OPERATIONS = (
     encode_bytes(1, b"y") + encode_bytes(2, b"Identity") + encode_bytes(3, b"x") + encode_bytes(2, b"ReadFile")
@@ -245,39 +289,102 @@ HOSTILE = (
     ),
     Hostile(
         "a file read while loading",
-        graph_file(
-            saved_model(
-                graph(
-                    [
-                        placeholder(),
-                        node("y", "Identity", ("x",)),
-                        string_constant("name", b"/etc/passwd"),
-                        node("r", "ReadFile", ("name",)),
-                        node("start", "NoOp", ("^r",)),
-                    ]
-                ),
-                encode_bytes(4, entry("saved_model_main_op", encode_bytes(1, encode_bytes(1, b"start")))),
-            )
+        on_start(
+            string_constant("name", b"/etc/passwd"),
+            node("r", "ReadFile", ("name",)),
+            node("start", "NoOp", ("^r",)),
         ),
         "UNSAFE_OP",
     ),
     Hostile(
         "a vocabulary from elsewhere",
+        on_start(
+            node("t", "HashTableV2"),
+            string_constant("name", b"/home/me/words.txt"),
+            node("start", "InitializeTableFromTextFileV2", ("t", "name")),
+        ),
+        "EXTERNAL_FILE",
+    ),
+    Hostile(
+        "a vocabulary whose name is computed",
+        on_start(
+            node("t", "HashTableV2"),
+            string_constant("a", b"/etc/"),
+            string_constant("b", b"passwd"),
+            node("name", "StringJoin", ("a", "b")),
+            node("start", "InitializeTableFromTextFileV2", ("t", "name")),
+        ),
+        "UNSAFE_OP",
+    ),
+    Hostile(
+        "a vocabulary inside a graph in a string",
+        graph_file(
+            saved_model(graph([placeholder(), string_constant("g", TABLE), node("y", "DatasetFromGraph", ("g",))]))
+        ),
+        "UNSAFE_OP",
+    ),
+    Hostile(
+        "a cache whose empty name is filled in",
         graph_file(
             saved_model(
                 graph(
                     [
                         placeholder(),
-                        node("y", "Identity", ("x",)),
-                        node("t", "HashTableV2"),
-                        string_constant("name", b"/home/me/words.txt"),
-                        node("start", "InitializeTableFromTextFileV2", ("t", "name")),
+                        string_constant("e", b""),
+                        node("f", "StringFormat", ("e",), attr("template", encode_bytes(2, b"/tmp/f%s"))),
+                        node("y", "CacheDataset", ("x", "f")),
                     ]
-                ),
-                encode_bytes(4, entry("saved_model_main_op", encode_bytes(1, encode_bytes(1, b"start")))),
+                )
             )
         ),
-        "EXTERNAL_FILE",
+        "UNSAFE_OP",
+    ),
+    Hostile(
+        "a graph in an encoded string",
+        graph_file(
+            saved_model(
+                graph(
+                    [
+                        placeholder(),
+                        string_constant("g", graph([])),
+                        node("b", "DecodeBase64", ("g",)),
+                        node("y", "DatasetFromGraph", ("b",)),
+                    ]
+                )
+            )
+        ),
+        "UNSAFE_OP",
+    ),
+    Hostile(
+        "running Python in a loop",
+        graph_file(
+            saved_model(
+                graph(
+                    [
+                        placeholder(),
+                        node(
+                            "y",
+                            "While",
+                            ("x",),
+                            attr("cond", encode_bytes(10, encode_bytes(1, b"goes_on"))),
+                            attr("body", encode_bytes(10, encode_bytes(1, b"steps"))),
+                        ),
+                    ],
+                    [function("goes_on", [], ["a"]), function("steps", [node("p", "PyFunc", ("a",))], ["a"])],
+                )
+            )
+        ),
+        "UNSAFE_OP",
+    ),
+    Hostile("a file written by what Python runs on loading", graph_file(run_by_python()), "UNSAFE_OP"),
+    Hostile("a string on more ways than can be followed", graph_file(many_ways()), "UNSAFE_OP"),
+    Hostile("a string opened more often than can be done", graph_file(many_graphs()), "UNSAFE_OP"),
+    Hostile(
+        "a function with the name of an operation",
+        graph_file(
+            saved_model(graph([placeholder(), node("y", "Identity", ("x",))], [function("Identity", [READ], ["x"])]))
+        ),
+        "GRAPH_INCONSISTENT",
     ),
     Hostile(
         "an attribute nested 5,000 deep",

@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from math import prod
 from typing import Any, NamedTuple
 
 from servegraph.inspect_graph.signatures import SERVING_DEFAULT
 from servegraph.savedmodel.graph import Signature, TensorInfo
 
-MAX_VALUES = 256  # an example with more, such as an image, is shortened
+MAX_VALUES = 256  # an example with more, such as an image, is shortened where it is shown,
+MAX_COPIED_VALUES = 4_000_000  # and one with more is never whole: a browser's clipboard has its limits
 ELLIPSIS = "…"
 
 
 class Example(NamedTuple):
-    """The text of a request; `is_whole` is False where it is shortened and has to be filled up."""
+    """A request: its `text`, in which long lists are shortened, and if so a `recipe` that makes the whole of it.
+
+    A recipe is the request in which `{"sizes": [28, 28], "of": 0.0}` stands for nested lists of these sizes. It is
+    empty where the text is whole already, or the whole of it would be too much.
+    """
 
     text: str
-    is_whole: bool
+    recipe: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether the text can be sent as it is."""
+        return ELLIPSIS not in self.text
 
 
 def request_example(name: str, signature: Signature) -> Example:
     """Return the body of a predict request: one instance in TensorFlow Serving's row format, else by column."""
     inputs = {key: info for key, info in signature.inputs.items() if key not in signature.defaults}
     by_row = all(map(_has_batch, (*signature.inputs.values(), *signature.outputs.values())))
-    values = {key: _value(info, by_row=by_row) for key, info in inputs.items()}
-    # With a single input its values stand alone.
-    asked = next(iter(values.values())) if len(values) == 1 else values
-    body = {} if name == SERVING_DEFAULT else {"signature_name": name}
-    text = json.dumps({**body, **({"instances": [asked]} if by_row else {"inputs": asked})}, ensure_ascii=False)
-    return Example(text.replace(f'"{ELLIPSIS}"', ELLIPSIS), ELLIPSIS not in text)
+    sizes = {key: _sizes(info, by_row=by_row) for key, info in inputs.items()}
+
+    def request(value: Callable[[list[int], Any], Any]) -> str:
+        values = {key: value(sizes[key], _element(info.dtype)) for key, info in inputs.items()}
+        asked = next(iter(values.values())) if len(values) == 1 else values  # a single input's values stand alone
+        body = {} if name == SERVING_DEFAULT else {"signature_name": name}
+        return json.dumps({**body, **({"instances": [asked]} if by_row else {"inputs": asked})}, ensure_ascii=False)
+
+    text = request(_shortened).replace(f'"{ELLIPSIS}"', ELLIPSIS)
+    is_copied = ELLIPSIS in text and sum(map(prod, sizes.values())) <= MAX_COPIED_VALUES
+    return Example(text, request(lambda sizes, element: {"sizes": sizes, "of": element}) if is_copied else "")
 
 
 def _has_batch(info: TensorInfo) -> bool:
@@ -36,13 +53,14 @@ def _has_batch(info: TensorInfo) -> bool:
     return info.shape is None or (len(info.shape) > 0 and info.shape[0] is None)
 
 
-def _value(info: TensorInfo, *, by_row: bool) -> Any:
+def _sizes(info: TensorInfo, *, by_row: bool) -> list[int]:
+    """Return the sizes of the lists that a value is made of; an unknown one is 1."""
     shape = info.shape or ()
-    sizes = [1 if size is None else size for size in (shape[1:] if by_row else shape)]
-    values = 1
-    for size in sizes:
-        values *= size
-    return _filled(sizes, _element(info.dtype), shorten=values > MAX_VALUES)
+    return [1 if size is None else size for size in (shape[1:] if by_row else shape)]
+
+
+def _shortened(sizes: list[int], element: Any) -> Any:
+    return _filled(sizes, element, shorten=prod(sizes) > MAX_VALUES)
 
 
 def _filled(sizes: list[int], element: Any, *, shorten: bool) -> Any:

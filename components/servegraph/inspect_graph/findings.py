@@ -95,7 +95,7 @@ _WHOLE = (
     Rule(
         "LINK_OUTSIDE",
         "error",
-        "A link leads out of the directory: what it points to is not copied.",
+        "A link leads out of the directory, or to no file: what it points to is not copied.",
         "Copy the directory with cp -RL, which puts files in the place of links.",
         "R3",
     ),
@@ -131,6 +131,13 @@ _ASKED = (
         "No MetaGraph has the tag `serve`, the only one that servers load.",
         "Export with the tag tf.saved_model.SERVING.",
         "R10",
+    ),
+    Rule(
+        "SAME_TAGS",
+        "warning",
+        "Several MetaGraphs have the same tags: servers load the first of them, Python none.",
+        "Export it again, with tags of its own for every MetaGraph.",
+        "R4",
     ),
     Rule(
         "NO_SIGNATURE",

@@ -13,7 +13,7 @@ from servegraph.inspect_graph.treemap import KINDS, Area, layout, parts_of
 from servegraph.savedmodel.bundle_index import TensorEntry
 from servegraph.savedmodel.graph import MetaGraph
 
-MAX_ROWS = 500  # of the table of tensors: a browser draws them at once
+MAX_ROWS = 500  # of the tables of tensors and files: a browser draws them at once
 MAX_OPS = 25
 MAP_WIDTH, MAP_HEIGHT = 1000, 360
 MIN_LABEL_WIDTH, MIN_LABEL_HEIGHT, LETTER_WIDTH = 48, 16, 6.6  # a label must fit into its area
@@ -44,6 +44,7 @@ def _view(inspection: Inspection) -> dict[str, Any]:
         "map": {"width": MAP_WIDTH, "height": MAP_HEIGHT},
         "kinds": {kind: what for kind, what in KINDS.items() if kind in used},
         "meta_graphs": [_meta_graph(meta_graph) for meta_graph in meta_graphs],
+        "max_rows": MAX_ROWS,
         "tensors": [_tensor(entry, inspection) for entry in tensors[:MAX_ROWS]],
         "tensor_count": len(tensors),
     }

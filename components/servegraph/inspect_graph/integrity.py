@@ -58,8 +58,9 @@ def check_pointers(directory: Directory, files: list[FileInfo], suspects: Iterab
 def _link(directory: Directory, info: FileInfo) -> Finding:
     try:
         directory.open(info.path).close()
-    except StorageError:
-        return finding("LINK_OUTSIDE", f"{info.path} is a link to {info.link_target}.")
+    except StorageError as error:
+        lost = "" if error.code == "LINK_OUTSIDE" else ", where there is no file"
+        return finding("LINK_OUTSIDE", f"{info.path} is a link to {info.link_target}{lost}.")
     return finding("LINK", f"{info.path} is a link to {info.link_target}.")
 
 

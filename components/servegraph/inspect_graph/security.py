@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from servegraph.inspect_graph.findings import Finding, finding
-from servegraph.savedmodel.embedded import EmbeddedGraph, GraphSource, StringInputs, embedded_graphs
+from servegraph.savedmodel.embedded import GraphSource, StringInputs, embedded_graphs
 from servegraph.savedmodel.graph import Body, MetaGraph, Node, attr_bytes
 from servegraph.savedmodel.metadata_files import KERAS_METADATA, KerasMetadata
 from servegraph.savedmodel.ops import DANGER_OF, DANGEROUS
-from servegraph.savedmodel.reachability import INIT, RESTORE, Reachability, is_signature
+from servegraph.savedmodel.reachability import INIT, PYTHON_LOAD, RESTORE, Reachability, is_signature
 
 _WHAT = {rule.kind: rule.what for rule in DANGEROUS}
 _MAX_NESTING = 8
+_TABLE_FILLERS = ("InitializeTableFromTextFile", "InitializeTableFromTextFileV2")
 
 # In a SavedModel as TensorFlow writes it restoring reaches the one, and nothing reaches the others: saving is no
 # entry point, and an Estimator stores two savers. Reached in another way they are as dangerous as any other.
@@ -38,7 +39,7 @@ def check_security(
         reached = reachability.reaching(danger.body, danger.node.name)
         if danger.node.op in _SAVER_OPS and not set(reached) - _SAVER_OPS[danger.node.op]:
             continue
-        served = [name for name in reached if is_signature(name) or name in (INIT, RESTORE)]
+        served = [name for name in reached if is_signature(name) or name in (INIT, RESTORE, PYTHON_LOAD)]
         by = f", reached from {', '.join(served)}" if served else ""
         code = "UNSAFE_OP" if served else "UNSAFE_OP_STORED"
         yield finding(code, f"{where}: {danger.place} can {danger.what}{by}.")
@@ -54,10 +55,12 @@ class _Scan:
         functions: Mapping[str, Body],
         assets: Mapping[str, str],
         depth: int = 0,
+        opened: dict[tuple[bytes, ...], dict[str, str] | None] | None = None,
     ) -> None:
         self._bodies = (main, *functions.values())
         self._strings = StringInputs(source, main, functions, assets)
         self._depth = depth
+        self._opened = {} if opened is None else opened
 
     def dangers(self) -> Iterator[Danger]:
         """Yield every operation that can reach outside."""
@@ -72,21 +75,33 @@ class _Scan:
             yield from self._judge_nested(body, node, place)
             return
         is_harmless = HARMLESS.get(node.op)
-        if is_harmless is None or not is_harmless(self._strings, body, node):
+        is_hidden_table = self._depth > 0 and node.op in _TABLE_FILLERS  # a graph in a string has no assets
+        if is_harmless is None or is_hidden_table or not is_harmless(self._strings, body, node):
             yield Danger(node, body, _WHAT[DANGER_OF[node.op]], place)
 
     def _judge_nested(self, body: Body, node: Node, place: str) -> Iterator[Danger]:
         """Open the graph in the string; what is in it runs where `node` runs."""
-        graphs = embedded_graphs(self._strings.of(body, node, 0)) if self._depth < _MAX_NESTING else None
-        if graphs is None:
+        strings = self._strings.of(body, node, 0)
+        inside = self._inside(strings.values) if strings is not None else None
+        if inside is None:
             yield Danger(node, body, "run a graph that is not known before it runs", place)
-        for graph in graphs or ():
-            for danger in _nested_scan(graph, self._depth + 1).dangers():
-                yield Danger(node, body, danger.what, f"{danger.place} inside the string of {place}")
+        for what, hidden in (inside or {}).items():
+            yield Danger(node, body, what, f"{hidden} inside the string of {place}")
 
+    def _inside(self, contents: tuple[bytes, ...]) -> dict[str, str] | None:
+        """Return what graphs in strings can do, with an example of where, or None where they are no graphs.
 
-def _nested_scan(graph: EmbeddedGraph, depth: int) -> _Scan:
-    return _Scan(graph, graph.main, graph.functions, {}, depth)
+        Each string is opened once: a hostile one has a thousand operations that take it.
+        """
+        if contents not in self._opened:
+            graphs = embedded_graphs(contents) if self._depth < _MAX_NESTING else None
+            found: dict[str, str] = {}
+            for graph in graphs or ():
+                scan = _Scan(graph, graph.main, graph.functions, {}, self._depth + 1, self._opened)
+                for danger in scan.dangers():
+                    found.setdefault(danger.what, danger.place)
+            self._opened[contents] = None if graphs is None else found
+        return self._opened[contents]
 
 
 def _prints_to_log(strings: StringInputs, body: Body, node: Node) -> bool:
@@ -115,8 +130,8 @@ def _has_no_url(strings: StringInputs, body: Body, node: Node) -> bool:
 
 
 def _reads_an_asset(strings: StringInputs, body: Body, node: Node) -> bool:
-    """A table is filled from a file: an asset, or else `EXTERNAL_FILE` says which."""
-    return True
+    """A table is filled from a file: an asset, or one that `EXTERNAL_FILE` names; not one whose name is computed."""
+    return strings.of(body, node, 1) is not None
 
 
 # Operations that are dangerous only with some inputs or attributes.
@@ -126,14 +141,11 @@ HARMLESS: dict[str, Callable[[StringInputs, Body, Node], bool]] = {
     "CacheDatasetV2": _caches_in_memory,
     "FixedUnigramCandidateSampler": _has_no_file,
     **dict.fromkeys(("DecodeProtoV2", "EncodeProto"), _has_no_descriptor_file),
-    "InitializeTableFromTextFile": _reads_an_asset,
-    "InitializeTableFromTextFileV2": _reads_an_asset,
+    **dict.fromkeys(_TABLE_FILLERS, _reads_an_asset),
     **dict.fromkeys(("DebugIdentity", "DebugIdentityV2", "DebugIdentityV3", "DebugNanCount"), _has_no_url),
     "DebugNumericSummary": _has_no_url,
     "DebugNumericSummaryV2": _has_no_url,
 }
-
-_TABLE_FILLERS = ("InitializeTableFromTextFile", "InitializeTableFromTextFileV2")
 
 
 def check_keras(metadata: KerasMetadata | None) -> Iterator[Finding]:

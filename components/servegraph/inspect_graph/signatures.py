@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from servegraph.inspect_graph.findings import Finding, finding
@@ -53,6 +54,9 @@ def check_signatures(graph: SavedModelGraph) -> Iterator[Finding]:
     """Find what keeps clients from asking the model."""
     if not any(SERVING_TAG in meta_graph.tags for meta_graph in graph.meta_graphs):
         yield finding("NO_SERVING_TAG", f"The tag sets are {', '.join(map(tag_label, graph.meta_graphs))}.")
+    for tags, count in Counter(frozenset(meta_graph.tags) for meta_graph in graph.meta_graphs).items():
+        if count > 1:
+            yield finding("SAME_TAGS", f"{count} MetaGraphs have [{', '.join(sorted(tags))}].")
     for meta_graph in graph.meta_graphs:
         where = tag_label(meta_graph)
         signatures = serving_signatures(meta_graph)

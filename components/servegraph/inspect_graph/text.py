@@ -8,6 +8,7 @@ from servegraph.inspect_graph.findings import counts
 from servegraph.inspect_graph.inspection import Inspection
 from servegraph.inspect_graph.signatures import serving_signatures, shape_text
 from servegraph.savedmodel.graph import MetaGraph
+from servegraph.savedmodel.reachability import OBJECT_GRAPH_KEY
 
 LARGEST = 5
 COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}
@@ -57,7 +58,8 @@ def _variable_lines(inspection: Inspection, paint: Paint) -> Iterator[str]:
     assert weights is not None
     by_dtype = ", ".join(f"{dtype} {_size(size)}" for dtype, size in weights.bytes_by_dtype.items())
     yield (f"{paint('Variables', 'bold')}  {weights.tensor_count:,} tensors, {_size(weights.size_bytes)} ({by_dtype})")
-    for entry in sorted(inspection.tensors, key=lambda entry: -entry.size_bytes)[:LARGEST]:
+    tensors = (entry for entry in inspection.tensors if entry.key != OBJECT_GRAPH_KEY)
+    for entry in sorted(tensors, key=lambda entry: -entry.size_bytes)[:LARGEST]:
         yield f"  {_size(entry.size_bytes):>10}  {entry.dtype} {list(entry.shape)}  {entry.key}"
 
 

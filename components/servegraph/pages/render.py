@@ -23,4 +23,5 @@ def render(package: str, template: str, **values: Any) -> str:
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.filters["shape"] = lambda dims: "unknown" if dims is None else f"[{', '.join(map(str, dims))}]"
     environment.filters["figure"] = lambda value: f"{value:.4g}"
-    return environment.get_template(template).render(**values)
+    page = environment.get_template(template).render(**values)
+    return page.encode("utf-8", "backslashreplace").decode()  # a file's name need not be text

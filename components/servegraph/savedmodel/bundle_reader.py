@@ -23,6 +23,7 @@ from servegraph.storage.directory import Directory, RandomAccess
 VARIABLES_PREFIX = "variables/variables"
 # Of 64 KiB to 4 MiB the fastest to read and checksum; from afar a chunk is a request.
 CHUNK_BYTES, REMOTE_CHUNK_BYTES = 1 << 20, 1 << 24
+READ_AHEAD_BYTES = 1 << 20  # from afar: thousands of small tensors would be as many requests
 MAX_INDEX_BYTES = 1 << 30  # ten million tensors; a larger file is not an index
 _REWRITE = "Export the model again, or copy the whole directory again from where it was written."
 
@@ -169,15 +170,35 @@ class BundleReader:
         with self._opening:
             if piece.shard not in self._shards:
                 try:
-                    self._shards[piece.shard] = self._directory.open(path)
+                    shard = self._directory.open(path)
                 except StorageError as exc:
                     if exc.code != "NOT_FOUND":
                         raise
                     raise missing_shard(path) from exc
+                self._shards[piece.shard] = shard if self.is_local else _ReadAhead(shard)
             shard = self._shards[piece.shard]
         if end > shard.size_bytes:
             raise truncated_shard(path, shard.size_bytes, end, piece.key)
         return shard
+
+
+class _ReadAhead:
+    """A remote file of which a small piece is fetched together with what follows it."""
+
+    def __init__(self, file: RandomAccess) -> None:
+        self._file = file
+        self.size_bytes = file.size_bytes
+        self._offset, self._buffer = 0, b""
+
+    def pread(self, offset: int, length: int) -> bytes:
+        if length >= READ_AHEAD_BYTES:
+            return self._file.pread(offset, length)
+        if offset < self._offset or offset + length > self._offset + len(self._buffer):
+            self._offset, self._buffer = offset, self._file.pread(offset, READ_AHEAD_BYTES)
+        return self._buffer[offset - self._offset : offset - self._offset + length]
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _read_index(directory: Directory, prefix: str) -> BundleIndex:

@@ -12,12 +12,16 @@ from typing import NamedTuple, Protocol
 from servegraph.savedmodel.graph import Body, Node, attr_functions, attr_strings
 from servegraph.savedmodel.meta_graph import MAX_MESSAGE_BYTES, read_arguments, read_graph
 from servegraph.savedmodel.nodes import Wanted, read_nodes
-from servegraph.savedmodel.restores import node_of, origin
+from servegraph.savedmodel.ops import VARIABLE_OPS
+from servegraph.savedmodel.restores import node_of
 from servegraph.savedmodel.wire import BytesFile, Malformed, Window
 
 _CONSTANTS: Wanted = {b"Const": frozenset({b"value"})}
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-_MAX_CALL_DEPTH = 16
+_MAX_DEPTH = 16  # of calls, and of variables that begin as others
+# What hands on a string as it is; anything else may make another one of it.
+_UNCHANGING = frozenset({"Identity", "StopGradient", "Snapshot", "EnsureShape", "ReadVariableOp"})
+_ASSIGNING = frozenset({"Assign", "AssignVariableOp"})
 
 
 class GraphSource(Protocol):
@@ -68,6 +72,7 @@ class StringInputs:
         self._assets = {node_of(tensor) for tensor in assets}
         self._read: dict[str, dict[str, Node]] = {}
         self._calls: dict[str, list[tuple[Body, Node]]] | None = None
+        self._traced: dict[tuple[str, str], Strings | None] = {}
 
     def of(self, body: Body, node: Node, position: int) -> Strings | None:
         """Return what the input at a position can be, or None where it is computed when the graph runs."""
@@ -75,15 +80,24 @@ class StringInputs:
         return self._trace(body, inputs[position], 0) if position < len(inputs) else None
 
     def _trace(self, body: Body, reference: str, depth: int) -> Strings | None:
-        nodes = self._nodes(body)
-        name = node_of(origin(reference, nodes))
-        node = nodes.get(name)
+        """Each place is traced once: calls can lead to it in more ways than there is time for."""
+        name = _unchanged(reference, self._nodes(body))
+        place = (body.name, name)
+        if place not in self._traced:
+            self._traced[place] = None  # what leads back to itself is not known
+            self._traced[place] = self._trace_node(body, name, depth) if depth < _MAX_DEPTH else None
+        return self._traced[place]
+
+    def _trace_node(self, body: Body, name: str, depth: int) -> Strings | None:
+        node = self._nodes(body).get(name)
         if node is None:
-            return self._trace_argument(body, name, depth) if body.name and depth < _MAX_CALL_DEPTH else None
+            return self._trace_argument(body, name, depth) if body.name else None
         if not body.name and name in self._assets:
             return Strings((), True)
+        if not body.name and node.op in VARIABLE_OPS:
+            return self._trace_variable(name, depth)
         values = attr_strings(node)
-        return None if values is None else Strings(tuple(values), False)
+        return Strings(tuple(values), False) if values else None  # none: they are encoded in another way
 
     def _trace_argument(self, function: Body, name: str, depth: int) -> Strings | None:
         arguments = self._source.arguments(function)
@@ -94,11 +108,16 @@ class StringInputs:
         for body, call in self._callers(function.name):
             inputs = self._nodes(body)[call.name].inputs
             found.append(self._trace(body, inputs[position], depth + 1) if position < len(inputs) else None)
-        known = [strings for strings in found if strings is not None]
-        if not known or len(known) < len(found):
-            return None
-        values = tuple(value for strings in known for value in strings.values)
-        return Strings(values, all(strings.is_asset for strings in known))
+        return _any_of(found)
+
+    def _trace_variable(self, name: str, depth: int) -> Strings | None:
+        """Return what a variable of the main graph is set to there: TF1 keeps an asset's path in one."""
+        assigned = [
+            node.inputs[1]
+            for node in self._nodes(self._main).values()
+            if node.op in _ASSIGNING and len(node.inputs) > 1 and node_of(node.inputs[0]) == name
+        ]
+        return _any_of([self._trace(self._main, reference, depth + 1) for reference in assigned])
 
     def _callers(self, function: str) -> list[tuple[Body, Node]]:
         """Return the nodes that call a function with its arguments as their inputs."""
@@ -123,11 +142,29 @@ class StringInputs:
         return self._read[body.name]
 
 
-def embedded_graphs(strings: Strings | None) -> list[EmbeddedGraph] | None:
-    """Read the graphs that a string input holds; None where that cannot be told without running."""
-    if strings is None or not strings.values:
+def _unchanged(reference: str, nodes: Mapping[str, Node]) -> str:
+    """Return the node that a string comes from, through operations that leave it as it is."""
+    name = node_of(reference)
+    for _ in range(len(nodes)):
+        node = nodes.get(name)
+        if node is None or node.op not in _UNCHANGING or not node.inputs:
+            break
+        name = node_of(node.inputs[0])
+    return name
+
+
+def _any_of(found: list[Strings | None]) -> Strings | None:
+    """Return what a string can be that is one of several; None where any of them is not known, or there is none."""
+    known = [strings for strings in found if strings is not None]
+    if not known or len(known) < len(found):
         return None
+    values = tuple(dict.fromkeys(value for strings in known for value in strings.values))
+    return Strings(values, all(strings.is_asset for strings in known))
+
+
+def embedded_graphs(contents: tuple[bytes, ...]) -> list[EmbeddedGraph] | None:
+    """Read graphs in strings; None where there is none, or one is something else."""
     try:
-        return [EmbeddedGraph(value) for value in strings.values]
+        return [EmbeddedGraph(content) for content in contents] or None
     except Malformed:
         return None

@@ -82,7 +82,7 @@ class MetaGraph(NamedTuple):
     """One MetaGraph. `assets` maps the tensor that holds an asset's path to its file below `assets/`.
 
     `node_lists` are the collections that name tensors or operations, `exposed_functions` what Python's
-    `tf.saved_model.load` offers beside the signatures.
+    `tf.saved_model.load` offers beside the signatures, `loading_functions` what it runs by itself.
     """
 
     tags: tuple[str, ...]
@@ -98,6 +98,7 @@ class MetaGraph(NamedTuple):
     min_consumer: int
     has_object_graph: bool
     exposed_functions: tuple[str, ...]
+    loading_functions: tuple[str, ...]
     declared_ops: tuple[str, ...]
     size_bytes: int
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from servegraph.savedmodel.dtypes import dtype_name
 from servegraph.savedmodel.graph import MAX_NESTING, Body, MetaGraph, Saver, Signature, TensorInfo, parse_shape
+from servegraph.savedmodel.loading import functions_run_on_loading
 from servegraph.savedmodel.nodes import IN_FUNCTION, IN_GRAPH, count_nodes
 from servegraph.savedmodel.wire import BYTES, Field, Malformed, Window, decoded, fields, payloads, text
 
@@ -34,6 +35,7 @@ class _Parts:
         self.functions: dict[str, Body] = {}
         self.versions = {1: 0, 2: 0}  # producer, min_consumer
         self.exposed_functions: list[str] = []
+        self.loading_functions: tuple[str, ...] = ()
 
 
 def read_meta_graph(window: Window, start: int, end: int) -> MetaGraph:
@@ -61,6 +63,7 @@ def read_meta_graph(window: Window, start: int, end: int) -> MetaGraph:
         min_consumer=parts.versions[2],
         has_object_graph=7 in seen,
         exposed_functions=tuple(parts.exposed_functions),
+        loading_functions=parts.loading_functions,
         declared_ops=tuple(parts.declared_ops),
         size_bytes=end - start,
     )
@@ -248,8 +251,9 @@ def _tensor_info(message: bytes, depth: int = 0) -> TensorInfo:
 
 
 def _object_graph(window: Window, objects: Field, parts: _Parts) -> None:
-    """Read only the names of the functions that Python offers; the objects themselves are skipped."""
+    """Read only the names of the functions that Python offers, and of those that it runs on loading."""
     content = _message(window, objects)
+    parts.loading_functions = functions_run_on_loading(content)
     for start, end in payloads(content, 2):
         for name_start, name_end in payloads(content, 1, start, end):
             parts.exposed_functions.append(decoded(content[name_start:name_end]))

@@ -103,7 +103,35 @@ SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
         "dense_shape_tensor_name": (3, "text"),
     },
     "Composite": {"components": (2, "TensorInfo")},
-    "ObjectGraph": {"concrete_functions": (2, "DefaultEntry")},
+    "ObjectGraph": {"nodes": (1, "Object"), "concrete_functions": (2, "DefaultEntry")},
+    "Object": {
+        "children": (1, "Child"),
+        "function": (6, "ConcreteFunctions"),
+        "bare_concrete_function": (8, "ConcreteFunction"),
+        "saveable_objects": (11, "SaveableEntry"),
+    },
+    "Child": {"node_id": (1, "number"), "local_name": (2, "text")},
+    "ConcreteFunctions": {"concrete_functions": (1, "text")},
+    "ConcreteFunction": {"concrete_function_name": (1, "text")},
+    "SaveableEntry": {"value": (2, "Saveable")},
+    "Saveable": {"restore_function": (3, "number")},
+}
+
+# Fields that `SCHEMA` has no use for. What a message of this table has besides is damage, as it is for TensorFlow.
+OTHER_FIELDS: dict[str, frozenset[str]] = {
+    "SavedModel": frozenset(),
+    "MetaGraph": frozenset(),
+    "Graph": frozenset({"version", "debug_info"}),
+    "Library": frozenset({"gradient", "registered_gradients"}),
+    "Node": frozenset({"experimental_debug_info", "experimental_type"}),
+    "AttrEntry": frozenset(),
+    "Attr": frozenset({"f", "placeholder"}),
+    "NamedAttrs": frozenset(),
+    "CollectionEntry": frozenset(),
+    "SignatureEntry": frozenset(),
+    "Signature": frozenset(),
+    "TensorInfoEntry": frozenset(),
+    "TensorInfo": frozenset(),
 }
 
 _SPACE = rb"(?:\s|#[^\n]*\n)*"
@@ -150,6 +178,8 @@ class _Parser:
                 continue
             name = self._type_url() if token == b"[" else token.decode("ascii", "replace")
             number, kind = known.get(name, (0, None))
+            if kind is None and schema in OTHER_FIELDS and name not in OTHER_FIELDS[schema]:
+                raise self._malformed(f"{schema} has no field {name[:40]!r}")
             for encoded in self._values(number, kind, depth):
                 kept += encoded
 

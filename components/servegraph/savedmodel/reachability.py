@@ -35,7 +35,8 @@ from servegraph.savedmodel.wire import fields
 from servegraph.storage.directory import Directory
 
 # Entry points that are not signatures.
-INIT, RESTORE, TRAIN, PYTHON = "(init)", "(restore)", "(train)", "(python)"
+INIT, RESTORE, TRAIN = "(init)", "(restore)", "(train)"
+PYTHON, PYTHON_LOAD = "(python)", "(python load)"  # what `tf.saved_model.load` offers, and what it runs by itself
 
 # Collections that name an operation to run: on loading, and for training.
 INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op", "saved_model_init_op")
@@ -62,7 +63,7 @@ def is_slot(key: str) -> bool:
 
 def is_signature(entry_point: str) -> bool:
     """Tell whether an entry point is a signature that clients call."""
-    return entry_point not in (INIT, RESTORE, TRAIN, PYTHON)
+    return entry_point not in (INIT, RESTORE, TRAIN, PYTHON, PYTHON_LOAD)
 
 
 class Reachability(NamedTuple):
@@ -134,7 +135,7 @@ class Baggage(NamedTuple):
 
     `kind` is one of `ops.TrainingKind`, `slot` (what an optimizer keeps) or `unread_tensor` (stored, and no
     signature reads it); `reachable_from` the entry points that reach it: a signature's name, `(init)`,
-    `(train)`, or `(python)`: what only `tf.saved_model.load` offers. `stored_bytes` is 0 for operations.
+    `(train)`, `(python)`, `(python load)`. `stored_bytes` is 0 for operations.
     """
 
     kind: str
@@ -239,6 +240,7 @@ def _trace(file: GraphFile, meta_graph: MetaGraph) -> Reachability:
     saver = meta_graph.saver
     entries[RESTORE] = walker.reach([saver.restore_op] if saver else [], frozenset())
     entries[PYTHON] = Reach(frozenset(), walker.close_functions(meta_graph.exposed_functions))
+    entries[PYTHON_LOAD] = Reach(frozenset(), walker.close_functions(meta_graph.loading_functions))
     same = _same_resources(nodes)
     restores = read_restores(file, meta_graph, nodes, {name: walker.calls(name) for name in entries[RESTORE].nodes})
     restored = {

@@ -118,6 +118,8 @@ def payloads(buffer: bytes, wanted: int, start: int = 0, end: int | None = None)
             tag = buffer[position]
             if tag & 7 != BYTES or tag > 127:
                 field = next(fields(buffer, position, end))
+                if field.number == wanted:  # nobody writes a tag in more bytes than it needs, but to hide it
+                    raise Malformed(f"field {wanted} at byte {position} has an odd tag")
                 position = field.end or _after_number(buffer, position)
                 continue
             size = buffer[position + 1]

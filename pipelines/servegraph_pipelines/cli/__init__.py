@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import sys
 from typing import Any
 
@@ -26,6 +27,8 @@ VERBS = {
     "serve": "Serve deployed versions on TF Serving's REST routes.",
     "schema": "Infer the schema of a data set and write it out for editing.",
 }
+
+BROKEN_PIPE = 141  # 128 and the number of SIGPIPE, as shells report of any program
 
 
 def __getattr__(name: str) -> Any:
@@ -48,6 +51,10 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = _run([arg for arg in argv if arg != "--debug"])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BROKEN_PIPE
     except Exception as error:
         if debug:
             raise

@@ -30,6 +30,25 @@ def test_a_sound_model() -> None:
     assert done.stderr == ""
 
 
+def test_whoever_reads_may_stop() -> None:
+    command = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()", "inspect", MODELS / "module"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(MODELS / "module", model)
+    Path(os.fsdecode(os.fsencode(model / "assets") + b"/\xff")).touch()
+    done = servegraph("inspect", model, "--json", "--html", tmp_path / "report.html")
+    assert done.returncode == 0
+    assert "UNUSED_ASSET" in {item["code"] for item in json.loads(done.stdout)["findings"]}
+    assert "\\udcff" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_json_is_the_only_output_and_an_error_is_exit_1(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     done = servegraph("inspect", MODELS / "unsafe", "--json", "--html", page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -20,6 +21,8 @@ from tests.bad_models.build import (
     write,
 )
 from tests.bad_models.fuzz import MemoryDirectory
+from tests.bad_models.hostile import index_of
+from tests.bad_models.hostile import tensor as stored
 
 from servegraph.inspect_graph.examples import request_example
 from servegraph.inspect_graph.explanations import explanations
@@ -108,6 +111,10 @@ def test_a_model_that_cannot_be_asked() -> None:
     }
 
 
+def test_two_meta_graphs_of_the_same_tags() -> None:
+    assert codes(model({"x": X}, {"y": Y}) * 2) == {"SAME_TAGS": "warning"}
+
+
 def test_signatures_of_other_names_and_methods() -> None:
     content = signature({"x": X}, {"y": Y}).replace(b"serving/predict", b"serving/regress")
     other = encode_bytes(1, encode_bytes(4, b"serve")) + encode_bytes(5, entry("other", content))
@@ -115,6 +122,46 @@ def test_signatures_of_other_names_and_methods() -> None:
         "NO_SERVING_DEFAULT": "warning",
         "NO_PREDICT_SIGNATURE": "warning",
     }
+
+
+INDEX, SHARD = "variables/variables.index", "variables/variables.data-00000-of-00001"
+FLOATS = stored(FLOAT, [4], size=16)
+
+
+def made(content: bytes, index: bytes = b"", shard: bytes = b"") -> dict[str, bytes]:
+    """The files of a model; without an index it has no variables."""
+    return {"saved_model.pb": content} | ({INDEX: index, SHARD: shard} if index else {})
+
+
+def unasked(*nodes: bytes) -> bytes:
+    """A model with nodes that its signature does not reach."""
+    return saved_model(graph([placeholder(), node("y", "Identity", ("x",)), *nodes]))
+
+
+@pytest.mark.parametrize(
+    ("files", "code", "severity"),
+    [
+        (made(saved_model(PLAIN), index_of(a=stored(FLOAT, [4], size=12)), bytes(12)), "BAD_ENTRY_SIZE", "error"),
+        (made(saved_model(PLAIN), index_of(header=encode_number(2, 1), a=FLOATS), bytes(16)), "BIG_ENDIAN", "warning"),
+        (made(saved_model(PLAIN), index_of(a=FLOATS), bytes(20)), "UNUSED_BYTES", "info"),
+        (
+            made(saved_model(PLAIN), index_of(a=FLOATS), bytes(16)) | {SHARD.replace("1", "2"): b""},
+            "ORPHAN_SHARD",
+            "warning",
+        ),
+        (
+            made(saved_model(PLAIN), index_of(a=FLOATS, b=stored(FLOAT, [4], offset=16, size=16)), bytes(32)),
+            "DUPLICATE_TENSORS",
+            "warning",
+        ),
+        (made(saved_model(graph([placeholder(), node("y", "L2Loss", ("x",))]))), "TRAINING_OPS", "warning"),
+        (made(unasked(node("loss", "L2Loss", ("x",)))), "TRAINING_OPS_STORED", "info"),
+        (made(unasked(node("read", "ReadFile", ("x",)))), "UNSAFE_OP_STORED", "warning"),
+    ],
+)
+def test_one_odd_thing(files: dict[str, bytes], code: str, severity: str) -> None:
+    found = {item.code: item.severity for item in inspect_directory(MemoryDirectory(files)).findings}
+    assert found == {code: severity}
 
 
 def test_files_that_do_not_belong(tmp_path: Path) -> None:
@@ -272,6 +319,16 @@ def test_request_example(name: str, inputs: dict[str, TensorInfo], text: str) ->
     example = request_example(name, Signature("", inputs, {}))
     assert example.text == text
     assert example.is_whole == ("…" not in text)
+
+
+def test_a_long_request_is_copied_whole() -> None:
+    inputs = {"image": tensor("uint8", None, 28, 28), "name": tensor("string", None)}
+    example = request_example("serving_default", Signature("", inputs, {}))
+    assert json.loads(example.recipe) == {
+        "instances": [{"image": {"sizes": [28, 28], "of": 0}, "name": {"sizes": [], "of": "text"}}]
+    }
+    assert not request_example("x", Signature("", {"short": tensor("int32", None, 3)}, {})).recipe
+    assert not request_example("x", Signature("", {"volume": tensor("int32", None, 999, 999, 9)}, {})).recipe
 
 
 def test_a_signature_with_one_answer_for_all_rows_is_asked_by_column() -> None:

@@ -89,6 +89,14 @@ def test_constants_are_skipped_not_fetched(fake: FakeGcs, client: Any, tmp_path:
     assert fetched_bytes(fake) < MB
 
 
+def test_small_tensors_are_verified_together(fake: FakeGcs, client: Any) -> None:
+    upload(fake, MODELS / "v1_partitioned")
+    inspection = inspect_directory(GcsDirectory("gs://bucket/m", client), verify=True)
+    assert len(inspection.tensors) > 1
+    shards = {info.path for info in inspection.files if ".data-" in info.path}
+    assert sum(".data-" in call.request.path for call in fake.calls) <= len(shards)
+
+
 def test_a_graph_is_not_fetched_twice(fake: FakeGcs, client: Any) -> None:
     upload(fake, MODELS / "keras_dense")
     inspect_directory(GcsDirectory("gs://bucket/m", client))

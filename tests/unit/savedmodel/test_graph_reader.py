@@ -76,7 +76,7 @@ def test_the_text_form_is_read_as_the_binary_one(name: str) -> None:
         'meta_graphs: < meta_info_def: < tags: "serve" > >',
         "meta_graphs{meta_info_def{tags:'serve'}}",
         'meta_graphs {\n # a comment\n meta_info_def { tags: "ser" "ve"; } , }',
-        r'meta_graphs { meta_info_def { tags: "\163er\x76e" } unknown_field: 1.5e-7 }',
+        r'meta_graphs { meta_info_def { tags: "\163er\x76e" unknown_field: 1.5e-7 } }',
         'meta_graphs [{ meta_info_def { tags: ["serve"] other { a: -1 b: inf c: [1, 2] } } }]',
     ],
 )
@@ -87,7 +87,10 @@ def test_text_forms(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["meta_graphs {", "meta_graphs }", "meta_graphs { a: }", 'x: "', "\0", "meta_graphs: [", "a: 1 }", "[x"],
+    [
+        *("meta_graphs {", "meta_graphs }", "meta_graphs { a: }", 'x: "', "\0", "meta_graphs: [", "a: 1 }", "[x"),
+        *("meta_grphs {}", "meta_graphs { graph_def { nod { } } }", "meta_graphs { graph_def { node { opp: 'x' } } }"),
+    ],
 )
 def test_damaged_text(text: str) -> None:
     with pytest.raises(ModelError) as caught:
