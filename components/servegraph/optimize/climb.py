@@ -21,8 +21,10 @@ from servegraph.optimize.draft import Draft
 from servegraph.optimize.evidence import Evidence
 from servegraph.optimize.forms import Form
 from servegraph.optimize.gate import Loss, Measured, Tolerance
+from servegraph.optimize.graph import Untransformable
 from servegraph.optimize.result import Step
 from servegraph.optimize.rungs import RUNGS, Rung, planned
+from servegraph.optimize.vocabulary import counted, shortened, vocabularies
 from servegraph.optimize.weights import Weight, loosen, weights_of
 from servegraph.progress import Progress
 
@@ -40,6 +42,7 @@ class Terms:
     tolerance: Tolerance
     rungs: tuple[Rung, ...]
     climbs_all: bool  # whether lossy rungs are wanted without a budget
+    min_count: int = 1  # how often an entry of a vocabulary must be looked up to stay
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ class Climb:
             found = self._stored_smaller(rung) if rung.plan else self._changed(rung)
         except StorageError:
             raise
+        except Untransformable as why:
+            return Step(rung.name, rung.what, False, self.best.size, reason=f"cannot be applied: {why}")
         except Exception as exc:  # of a graph that nobody foresaw: the rung is left out, and the ladder goes on
             _log.debug("The rung %s failed.", rung.name, exc_info=True)
             reason = f"cannot be applied: {type(exc).__name__}: {str(exc)[:200]}"
@@ -143,9 +148,20 @@ class Climb:
 
     def _changed(self, rung: Rung) -> Written | None:
         """Apply a rung that changes the draft."""
-        assert rung.change is not None
-        draft = rung.change(self.best.draft)
+        draft = self._trimmed() if rung.trims else self.best.draft
+        if rung.change is not None:
+            draft = rung.change(draft)
         return None if draft == self.best.draft else self._try(draft, rung.loss)
+
+    def _trimmed(self) -> Draft:
+        """Shorten vocabularies; the first loader that takes the original says what is looked up."""
+        question = self.evidence.main
+        if question.samples.generated:
+            raise Untransformable("no samples say what is looked up; give --samples")
+        tables = {v.table: v.finds for graph in self.best.draft.serving_graphs for v in vocabularies(graph)}
+        if not tables:
+            raise Untransformable("it has no vocabulary whose ids only pick rows")
+        return shortened(self.best.draft, counted(self.best.path, question, tables), self.terms.min_count)
 
     def _stored_smaller(self, rung: Rung) -> Written | None:
         """Apply a rung that stores weights in a smaller form, to as many weights as budget and tolerance ask."""

@@ -21,6 +21,7 @@ def optimize(
     label: str = "",
     rungs: list = [],  # KFP copies it
     keep: list = [],
+    min_count: int = 1,
 ):
     """Shrink a SavedModel until it fits the budget, losing as little as possible, and prove that its answers stayed.
 
@@ -38,6 +39,7 @@ def optimize(
         label: Key of the label in the samples, or KEY=OUTPUT; empty takes no metric.
         rungs: Names of the rungs to try, in this order, lossy ones without a budget as well; empty tries all.
         keep: Weights that stay as they are, by checkpoint key or variable, with * and ?.
+        min_count: How often the samples must look up an entry of a vocabulary for the rung `trim` to keep it.
     """
     import shutil
     from pathlib import Path
@@ -56,6 +58,7 @@ def optimize(
         rungs=rungs,
         keep=keep,
         label=label,
+        min_count=min_count,
     )
     shutil.rmtree(optimized.path, ignore_errors=True)  # what a failed attempt left
     result = climb(Path(model.path), Path(optimized.path), goal, samples.path if samples else None)

@@ -98,7 +98,32 @@ class Literal:
         yield np.ascontiguousarray(self.values).tobytes()
 
 
-Content = Stored | Scaled | Literal
+@dataclass(frozen=True, eq=False)
+class SomeRows:
+    """Some rows of a tensor, in their order; `wanted` is bool [rows]."""
+
+    of: Stored | Scaled | Literal
+    wanted: NDArray[np.bool_]
+
+    @property
+    def dtype(self) -> str:
+        """That of the tensor."""
+        return self.of.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the tensor, with the rows that are left."""
+        return (int(self.wanted.sum()), *self.of.shape[1:])
+
+    def chunks(self, tensors: BundleReader | None) -> Iterator[bytes]:
+        """Yield the bytes in order."""
+        start = 0
+        for rows in typed_rows(self.of, tensors, prod(self.of.shape[1:])):
+            yield rows[self.wanted[start : start + len(rows)]].tobytes()
+            start += len(rows)
+
+
+Content = Stored | Scaled | Literal | SomeRows
 
 
 def digest(values: NDArray[Any]) -> str:

@@ -63,7 +63,10 @@ def _answer(call: bytes, answers: IO[bytes]) -> None:
             message = ("returned", function(*arguments))
         except Exception as exc:  # to be raised in the parent
             message = ("raised", exc)
-        content = pickle.dumps(message)
+        try:
+            content = pickle.dumps(message)
+        except Exception:  # TensorFlow's errors hold parts of its graph
+            content = pickle.dumps(("raised", RuntimeError(f"{type(message[1]).__name__}: {message[1]}")))
         write_message(answers, content)
         code = 0
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -104,3 +105,13 @@ def takes_reference(node: NodeDef, position: int) -> bool:
             count = len(node.attr[arg.type_list_attr].list.type)
         flat.extend([arg.is_ref] * count)
     return flat[position] if position < len(flat) else True
+
+
+def takes_rows(node: NodeDef, nodes: Nodes) -> bool:
+    """Whether a gather takes rows of a whole table, as ResourceGather does without batch dimensions."""
+    if attr(node, "batch_dims").i:
+        return False
+    if node.op == "ResourceGather":
+        return True
+    axis = nodes[node_name(node.input[2])]
+    return axis.op == "Const" and not tf.make_ndarray(axis.attr["value"].tensor).any()

@@ -32,7 +32,7 @@ class Goal:
 
     Without a budget only lossless rungs are climbed; with `rungs`, all that are named, in that order. `keep` are names
     or patterns of weights that stay in their own form, `label` is `KEY` or `KEY=OUTPUT`: which key of the samples is
-    the right answer.
+    the right answer. `min_count` is how often the samples must look up an entry of a vocabulary for `trim` to keep it.
     """
 
     budget_bytes: int | None = None
@@ -40,6 +40,7 @@ class Goal:
     rungs: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     label: str | None = None
+    min_count: int = 1
 
 
 def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> Optimized:
@@ -108,6 +109,7 @@ def goal_of(
     rungs: Sequence[str] = (),
     keep: Sequence[str] = (),
     label: str = "",
+    min_count: int = 1,
 ) -> Goal:
     """Return the goal as command line and pipelines state it: `budget` like `500MB`, `fit` a machine or family.
 
@@ -119,18 +121,21 @@ def goal_of(
     for name, value in (("max_abs_diff", max_abs_diff), ("max_metric_drop", max_metric_drop)):
         if value is not None and not value >= 0:
             raise InputError(f"{name} is {value:g}; it must not be negative.", code="BAD_TOLERANCE")
+    if min_count < 1:
+        raise InputError(f"min_count is {min_count}; it must be 1 or more.", code="BAD_TOLERANCE")
     limit = parse_size(budget) if budget else budget_bytes_for(fit) if fit else None
     tolerance = Tolerance(min_agreement, max_abs_diff, max_metric_drop)
-    return Goal(limit, tolerance, tuple(rungs), tuple(keep), label or None)
+    return Goal(limit, tolerance, tuple(rungs), tuple(keep), label or None, min_count)
 
 
 def _terms(goal: Goal) -> climb.Terms:
-    names = goal.rungs or tuple(rung.name for rung in RUNGS if rung.speed is None)
+    names = goal.rungs or tuple(rung.name for rung in RUNGS if rung.is_default)
     return climb.Terms(
         budget_bytes=goal.budget_bytes,
         tolerance=goal.tolerance,
         rungs=climb.rungs_named(names),
         climbs_all=bool(goal.rungs),
+        min_count=goal.min_count,
     )
 
 

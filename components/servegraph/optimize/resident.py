@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from servegraph.optimize.contents import Content
 from servegraph.optimize.draft import Draft
 from servegraph.optimize.forms import Int8, add, binary, cast, enum, plan_int8
-from servegraph.optimize.graph import Nodes, node_name
+from servegraph.optimize.graph import Nodes, node_name, takes_rows
 from servegraph.optimize.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
 from servegraph.optimize.restoring import variable
 from servegraph.optimize.share import changes_variables
@@ -66,19 +65,16 @@ def _gathers(graph: ServingGraph) -> Mapping[str, list[NodeDef]]:
     for node in graph.nodes.values():
         for position, tensor in enumerate(node.input):
             name = node_name(tensor)
-            if node.op in _GATHERS and position == 0 and not node.attr["batch_dims"].i and _takes_rows(node, graph):
+            if (
+                node.op in _GATHERS
+                and position == 0
+                and not node.attr["batch_dims"].i
+                and takes_rows(node, graph.nodes)
+            ):
                 gathers.setdefault(reads.get(name, name), []).append(node)
             elif node.op != "ReadVariableOp":
                 other |= {name, reads.get(name, name)}
     return {handle: nodes for handle, nodes in gathers.items() if handle not in other}
-
-
-def _takes_rows(node: NodeDef, graph: ServingGraph) -> bool:
-    """Whether a gather takes along the first dimension, as ResourceGather always does."""
-    if node.op == "ResourceGather":
-        return True
-    axis = graph.nodes[node_name(node.input[2])]
-    return axis.op == "Const" and not tf.make_ndarray(axis.attr["value"].tensor).any()
 
 
 def _resident(

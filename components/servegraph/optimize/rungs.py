@@ -28,7 +28,8 @@ class Rung:
     `change` is the function. A rung with `plan` instead stores each weight in the form that `plan` finds for it.
     Lossy rungs are climbed only until the budget is met, as is one that `costs_names`, which loses nothing but makes a
     graph harder to read. A rung with `speed` is for the served model, not for its size: it is tried only where it is
-    named, and kept only where the model answers at least that many times as fast as before.
+    named, and kept only where the model answers at least that many times as fast as before. One that `trims` forgets
+    words; it too is tried only where it is named.
     """
 
     name: str
@@ -38,6 +39,12 @@ class Rung:
     plan: Planner | None = None
     speed: float | None = None
     costs_names: bool = False
+    trims: bool = False
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is one of the ladder where no rungs are named."""
+        return self.speed is None and not self.trims
 
     @property
     def waits(self) -> bool:
@@ -84,6 +91,7 @@ RUNGS: tuple[Rung, ...] = (
     Rung("narrow", "store integers in the smallest type that holds them", "none", change=narrow),
     Rung("fold", "inline functions, fold batch norm and constants", "rounding", change=fold),
     Rung("shorten", "give inner nodes short names", "none", change=shorten, costs_names=True),
+    Rung("trim", "shorten vocabularies to what the samples look up", "tolerance", trims=True),
     Rung("halve", "store weights as float16 or bfloat16", "tolerance", plan=plan_half),
     Rung("quarter", "store weights as int8 with scales per channel", "tolerance", plan=plan_int8),
     Rung("eighth", "store weights as int4 in groups of 32 with a scale each", "tolerance", plan=plan_int4),

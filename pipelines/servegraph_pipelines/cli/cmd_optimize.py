@@ -39,6 +39,13 @@ from servegraph_pipelines.cli.outcome import print_json
     multiple=True,
     help="A weight that stays as it is, by checkpoint key or variable, with * and ?; may be repeated.",
 )
+@click.option(
+    "--min-count",
+    type=int,
+    default=1,
+    show_default=True,
+    help="How often the samples must look up a word for the rung trim to keep it.",
+)
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the ladder as a page.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(

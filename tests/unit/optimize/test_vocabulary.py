@@ -1,0 +1,131 @@
+"""Vocabularies become shorter only where their ids pick rows, and what is forgotten is answered like any unknown word."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from servegraph import storage
+from servegraph.answers.ask import Servable
+from servegraph.errors import InputError
+from servegraph.optimize import draft as drafts
+from servegraph.optimize.fold import fold
+from servegraph.optimize.optimize import Goal, goal_of, optimize
+from servegraph.optimize.strip import strip
+from servegraph.optimize.vocabulary import vocabularies
+from servegraph.savedmodel.bundle_reader import BundleReader
+
+WORDS = [f"w{number:03d}" for number in range(900)]
+RUNGS = ("strip", "fold", "trim")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("texts") / "model"
+    keras.utils.set_random_seed(1)
+    vectorize = keras.layers.TextVectorization(vocabulary=WORDS, output_sequence_length=4)
+    layers = [keras.Input((1,), dtype="string", name="text"), vectorize]
+    layers += [keras.layers.Embedding(vectorize.vocabulary_size(), 32), keras.layers.GlobalAveragePooling1D()]
+    keras.Sequential([*layers, keras.layers.Dense(3, activation="softmax")]).export(path, verbose=False)
+    return path
+
+
+@pytest.fixture
+def samples(tmp_path):
+    lines = [{"keras_tensor": ["w001 w002 w899"]}, {"keras_tensor": ["w002 never"]}, {"keras_tensor": ["w002"]}]
+    key = "text"
+    file = tmp_path / "samples.jsonl"
+    file.write_text("".join(json.dumps({key: next(iter(line.values()))}) + "\n" for line in lines))
+    return str(file)
+
+
+def answers(path, *said):
+    with Servable(path, loader="session") as servable:
+        (output,) = servable("serving_default", {"text": np.array([[text] for text in said], object)}).values()
+        return output
+
+
+def tables(path):
+    with BundleReader(storage.open_dir(path)) as reader:
+        return [entry.shape for entry in reader.entries.values() if len(entry.shape) == 2 and entry.shape[1] == 32]
+
+
+def test_words_that_were_seen_answer_as_before_and_others_as_unknown_ones(texts, samples, tmp_path):
+    result = optimize(texts, tmp_path / "out", Goal(rungs=RUNGS), samples)
+    step = result.steps[-1]
+    assert step.kept, step.reason
+    assert step.agreement == 1
+    assert tables(texts)[0] == (902, 32)
+    assert tables(tmp_path / "out") == [(5, 32)]  # mask, unknown, and three words
+    said = ["w001 w002 w899", "w002", "never seen", ""]
+    np.testing.assert_allclose(answers(tmp_path / "out", *said), answers(texts, *said), rtol=1e-5)
+    np.testing.assert_allclose(answers(tmp_path / "out", "w500 w002"), answers(texts, "unknown w002"), rtol=1e-5)
+
+
+def test_a_word_must_be_seen_as_often_as_asked(texts, samples, tmp_path):
+    result = optimize(
+        texts, tmp_path / "out", Goal(rungs=RUNGS, min_count=3, tolerance=goal_of(min_agreement=0).tolerance), samples
+    )
+    assert result.steps[-1].kept
+    assert tables(tmp_path / "out") == [(3, 32)]
+    with pytest.raises(InputError):
+        goal_of(min_count=0)
+
+
+def test_made_up_samples_shorten_nothing(texts, tmp_path):
+    result = optimize(texts, tmp_path / "out", Goal(rungs=RUNGS))
+    assert "give --samples" in result.steps[-1].reason
+    assert tables(tmp_path / "out") == [(902, 32)]
+
+
+class Answering(tf.Module):
+    """Ids that pick rows, and do something else besides."""
+
+    def __init__(self, also):
+        super().__init__()
+        keys, ids = tf.constant(["a", "b", "c"]), tf.constant([1, 2, 3], tf.int64)
+        self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, ids), 0)
+        self.rows = tf.Variable(tf.random.stateless_normal([4, 8], [1, 2]))
+        self.also = also
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="word")])
+    def serve(self, word):
+        ids = self.table.lookup(word)
+        return {"row": tf.gather(self.rows, ids), "also": self.also(self, ids)}
+
+
+@pytest.mark.parametrize(
+    ("also", "count"),
+    [
+        (lambda _, ids: tf.cast(tf.equal(ids, 0), tf.float32), 1),
+        (lambda _, ids: tf.cast(tf.shape(ids), tf.float32), 1),
+        (lambda model, ids: tf.gather(model.rows, tf.concat([ids, [0]], 0)), 1),
+        (lambda _, ids: ids, 0),
+        (lambda _, ids: tf.one_hot(ids, 4), 0),
+        (lambda _, ids: tf.cast(tf.equal(ids, 2), tf.float32), 0),
+        (lambda _, ids: ids + 1, 0),
+        (lambda model, ids: tf.gather(model.rows, tf.concat([ids, [3]], 0)), 0),
+        (lambda model, ids: tf.gather(model.rows, tf.minimum(tf.shape(ids), 3)), 0),
+        (lambda model, _: tf.cast(model.table.size(), tf.float32), 0),
+    ],
+    ids=[
+        "mask",
+        "shape",
+        "beside a mask",
+        "answered",
+        "one-hot",
+        "compared",
+        "computed",
+        "beside an id",
+        "picked by others",
+        "size",
+    ],
+)
+def test_a_vocabulary_stays_where_its_ids_do_more_than_pick_rows(tmp_path, also, count):
+    model = Answering(also)
+    tf.saved_model.save(model, str(tmp_path / "model"), signatures=model.serve)
+    (graph,) = fold(strip(drafts.read(tmp_path / "model"))).serving_graphs
+    assert len(vocabularies(graph)) == count
