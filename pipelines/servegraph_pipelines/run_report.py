@@ -26,7 +26,8 @@ def finish(run: Run) -> dict[str, Any]:
     """
     sample = first_sample(run)
     prediction = None
-    if run.succeeded and sample and run.parameters.get("target", "local") == "local":
+    has_deployed = bool(StepOutputs(run.pipeline_dir, "deploy-version").json("deployment"))
+    if run.succeeded and sample and has_deployed and run.parameters.get("target", "local") == "local":
         try:
             prediction = ask(run, sample)
         except ServegraphError as error:
