@@ -97,6 +97,7 @@ def record(run: Run, prediction: dict[str, Any] | None) -> dict[str, Any]:
         "optimized": StepOutputs(run.pipeline_dir, "optimize").metadata("metrics"),
         "choice": StepOutputs(run.pipeline_dir, "choose-machine").json("decision"),
         "deployed": StepOutputs(run.pipeline_dir, "deploy-version").json("deployment"),
+        "evaluation": StepOutputs(run.pipeline_dir, "evaluate").json("evaluation"),
         "prediction": prediction,
         "error": {"code": run.error.code, "message": run.error.message, "fix": run.error.fix} if run.error else None,
         "log": str(run.log),
