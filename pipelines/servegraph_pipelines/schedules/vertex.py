@@ -1,0 +1,152 @@
+"""Schedules of Vertex AI Pipelines. The service changes when one runs, never what: that is made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from servegraph.deploy_version.discovery import load, require_valid
+from servegraph.deploy_version.faults import NotFound, Overtaken, Unavailable
+from servegraph.deploy_version.targets.vertex_api import PREFIX
+from servegraph_pipelines.engines.vertex import VertexEngine
+from servegraph_pipelines.schedules.converge import Found
+from servegraph_pipelines.schedules.spec import Schedule
+
+_TIMING = ("cron", "maxConcurrentRunCount", "maxConcurrentActiveRunCount")
+
+
+class VertexSchedules:
+    """The schedules of one project and region."""
+
+    can_patch_timing = True
+
+    def __init__(self, engine: VertexEngine) -> None:
+        """Take the engine's place; nothing is sent yet."""
+        self._engine, self._api, self._parent = engine, engine.api, engine.parent
+
+    def content(self, schedule: Schedule) -> Any:
+        """Return the job that is started, as the service gives it back."""
+        return _plain(self._engine.job(schedule.request))
+
+    def timing(self, schedule: Schedule) -> Any:
+        """Return the fields that can be changed. The limit on starts alone would let slow runs pile up."""
+        timing = schedule.timing
+        prefix = "" if timing.time_zone == "UTC" else f"TZ={timing.time_zone} "
+        count = str(timing.concurrency)
+        return {
+            "cron": prefix + timing.cron.five(),
+            "maxConcurrentRunCount": count,
+            "maxConcurrentActiveRunCount": count,
+        }
+
+    def find(self, name: str) -> list[Found]:
+        """Return the schedules of that display name, oldest first; completed ones count, for they hold the name."""
+        asked = {"parent": self._parent, "filter": f'display_name="{name}"'}
+        rows = self._api.pages("schedules.list", asked, "schedules")
+        rows.sort(key=lambda row: (row.get("createTime", ""), row["name"]))
+        return [_found(row) for row in rows]
+
+    def create(self, schedule: Schedule, *, paused: bool) -> None:
+        """Make it; one that shall be paused is so at once, for the service makes none that is."""
+        body = self.body(schedule)
+        self._create(schedule.name, body)
+        if paused:
+            for found in self.find(schedule.name):
+                self.pause(found)
+
+    def body(self, schedule: Schedule) -> dict[str, Any]:
+        """Return the request, as the service publishes its schema."""
+        job = self._engine.job(schedule.request)
+        body = {
+            "displayName": schedule.name,
+            "createPipelineJobRequest": {"parent": self._parent, "pipelineJob": job},
+            "allowQueueing": False,
+            **self.timing(schedule),
+        }
+        require_valid(load("aiplatform", "v1"), PREFIX + "schedules.create", {"parent": self._parent}, body)
+        return body
+
+    def patch(self, found: Found, schedule: Schedule) -> None:
+        """Change when it runs."""
+        wanted: Mapping[str, Any] = self.timing(schedule)
+        mask = ",".join(key for key in _TIMING if wanted[key] != found.timing.get(key))
+        body = {key: wanted[key] for key in mask.split(",")}
+        self._engine.again(lambda: self._api.call("schedules.patch", {"name": found.id, "updateMask": mask}, body))
+
+    def remake(self, found: Found) -> None:
+        """Make a schedule again as it was found."""
+        keys = ("displayName", "createPipelineJobRequest", "allowQueueing", *_TIMING)
+        self._create(found.name, {key: found.body[key] for key in keys if key in found.body})
+        if found.paused:
+            for made in self.find(found.name):
+                self.pause(made)
+
+    def delete(self, found: Found) -> None:
+        """Remove it and wait until it is gone."""
+
+        def remove() -> None:
+            try:
+                self._api.run("schedules.delete", {"name": found.id})
+            except NotFound:
+                return
+
+        self._engine.again(remove)
+
+    def pause(self, found: Found) -> None:
+        """Start no further runs."""
+        if not found.paused:
+            self._switch("pause", found, {})
+
+    def resume(self, found: Found, schedule: Schedule) -> None:
+        """Start runs again; the service makes up for missed ones only where it is told to."""
+        self._switch("resume", found, {"catchUp": schedule.timing.catch_up})
+
+    def _switch(self, what: str, found: Found, body: Mapping[str, Any]) -> None:
+        tries = 0
+
+        def switch() -> None:
+            nonlocal tries
+            tries += 1
+            if tries > 1:  # an answer got lost: it may have had its effect
+                now = next((one for one in self.find(found.name) if one.id == found.id), None)
+                if now is not None and now.paused == (what == "pause"):
+                    return
+            self._api.call(f"schedules.{what}", {"name": found.id}, body)
+
+        self._engine.again(switch)
+
+    def _create(self, name: str, body: Mapping[str, Any]) -> None:
+        tries = 0
+
+        def create() -> None:
+            nonlocal tries
+            tries += 1
+            if tries > 1 and self.find(name):  # an answer got lost: it is there
+                return
+            try:
+                self._api.call("schedules.create", {"parent": self._parent}, body)
+            except Overtaken as fault:
+                raise Unavailable(fault.message, fix=fault.fix) from fault
+
+        self._engine.again(create)
+
+
+def _found(row: Mapping[str, Any]) -> Found:
+    return Found(
+        id=row["name"],
+        name=row["displayName"],
+        content=_plain(row.get("createPipelineJobRequest", {}).get("pipelineJob", {})),
+        timing={key: row[key] for key in _TIMING if key in row},
+        paused=row.get("state") != "ACTIVE",
+        body=row,
+        next_run=row.get("nextRunTime", ""),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON values as they come back from a protobuf Struct: numbers as floats; the SDK's version left out."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if key != "sdkVersion"}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
