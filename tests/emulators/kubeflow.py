@@ -29,17 +29,17 @@ _PLAIN: dict[str, tuple[type, ...]] = {
 _INT64 = {"max_concurrency", "interval_second"}
 
 
-def problems(value: Any, kind: str, at: str) -> list[str]:
-    """What is wrong with a JSON value by the generated models."""
+def problems(value: Any, kind: str, at: str, models: Any = kfp_server_api.models) -> list[str]:
+    """What is wrong with a JSON value by generated models, those of `kfp_server_api` or of the Kubernetes client."""
     if found := re.fullmatch(r"list\[(.+)\]", kind):
-        return [p for i, item in enumerate(value) for p in problems(item, found[1], f"{at}[{i}]")]
-    if found := re.fullmatch(r"dict\(str, (.+)\)", kind):
-        return [p for key, item in value.items() for p in problems(item, found[1], f"{at}.{key}")]
+        return [p for i, item in enumerate(value) for p in problems(item, found[1], f"{at}[{i}]", models)]
+    if found := re.fullmatch(r"dict\(str, ?(.+)\)", kind):
+        return [p for key, item in value.items() for p in problems(item, found[1], f"{at}.{key}", models)]
     if kind == "object":
         return []
     if kind in _PLAIN:
         return [] if isinstance(value, _PLAIN[kind]) else [f"{at}: expected {kind}, got {value!r}"]
-    model = getattr(kfp_server_api.models, kind)
+    model = getattr(models, kind)
     if hasattr(model, "allowable_values"):
         return [] if value in model.allowable_values else [f"{at}: {value!r} is no {kind}"]
     types = {model.attribute_map[name]: t for name, t in model.openapi_types.items()}
@@ -48,7 +48,7 @@ def problems(value: Any, kind: str, at: str) -> list[str]:
         problem
         for name, item in value.items()
         if name in types and not (name in _INT64 and isinstance(item, int))
-        for problem in problems(item, types[name], f"{at}.{name}")
+        for problem in problems(item, types[name], f"{at}.{name}", models)
     ]
 
 
@@ -100,6 +100,8 @@ class FakeKubeflow(LoopbackServer):
         need(all(p["operation"] == "EQUALS" or p["operation"] == 1 for p in asked), "Only EQUALS.")
         names = [p.get("stringValue", p.get("string_value")) for p in asked]
         rows = [row for row in where.values() if all(row["display_name"] == name for name in names)]
+        need(request.query.get("sort_by", "") in ("", "created_at desc"), "Only by created_at desc.")
+        rows = rows[::-1] if request.query.get("sort_by") else rows
         start, size = int(request.query.get("page_token") or 0), int(request.query.get("page_size") or 20)
         more = {"next_page_token": str(start + size)} if len(rows) > start + size else {}
         return {key: rows[start : start + size], **more}
@@ -156,6 +158,19 @@ class FakeKubeflow(LoopbackServer):
                     "child_tasks": [{"pod_name": f"pod-{waiting['task_id']}"}],
                 }
         return shown
+
+    def fire(self) -> None:
+        """Let every enabled recurring run start a run, and let it end."""
+        for row in self.recurring.values():
+            if row["status"] == "ENABLED":
+                state = (
+                    {"state": "FAILED", "error": {"code": 2, "message": "failed"}}
+                    if self.fails
+                    else {"state": "SUCCEEDED"}
+                )
+                run = {"run_id": f"run-{next(self.numbers)}", "created_at": now(), "display_name": row["display_name"]}
+                run |= {"experiment_id": row["experiment_id"], "recurring_run_id": row["recurring_run_id"], **state}
+                self.runs[run["run_id"]] = run
 
     def _log(self, request: Request, run_id: str, pod: str) -> str:
         need(pod.removeprefix("pod-") in self.prints, "No such pod.", 404)

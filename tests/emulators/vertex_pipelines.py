@@ -39,12 +39,21 @@ class FakeVertexPipelines(FakeVertex):
     def __init__(self) -> None:
         super().__init__()
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.custom_jobs: dict[str, dict[str, Any]] = {}
         self.schedules: dict[str, dict[str, Any]] = {}
         self.fails: dict[str, str] = {}  # step: the service's words
         self.cached: set[str] = set()
         self.prints: dict[str, list[str]] = {}  # step: what its container prints
 
     # Jobs
+
+    def customJobs_create(self, body: dict[str, Any], parent: str) -> dict[str, Any]:
+        self._check_labels(body.get("labels", {}))
+        pools = body["jobSpec"]["workerPoolSpecs"]
+        need(pools and int(pools[0].get("replicaCount", 1)) == 1, "The first worker pool has one replica.")
+        name = f"{parent}/customJobs/{next(self.numbers)}"
+        self.custom_jobs[name] = {**body, "name": name, "state": "JOB_STATE_QUEUED", "createTime": now()}
+        return self.custom_jobs[name]
 
     def pipelineJobs_create(self, body: dict[str, Any], parent: str, pipelineJobId: str = "") -> dict[str, Any]:
         job_id = pipelineJobId or f"job-{next(self.numbers)}"
@@ -164,7 +173,7 @@ class FakeVertexPipelines(FakeVertex):
     def schedules_resume(self, body: dict[str, Any], name: str) -> dict[str, Any]:
         schedule = self._schedule(name)
         need(schedule["state"] == "PAUSED", "Only a PAUSED schedule can be resumed.")
-        schedule |= {"state": "ACTIVE", "catchUp": body.get("catchUp", False)}
+        schedule |= {"state": "ACTIVE", "catchUp": body.get("catchUp", False), "lastResumeTime": now()}
         return {}
 
     def schedules_delete(self, name: str) -> dict[str, Any]:
@@ -173,6 +182,16 @@ class FakeVertexPipelines(FakeVertex):
         return self._run(
             name, lambda: {"@type": "type.googleapis.com/google.protobuf.Empty"}, "DeleteOperationMetadata"
         )
+
+    def fire(self) -> None:
+        """Let every active schedule start a run, and let it end."""
+        for schedule in self.schedules.values():
+            if schedule["state"] == "ACTIVE":
+                request = schedule["createPipelineJobRequest"]
+                job = self.pipelineJobs_create(request["pipelineJob"], request["parent"])
+                job["scheduleName"] = schedule["name"]
+                while job["state"] not in ("PIPELINE_STATE_SUCCEEDED", "PIPELINE_STATE_FAILED"):
+                    self._go_on(job)
 
     def _schedule(self, name: str) -> dict[str, Any]:
         need(name in self.schedules, f"{name} does not exist.", 404)

@@ -43,6 +43,7 @@ def test_public_verbs():
         "run",
         "compile",
         "submit",
+        "train",
         "why",
         "schedule",
         "export",

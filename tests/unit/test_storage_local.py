@@ -137,6 +137,7 @@ class TestWhatCannotBeRead:
         (reachable / "model/private").write_text("x")
         (reachable / "model/private").chmod(0)
         (reachable / "model/closed").chmod(0)
+        (reachable / "model").chmod(0o555)
         directory = LocalDirectory(reachable / "model")
         with as_nobody(reachable / "model"):
             with refused("NO_ACCESS"):
@@ -147,6 +148,7 @@ class TestWhatCannotBeRead:
                 directory.write_bytes("new", b"x")
             with refused("NO_ACCESS"):
                 match(reachable / "model")
+        (reachable / "model").chmod(0o755)
         (reachable / "model/closed").chmod(0o755)
 
     def test_deeper_than_python_recurses(self, tmp_path: Path) -> None:
