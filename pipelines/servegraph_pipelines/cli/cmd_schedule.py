@@ -1,4 +1,4 @@
-"""`servegraph schedule apply|diff|list|pause|resume|delete`: schedules as one file declares them."""
+"""`servegraph schedule apply|diff|list|check|pause|resume|delete`: schedules as one file declares them."""
 
 from __future__ import annotations
 
@@ -103,6 +103,19 @@ def delete_command(file: Path, name: str, as_json: bool) -> int:
     from servegraph_pipelines.schedules.converge import delete
 
     return _each(file, (name,), delete, as_json)
+
+
+@command.command("check")
+@_FILE
+@_NAMES
+@_JSON
+def check_command(file: Path, names: tuple[str, ...], as_json: bool) -> int:
+    """Pause what has failed as often as FILE allows, and notify. Exits 1 where something was paused."""
+    from servegraph_pipelines.schedules.failures import check
+
+    changes = _changes(file, names, check)
+    _show(changes, as_json)
+    return int(any(change.outcome == "paused" for change in changes))
 
 
 def _switch(file: Path, name: str, as_json: bool, *, paused: bool) -> int:

@@ -25,6 +25,15 @@ class Found:
     next_run: str = ""
 
 
+@dataclass(frozen=True)
+class PastRun:
+    """A run that a schedule started; `failed` is None while it goes on."""
+
+    run: str
+    failed: bool | None
+    message: str = ""
+
+
 class Scheduler(Protocol):
     """What keeps schedules: a service, or this machine."""
 
@@ -47,6 +56,9 @@ class Scheduler(Protocol):
 
     def remake(self, found: Found) -> None:
         """Make a schedule again as it was found."""
+
+    def runs(self, found: Found) -> list[PastRun]:
+        """Return the runs that it started since it was made or resumed, newest first, about a hundred at most."""
 
     def delete(self, found: Found) -> None:
         """Remove it; gone already is fine."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,9 +16,8 @@ from servegraph.errors import ServegraphError
 from servegraph_pipelines import flows
 from servegraph_pipelines.run import LocalRequest, run
 from servegraph_pipelines.run_report import finish
+from servegraph_pipelines.schedules.failures import notify
 from servegraph_pipelines.schedules.local import DECLARED, PIPELINE, STATE, LocalSchedules, write_json
-
-NOTIFY_TIMEOUT_S = 60
 
 
 def fire(folder: Path) -> int:
@@ -48,7 +45,7 @@ def fire(folder: Path) -> int:
         for found in scheduler.find(declared["name"]):
             scheduler.pause(found)
     print(f"{declared['name']}: {error}", file=sys.stderr)
-    _notify(content["notify"], declared["name"], "paused" if paused else "failed", str(error))
+    notify(content["notify"], declared["name"], "paused" if paused else "failed", str(error))
     return 1
 
 
@@ -62,16 +59,6 @@ def _remember(folder: Path, error: ServegraphError | None) -> int:
     ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
     write_json(file, {"failures": failures, "ended": ended, "error": str(error) if error else None})
     return failures
-
-
-def _notify(command: list[str], name: str, status: str, error: str) -> None:
-    if not command:
-        return
-    told = {"SERVEGRAPH_SCHEDULE": name, "SERVEGRAPH_STATUS": status, "SERVEGRAPH_ERROR": error}
-    try:
-        subprocess.run(command, env={**os.environ, **told}, check=True, timeout=NOTIFY_TIMEOUT_S)
-    except (OSError, subprocess.SubprocessError) as exc:
-        print(f"{name}: the notification failed: {exc}", file=sys.stderr)
 
 
 if __name__ == "__main__":

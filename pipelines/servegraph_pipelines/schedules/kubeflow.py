@@ -8,7 +8,7 @@ from typing import Any
 
 from servegraph.deploy_version.faults import NotFound
 from servegraph_pipelines.engines.kubeflow import KubeflowEngine
-from servegraph_pipelines.schedules.converge import Found
+from servegraph_pipelines.schedules.converge import Found, PastRun
 from servegraph_pipelines.schedules.spec import Schedule
 
 _NOTE = "servegraph "  # what the description starts with: then the digest of what is run
@@ -82,6 +82,17 @@ class KubeflowSchedules:
         with self._engine.calling(found.name) as client:
             client._recurring_run_api.recurring_run_service_create_recurring_run(recurring_run=row)
 
+    def runs(self, found: Found) -> list[PastRun]:
+        """Return the runs of the recurring run among the newest of the experiment."""
+
+        def newest() -> Any:
+            with self._engine.calling("runs") as client:
+                return client.list_runs(
+                    page_size=100, sort_by="created_at desc", experiment_id=found.body.experiment_id
+                )
+
+        return [_past(row) for row in self._engine.again(newest).runs or [] if row.recurring_run_id == found.id]
+
     def delete(self, found: Found) -> None:
         """Remove it."""
         try:
@@ -133,6 +144,11 @@ class KubeflowSchedules:
         prepared, options = self._engine.prepared(schedule.request), schedule.request.options
         asked = [prepared.digest, dict(schedule.request.parameters), options.service_account, self._engine.root]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _past(row: Any) -> PastRun:
+    failed = True if row.state == "FAILED" else False if row.state == "SUCCEEDED" else None
+    return PastRun(row.run_id, failed, (row.error.message or "") if row.error else "")
 
 
 def _found(row: Any) -> Found:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from servegraph.errors import InputError, Refusal, StorageError
-from servegraph_pipelines.schedules.converge import Found
+from servegraph_pipelines.schedules.converge import Found, PastRun
 from servegraph_pipelines.schedules.spec import Schedule
 
 Kind = Literal["systemd", "cron"]
@@ -107,6 +107,10 @@ class LocalSchedules:
         write_json(folder / DECLARED, found.body)
         if not found.paused:
             self._timer.set(found.name, found.body["timing"], command(folder))
+
+    def runs(self, found: Found) -> list[PastRun]:
+        """None: each run here counts its own failures (`fire`)."""
+        return []
 
     def delete(self, found: Found) -> None:
         """Remove it; its runs, their history and what they deployed stay."""

@@ -166,11 +166,11 @@ def _check_keys(row: Mapping[str, Any]) -> None:
 def _check_engine(schedule: Schedule) -> None:
     """Refuse what the engine cannot do, before anything is sent."""
     name, on_failure = schedule.name, schedule.on_failure
-    if schedule.engine != "local" and on_failure != OnFailure():
+    if schedule.engine != "local" and on_failure.notify and on_failure.pause_after is None:
         raise InputError(
-            f"{schedule.name}: {schedule.engine} neither pauses a schedule after failures nor notifies.",
+            f"{schedule.name}: {schedule.engine} tells of no failures by itself.",
             code="NOT_FOR_ENGINE",
-            fix="Leave pause_after_failures and notify out, or let it run on this machine: engine: local.",
+            fix="Give pause_after_failures as well: `servegraph schedule check` pauses then, and notifies.",
         )
     if schedule.engine == "local" and schedule.timing.concurrency != 1:
         raise InputError(f"{name}: on this machine one run at a time.", code="NOT_FOR_ENGINE", fix="concurrency: 1")

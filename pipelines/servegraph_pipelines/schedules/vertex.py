@@ -9,7 +9,7 @@ from servegraph.deploy_version.discovery import load, require_valid
 from servegraph.deploy_version.faults import NotFound, Overtaken, Unavailable
 from servegraph.deploy_version.targets.vertex_api import PREFIX
 from servegraph_pipelines.engines.vertex import VertexEngine
-from servegraph_pipelines.schedules.converge import Found
+from servegraph_pipelines.schedules.converge import Found, PastRun
 from servegraph_pipelines.schedules.spec import Schedule
 
 _TIMING = ("cron", "maxConcurrentRunCount", "maxConcurrentActiveRunCount")
@@ -81,6 +81,19 @@ class VertexSchedules:
             for made in self.find(found.name):
                 self.pause(made)
 
+    def runs(self, found: Found) -> list[PastRun]:
+        """Return the jobs of the schedule; the service filters by pipeline, not by schedule."""
+        job = found.body.get("createPipelineJobRequest", {}).get("pipelineJob", {})
+        pipeline = job.get("pipelineSpec", {}).get("pipelineInfo", {}).get("name", "")
+        since = found.body.get("lastResumeTime", "")
+        query = {"filter": f'pipeline_name="{pipeline}"', "orderBy": "create_time desc", "pageSize": "100"}
+        page = self._api.read("pipelineJobs.list", {"parent": self._parent, **query}) or {}
+        return [
+            _past(row)
+            for row in page.get("pipelineJobs", [])
+            if row.get("scheduleName") == found.id and row.get("createTime", "") >= since
+        ]
+
     def delete(self, found: Found) -> None:
         """Remove it and wait until it is gone."""
 
@@ -129,6 +142,12 @@ class VertexSchedules:
                 raise Unavailable(fault.message, fix=fault.fix) from fault
 
         self._engine.again(create)
+
+
+def _past(row: Mapping[str, Any]) -> PastRun:
+    state = row.get("state", "")
+    failed = True if state == "PIPELINE_STATE_FAILED" else False if state == "PIPELINE_STATE_SUCCEEDED" else None
+    return PastRun(row["name"].rsplit("/", 1)[-1], failed, row.get("error", {}).get("message", ""))
 
 
 def _found(row: Mapping[str, Any]) -> Found:

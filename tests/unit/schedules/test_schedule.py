@@ -238,7 +238,7 @@ def test_there_are_never_two_and_a_refused_one_leaves_the_old(place: Place) -> N
         ({"parameters": {"seed": "1"}}, "BAD_PARAMETER"),
         ({"resources": {"trian": {"cpu": 1}}}, "UNKNOWN_STEP"),
         ({"place": {"projct": "p"}}, "BAD_SCHEDULE"),
-        ({"pause_after_failures": 3}, "NOT_FOR_ENGINE"),
+        ({"notify": ["true"]}, "NOT_FOR_ENGINE"),
     ],
 )
 def test_a_bad_file_is_refused_before_anything_is_sent(place: Place, changes: dict[str, Any], code: str) -> None:
@@ -247,6 +247,28 @@ def test_a_bad_file_is_refused_before_anything_is_sent(place: Place, changes: di
         place.run("apply")
     assert caught.value.code == code
     assert place.fake.calls == []
+
+
+def test_what_fails_again_and_again_is_paused_and_told(place: Place, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    notify = ["sh", "-c", f'echo "$SERVEGRAPH_SCHEDULE $SERVEGRAPH_STATUS $SERVEGRAPH_ERROR" >> {told}']
+    place.declare(pause_after_failures=2, notify=notify)
+    place.run("apply")
+    place.fake.fails["train"] = "Out of memory."
+    place.fake.fire()
+    assert place.run("check") == 0
+    place.fake.fire()
+    assert place.run("check") == 1
+    assert place.paused() == [True]
+    assert told.read_text().startswith("nightly paused ")
+    place.run("resume", "nightly")
+    assert place.run("check") == 0  # what failed before counts no more
+    place.fake.fails.clear()
+    place.fake.fire()
+    place.fake.fails["train"] = "Out of memory."
+    place.fake.fire()
+    assert place.run("check") == 0
+    assert place.paused() == [False]
 
 
 def test_time_zones(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
