@@ -146,7 +146,7 @@ def _container(job: TrainingJob, mounted: str) -> dict[str, Any]:
         name: {"artifacts": [{"name": name, "type": row["artifactType"], "uri": f"{root}/{name}", "metadata": {}}]}
         for name, row in definition["outputDefinitions"]["artifacts"].items()
     }
-    values = {name: row.get("defaultValue") for name, row in definition["inputDefinitions"]["parameters"].items()}
+    values = {name: _default(row) for name, row in definition["inputDefinitions"]["parameters"].items()}
     executor_input = {
         "inputs": {"parameterValues": {**values, **job.parameters}, "artifacts": {}, "parameters": {}},
         "outputs": {
@@ -157,6 +157,11 @@ def _container(job: TrainingJob, mounted: str) -> dict[str, Any]:
     }
     arguments = [text.replace("{{$}}", json.dumps(executor_input)) for text in container["args"]]
     return {"image": job.images.of(container["image"]), "command": list(container["command"]), "args": arguments}
+
+
+def _default(row: Mapping[str, Any]) -> Any:
+    """Return the default of a parameter; whole numbers are floats in the compiled component."""
+    return int(row["defaultValue"]) if row["parameterType"] == "NUMBER_INTEGER" else row["defaultValue"]
 
 
 def _limits(resources: StepResources) -> dict[str, str]:

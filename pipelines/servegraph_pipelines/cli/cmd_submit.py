@@ -44,20 +44,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--poll-s", type=float, default=10.0, hidden=True)
 @click.option("--plan", "plan_only", is_flag=True, help="Show the request and send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(
-    pipeline: str,
-    engine_name: Any,
-    place: Any,
-    params_file: Path | None,
-    params: tuple[str, ...],
-    images: ImageChoice,
-    wait: bool,
-    timeout_s: float | None,
-    poll_s: float,
-    plan_only: bool,
-    as_json: bool,
-    **choices: Any,
-) -> int:
+def command(pipeline: str, engine_name: Any, place: Any, images: ImageChoice, **given: Any) -> int:
     """Send a run of a pipeline; everything is checked before anything is sent.
 
     With --wait it exits 0 when the run succeeded, 1 when it did not, with the failing step's own error.
@@ -66,19 +53,20 @@ def command(
     from servegraph_pipelines.engines import open_engine
     from servegraph_pipelines.submit import request_of
 
-    options, chosen = _chosen(choices, images)
+    options, chosen = _chosen(given, images)
     specification = chosen.apply(flows.load(pipeline), engine_name)
-    request = request_of(specification, parameters.gather(specification, params_file, params), options, choices["name"])
+    values = parameters.gather(specification, given["params_file"], given["params"])
+    request = request_of(specification, values, options, given["name"])
     with contextlib.closing(open_engine(engine_name, place)) as engine:
         body = engine.body(request)
-        if plan_only:
+        if given["plan_only"]:
             print_json({"plan": True, "engine": engine_name, "run": request.name, "body": body})
             return 0
         state = engine.submit(request)
         click.echo(f"{request.name}: sent.\n  {state.link}", err=True)
-        if wait:
-            return _wait(engine, request, state.id, (poll_s, timeout_s, as_json))
-        _show(state, None, as_json)
+        if given["wait"]:
+            return _wait(engine, request, state.id, given)
+        _show(state, None, given["as_json"])
         return 0
 
 
@@ -97,24 +85,24 @@ def _chosen(given: dict[str, Any], images: ImageChoice) -> tuple[Any, Any]:
     return options, Choices(images, resources.parse(given["resources"]), given["cache"])
 
 
-def _wait(engine: Any, request: Any, run_id: str, how: tuple[float, float | None, bool]) -> int:
+def _wait(engine: Any, request: Any, run_id: str, given: dict[str, Any]) -> int:
     from servegraph_pipelines.cli.step_display import StepDisplay
     from servegraph_pipelines.submit import failure, watch
 
-    poll_s, timeout_s, as_json = how
     try:
         with StepDisplay() as display:
-            state = watch(engine, request, run_id, display.show, poll_s=poll_s, timeout_s=timeout_s)
+            patience = {"poll_s": given["poll_s"], "timeout_s": given["timeout_s"]}
+            state = watch(engine, request, run_id, display.show, **patience)
     except KeyboardInterrupt:
         click.echo(f"Not waited for any longer; the run {run_id} goes on.", err=True)
         raise
     error = failure(engine, state)
-    _show(state, error, as_json)
-    if error is not None:
-        click.echo(f"{click.style('error', fg='red', bold=True)} {error.code}: {error.message}", err=True)
-        click.echo(f"  fix: {error.fix or 'see the run'}\n  run: {state.link}", err=True)
-        return 1
-    return 0
+    _show(state, error, given["as_json"])
+    if error is None:
+        return 0
+    click.echo(f"{click.style('error', fg='red', bold=True)} {error.code}: {error.message}", err=True)
+    click.echo(f"  fix: {error.fix or 'see the run'}\n  run: {state.link}", err=True)
+    return 1
 
 
 def _show(state: Any, error: Any, as_json: bool) -> None:

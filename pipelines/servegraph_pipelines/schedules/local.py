@@ -125,7 +125,7 @@ class LocalSchedules:
     def resume(self, found: Found, schedule: Schedule) -> None:
         """Start runs again; failures before do not count any more."""
         (Path(found.id) / STATE).unlink(missing_ok=True)
-        self._timer.set(found.name, self.timing(schedule), command(Path(found.id)))
+        self._timer.set(found.name, found.body["timing"], command(Path(found.id)))
         write_json(Path(found.id) / DECLARED, {**found.body, "paused": False})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +15,9 @@ from servegraph_pipelines.schedules.converge import Found, PastRun
 from servegraph_pipelines.schedules.spec import Schedule
 
 _TIMING = ("cron", "maxConcurrentRunCount", "maxConcurrentActiveRunCount")
+# What is run is told by a label with its digest: the service adds fields of its own to what it was given.
+DIGEST_LABEL = "servegraph-digest"
+_OURS = ("displayName", "pipelineSpec", "runtimeConfig", "labels", "serviceAccount", "network", "encryptionSpec")
 
 
 class VertexSchedules:
@@ -25,8 +30,8 @@ class VertexSchedules:
         self._engine, self._api, self._parent = engine, engine.api, engine.parent
 
     def content(self, schedule: Schedule) -> Any:
-        """Return the job that is started, as the service gives it back."""
-        return _plain(self._engine.job(schedule.request))
+        """Return the parameters, and the digest of the job that is started."""
+        return _content(self._job(schedule))
 
     def timing(self, schedule: Schedule) -> Any:
         """Return the fields that can be changed. The limit on starts alone would let slow runs pile up."""
@@ -56,10 +61,9 @@ class VertexSchedules:
 
     def body(self, schedule: Schedule) -> dict[str, Any]:
         """Return the request, as the service publishes its schema."""
-        job = self._engine.job(schedule.request)
         body = {
             "displayName": schedule.name,
-            "createPipelineJobRequest": {"parent": self._parent, "pipelineJob": job},
+            "createPipelineJobRequest": {"parent": self._parent, "pipelineJob": self._job(schedule)},
             "allowQueueing": False,
             **self.timing(schedule),
         }
@@ -75,8 +79,11 @@ class VertexSchedules:
 
     def remake(self, found: Found) -> None:
         """Make a schedule again as it was found."""
-        keys = ("displayName", "createPipelineJobRequest", "allowQueueing", *_TIMING)
-        self._create(found.name, {key: found.body[key] for key in keys if key in found.body})
+        job = found.body["createPipelineJobRequest"]["pipelineJob"]
+        job = {key: job[key] for key in _OURS if key in job}
+        keys = ("displayName", "allowQueueing", *_TIMING)
+        body = {key: found.body[key] for key in keys if key in found.body}
+        self._create(found.name, {**body, "createPipelineJobRequest": {"parent": self._parent, "pipelineJob": job}})
         if found.paused:
             for made in self.find(found.name):
                 self.pause(made)
@@ -113,6 +120,13 @@ class VertexSchedules:
     def resume(self, found: Found, schedule: Schedule) -> None:
         """Start runs again; the service makes up for missed ones only where it is told to."""
         self._switch("resume", found, {"catchUp": schedule.timing.catch_up})
+
+    def _job(self, schedule: Schedule) -> dict[str, Any]:
+        job = self._engine.job(schedule.request)
+        specification = {key: value for key, value in job["pipelineSpec"].items() if key != "sdkVersion"}
+        text = json.dumps({**job, "pipelineSpec": specification}, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:40]
+        return {**job, "labels": {**job.get("labels", {}), DIGEST_LABEL: digest}}
 
     def _switch(self, what: str, found: Found, body: Mapping[str, Any]) -> None:
         tries = 0
@@ -154,7 +168,7 @@ def _found(row: Mapping[str, Any]) -> Found:
     return Found(
         id=row["name"],
         name=row["displayName"],
-        content=_plain(row.get("createPipelineJobRequest", {}).get("pipelineJob", {})),
+        content=_content(row.get("createPipelineJobRequest", {}).get("pipelineJob", {})),
         timing={key: row[key] for key in _TIMING if key in row},
         paused=row.get("state") != "ACTIVE",
         body=row,
@@ -162,10 +176,15 @@ def _found(row: Mapping[str, Any]) -> Found:
     )
 
 
+def _content(job: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = _plain(job.get("runtimeConfig", {}).get("parameterValues", {}))
+    return {"parameters": parameters, "digest": job.get("labels", {}).get(DIGEST_LABEL, "")}
+
+
 def _plain(value: Any) -> Any:
-    """Return JSON values as they come back from a protobuf Struct: numbers as floats; the SDK's version left out."""
+    """Return JSON values as they come back from a protobuf Struct, where all numbers are floats."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if key != "sdkVersion"}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
