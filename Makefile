@@ -33,7 +33,7 @@ docs: $(READY) ## Build the site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 containers: $(READY) ## Build the images and run the pipeline on them, without a registry
-	PYTHON=$(abspath $(BIN)/python) tests/containers/prove
+	PYTHON=$(abspath $(BIN)/python) tests/containers/prove || [ $$? -eq 77 ]
 
 wheel: $(READY) ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
