@@ -8,7 +8,7 @@ READY := $(VENV)/ready
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check yaml lock wheel bench clean
+.PHONY: help setup demo test check yaml lock docs containers wheel bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ check: $(READY) ## Style and types
 yaml: $(READY) ## Write the committed pipeline and component YAML again
 	$(BIN)/python -m servegraph_pipelines.compiling
 
+docs: $(READY) ## Build the site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+containers: $(READY) ## Build the images and run the pipeline on them, without a registry
+	PYTHON=$(abspath $(BIN)/python) tests/containers/prove || [ $$? -eq 77 ]
+
 wheel: $(READY) ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
@@ -37,14 +43,17 @@ bench: $(READY) ## Run the benchmarks
 	$(BIN)/python benchmarks/optimize.py --models bench-models
 
 lock: ## Resolve the dependencies again (needs uv)
-	for extra in train cloud serve; do $(LOCK) --extra $$extra -o requirements/$$extra.txt || exit 1; done
+	for extra in train train-gpu cloud serve serve-gpu; do $(LOCK) --extra $$extra -o requirements/$$extra.txt || exit 1; done
 	$(LOCK) --extra all --group dev -o requirements/dev.txt
+	for group in build test; do $(LOCK_GROUP) $$group -o requirements/$$group.txt || exit 1; done
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) demo-output bench-models dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo-output bench-models dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-LOCK := uv pip compile --quiet pyproject.toml --universal --python-version 3.10 --generate-hashes \
+LOCK_OPTIONS := --quiet --universal --python-version 3.10 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+LOCK := uv pip compile pyproject.toml $(LOCK_OPTIONS)
+LOCK_GROUP := uv pip compile $(LOCK_OPTIONS) --group
 
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \

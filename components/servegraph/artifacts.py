@@ -38,6 +38,13 @@ class ServingModel:
     step: str  # which component wrote it
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Records that a model was not trained on, from `train`."""
+
+    label: str  # the key of the right answer
+
+
 def record(artifact: dsl.Artifact, facts: object) -> None:
     """Store the dataclass instance `facts` in the metadata of `artifact`, under its class name."""
     artifact.metadata[type(facts).__name__] = dataclasses.asdict(facts)  # type: ignore[call-overload]

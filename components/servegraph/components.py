@@ -3,18 +3,26 @@
 from servegraph.components import optimize, inspect_graph
 """
 
+from servegraph.check_data.component import check_data
 from servegraph.choose_machine.component import choose_machine
 from servegraph.deploy_version.component import deploy_version
+from servegraph.evaluate.component import evaluate
 from servegraph.export_serving_graph.component import export_serving_graph
 from servegraph.inspect_graph.component import inspect_graph
+from servegraph.live_version.component import live_version
 from servegraph.optimize.component import optimize
+from servegraph.record_training.component import record_training
 from servegraph.train.component import train
 
 __all__ = [
+    "check_data",
     "choose_machine",
     "deploy_version",
+    "evaluate",
     "export_serving_graph",
     "inspect_graph",
+    "live_version",
     "optimize",
+    "record_training",
     "train",
 ]

@@ -1,16 +1,19 @@
 """The child process of `servegraph run`: one pipeline run on kfp.local, in a process group of its own.
 
-Started as `python -m servegraph_pipelines.local_runner FD`, with one JSON line on stdin:
-`{"pipeline_root", "runner", "parameters"}`. Each line on the file descriptor FD is a JSON event about a task. kfp.local
-prints everything else; the parent sends that to a log file. When stdin closes, the parent is gone, and the group ends.
+Started as `python -m servegraph_pipelines.local_runner FD`, with one JSON line on stdin: `{"pipeline", "pipeline_root",
+"runner", "output_dir", "docker_network", "parameters"}`. Each line on the file descriptor FD is a JSON event about a
+task. kfp.local prints everything else; the parent sends that to a log file. When stdin closes, the parent is gone, and
+the group ends.
 
 kfp.local 2.17 does things that a user's run must not meet. It rewrites the text `python3` in every argument
-(`replace_interpreter`) and deletes `workspace_root` after a run (a throwaway one is given); that it takes a gs:// root
-for a local directory is refused by the parent.
+(`replace_interpreter`), takes a condition on a named output of a task for false (`resolve_channel`), and deletes
+`workspace_root` after a run (a throwaway one is given); that it takes a gs:// root for a local directory is refused by
+the parent.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,12 +22,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from kfp import local
+from kfp import components, local
 from kfp.local import subprocess_task_handler, task_dispatcher
+from kfp.local.orchestrator import enhanced_dag_orchestrator
 
-from servegraph_pipelines.train_and_deploy import train_and_deploy
+from servegraph_pipelines import flows
 
 
 def main() -> None:
@@ -33,21 +38,49 @@ def main() -> None:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     subprocess_task_handler.replace_python_executable = replace_interpreter
+    conditions = enhanced_dag_orchestrator.ConditionEvaluator
+    conditions._resolve_pipeline_channel = staticmethod(resolve_channel)
     task_dispatcher.run_single_task_implementation = _reporting(
         task_dispatcher.run_single_task_implementation, lambda event: print(json.dumps(event), file=events)
     )
-    runner = local.DockerRunner() if request["runner"] == "docker" else local.SubprocessRunner(use_venv=False)
+    runner = _docker(request) if request["runner"] == "docker" else local.SubprocessRunner(use_venv=False)
     local.init(
         runner=runner,
         pipeline_root=request["pipeline_root"],
         workspace_root=tempfile.mkdtemp(prefix="servegraph-workspace-"),
         raise_on_error=True,
     )
+    reference = request["pipeline"]
+    is_file = reference.endswith((".yaml", ".yml"))
+    pipeline = components.load_component_from_file(reference) if is_file else flows.function(reference)
     try:
-        train_and_deploy(**request["parameters"])
+        pipeline(**request["parameters"])
     except RuntimeError as exc:  # what kfp.local raises for a failed task; the task's own error is in the log
         print(exc)
         sys.exit(1)
+
+
+def _docker(request: dict[str, Any]) -> Any:
+    """Return the runner for containers that see the output directory and the local files that parameters name.
+
+    They run as the directory's owner, with a read-only root file system: what a step writes is its output, or in /tmp.
+    kfp.local itself mounts the pipeline root alone, and runs them as the image says.
+    """
+    from docker.types import Mount
+
+    output_dir = request["output_dir"]
+    owner = Path(output_dir).stat()
+    named = [value for value in request["parameters"].values() if isinstance(value, str) and value.startswith("/")]
+    inputs = [path for path in named if Path(path).exists() and not Path(path).is_relative_to(output_dir)]
+    mounts = [Mount(path, path, type="bind", read_only=True) for path in dict.fromkeys(inputs)]
+    network = {"network_mode": request["docker_network"]} if request["docker_network"] else {}
+    return local.DockerRunner(
+        user=f"{owner.st_uid}:{owner.st_gid}",
+        mounts=[Mount(output_dir, output_dir, type="bind"), *mounts],
+        read_only=True,
+        tmpfs={"/tmp": "exec"},  # noqa: S108  in the container
+        **network,
+    )
 
 
 def replace_interpreter(command: list[str], interpreter: str) -> list[str]:
@@ -57,6 +90,23 @@ def replace_interpreter(command: list[str], interpreter: str) -> list[str]:
     Only the shell line that starts the executor names the interpreter.
     """
     return [part.replace("python3 -m", f"{interpreter} -m") if "executor_main" in part else part for part in command]
+
+
+def resolve_channel(channel: str, io_store: Any) -> Any:
+    """Return the value that a condition names, like `pipelinechannel--check-data-decision`, or None.
+
+    It is an input of the group that the condition stands in, or an output of a task beside it: the name alone does not
+    say where that of the task ends, so each dash is tried. kfp.local knows only outputs called `Output`.
+    """
+    name = channel.removeprefix("pipelinechannel--")
+    for key in (channel, name):
+        with contextlib.suppress(ValueError, KeyError):
+            return io_store.get_parent_input(key)
+    parts = name.split("-")
+    for end in range(len(parts) - 1, 0, -1):
+        with contextlib.suppress(ValueError, KeyError):
+            return io_store.get_task_output("-".join(parts[:end]), "-".join(parts[end:]))
+    return None
 
 
 def _reporting(run_task: Callable[..., Any], report: Callable[[dict[str, Any]], None]) -> Callable[..., Any]:

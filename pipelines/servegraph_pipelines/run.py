@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -18,13 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from servegraph import errors
 from servegraph.errors import InputError, Refusal, ServegraphError, StorageError
+from servegraph_pipelines import flows
+from servegraph_pipelines.specification import Specification
+from servegraph_pipelines.step_errors import last_raised, own_error
 
 Runner = Literal["subprocess", "docker"]
-STEPS = ("train", "export-serving-graph", "optimize", "inspect-graph", "choose-machine", "deploy-version")
+# Parameters of a pipeline that name a place of its own, and the folder that a local run gives them.
+PLACES = {"location": "serving", "history": "history"}
 _END_TIMEOUT_S = 10
-_OWN_ERROR = re.compile(r"servegraph\.errors\.(\w+): \[([A-Z0-9_]+)\] (.*?)(?: Fix: (.*))?$")
 
 
 @dataclass
@@ -32,7 +33,7 @@ class StepRecord:
     """One step of a run; `seconds` is None while it has not ended."""
 
     name: str
-    status: Literal["waiting", "running", "succeeded", "failed"] = "waiting"
+    status: Literal["waiting", "running", "succeeded", "skipped", "failed"] = "waiting"
     seconds: float | None = None
     started: float = 0.0
 
@@ -43,7 +44,8 @@ class Run:
 
     output_dir: Path
     parameters: dict[str, Any]
-    steps: list[StepRecord] = field(default_factory=lambda: [StepRecord(name) for name in STEPS])
+    pipeline: str = flows.DEFAULT
+    steps: list[StepRecord] = field(default_factory=list)
     pipeline_dir: Path | None = None
     error: ServegraphError | None = None
 
@@ -55,54 +57,25 @@ class Run:
     @property
     def succeeded(self) -> bool:
         """Whether every step succeeded."""
-        return self.error is None and all(step.status == "succeeded" for step in self.steps)
+        return self.error is None and all(step.status in ("succeeded", "skipped") for step in self.steps)
 
 
-def parse_parameters(given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the pipeline parameters with the types of the pipeline's inputs.
+@dataclass(frozen=True)
+class LocalRequest:
+    """What to run here: `pipeline` as `flows` names it, its specification, and checked parameters."""
 
-    Raises:
-        InputError: an unknown parameter (code `UNKNOWN_PARAMETER`) or a value of another type (`BAD_PARAMETER`).
-    """
-    from servegraph_pipelines.train_and_deploy import train_and_deploy
-
-    known = train_and_deploy.pipeline_spec.root.input_definitions.parameters
-    parameters = {}
-    for name, text in given.items():
-        if name not in known:
-            raise InputError(
-                f"The pipeline has no parameter {name!r}.",
-                code="UNKNOWN_PARAMETER",
-                fix=f"It has {', '.join(sorted(known))}.",
-            )
-        parameters[name] = _parse(name, text, known[name].parameter_type)
-    return parameters
+    pipeline: str
+    specification: Specification
+    parameters: Mapping[str, Any]
+    runner: Runner = "subprocess"
+    docker_network: str | None = None  # None takes the engine's default
 
 
-def _parse(name: str, text: str, kind: int) -> Any:
-    from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
-
-    label = ParameterType.ParameterTypeEnum.Name(kind)
-    try:
-        if label == "STRING":
-            return text
-        if label == "NUMBER_INTEGER":
-            return int(text)
-        if label == "NUMBER_DOUBLE":
-            return float(text)
-        value = json.loads(text)
-    except ValueError as exc:
-        raise InputError(f"The parameter {name} is {text!r}, not of type {label}.", code="BAD_PARAMETER") from exc
-    expected = {"BOOLEAN": bool, "STRUCT": dict, "LIST": list}[label]
-    if not isinstance(value, expected):
-        raise InputError(f"The parameter {name} is {text!r}, not of type {label}.", code="BAD_PARAMETER")
-    return value
-
-
-def run(output_dir: Path, parameters: Mapping[str, Any], runner: Runner, on_change: Callable[[Run], None]) -> Run:
+def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None]) -> Run:
     """Run the pipeline and return what happened; `on_change` is called after every change of a step.
 
-    A failed step is no exception: `Run.error` says what it was. Interrupted, the running step is ended first.
+    A failed step is no exception: `Run.error` says what it was. Interrupted, the running step is ended first. Places
+    that a pipeline asks for and that are not given (`location`, `history`) are below `output_dir`.
 
     Raises:
         StorageError: `output_dir` cannot be written or another run uses it.
@@ -115,14 +88,21 @@ def run(output_dir: Path, parameters: Mapping[str, Any], runner: Runner, on_chan
             fix="Give a local directory, or submit the pipeline to Vertex AI or Kubeflow Pipelines.",
         )
     output_dir = output_dir.absolute()
-    settings = {"location": str(output_dir / "serving"), **parameters}
-    state = Run(output_dir, settings)
+    specification = request.specification
+    places = {name: str(output_dir / folder) for name, folder in PLACES.items() if name in specification.parameters}
+    settings = {**places, **request.parameters}
+    steps = [StepRecord(step.component.removeprefix("comp-")) for step in specification.steps]
+    state = Run(output_dir, settings, request.pipeline, steps)
     with _exclusive(output_dir), _temporary(output_dir) as temporary:
         root = output_dir / "pipeline"
-        known = set(root.glob("train-and-deploy-*"))
-        request = {"pipeline_root": str(root), "runner": runner, "parameters": settings}
-        exit_code = _run_child(state, request, temporary, on_change)
-        state.pipeline_dir = max(set(root.glob("train-and-deploy-*")) - known, default=None)
+        known = set(root.glob(f"{specification.name}-*"))
+        message: dict[str, Any] = {"pipeline": request.pipeline, "pipeline_root": str(root), "runner": request.runner}
+        message |= {"output_dir": str(output_dir), "docker_network": request.docker_network}
+        exit_code = _run_child(state, {**message, "parameters": settings}, temporary, on_change)
+        state.pipeline_dir = max(set(root.glob(f"{specification.name}-*")) - known, default=None)
+    for step in steps:
+        if not exit_code and step.status == "waiting":  # a condition left it out
+            step.status = "skipped"
     if exit_code or not state.succeeded:
         state.error = failure(state)
     on_change(state)
@@ -134,21 +114,13 @@ def failure(state: Run) -> ServegraphError:
     failed = next((step.name for step in state.steps if step.status in ("failed", "running")), None)
     where = f"Step {failed}" if failed else "The run"
     lines = state.log.read_text(encoding="utf-8", errors="replace").splitlines()[-400:]
-    for line in reversed(lines):
-        if match := _OWN_ERROR.search(line):
-            kind, code, message, fix = match.groups()
-            return _error_class(kind)(f"{where}: {message}", fix=fix or "", code=code)
-    raised = [line.strip() for line in lines if re.match(r"^\s*\w[\w.]*(Error|Exception|Interrupt)\b", line)]
+    if error := own_error(lines, where):
+        return error
     return Refusal(
-        f"{where} failed: {raised[-1] if raised else 'it said nothing of why'}",
+        f"{where} failed: {last_raised(lines) or 'it said nothing of why'}",
         code="STEP_FAILED",
         fix=f"See its output in {state.log}.",
     )
-
-
-def _error_class(name: str) -> type[ServegraphError]:
-    found = getattr(errors, name, Refusal)
-    return found if isinstance(found, type) and issubclass(found, ServegraphError) else Refusal
 
 
 def _run_child(state: Run, request: dict[str, Any], temporary: Path, on_change: Callable[[Run], None]) -> int:

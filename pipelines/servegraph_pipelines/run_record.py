@@ -97,6 +97,7 @@ def record(run: Run, prediction: dict[str, Any] | None) -> dict[str, Any]:
         "optimized": StepOutputs(run.pipeline_dir, "optimize").metadata("metrics"),
         "choice": StepOutputs(run.pipeline_dir, "choose-machine").json("decision"),
         "deployed": StepOutputs(run.pipeline_dir, "deploy-version").json("deployment"),
+        "evaluation": StepOutputs(run.pipeline_dir, "evaluate").json("evaluation"),
         "prediction": prediction,
         "error": {"code": run.error.code, "message": run.error.message, "fix": run.error.fix} if run.error else None,
         "log": str(run.log),
@@ -107,7 +108,9 @@ def record(run: Run, prediction: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def commands(run: Run, sample: Sample | None) -> dict[str, str]:
-    """Return the shell commands a reader of the report tries next."""
+    """Return the shell commands a reader of the report tries next, none where the pipeline deploys nothing here."""
+    if "location" not in run.parameters:
+        return {}
     root = shlex.quote(str(run.parameters["location"]))
     name = run.parameters.get("model_name", "census")
     body = shlex.quote(json.dumps({"instances": [sample.instance if sample else {}]}, ensure_ascii=False))

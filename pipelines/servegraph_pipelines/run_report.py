@@ -8,6 +8,7 @@ from typing import Any
 
 from servegraph.errors import Refusal, ServegraphError
 from servegraph.pages.render import render
+from servegraph_pipelines import flows
 from servegraph_pipelines.run import Run
 from servegraph_pipelines.run_record import (
     Sample,
@@ -26,7 +27,8 @@ def finish(run: Run) -> dict[str, Any]:
     """
     sample = first_sample(run)
     prediction = None
-    if run.succeeded and sample and run.parameters.get("target", "local") == "local":
+    has_deployed = bool(StepOutputs(run.pipeline_dir, "deploy-version").json("deployment"))
+    if run.succeeded and sample and has_deployed and run.parameters.get("target", "local") == "local":
         try:
             prediction = ask(run, sample)
         except ServegraphError as error:
@@ -65,7 +67,7 @@ def page(run: Run, document: dict[str, Any], sample: Sample | None) -> str:
         "servegraph_pipelines",
         "run_report.html.jinja",
         run=document,
-        name=run.parameters.get("model_name", "census"),
+        name=run.parameters.get("model_name", "census" if run.pipeline in flows.FLOWS else run.pipeline),
         signature=serving_signature(run),
         roc=[
             (p["falsePositiveRate"], p["recall"], p["confidenceThreshold"])

@@ -78,6 +78,7 @@ def train_and_deploy(
         hyperparameters=hyperparameters,
         seed=seed,
     )
+    trained.set_caching_options(enable_caching=False)  # the data behind the same name may be other data
     exported = export_serving_graph(trained=trained.outputs["model"], samples=trained.outputs["samples"])
     slim = optimize(
         model=exported.outputs["model"],

@@ -25,11 +25,15 @@ def test_public_components():
     import servegraph.components
 
     assert servegraph.components.__all__ == [
+        "check_data",
         "choose_machine",
         "deploy_version",
+        "evaluate",
         "export_serving_graph",
         "inspect_graph",
+        "live_version",
         "optimize",
+        "record_training",
         "train",
     ]
 
@@ -38,6 +42,10 @@ def test_public_verbs():
     assert list(cli.VERBS) == [
         "run",
         "compile",
+        "submit",
+        "train",
+        "why",
+        "schedule",
         "export",
         "inspect",
         "optimize",
@@ -74,7 +82,7 @@ def test_light_modules_stay_light(statement):
     assert imported_by(statement) == set()
 
 
-@pytest.mark.parametrize("verb", ["inspect", "choose", "deploy", "versions", "serve", "run", "optimize"])
+@pytest.mark.parametrize("verb", ["inspect", "choose", "deploy", "versions", "serve", "run", "optimize", "submit"])
 def test_help_imports_nothing_heavy(verb):
     statement = (
         "import contextlib, io\nfrom servegraph_pipelines.cli import app\n"

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from servegraph.errors import InputError
-from servegraph_pipelines.local_runner import replace_interpreter
-from servegraph_pipelines.run import parse_parameters
+from servegraph_pipelines.local_runner import replace_interpreter, resolve_channel
 
 SERVEGRAPH = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()"]
 FAST = ["--param", 'hyperparameters={"epochs": 1, "hidden_units": [4]}']
@@ -135,31 +133,6 @@ def test_ending_the_command_ends_the_running_step(tmp_path, number):
         time.sleep(0.1)
 
 
-def test_parameters_get_the_types_of_the_pipeline():
-    given = {"seed": "7", "min_agreement": "0.5", "hyperparameters": '{"epochs": 2}', "allow_signature_change": "true"}
-    assert parse_parameters(given) == {
-        "seed": 7,
-        "min_agreement": 0.5,
-        "hyperparameters": {"epochs": 2},
-        "allow_signature_change": True,
-    }
-
-
-@pytest.mark.parametrize(
-    ("given", "code"),
-    [
-        ({"sed": "1"}, "UNKNOWN_PARAMETER"),
-        ({"seed": "one"}, "BAD_PARAMETER"),
-        ({"hyperparameters": "[1]"}, "BAD_PARAMETER"),
-        ({"allow_signature_change": "maybe"}, "BAD_PARAMETER"),
-    ],
-)
-def test_bad_parameters_are_refused_before_anything_runs(given, code):
-    with pytest.raises(InputError) as caught:
-        parse_parameters(given)
-    assert caught.value.code == code
-
-
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     done = run("--output-dir", tmp_path / "file/out")
@@ -178,3 +151,16 @@ def test_only_the_interpreter_of_the_executor_is_replaced():
         '/venv/bin/python -m kfp.dsl.executor_main "$@"',
         *command[3:],
     ]
+
+
+def test_a_condition_finds_the_value_that_it_names():
+    from kfp.local.io import IOStore
+
+    store = IOStore()
+    store.put_parent_input("pipelinechannel--evaluate-verdict", "blessed")
+    store.put_task_output("check-data", "decision", "train")
+    store.put_task_output("flip", "Output", 3)
+    assert resolve_channel("pipelinechannel--evaluate-verdict", store) == "blessed"
+    assert resolve_channel("pipelinechannel--check-data-decision", store) == "train"
+    assert resolve_channel("pipelinechannel--flip-Output", store) == 3
+    assert resolve_channel("pipelinechannel--flip-other", store) is None

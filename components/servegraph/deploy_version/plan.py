@@ -266,6 +266,7 @@ class DeployedVersion:
     config: ServingConfig
     traffic_percent: int
     labels: tuple[str, ...] = ()
+    files: str = ""  # where the model's own files are, a path or gs://
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ def train(
     hyperparameters: dict = {},  # KFP copies it
     seed: int = 1,
     checkpoint_dir: str = "",
+    warm_start: str = "",
+    data_digest: str = "",
 ):
     """Train a Keras model on a table and evaluate it on held-out records.
 
@@ -40,6 +42,8 @@ def train(
         hyperparameters: What the trainer may set; for the default trainer see its Hyperparameters.
         seed: Seed of weights, shuffling and dropout.
         checkpoint_dir: Directory for checkpoints that outlives the task; empty uses the output `checkpoints`.
+        warm_start: Keras file of an earlier model to start from, a path or gs://; empty starts anew.
+        data_digest: Digest of the data's content, for the cache of an engine: without it the key has only its name.
     """
     from servegraph import artifacts
     from servegraph.train.train import Outputs, TrainRequest, train
@@ -52,11 +56,13 @@ def train(
         label=label or None,
         trainer=trainer,
         seed=seed,
+        warm_start=warm_start or None,
     )
     outputs = Outputs.at(model.path, checkpoint_dir or checkpoints.path, logs.path, samples.path)
     trained = train(request, hyperparameters, outputs)
     facts = artifacts.TrainedModel(MODEL_FILE, trained.size_bytes, trainer, trained.evaluation.scalars)
     artifacts.record(model, facts)
+    artifacts.record(samples, artifacts.HeldOut(trained.label))
     for name, value in trained.evaluation.scalars.items():
         metrics.log_metric(name, value)
     if trained.evaluation.confusion:

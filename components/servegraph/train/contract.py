@@ -30,7 +30,7 @@ class TrainArgs:
     `data` and `eval_data` are the records; `schema` says what they hold. Checkpoints go below `checkpoint_dir`,
     TensorBoard logs below `log_dir`; neither is ever inside the model. A trainer that finds a checkpoint there
     continues from it (`servegraph.trained.checkpoints`). Variables are made in `strategy.scope()`, which the caller
-    has entered.
+    has entered. `warm_start` is the Keras file of an earlier model to start from, if one was asked for.
     """
 
     data: Table
@@ -41,6 +41,7 @@ class TrainArgs:
     log_dir: Path
     seed: int
     strategy: tf.distribute.Strategy
+    warm_start: Path | None = None
 
 
 Trainer = Callable[[TrainArgs], "keras.Model"]

@@ -20,6 +20,7 @@ from servegraph.data.infer import infer
 from servegraph.data.schema import Schema
 from servegraph.data.table import Table, read, split
 from servegraph.errors import TrainerError
+from servegraph.storage.fetch import fetch_file
 from servegraph.train import metrics
 from servegraph.train.contract import TrainArgs, run_trainer
 from servegraph.train.strategy import choose_strategy, is_chief
@@ -44,6 +45,7 @@ class TrainRequest:
     label: str | None = None
     trainer: str = DEFAULT_TRAINER
     seed: int = 1
+    warm_start: str | None = None  # Keras file of an earlier model, a path or gs://
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Trained:
     classes: tuple[str, ...]
     rows: int
     eval_rows: int
+    label: str  # its key in the samples
 
 
 def train(request: TrainRequest, hyperparameters: Mapping[str, Any], outputs: Outputs) -> Trained:
@@ -101,6 +104,7 @@ def _train(
     if is_chief(strategy):
         write_schema(schema, data.classes, outputs.checkpoints)
     keras.utils.set_random_seed(request.seed)
+    folder = Path(tempfile.mkdtemp(prefix="servegraph-warm-start-")) if request.warm_start else None
     args = TrainArgs(
         data=data,
         eval_data=eval_data,
@@ -110,6 +114,7 @@ def _train(
         log_dir=outputs.logs,
         seed=request.seed,
         strategy=strategy,
+        warm_start=fetch_file(request.warm_start, folder) if request.warm_start and folder else None,
     )
     model = run_trainer(trainer, args, request.trainer)
     evaluation = evaluate(model, eval_data, request.trainer)
@@ -117,7 +122,7 @@ def _train(
     write_schema(schema, data.classes, outputs.model)
     write_samples(eval_data, outputs.samples)
     size_bytes = (outputs.model / MODEL_FILE).stat().st_size
-    return Trained(size_bytes, evaluation, data.classes, len(data), len(eval_data))
+    return Trained(size_bytes, evaluation, data.classes, len(data), len(eval_data), schema.label)
 
 
 def load_schema(request: TrainRequest) -> Schema:

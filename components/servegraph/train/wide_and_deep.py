@@ -18,6 +18,7 @@ from servegraph.data.table import Table
 from servegraph.errors import InputError
 from servegraph.train import loop
 from servegraph.train.contract import TrainArgs
+from servegraph.train.warm_start import warm_start
 from servegraph.trained import checkpoints
 from servegraph.trained.layers import StripText
 
@@ -46,6 +47,8 @@ def train(args: TrainArgs) -> keras.Model:
     else:
         first_epoch = 0
         model = build(args.data, chosen)
+        if args.warm_start is not None:
+            print(f"warm start: took {', '.join(warm_start(model, args.warm_start)) or 'nothing'}")
         steps = chosen.epochs * -(-len(args.data) // chosen.batch_size)
         rate = keras.optimizers.schedules.CosineDecay(chosen.learning_rate, steps)
         model.compile(optimizer=keras.optimizers.Adam(rate))
@@ -106,14 +109,16 @@ def build(data: Table, chosen: Hyperparameters) -> keras.Model:
             deep.append(_normalized(value, data.features[column.input_name]))
         if column.categorical or column.buckets:
             ids, count = _category(column, value, data)
-            wide.append(layers.Embedding(count, units, embeddings_initializer="zeros")(ids))
-            deep.append(layers.Embedding(count, min(chosen.embedding_width, count))(ids))
-    for ids, count in _crosses(schema, cleaned):
-        wide.append(layers.Embedding(count, units, embeddings_initializer="zeros")(ids))
+            # A later training takes weights by these names (`warm_start`).
+            name = column.input_name
+            wide.append(layers.Embedding(count, units, embeddings_initializer="zeros", name=f"wide_{name}")(ids))
+            deep.append(layers.Embedding(count, min(chosen.embedding_width, count), name=f"deep_{name}")(ids))
+    for number, (ids, count) in enumerate(_crosses(schema, cleaned)):
+        wide.append(layers.Embedding(count, units, embeddings_initializer="zeros", name=f"wide_cross{number}")(ids))
     x = layers.Concatenate()(deep) if len(deep) > 1 else deep[0]
-    for width in chosen.hidden_units:
-        x = layers.Dropout(chosen.dropout)(layers.Dense(width, activation="relu")(x))
-    logits = layers.Dense(units)(x)
+    for number, width in enumerate(chosen.hidden_units):
+        x = layers.Dropout(chosen.dropout)(layers.Dense(width, activation="relu", name=f"hidden{number}")(x))
+    logits = layers.Dense(units, name="logits")(x)
     if wide:
         logits = layers.Add()([logits, *wide])
     if data.classes:
@@ -133,14 +138,16 @@ def _denormalized(output: Any, labels: Any) -> Any:
 
 def _category(column: Column, value: Any, data: Table) -> tuple[Any, int]:
     """Return (ids [batch], number of ids) of a category or a bucketed number."""
+    name = f"ids_{column.input_name}"
     if column.buckets:
-        return layers.Discretization(bin_boundaries=list(column.buckets))(value), len(column.buckets) + 1
+        ids = layers.Discretization(bin_boundaries=list(column.buckets), name=name)
+        return ids(value), len(column.buckets) + 1
     if column.hash_buckets:
-        return layers.Hashing(column.hash_buckets)(value), column.hash_buckets
+        return layers.Hashing(column.hash_buckets, name=name)(value), column.hash_buckets
     words = _vocabulary(column, data)
     if column.dtype == "string":
-        return layers.StringLookup(vocabulary=words)(value), len(words) + 1
-    return layers.IntegerLookup(vocabulary=[int(word) for word in words])(value), len(words) + 1
+        return layers.StringLookup(vocabulary=words, name=name)(value), len(words) + 1
+    return layers.IntegerLookup(vocabulary=[int(word) for word in words], name=name)(value), len(words) + 1
 
 
 def _vocabulary(column: Column, data: Table) -> list[str]:
@@ -156,7 +163,7 @@ def _vocabulary(column: Column, data: Table) -> list[str]:
 
 def _crosses(schema: Schema, cleaned: dict[str, Any]) -> list[tuple[Any, int]]:
     crosses = []
-    for cross in schema.crosses:
+    for number, cross in enumerate(schema.crosses):
         parts = []
         for name in cross.columns:
             column, value = schema.column(name), cleaned[name]
@@ -172,7 +179,7 @@ def _crosses(schema: Schema, cleaned: dict[str, Any]) -> list[tuple[Any, int]]:
         crossed = parts[0]
         for part in parts[1:-1]:  # HashedCrossing takes exactly two; the bins in between are as good as exact
             crossed = layers.HashedCrossing(_MANY_BINS)((crossed, part))
-        ids = layers.HashedCrossing(cross.hash_buckets)((crossed, parts[-1]))
+        ids = layers.HashedCrossing(cross.hash_buckets, name=f"ids_cross{number}")((crossed, parts[-1]))
         crosses.append((ids, cross.hash_buckets))
     return crosses
 

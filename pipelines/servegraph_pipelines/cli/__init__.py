@@ -16,6 +16,10 @@ from typing import Any
 VERBS = {
     "run": "Run the whole DAG on this machine, census data in, a deployed version out.",
     "compile": "Write the pipeline as YAML for Kubeflow Pipelines or Vertex AI.",
+    "submit": "Send a run of a pipeline to Vertex AI or Kubeflow Pipelines, and follow it.",
+    "train": "Train alone, on several machines of Vertex AI or a Kubeflow cluster.",
+    "why": "Say why a step of a run was not taken from the cache.",
+    "schedule": "Keep schedules on Vertex AI, Kubeflow Pipelines or here as one file declares them.",
     "export": "Write a serving SavedModel from a Keras model or a training checkpoint directory.",
     "inspect": "Show what a SavedModel holds and what is wrong with it, without TensorFlow.",
     "optimize": "Shrink a SavedModel until it fits a budget, and prove that its answers stayed.",

@@ -12,7 +12,13 @@ from servegraph_pipelines.cli.outcome import print_json
 
 
 @click.command("run")
+@click.option(
+    "--pipeline", default="train-and-deploy", show_default=True, help="Or retrain, module:function, a YAML file."
+)
 @click.option("--param", "params", multiple=True, metavar="K=V", help="A pipeline parameter; may be repeated.")
+@click.option(
+    "--params-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YAML file with parameters."
+)
 @click.option(
     "--output-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -27,23 +33,33 @@ from servegraph_pipelines.cli.outcome import print_json
     show_default=True,
     help="Run each step in a process here, or in its image.",
 )
+@click.option("--docker-network", metavar="NAME", help="Network of the steps' containers, or none.")
 @click.option("--json", "as_json", is_flag=True, help="Print run.json on stdout.")
-def command(params: tuple[str, ...], output_dir: Path, runner: Any, as_json: bool) -> int:
+def command(
+    pipeline: str,
+    params: tuple[str, ...],
+    params_file: Path | None,
+    output_dir: Path,
+    runner: Any,
+    docker_network: str | None,
+    as_json: bool,
+) -> int:
     """Train, export, optimize, inspect, choose and deploy on this machine: no account, no Docker.
 
     On the census sample unless told otherwise, e.g. --param data=my.csv --param label=price. Ends with a prediction
     of the deployed version and a report.
     """
-    from servegraph.errors import InputError
+    from servegraph_pipelines import flows
     from servegraph_pipelines.cli.step_display import StepDisplay
-    from servegraph_pipelines.run import parse_parameters, run
+    from servegraph_pipelines.parameters import gather
+    from servegraph_pipelines.run import PLACES, LocalRequest, run
     from servegraph_pipelines.run_report import finish
 
-    pairs = dict(param.partition("=")[::2] for param in params)
-    if any("=" not in param for param in params):
-        raise InputError("A --param has no value.", code="BAD_PARAMETER", fix="Write --param NAME=VALUE.")
+    specification = flows.load(pipeline)
+    values = gather(specification, params_file, params, PLACES)
+    request = LocalRequest(pipeline, specification, values, runner, docker_network)
     with StepDisplay() as display:
-        state = run(output_dir, parse_parameters(pairs), runner, display.show)
+        state = run(output_dir, request, display.show)
     document = finish(state)
     if as_json:
         print_json(document)
@@ -77,6 +93,10 @@ def _show(document: dict[str, Any]) -> None:
         )
         cost = f", {price:.4g} USD an hour" if price is not None else ""
         line("machine", f"{choice['machine_type']}{accelerator} on {choice['platform']}{cost}")
+    if verdict := document["evaluation"].get("verdict"):
+        line("evaluated", ": ".join([verdict, *document["evaluation"]["reasons"][:1]]))
+    if any(step["name"] == "train" and step["status"] == "skipped" for step in document["steps"]):
+        line("skipped", "data and settings are those of the last training")
     if deployed:
         line("deployed", f"{deployed['name']} version {deployed['version']} ({deployed['outcome']})")
     if document["prediction"]:

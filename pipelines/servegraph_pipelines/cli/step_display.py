@@ -4,11 +4,46 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-from servegraph_pipelines.run import Run, StepRecord
+_MARKS = {
+    "waiting": "·",
+    "running": "▸",
+    "succeeded": "✓",
+    "cached": "✓",
+    "skipped": "-",
+    "failed": "✗",
+    "cancelled": "✗",
+}
 
-_MARKS = {"waiting": "·", "running": "▸", "succeeded": "✓", "failed": "✗"}
+
+class ShownStep(Protocol):
+    """A step of a run here or elsewhere; `started` is in seconds since 1970."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def status(self) -> str:
+        """A key of the marks."""
+
+    @property
+    def started(self) -> float:
+        """When it started."""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, None while it has not ended."""
+
+
+class ShownRun(Protocol):
+    """A run here or elsewhere."""
+
+    @property
+    def steps(self) -> Sequence[ShownStep]:
+        """Its steps in their order."""
 
 
 class StepDisplay:
@@ -17,7 +52,7 @@ class StepDisplay:
     def __init__(self) -> None:
         """Show nothing yet."""
         self._live: Any = None
-        self._run: Run | None = None
+        self._run: ShownRun | None = None
         self._told: dict[str, str] = {}
 
     def __enter__(self) -> StepDisplay:
@@ -36,7 +71,7 @@ class StepDisplay:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, run: Run) -> None:
+    def show(self, run: ShownRun) -> None:
         """Show the state of the run."""
         self._run = run
         if self._live is not None:
@@ -52,12 +87,14 @@ class StepDisplay:
 
         table = Table(box=None, show_header=False)
         for step in self._run.steps if self._run else []:
-            style = {"running": "bold cyan", "succeeded": "green", "failed": "bold red"}.get(step.status, "dim")
+            style = {"running": "bold cyan", "succeeded": "green", "cached": "green", "failed": "bold red"}.get(
+                step.status, "dim"
+            )
             table.add_row(_MARKS[step.status], step.name, _elapsed(step), style=style)
         return table
 
 
-def _elapsed(step: StepRecord) -> str:
+def _elapsed(step: ShownStep) -> str:
     if step.seconds is not None:
         return f"{step.seconds:6.1f} s"
     return f"{time.time() - step.started:6.1f} s" if step.status == "running" else ""

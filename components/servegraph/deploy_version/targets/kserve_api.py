@@ -76,6 +76,14 @@ class KserveApi:
             found: dict[str, Any] = json.loads(answer.data)
             return found
 
+    def create_custom(self, group: str, version: str, plural: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object of another custom resource; unknown fields are refused. Not tried again."""
+        with _faults(f"create of {plural} {self.namespace}/{body['metadata']['name']}"):
+            made = self._custom.create_namespaced_custom_object(
+                group, version, self.namespace, plural, body, _request_timeout=CALL_TIMEOUT_S, field_validation="Strict"
+            )
+        return dict(made)
+
     def close(self) -> None:
         """Close the connections."""
         if "_client" in vars(self):

@@ -101,6 +101,7 @@ class LocalTarget:
                     config=record.config,
                     traffic_percent=state.traffic.get(number, 0),
                     labels=tuple(sorted(label for label, of in state.labels.items() if of == number)),
+                    files=str(model_dir / str(number)),
                 )
                 for number, record in sorted(state.versions.items(), reverse=True)
             ),

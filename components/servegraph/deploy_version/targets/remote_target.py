@@ -88,6 +88,7 @@ class RemoteTarget:
                     config=version.config,
                     traffic_percent=version.share,
                     labels=version.labels,
+                    files=self._service.layout(version.artifact_uri) if version.artifact_uri else "",
                 )
                 for version in seen.serving
             ),

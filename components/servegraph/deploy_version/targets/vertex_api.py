@@ -44,6 +44,16 @@ RPCS = {
     "endpoints.deployModel": _Rpc("Endpoint", "deploy_model", "DeployModelRequest"),
     "endpoints.undeployModel": _Rpc("Endpoint", "undeploy_model", "UndeployModelRequest"),
     "endpoints.predict": _Rpc("Prediction", "predict", "PredictRequest"),
+    "customJobs.create": _Rpc("Job", "create_custom_job", "CreateCustomJobRequest", "customJob"),
+    "pipelineJobs.create": _Rpc("Pipeline", "create_pipeline_job", "CreatePipelineJobRequest", "pipelineJob"),
+    "pipelineJobs.get": _Rpc("Pipeline", "get_pipeline_job", "GetPipelineJobRequest"),
+    "pipelineJobs.list": _Rpc("Pipeline", "list_pipeline_jobs", "ListPipelineJobsRequest"),
+    "schedules.create": _Rpc("Schedule", "create_schedule", "CreateScheduleRequest", "schedule"),
+    "schedules.delete": _Rpc("Schedule", "delete_schedule", "DeleteScheduleRequest"),
+    "schedules.list": _Rpc("Schedule", "list_schedules", "ListSchedulesRequest"),
+    "schedules.patch": _Rpc("Schedule", "update_schedule", "UpdateScheduleRequest", "schedule"),
+    "schedules.pause": _Rpc("Schedule", "pause_schedule", "PauseScheduleRequest"),
+    "schedules.resume": _Rpc("Schedule", "resume_schedule", "ResumeScheduleRequest"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Decides whether there is anything new to train on."""

@@ -1,0 +1,64 @@
+"""The digests of data and settings, and whether they are those of the last training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from servegraph import storage
+from servegraph.data import census
+from servegraph.retraining.history import Training
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is there now."""
+
+    data_digest: str
+    settings_digest: str
+    is_live: bool
+
+
+def data_digest(uris: Sequence[str]) -> str:
+    """Return the SHA-256 over the content of all files that the URIs name; where they lie does not count.
+
+    Raises:
+        StorageError: a URI matches nothing, or a file cannot be read.
+    """
+    whole = hashlib.sha256()
+    for uri in uris:
+        files = storage.match(str(census.DATA) if uri == census.NAME else uri) if uri else []
+        for file in files:
+            content = hashlib.sha256()
+            with file.open() as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    content.update(chunk)
+            whole.update(content.digest())
+        whole.update(b"|")
+    return whole.hexdigest()
+
+
+def settings_digest(settings: Sequence[Any]) -> str:
+    """Return the SHA-256 over JSON values."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def decide(now: Seen, last: Training | None, *, force: bool = False) -> tuple[str, str]:
+    """Return `train` or `skip`, and why."""
+    if force:
+        return "train", "it is forced."
+    if last is None:
+        return "train", "nothing was trained before."
+    if now.data_digest != last.data_digest:
+        return "train", "the data has changed."
+    if now.settings_digest != last.settings_digest:
+        return "train", "the settings have changed."
+    if last.deployed and not now.is_live:
+        return "train", "the version that was deployed is gone."
+    outcome = "its model was deployed" if last.deployed else "its model was not good enough"
+    return "skip", f"data and settings are those of the last training, and {outcome}."

@@ -1,0 +1,1 @@
+"""Measures a serving SavedModel against the version now live, and blesses it or not."""

@@ -1,0 +1,114 @@
+"""Ask a serving SavedModel and the live one the same labelled records through their signatures, and judge."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from servegraph import storage
+from servegraph.answers import metric, samples
+from servegraph.answers.ask import Servable
+from servegraph.answers.samples import InputSpec
+from servegraph.errors import DataError, InputError, ModelError
+from servegraph.evaluate.judge import Criteria, Evaluation, Measured, judge
+from servegraph.savedmodel.graph import Signature
+from servegraph.savedmodel.graph_reader import read_saved_model
+from servegraph.storage.fetch import fetch_directory
+
+BATCH = 64
+TIMED_RECORDS = 200
+WARM_UPS = 5
+SIGNATURE = "serving_default"
+
+
+class _Asked:
+    """A model that has answered all records."""
+
+    def __init__(self, path: Path, records: str, label: str, output: str | None) -> None:
+        """Load it and ask. Raises `ModelError`, `DataError`."""
+        self.name, signature, tags = _signature(path)
+        specs = {key: InputSpec(tensor.dtype, tensor.shape) for key, tensor in signature.inputs.items()}
+        self.samples = samples.read(records, specs, label=label, signature=self.name)
+        self._servable = _load(path, tags)
+        answers = [self._servable(self.name, batch) for batch in self.samples.batches(BATCH)]
+        self.metric = metric.score(answers, self.samples.labels, output)
+        self.size_bytes = sum(info.size_bytes for info in storage.open_dir(path).files())
+
+    def answer(self, record: Mapping[str, NDArray[Any]]) -> None:
+        """Answer one record, for the clock."""
+        self._servable(self.name, record)
+
+    def measured(self, latency_ms: float) -> Measured:
+        """Return what was measured of it."""
+        return Measured(self.metric, self.size_bytes, latency_ms)
+
+
+def evaluate(model: str, live: str, records: str, label: str, criteria: Criteria) -> Evaluation:
+    """Return the evaluation of the SavedModel at `model` against that at `live` (a path, gs://, or empty for none).
+
+    `records` are JSON lines with the label under `label`, which is KEY or KEY=OUTPUT.
+
+    Raises:
+        InputError: no label is named (code `NO_LABEL`).
+        ModelError, DataError: the model itself cannot be loaded or does not take the records.
+    """
+    if not label:
+        fix = "Give `label`: the key of the right answer in the records."
+        raise InputError("Nothing says which key of the records is the label.", code="NO_LABEL", fix=fix)
+    key, output = metric.label_and_output(label)
+    candidate = _Asked(Path(model), records, key, output)
+    other: _Asked | None = None
+    incomparable = ""
+    with tempfile.TemporaryDirectory(prefix="servegraph-live-") as folder:
+        if live:
+            try:
+                other = _Asked(fetch_directory(live, Path(folder)), records, key, output)
+            except (ModelError, DataError) as error:
+                incomparable = error.message
+        if other is not None and other.metric.name != candidate.metric.name:
+            incomparable = f"it has the metric {other.metric.name}, not {candidate.metric.name}."
+            other = None
+        both = [candidate] if other is None else [candidate, other]
+        latencies = _latencies_ms(both)
+    found = [asked.measured(latency) for asked, latency in zip(both, latencies, strict=True)]
+    return judge(found[0], found[1] if len(found) > 1 else None, criteria, incomparable)
+
+
+def _signature(path: Path) -> tuple[str, Signature, tuple[str, ...]]:
+    """Return the signature that stands for the model, and the tags of its MetaGraph.
+
+    Raises:
+        ModelError: it has no such signature, or several others (code `NO_SIGNATURE`).
+    """
+    graphs = read_saved_model(storage.open_dir(path)).meta_graphs
+    plain = next((graph for graph in graphs if list(graph.tags) == ["serve"]), graphs[0])
+    names = [name for name in plain.signatures if not name.startswith("__saved_model")]
+    name = SIGNATURE if SIGNATURE in names else names[0] if len(names) == 1 else None
+    if name is None:
+        raise ModelError(f"{path} has the signatures {names}, none of them {SIGNATURE}.", code="NO_SIGNATURE")
+    return name, plain.signatures[name], tuple(plain.tags)
+
+
+def _load(path: Path, tags: tuple[str, ...]) -> Servable:
+    try:
+        return Servable(path, tags=tags, loader="v2")
+    except ModelError:
+        return Servable(path, tags=tags, loader="session")
+
+
+def _latencies_ms(models: Sequence[_Asked]) -> list[float]:
+    """Return the median time of one record for each model, asked in turn so that both see the same machine."""
+    records = [list(asked.samples.batches(1))[:TIMED_RECORDS] for asked in models]
+    times: list[list[float]] = [[] for _ in models]
+    for number in range(min(map(len, records)) if records else 0):
+        for asked, own, taken in zip(models, records, times, strict=True):
+            start = time.perf_counter()
+            asked.answer(own[number])
+            taken.append((time.perf_counter() - start) * 1000)
+    return [statistics.median(taken[WARM_UPS:] or taken) if taken else 0.0 for taken in times]

@@ -1,0 +1,141 @@
+"""Whether a measured model may replace the one now live: values in, a verdict out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from servegraph.answers.metric import Metric, drop
+from servegraph.errors import InputError
+from servegraph.machines.sizes import format_size, parse_size
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model on the records: how well, how large, how long one record takes."""
+
+    metric: Metric
+    size_bytes: int
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What a model must keep; None sets no limit."""
+
+    min_metric: float | None = None
+    max_metric_drop: float = 0.0
+    max_bytes: int | None = None
+    max_size_growth: float | None = None
+    max_latency_ms: float | None = None
+    max_latency_growth: float | None = None
+    allow_incomparable: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        min_metric: str = "",
+        max_metric_drop: float = 0.0,
+        max_size: str = "",
+        max_size_growth: float = 0.0,
+        max_latency_ms: float = 0.0,
+        max_latency_growth: float = 0.0,
+        allow_incomparable: bool = False,
+    ) -> Criteria:
+        """Return the criteria as a pipeline states them, where empty and 0 set no limit.
+
+        Raises:
+            InputError: no number or size, or one below 0 (code `BAD_CRITERIA`).
+        """
+        limits = (max_metric_drop, max_size_growth, max_latency_ms, max_latency_growth)
+        try:
+            least = float(min_metric) if min_metric else None
+        except ValueError as exc:
+            raise InputError(f"min_metric is {min_metric!r}, no number.", code="BAD_CRITERIA") from exc
+        if not all(limit >= 0 for limit in limits):
+            raise InputError(f"A limit of {limits} is below 0.", code="BAD_CRITERIA", fix="0 sets no limit.")
+        return cls(
+            least,
+            max_metric_drop,
+            parse_size(max_size) if max_size else None,
+            max_size_growth or None,
+            max_latency_ms or None,
+            max_latency_growth or None,
+            allow_incomparable,
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Both models as measured; `live` is None where there is none, or where `incomparable` says why it is silent."""
+
+    candidate: Measured
+    live: Measured | None
+    reasons: tuple[str, ...]
+    incomparable: str = ""
+
+    @property
+    def verdict(self) -> Literal["blessed", "refused"]:
+        """Whether it may be deployed."""
+        return "refused" if self.reasons else "blessed"
+
+    def figures(self) -> dict[str, float]:
+        """Return what was measured, by name."""
+        both = {"candidate": self.candidate, "live": self.live}
+        return {
+            f"{who}_{what}": value
+            for who, found in both.items()
+            if found is not None
+            for what, value in (
+                (found.metric.name, found.metric.value),
+                ("size_bytes", float(found.size_bytes)),
+                ("latency_ms", found.latency_ms),
+            )
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the evaluation as JSON values."""
+        return {"verdict": self.verdict, **asdict(self)}
+
+
+def judge(candidate: Measured, live: Measured | None, criteria: Criteria, incomparable: str = "") -> Evaluation:
+    """Return the verdict on `candidate`: what it lacks by itself, and against `live`."""
+    reasons = [*_alone(candidate, criteria), *(_against(candidate, live, criteria) if live else [])]
+    if incomparable and not criteria.allow_incomparable:
+        reasons.append(f"The live version cannot be compared with: {incomparable}")
+    return Evaluation(candidate, live, tuple(reasons), incomparable)
+
+
+def _alone(found: Measured, criteria: Criteria) -> list[str]:
+    reasons = []
+    metric, least = found.metric, criteria.min_metric
+    if least is not None and (metric.value < least if metric.higher_is_better else metric.value > least):
+        reasons.append(f"The {metric.name} is {metric.value:.4g}; {least:.4g} is asked for.")
+    if criteria.max_bytes is not None and found.size_bytes > criteria.max_bytes:
+        reasons.append(
+            f"It has {format_size(found.size_bytes)}; at most {format_size(criteria.max_bytes)} are allowed."
+        )
+    if criteria.max_latency_ms is not None and found.latency_ms > criteria.max_latency_ms:
+        reasons.append(
+            f"One record takes {found.latency_ms:.3g} ms; at most {criteria.max_latency_ms:g} ms are allowed."
+        )
+    return reasons
+
+
+def _against(found: Measured, live: Measured, criteria: Criteria) -> list[str]:
+    reasons = []
+    lost = drop(live.metric, found.metric)
+    if lost > criteria.max_metric_drop:
+        reasons.append(
+            f"The {found.metric.name} is {found.metric.value:.4g}, that of the live version {live.metric.value:.4g}: "
+            f"a loss of {lost:.2g} where {criteria.max_metric_drop:g} is allowed."
+        )
+    growths = (
+        ("size", found.size_bytes / max(live.size_bytes, 1), criteria.max_size_growth),
+        ("latency", found.latency_ms / live.latency_ms if live.latency_ms else 1.0, criteria.max_latency_growth),
+    )
+    for what, growth, limit in growths:
+        if limit is not None and growth > limit:
+            reasons.append(f"The {what} is {growth:.3g} times that of the live version; {limit:g} times is allowed.")
+    return reasons

@@ -1,0 +1,35 @@
+"""The component: remembers a training at the end of a pipeline."""
+
+from kfp import dsl
+from kfp.dsl import Input, Model
+
+from servegraph import _image
+
+
+@dsl.component(base_image=_image.SLIM, install_kfp_package=False)  # type: ignore[untyped-decorator]
+def record_training(
+    trained: Input[Model],
+    model_name: str,
+    history: str,
+    data_digest: str,
+    settings_digest: str,
+    deployed: bool,
+):
+    """Remember what was trained on what, so that the same is not trained again.
+
+    Args:
+        trained: The Keras model as `train` left it; kept to start from where it was deployed.
+        model_name: Name of the model.
+        history: Directory, a path or gs://.
+        data_digest: As `check_data` gave it.
+        settings_digest: As `check_data` gave it.
+        deployed: Whether its model was deployed.
+    """
+    from pathlib import Path
+
+    from servegraph.retraining.history import History, Training
+    from servegraph.trained import MODEL_FILE
+
+    training = Training(data_digest, settings_digest, deployed)
+    kept = History(history, model_name).write(training, Path(trained.path) / MODEL_FILE if deployed else None)
+    print(f"remembered: {kept}")

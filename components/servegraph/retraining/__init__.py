@@ -1,0 +1,1 @@
+"""What one retraining leaves for the next."""

@@ -1,0 +1,79 @@
+"""The last lines that a custom job printed, from Cloud Logging: a pipeline job's own error says only that it failed."""
+
+from __future__ import annotations
+
+import functools
+import http.client
+from typing import Any
+
+from servegraph.deploy_version.discovery import load, require_valid
+from servegraph.deploy_version.faults import Unavailable, fault_of
+from servegraph.deploy_version.google_api import is_loopback, no_credentials
+from servegraph.errors import InputError
+
+CALL_TIMEOUT_S = 30.0
+LINES = 300  # enough for a traceback of TensorFlow
+
+
+class CloudLogging:
+    """The logs of one project. `url` is an emulator's, which gets no credentials."""
+
+    def __init__(self, project: str, url: str | None = None) -> None:
+        """Name the place; nothing is imported or sent yet."""
+        self._project, self._url = project, url or "https://logging.googleapis.com"
+        self._anonymous = is_loopback(url)
+
+    def last_lines(self, job: str) -> list[str]:
+        """Return the last lines that the custom job of this id printed, oldest first.
+
+        Raises:
+            DeployRefused: they cannot be read (`faults`).
+        """
+        from googleapiclient.errors import HttpError
+        from httplib2 import HttpLib2Error
+
+        body = {
+            "resourceNames": [f"projects/{self._project}"],
+            "filter": f'resource.type="ml_job" AND resource.labels.job_id="{job}"',
+            "orderBy": "timestamp desc",
+            "pageSize": LINES,
+        }
+        require_valid(load("logging", "v2"), "logging.entries.list", {}, body)
+        try:
+            found = self._client.entries().list(body=body).execute(num_retries=2)
+        except HttpError as exc:
+            raise fault_of(int(exc.status_code), str(exc.reason), "entries.list") from exc
+        except (HttpLib2Error, http.client.HTTPException, OSError) as exc:
+            raise Unavailable(f"entries.list: no answer ({type(exc).__name__}).") from exc
+        texts = [_text(entry) for entry in reversed(found.get("entries", []))]
+        return [line for text in texts for line in text.splitlines()]
+
+    def close(self) -> None:
+        """Close the connections."""
+        if "_client" in vars(self):
+            self._client.close()
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        try:
+            import google.auth
+            import google_auth_httplib2
+            import httplib2
+            from google.auth.exceptions import GoogleAuthError
+            from googleapiclient import discovery
+        except ImportError as exc:
+            what = "google-api-python-client is needed and not installed."
+            raise InputError(what, code="NO_SDK", fix="pip install 'servegraph[cloud]'") from exc
+        transport = httplib2.Http(timeout=CALL_TIMEOUT_S)
+        if not self._anonymous:
+            try:
+                credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/logging.read"])
+            except GoogleAuthError as exc:
+                raise no_credentials(exc) from exc
+            transport = google_auth_httplib2.AuthorizedHttp(credentials, http=transport)
+        options = {"api_endpoint": self._url.rstrip("/") + "/"}
+        return discovery.build("logging", "v2", http=transport, static_discovery=True, client_options=options)
+
+
+def _text(entry: dict[str, Any]) -> str:
+    return str(entry.get("textPayload") or entry.get("jsonPayload", {}).get("message", ""))

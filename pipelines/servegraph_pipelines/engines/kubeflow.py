@@ -1,0 +1,274 @@
+"""Runs on Kubeflow Pipelines, through `kfp.Client`."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from servegraph.deploy_version.faults import Patience, Unavailable, fault_of
+from servegraph.errors import InputError
+from servegraph_pipelines.engines.runs import (
+    RunRequest,
+    RunState,
+    RunStatus,
+    StepState,
+    StepStatus,
+    duration,
+    in_seconds,
+    none_before,
+)
+from servegraph_pipelines.resources import EngineName
+from servegraph_pipelines.specification import Specification
+from servegraph_pipelines.why import PastRun
+
+T = TypeVar("T")
+CALL_TIMEOUT_S = 60.0
+_RUN: dict[str, RunStatus] = {
+    "SUCCEEDED": "succeeded",
+    "SKIPPED": "succeeded",
+    "FAILED": "failed",
+    "CANCELED": "cancelled",
+    "CANCELING": "running",
+    "RUNNING": "running",
+    "PAUSED": "running",
+}
+_STEP: dict[str, StepStatus] = {
+    "RUNNING": "running",
+    "PAUSED": "running",
+    "SUCCEEDED": "succeeded",
+    "SKIPPED": "skipped",
+    "FAILED": "failed",
+    "CANCELING": "running",
+    "CANCELED": "cancelled",
+}
+_NOT_HERE = {
+    "network": "the cluster's network is what it is",
+    "encryption_key": "the cluster's storage has its own",
+    "fail_fast": "it always goes on with what does not depend on the failed step",
+}
+
+
+class KubeflowEngine:
+    """One installation of Kubeflow Pipelines, by the address of its API."""
+
+    name: EngineName = "kfp"
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        namespace: str | None = None,
+        experiment: str = "Default",
+        pipeline_root: str | None = None,
+        token_file: Path | None = None,
+        patience: Callable[[], Patience] = Patience,
+    ) -> None:
+        """Name the place; nothing is imported or sent yet. Without a token, the client's own configuration counts."""
+        self._host, self._namespace, self._experiment = host.rstrip("/"), namespace, experiment
+        self.root, self._token_file, self._patience = pipeline_root, token_file, patience
+
+    def body(self, request: RunRequest) -> dict[str, Any]:
+        """Return the run as the API takes it."""
+        specification = self.prepared(request)
+        body: dict[str, Any] = {
+            "display_name": request.name,
+            "pipeline_spec": {"pipeline_spec": specification.document, "platform_spec": specification.platforms},
+            "runtime_config": {"parameters": dict(request.parameters), "pipeline_root": self.root},
+            "service_account": request.options.service_account,
+        }
+        return {name: value for name, value in body.items() if value is not None}
+
+    def prepared(self, request: RunRequest) -> Specification:
+        """Return the pipeline with the labels on its pods: the API has none for runs.
+
+        Raises:
+            InputError: an option that a cluster has no use for (code `NOT_FOR_ENGINE`).
+        """
+        for name, why in _NOT_HERE.items():
+            if getattr(request.options, name):
+                option = name.replace("_", "-")
+                raise InputError(
+                    f"Kubeflow Pipelines has no {option}: {why}.", code="NOT_FOR_ENGINE", fix="Leave it out."
+                )
+        return request.specification.with_pod_labels(request.options.labels)
+
+    def submit(self, request: RunRequest) -> RunState:
+        """Create the run; the API knows no names of the caller's, so before a second try it is looked for."""
+        specification = self.prepared(request)
+        experiment = self.experiment_id()
+        tries = 0
+
+        def create() -> str:
+            nonlocal tries
+            tries += 1
+            if tries > 1 and (found := self._find(request.name, experiment)):
+                return found
+            with self.package(specification) as package, self.calling(f"run {request.name}") as client:
+                made = client.run_pipeline(
+                    experiment_id=experiment,
+                    job_name=request.name,
+                    pipeline_package_path=package,
+                    params=dict(request.parameters),
+                    pipeline_root=self.root,
+                    service_account=request.options.service_account,
+                )
+            return str(made.run_id)
+
+        return self.state(self.again(create))
+
+    def state(self, run_id: str) -> RunState:
+        """Return the state of a run."""
+
+        run = self._run(run_id)
+        details = (run.run_details.task_details if run.run_details else None) or []
+        return RunState(
+            id=run_id,
+            link=f"{self._host}/#/runs/details/{run_id}",
+            status=_RUN.get(run.state or "", "waiting"),
+            steps=tuple(_step(detail, details) for detail in details),
+            message=(run.error.message or "") if run.error else "",
+        )
+
+    def log(self, run_id: str, step: StepState) -> list[str]:
+        """Return what the pods of a step printed, as the API server has it: the SDK has no call for it."""
+        import urllib3
+
+        for pod in step.log:
+            path = f"{self._host}/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"
+            with contextlib.suppress(urllib3.exceptions.HTTPError), urllib3.PoolManager(retries=False) as pool:
+                answer = pool.request("GET", path, headers=self._headers(), timeout=CALL_TIMEOUT_S)
+                if answer.status == 200:
+                    return answer.data.decode("utf-8", "replace").splitlines()
+        return []
+
+    def past(self, run_id: str, against: str | None) -> tuple[PastRun, PastRun]:
+        """Return a run and `against`, or the run before it of the same pipeline among the newest of its experiment."""
+        now = self._past(self._run(run_id))
+        if against is not None:
+            return now, self._past(self._run(against))
+        run = self._run(run_id)
+        with self.calling("runs") as client:
+            answer = client.list_runs(page_size=100, sort_by="created_at desc", experiment_id=run.experiment_id)
+        for other in answer.runs or []:
+            if str(other.created_at) < str(run.created_at):
+                past = self._past(self._run(other.run_id))
+                if past.specification.name == now.specification.name:
+                    return now, past
+        raise none_before(run_id, now.specification.name)
+
+    def _run(self, run_id: str) -> Any:
+        def get() -> Any:
+            with self.calling(f"run {run_id}") as client:
+                return client.get_run(run_id)
+
+        return self.again(get)
+
+    @staticmethod
+    def _past(run: Any) -> PastRun:
+        stored: Mapping[str, Any] = run.pipeline_spec or {}
+        document = stored.get("pipeline_spec", stored)
+        values = (run.runtime_config.parameters if run.runtime_config else None) or {}
+        return PastRun(run.run_id, Specification(document), values)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if "_client" in vars(self):
+            self._client._run_api.api_client.rest_client.pool_manager.clear()
+
+    def experiment_id(self) -> str:
+        """Return the id of the experiment, made if there is none of that name."""
+
+        def create() -> str:
+            with self.calling(f"experiment {self._experiment}") as client:
+                return str(client.create_experiment(self._experiment, namespace=self._namespace).experiment_id)
+
+        return self.again(create)
+
+    def again(self, call: Callable[[], T]) -> T:
+        """Call it until it is answered: faults that pass are waited out, so its second time must find the first."""
+        return self._patience().again(call)
+
+    @contextlib.contextmanager
+    def package(self, specification: Specification) -> Iterator[str]:
+        """Yield a file with the pipeline, which is how the client takes one."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "pipeline.yaml"
+            path.write_text(specification.to_yaml(), encoding="utf-8")
+            yield str(path)
+
+    @contextlib.contextmanager
+    def calling(self, what: str) -> Iterator[Any]:
+        """Yield the client; what it prints is not shown, and its errors are faults."""
+        from kfp_server_api.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                yield self._client
+        except ApiException as exc:
+            raise fault_of(int(exc.status or 500), _message(exc), what) from exc
+        except (HTTPError, OSError) as exc:
+            fix = "Check --host and the network, then run again."
+            raise Unavailable(f"{what}: no answer of {self._host} ({type(exc).__name__}).", fix=fix) from exc
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # that it needs Kubeflow Pipelines 2
+                from kfp import Client
+
+                return Client(host=self._host, namespace=self._namespace or "kubeflow", existing_token=self._token())
+        except ImportError as exc:
+            what = "Kubeflow Pipelines needs kfp, which is not installed."
+            raise InputError(what, code="NO_SDK", fix="pip install 'servegraph[cloud]'") from exc
+
+    def _find(self, name: str, experiment: str) -> str | None:
+        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+        with self.calling(f"runs named {name}") as client:
+            found = client.list_runs(experiment_id=experiment, filter=json.dumps({"predicates": [predicate]})).runs
+        return str(found[0].run_id) if found else None
+
+    def _token(self) -> str | None:
+        if self._token_file is None:
+            return None
+        if self._host.startswith("http://") and "//127.0.0.1" not in self._host and "//localhost" not in self._host:
+            what = f"A token would go to {self._host} in plain text."
+            raise InputError(what, code="INSECURE_URL", fix="Give an https:// address.")
+        try:
+            return self._token_file.read_text(encoding="utf-8").strip()
+        except OSError as exc:
+            raise InputError(f"The token {self._token_file} cannot be read: {exc}.", code="NO_CREDENTIALS") from exc
+
+    def _headers(self) -> dict[str, str]:
+        token = self._token()
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _step(detail: Any, details: list[Any]) -> StepState:
+    start, end = in_seconds(detail.start_time), in_seconds(detail.end_time)
+    below = [child for child in details if child.parent_task_id == detail.task_id and detail.task_id]
+    pods = [detail.pod_name, *(child.pod_name for child in detail.child_tasks or ()), *(row.pod_name for row in below)]
+    return StepState(
+        name=detail.display_name or "",
+        status=_STEP.get(detail.state or "", "waiting"),
+        started=start or 0.0,
+        seconds=duration(start, end if end and end > 0 else None),
+        message=(detail.error.message or "") if detail.error else "",
+        log=tuple(dict.fromkeys(pod for pod in pods if pod)),
+    )
+
+
+def _message(exc: Any) -> str:
+    try:
+        document: Mapping[str, Any] = json.loads(exc.body)
+        return str(document.get("message") or document.get("error_message") or document["error"])
+    except (ValueError, KeyError, TypeError):
+        return str(exc.reason)

@@ -1,0 +1,85 @@
+"""Which pipelines there are, and how any other is named: `module:function`, or a compiled YAML file."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from servegraph.errors import InputError
+from servegraph_pipelines.specification import Specification
+
+# One row a pipeline of this package: where it is.
+FLOWS = {
+    "train-and-deploy": "servegraph_pipelines.train_and_deploy:train_and_deploy",
+    "retrain": "servegraph_pipelines.retrain:retrain",
+}
+DEFAULT = "train-and-deploy"
+
+
+def load(reference: str) -> Specification:
+    """Return the pipeline that `reference` names: a row of `FLOWS`, `module:function`, or a compiled YAML file.
+
+    Raises:
+        InputError: there is no such pipeline (code `UNKNOWN_PIPELINE`), or the file is none (`NOT_A_PIPELINE`).
+    """
+    if reference.endswith((".yaml", ".yml", ".json")):
+        return read(Path(reference))
+    return parse(compiled(function(reference)), reference)
+
+
+def function(reference: str) -> Any:
+    """Return the pipeline function, for kfp to compile or to run. Raises `InputError` (`UNKNOWN_PIPELINE`)."""
+    module, _, name = FLOWS.get(reference, reference).partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as exc:
+        raise InputError(
+            f"There is no pipeline {reference!r}: {exc}.",
+            code="UNKNOWN_PIPELINE",
+            fix=f"Give one of {', '.join(FLOWS)}, or module:function, or a YAML file that KFP compiled.",
+        ) from exc
+    if not hasattr(found, "pipeline_spec"):
+        raise InputError(
+            f"{reference!r} is no KFP pipeline.", code="UNKNOWN_PIPELINE", fix="Decorate it: @dsl.pipeline."
+        )
+    return found
+
+
+def compiled(pipeline: Any) -> str:
+    """Return a pipeline or component as the YAML that KFP compiles it to."""
+    from kfp import compiler
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "compiled.yaml"
+        compiler.Compiler().compile(pipeline, str(path))
+        return path.read_text(encoding="utf-8")
+
+
+def read(path: Path) -> Specification:
+    """Return the pipeline of a compiled file. Raises `InputError` (`NOT_A_PIPELINE`)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InputError(f"The pipeline {path} cannot be read: {exc}.", code="UNKNOWN_PIPELINE") from exc
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str) -> Specification:
+    """Return the pipeline of compiled YAML: its specification, and after `---` that of a platform."""
+    try:
+        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+    except yaml.YAMLError as exc:
+        raise InputError(f"{source} is no YAML: {exc}.", code="NOT_A_PIPELINE") from exc
+    is_spec = documents and isinstance(documents[0], dict)
+    if not is_spec or not {"root", "pipelineInfo", "deploymentSpec"} <= documents[0].keys():
+        raise InputError(
+            f"{source} holds no pipeline that the KFP SDK 2 compiled.",
+            code="NOT_A_PIPELINE",
+            fix="Compile it with kfp 2: `servegraph compile`, or kfp.compiler.Compiler().compile.",
+        )
+    platforms = {key: value for document in documents[1:] for key, value in document.items()}
+    return Specification(documents[0], platforms)

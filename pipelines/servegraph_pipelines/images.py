@@ -1,0 +1,84 @@
+"""Which images a run uses: the public ones that pipelines are compiled with, or those of a registry of one's own.
+
+Cloud Build writes one lock file, JSON: the name of each image to its reference with the digest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from servegraph import _image
+from servegraph.errors import InputError
+from servegraph_pipelines.specification import Specification
+
+_PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
+_REGISTRY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9][a-z0-9._-]*)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+@dataclass(frozen=True)
+class ImageChoice:
+    """Where the images of servegraph come from: the references of a lock file, or another registry or tag."""
+
+    registry: str | None = None
+    tag: str | None = None
+    lock: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the form. Raises `InputError` (code `BAD_IMAGE`)."""
+        if self.lock and (self.registry or self.tag):
+            raise InputError(
+                "An image lock and a registry or a tag are given.", code="BAD_IMAGE", fix="Give one of them."
+            )
+        for what, value, form in (("registry", self.registry, _REGISTRY), ("tag", self.tag, _TAG)):
+            if value is not None and not form.fullmatch(value):
+                raise InputError(f"{value!r} is no {what} of images.", code="BAD_IMAGE")
+
+    def of(self, image: str) -> str:
+        """Return the image to use for `image`; other people's images stay as they are.
+
+        Raises:
+            InputError: it is not in the lock file (code `NOT_IN_LOCK`).
+        """
+        prefix = f"{_image.REGISTRY}/"
+        if not image.startswith(prefix):
+            return image
+        name, _, version = image.removeprefix(prefix).partition(":")
+        if self.lock:
+            if name not in self.lock:
+                fix = f"It has {', '.join(sorted(self.lock))}; build the image and write the lock file again."
+                raise InputError(f"The lock file has no image {name}.", code="NOT_IN_LOCK", fix=fix)
+            return self.lock[name]
+        return f"{self.registry or _image.REGISTRY}/{name}:{self.tag or version}"
+
+    def apply(self, specification: Specification) -> Specification:
+        """Return the pipeline with these images."""
+        return specification.with_images({image: self.of(image) for image in specification.images().values()})
+
+
+def read_lock(path: Path) -> dict[str, str]:
+    """Return the references of a lock file by name of image.
+
+    Raises:
+        InputError: it cannot be read, or a reference has no digest (code `BAD_IMAGE_LOCK`).
+    """
+    try:
+        lock = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise InputError(f"The image lock {path} cannot be read: {exc}.", code="BAD_IMAGE_LOCK") from exc
+    if not isinstance(lock, dict) or not lock:
+        raise InputError(
+            f"{path} names no images.", code="BAD_IMAGE_LOCK", fix='Write {"NAME": "REGISTRY/NAME@sha256:…"}.'
+        )
+    for name, reference in lock.items():
+        if not isinstance(reference, str) or not _PINNED.fullmatch(reference):
+            raise InputError(
+                f"The image {name} in {path} is {reference!r}, which is not bound to a digest.",
+                code="BAD_IMAGE_LOCK",
+                fix="Write REGISTRY/NAME@sha256: and 64 hexadecimal digits.",
+            )
+    return lock

@@ -1,0 +1,119 @@
+"""The parameters of a run: from text and from a YAML file, held to the types that the pipeline declares."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from servegraph.errors import InputError
+from servegraph_pipelines.specification import Specification
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# How a value of each type of the IR is told; a whole float is a whole number, as JSON has it.
+_IS: dict[str, Callable[[Any], bool]] = {
+    "STRING": lambda value: isinstance(value, str),
+    "NUMBER_INTEGER": lambda value: _is_number(value) and math.isfinite(value) and float(value).is_integer(),
+    "NUMBER_DOUBLE": lambda value: _is_number(value) and math.isfinite(value),
+    "BOOLEAN": lambda value: isinstance(value, bool),
+    "STRUCT": lambda value: isinstance(value, dict),
+    "LIST": lambda value: isinstance(value, list),
+}
+
+
+def gather(
+    specification: Specification, file: Path | None, texts: Sequence[str], filled_in: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the parameters of a YAML file, and over them those given as NAME=VALUE, checked.
+
+    Those that are `filled_in` later may be missing.
+
+    Raises:
+        InputError: see `check`; a text that is no NAME=VALUE, or a file that is no mapping (code `BAD_PARAMETER`).
+    """
+    given = read_file(file) if file else {}
+    return check(specification, {**given, **from_texts(specification, texts)}, filled_in)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Return the mapping of a YAML file. Raises `InputError` (code `BAD_PARAMETER`)."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        raise InputError(f"The parameters of {path} cannot be read: {exc}.", code="BAD_PARAMETER") from exc
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise InputError(
+            f"{path} holds no mapping of parameters.", code="BAD_PARAMETER", fix="Write NAME: VALUE lines."
+        )
+    return values
+
+
+def from_texts(specification: Specification, texts: Sequence[str]) -> dict[str, Any]:
+    """Return the parameters of NAME=VALUE texts, with the types of the pipeline's inputs."""
+    values = {}
+    for text in texts:
+        name, found, value = text.partition("=")
+        if not found:
+            raise InputError("A --param has no value.", code="BAD_PARAMETER", fix="Write --param NAME=VALUE.")
+        values[name] = _parsed(name, value, _definition(specification, name)["parameterType"])
+    return values
+
+
+def check(specification: Specification, values: Mapping[str, Any], filled_in: Collection[str] = ()) -> dict[str, Any]:
+    """Return the values if the pipeline takes them, whole numbers as int.
+
+    Raises:
+        InputError: an unknown parameter (code `UNKNOWN_PARAMETER`), one of another type (`BAD_PARAMETER`), or one
+            without a default that is missing (`MISSING_PARAMETER`).
+    """
+    checked = {}
+    for name, value in values.items():
+        kind = _definition(specification, name)["parameterType"]
+        if kind not in _IS or not _IS[kind](value):
+            raise InputError(f"The parameter {name} is {value!r}, not of type {kind}.", code="BAD_PARAMETER")
+        checked[name] = int(value) if kind == "NUMBER_INTEGER" else value
+    missing = [
+        name
+        for name, row in specification.parameters.items()
+        if name not in (*values, *filled_in) and "defaultValue" not in row and not row.get("isOptional")
+    ]
+    if missing:
+        raise InputError(
+            f"The pipeline {specification.name} needs the parameters {', '.join(missing)}.",
+            code="MISSING_PARAMETER",
+            fix=f"Give --param {missing[0]}=VALUE, or put it in the file of parameters.",
+        )
+    return checked
+
+
+def _definition(specification: Specification, name: str) -> Mapping[str, Any]:
+    known = specification.parameters
+    if name not in known:
+        raise InputError(
+            f"The pipeline {specification.name} has no parameter {name!r}.",
+            code="UNKNOWN_PARAMETER",
+            fix=f"It has {', '.join(sorted(known))}.",
+        )
+    return known[name]
+
+
+def _parsed(name: str, text: str, kind: str) -> Any:
+    if kind == "STRING":
+        return text
+    try:
+        value = float(text) if kind == "NUMBER_DOUBLE" else int(text) if kind == "NUMBER_INTEGER" else json.loads(text)
+    except ValueError as exc:
+        raise InputError(f"The parameter {name} is {text!r}, not of type {kind}.", code="BAD_PARAMETER") from exc
+    if not _IS[kind](value):
+        raise InputError(f"The parameter {name} is {text!r}, not of type {kind}.", code="BAD_PARAMETER")
+    return value

@@ -1,0 +1,172 @@
+"""Training alone, on several machines: the component `train` as a CustomJob of Vertex AI or a TFJob of Kubeflow.
+
+Each worker runs the container of the compiled component with the same executor input, as a pipeline would; both
+services set TF_CONFIG, by which the component chooses its strategy and its chief. Kubeflow's newer TrainJob has no
+runtime that sets TF_CONFIG. Source of the input: KFP's executor (`kfp.dsl.executor`); of the pools:
+https://cloud.google.com/vertex-ai/docs/training/distributed-training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import servegraph
+from servegraph.errors import InputError
+from servegraph_pipelines import parameters as checked
+from servegraph_pipelines.engines.runs import RunOptions
+from servegraph_pipelines.images import ImageChoice
+from servegraph_pipelines.resources import StepResources
+from servegraph_pipelines.specification import Specification
+
+COMPONENT = Path(servegraph.__file__).parent / "train/component.yaml"
+STEP = "train"
+VOLUME = "output"
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A training on `workers` machines of one kind; artifacts go below `output`.
+
+    On Vertex AI `output` is gs://…; on Kubeflow a path on the volume of `volume_claim`, which all workers mount.
+    """
+
+    name: str
+    parameters: Mapping[str, Any]
+    output: str
+    workers: int = 1
+    machine_type: str = "n1-standard-8"  # vertex
+    resources: StepResources = field(default_factory=StepResources)
+    images: ImageChoice = field(default_factory=ImageChoice)
+    options: RunOptions = field(default_factory=RunOptions)
+    volume_claim: str | None = None  # kfp
+
+    def __post_init__(self) -> None:
+        """Check counts and parameters.
+
+        Raises:
+            InputError: fewer than one worker (code `BAD_WORKERS`), or a parameter that `train` does not take.
+        """
+        if self.workers < 1:
+            raise InputError(f"There cannot be {self.workers} workers.", code="BAD_WORKERS", fix="Give at least 1.")
+        checked.check(component(), self.parameters)
+
+
+def component() -> Specification:
+    """Return the compiled component `train`."""
+    return Specification(yaml.safe_load(COMPONENT.read_text(encoding="utf-8")))
+
+
+def custom_job(job: TrainingJob) -> dict[str, Any]:
+    """Return the body of `customJobs.create`: one chief, and a pool with the other workers.
+
+    Raises:
+        InputError: the output is not on Cloud Storage (code `BAD_OUTPUT`), or resources that Vertex AI does not have.
+    """
+    if not job.output.startswith("gs://"):
+        raise InputError(f"{job.output!r} is not on Cloud Storage.", code="BAD_OUTPUT", fix="Give gs://bucket/prefix.")
+    if job.resources.cpu or job.resources.memory:
+        fix = "Give --machine-type, and an accelerator."
+        raise InputError("A custom job has machines, not CPUs and memory.", code="BAD_RESOURCES", fix=fix)
+    job.resources.to_ir("vertex")  # checks the accelerator
+    machine: dict[str, Any] = {"machineType": job.machine_type}
+    if job.resources.accelerator:
+        machine |= {
+            "acceleratorType": job.resources.accelerator,
+            "acceleratorCount": job.resources.accelerator_count,
+        }
+    container = _container(job, mounted=job.output.replace("gs://", "/gcs/", 1))
+    spec = {"imageUri": container["image"], "command": container["command"], "args": container["args"]}
+    pools = [
+        {"machineSpec": machine, "replicaCount": str(count), "containerSpec": spec}
+        for count in (1, job.workers - 1)
+        if count
+    ]
+    body: dict[str, Any] = {"displayName": job.name, "jobSpec": {"workerPoolSpecs": pools}}
+    if job.options.labels:
+        body["labels"] = dict(job.options.labels)
+    if job.options.service_account:
+        body["jobSpec"]["serviceAccount"] = job.options.service_account
+    if job.options.network:
+        body["jobSpec"]["network"] = job.options.network
+    if job.options.encryption_key:
+        body["encryptionSpec"] = {"kmsKeyName": job.options.encryption_key}
+    return body
+
+
+def tf_job(job: TrainingJob) -> dict[str, Any]:
+    """Return the TFJob (kubeflow.org/v1): one chief, and the other workers.
+
+    Raises:
+        InputError: no volume for the output (code `BAD_OUTPUT`), or an option that a cluster has no use for.
+    """
+    if not job.volume_claim or not job.output.startswith("/"):
+        fix = "Give --volume-claim, and --output as a path below its mount, /mnt/output."
+        raise InputError("The workers need a volume for the output.", code="BAD_OUTPUT", fix=fix)
+    for name in ("network", "encryption_key"):
+        if getattr(job.options, name):
+            option = name.replace("_", "-")
+            raise InputError(f"A TFJob has no {option}.", code="NOT_FOR_ENGINE", fix="Leave it out.")
+    container = {**_container(job, mounted=job.output), "name": "tensorflow"}  # the name that the operator looks for
+    limits = _limits(job.resources)
+    if limits:
+        container["resources"] = {"limits": limits}
+    container["volumeMounts"] = [{"name": VOLUME, "mountPath": "/mnt/output"}]
+    claim = {"name": VOLUME, "persistentVolumeClaim": {"claimName": job.volume_claim}}
+    pod: dict[str, Any] = {"containers": [container], "volumes": [claim], "restartPolicy": "OnFailure"}
+    if job.options.service_account:
+        pod["serviceAccountName"] = job.options.service_account
+    template = {"metadata": {"labels": dict(job.options.labels)}, "spec": pod}
+    counts = {"Chief": 1, "Worker": job.workers - 1}
+    replicas = {
+        kind: {"replicas": count, "restartPolicy": "OnFailure", "template": template}
+        for kind, count in counts.items()
+        if count
+    }
+    return {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "TFJob",
+        "metadata": {"name": job.name, "labels": dict(job.options.labels)},
+        "spec": {"runPolicy": {"cleanPodPolicy": "None"}, "tfReplicaSpecs": replicas},
+    }
+
+
+def _container(job: TrainingJob, mounted: str) -> dict[str, Any]:
+    """Return image, command and arguments of a worker; `mounted` is where it finds the output as files."""
+    document = component().document
+    definition = document["components"]["comp-train"]
+    container = document["deploymentSpec"]["executors"][definition["executorLabel"]]["container"]
+    root = job.output.rstrip("/")
+    artifacts = {
+        name: {"artifacts": [{"name": name, "type": row["artifactType"], "uri": f"{root}/{name}", "metadata": {}}]}
+        for name, row in definition["outputDefinitions"]["artifacts"].items()
+    }
+    values = {name: _default(row) for name, row in definition["inputDefinitions"]["parameters"].items()}
+    executor_input = {
+        "inputs": {"parameterValues": {**values, **job.parameters}, "artifacts": {}, "parameters": {}},
+        "outputs": {
+            "artifacts": artifacts,
+            "parameters": {},
+            "outputFile": f"{mounted.rstrip('/')}/executor_output.json",
+        },
+    }
+    arguments = [text.replace("{{$}}", json.dumps(executor_input)) for text in container["args"]]
+    return {"image": job.images.of(container["image"]), "command": list(container["command"]), "args": arguments}
+
+
+def _default(row: Mapping[str, Any]) -> Any:
+    """Return the default of a parameter; whole numbers are floats in the compiled component."""
+    return int(row["defaultValue"]) if row["parameterType"] == "NUMBER_INTEGER" else row["defaultValue"]
+
+
+def _limits(resources: StepResources) -> dict[str, str]:
+    resources.to_ir("kfp")  # checks them
+    limits = {"cpu": resources.cpu, "memory": resources.memory}
+    if resources.accelerator:
+        limits[resources.accelerator] = str(resources.accelerator_count)
+    return {name: value for name, value in limits.items() if value}

@@ -1,0 +1,165 @@
+"""Why a step runs again: what of it, and of all before it, differs between two runs.
+
+An engine takes a step from its cache where its image, command and inputs are those of an earlier run. That is compared
+here: what is the same gets the cached result, what differs has a line that says what it was and what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from servegraph.errors import InputError
+from servegraph_pipelines.specification import Specification
+
+_LONGEST = 80  # characters of a value
+_WHAT = {"image": "image", "command": "code", "args": "arguments", "env": "environment"}
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A run that was: what ran, on which parameters."""
+
+    id: str
+    specification: Specification
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One thing that differs: in `step`, which is the one asked for or one before it."""
+
+    step: str
+    what: str
+    before: str
+    now: str
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.step}: {self.what}: {self.before} → {self.now}"
+
+
+def why(step: str, before: PastRun, now: PastRun) -> list[Reason]:
+    """Return what differs in a step and in those it depends on, its own first; empty where a cache would answer.
+
+    Raises:
+        InputError: one of the runs has no such step (code `UNKNOWN_STEP`).
+    """
+    for run in (before, now):
+        names = [known.name for known in run.specification.steps]
+        if step not in names:
+            what = f"The run {run.id} has no step {step!r}."
+            raise InputError(what, code="UNKNOWN_STEP", fix=f"It has {', '.join(names)}.")
+    found: list[Reason] = []
+    asked = [step]
+    for name in asked:
+        old, new = _Task.of(before, name), _Task.of(now, name)
+        if old is None or new is None:
+            found.append(Reason(name, "step", "there" if old else "nothing", "there" if new else "nothing"))
+            continue
+        found += _differences(name, old, new)
+        asked += [producer for producer in new.producers if producer not in asked]
+    return found
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A task with everything that its cache key has: the container, and the inputs down to values or producers."""
+
+    container: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    producers: tuple[str, ...]
+    is_cached: bool
+
+    @classmethod
+    def of(cls, run: PastRun, name: str) -> _Task | None:
+        for task, scope in _tasks(run.specification.document, {}):
+            if task["taskInfo"]["name"] != name:
+                continue
+            component = run.specification.document["components"][task["componentRef"]["name"]]
+            executor = run.specification.document["deploymentSpec"]["executors"][component["executorLabel"]]
+            defaults = component.get("inputDefinitions", {}).get("parameters", {})
+            inputs = {key: row.get("defaultValue") for key, row in defaults.items()}
+            given = task.get("inputs", {})
+            inputs |= {key: _resolved(row, scope, run) for key, row in given.get("parameters", {}).items()}
+            inputs |= {key: _resolved(row, scope, run) for key, row in given.get("artifacts", {}).items()}
+            producers = tuple(dict.fromkeys(v.task for v in inputs.values() if isinstance(v, _Output)))
+            cached = bool(task.get("cachingOptions", {}).get("enableCache"))
+            return cls(executor["container"], inputs, producers, cached)
+        return None
+
+
+@dataclass(frozen=True)
+class _Output:
+    task: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.key} of {self.task}"
+
+
+Scope = Mapping[str, Any]  # what the inputs of a group of tasks stand for
+Placed = tuple[Mapping[str, Any], Scope]  # a task with the scope that it stands in
+
+
+def _tasks(document: Mapping[str, Any], scope: Scope) -> Iterator[tuple[Mapping[str, Any], Scope]]:
+    yield from _below(document, document["root"]["dag"], scope)
+
+
+def _below(
+    document: Mapping[str, Any], dag: Mapping[str, Any], scope: Scope
+) -> Iterator[tuple[Mapping[str, Any], Scope]]:
+    for task in dag["tasks"].values():
+        component = document["components"][task["componentRef"]["name"]]
+        if "dag" not in component:
+            yield task, scope
+            continue
+        given = task.get("inputs", {})
+        rows = {**given.get("parameters", {}), **given.get("artifacts", {})}
+        inner = {key: _source(row, scope) for key, row in rows.items()}
+        yield from _below(document, component["dag"], inner)
+
+
+def _source(row: Mapping[str, Any], scope: Scope) -> Any:
+    """Return what an input of a task stands for: a constant, the output of a task, or a parameter of the pipeline."""
+    for kind, key in (("taskOutputParameter", "outputParameterKey"), ("taskOutputArtifact", "outputArtifactKey")):
+        if kind in row:
+            return _Output(row[kind]["producerTask"], row[kind][key])
+    if "runtimeValue" in row:
+        return ("constant", row["runtimeValue"].get("constant"))
+    name = str(row.get("componentInputParameter") or row.get("componentInputArtifact"))
+    return scope.get(name, ("parameter", name))
+
+
+def _resolved(row: Mapping[str, Any], scope: Scope, run: PastRun) -> Any:
+    source = _source(row, scope)
+    if isinstance(source, _Output):
+        return source
+    kind, value = source
+    if kind == "constant":
+        return value
+    return run.parameters.get(value, run.specification.parameters.get(value, {}).get("defaultValue"))
+
+
+def _differences(name: str, old: _Task, new: _Task) -> Iterator[Reason]:
+    if not new.is_cached:
+        yield Reason(name, "caching", "off" if not old.is_cached else "on", "off: it runs every time")
+    for key, what in _WHAT.items():
+        before, now = old.container.get(key), new.container.get(key)
+        if before != now:
+            is_code = key == "command"
+            yield Reason(name, what, "another" if is_code else _short(before), "this" if is_code else _short(now))
+    for key in sorted({*old.inputs, *new.inputs}):
+        before, now = old.inputs.get(key), new.inputs.get(key)
+        if _plain(before) != _plain(now):
+            yield Reason(name, f"input {key}", _short(before), _short(now))
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value) if isinstance(value, _Output) else repr(value)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"

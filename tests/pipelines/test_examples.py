@@ -1,0 +1,55 @@
+"""The example pipelines of the docs, run as they are on models that were made elsewhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "tests/real_models"
+
+
+def run(tmp_path: Path, example: str, *params: str) -> dict[str, Any]:
+    module = f"{example}:{example}"
+    script = "from servegraph_pipelines.cli import main; main()"
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "run",
+        "--pipeline",
+        module,
+        "--output-dir",
+        str(tmp_path / "out"),
+        "--json",
+    ]
+    command += [text for param in params for text in ("--param", param)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT / "docs/examples")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+@pytest.mark.slow
+def test_a_model_trained_elsewhere_is_shrunk_and_inspected(tmp_path):
+    done = run(tmp_path, "shrink_a_model", f"model_uri={MODELS / 'keras_dense'}")
+    assert [step["name"] for step in done["steps"]] == ["optimize", "inspect-graph"]
+    assert done["optimized"]["after_bytes"] < done["optimized"]["before_bytes"]
+
+
+def test_a_model_is_deployed_and_again_changes_nothing(tmp_path):
+    params = [f"model_uri={MODELS / 'keras_dense'}", "model_name=dense"]
+    assert run(tmp_path, "deploy_a_model", *params)["deployed"]["outcome"] == "created"
+    assert run(tmp_path, "deploy_a_model", *params)["deployed"]["outcome"] == "unchanged"
+
+
+def test_a_model_of_another_framework_is_measured_placed_and_deployed(tmp_path):
+    done = run(tmp_path, "serve_another_framework", f"model_uri={MODELS / 'jax2tf_mlp'}", "model_name=mlp")
+    assert done["choice"]["machine_type"].startswith("n1-")
+    assert done["deployed"]["outcome"] == "created"
+    assert (tmp_path / "out/serving/mlp/1/saved_model.pb").is_file()

@@ -1,0 +1,166 @@
+"""What is chosen for a run before it is sent: parameters, images, resources."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from servegraph.errors import InputError
+from servegraph_pipelines import flows, parameters, resources
+from servegraph_pipelines.images import ImageChoice, read_lock
+from servegraph_pipelines.submit import Choices
+
+FLOW = flows.read(Path(flows.__file__).with_name("train_and_deploy.yaml"))
+DIGEST = "sha256:" + 64 * "a"
+
+
+def test_parameters_get_the_types_of_the_pipeline(tmp_path):
+    file = tmp_path / "parameters.yaml"
+    file.write_text("seed: 3\nmin_agreement: 1\nhyperparameters: {epochs: 2}\nmodel_name: fraud\n")
+    texts = ["seed=7", "allow_signature_change=true", "traffic_steps=[10, 50]"]
+    assert parameters.gather(FLOW, file, texts) == {
+        "seed": 7,
+        "min_agreement": 1,
+        "hyperparameters": {"epochs": 2},
+        "model_name": "fraud",
+        "allow_signature_change": True,
+        "traffic_steps": [10, 50],
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "texts", "code"),
+    [
+        ("", ["sed=1"], "UNKNOWN_PARAMETER"),
+        ("sed: 1", [], "UNKNOWN_PARAMETER"),
+        ("seed: one", [], "BAD_PARAMETER"),
+        ("seed: 1.5", [], "BAD_PARAMETER"),
+        ("seed: true", [], "BAD_PARAMETER"),
+        ("model_name: 7", [], "BAD_PARAMETER"),
+        ("model_name:", [], "BAD_PARAMETER"),
+        ("min_agreement: .nan", [], "BAD_PARAMETER"),
+        ("- a", [], "BAD_PARAMETER"),
+        ("a: [", [], "BAD_PARAMETER"),
+        ("", ["seed"], "BAD_PARAMETER"),
+        ("", ["seed=one"], "BAD_PARAMETER"),
+        ("", ["min_agreement=inf"], "BAD_PARAMETER"),
+        ("", ["hyperparameters=[1]"], "BAD_PARAMETER"),
+        ("", ["allow_signature_change=maybe"], "BAD_PARAMETER"),
+    ],
+)
+def test_bad_parameters_are_refused(tmp_path, content, texts, code):
+    file = tmp_path / "parameters.yaml"
+    file.write_text(content)
+    with pytest.raises(InputError) as caught:
+        parameters.gather(FLOW, file, texts)
+    assert caught.value.code == code
+
+
+def test_a_parameter_without_default_must_be_given():
+    document = json.loads(json.dumps(FLOW.document))
+    document["root"]["inputDefinitions"]["parameters"]["model_name"] = {"parameterType": "STRING"}
+    with pytest.raises(InputError) as caught:
+        parameters.check(flows.parse(json.dumps(document), "here"), {})
+    assert caught.value.code == "MISSING_PARAMETER"
+
+
+def test_steps_are_in_the_order_of_the_run():
+    assert [step.name for step in FLOW.steps] == [
+        "train",
+        "export-serving-graph",
+        "optimize",
+        "inspect-graph",
+        "choose-machine",
+        "deploy-version",
+    ]
+
+
+def test_images_come_from_a_registry_or_by_digest(tmp_path):
+    elsewhere = ImageChoice(registry="us-docker.pkg.dev/p/r", tag="next").apply(FLOW).images()
+    assert set(elsewhere.values()) == {
+        "us-docker.pkg.dev/p/r/python-slim:next",
+        "us-docker.pkg.dev/p/r/python-tensorflow:next",
+    }
+    lock = tmp_path / "images.json"
+    pinned = {name: f"us-docker.pkg.dev/p/r/{name}@{DIGEST}" for name in ("python-slim", "python-tensorflow")}
+    lock.write_text(json.dumps(pinned))
+    assert set(ImageChoice(lock=read_lock(lock)).apply(FLOW).images().values()) == set(pinned.values())
+    with pytest.raises(InputError) as caught:
+        ImageChoice(lock={"python-slim": pinned["python-slim"]}).apply(FLOW)
+    assert caught.value.code == "NOT_IN_LOCK"
+    lock.write_text('{"python-slim": "us-docker.pkg.dev/p/r/python-slim:latest"}')
+    with pytest.raises(InputError) as caught:
+        read_lock(lock)
+    assert caught.value.code == "BAD_IMAGE_LOCK"
+
+
+def test_other_peoples_images_stay():
+    assert ImageChoice(registry="r.io/x").of("python:3.11-slim") == "python:3.11-slim"
+
+
+def test_resources_of_a_step_and_of_no_other():
+    wanted = resources.parse(["train.cpu=8", "train.memory=32Gi", "train.accelerator=NVIDIA_L4:2"])
+    executors = Choices(resources=wanted).apply(FLOW, "vertex").document["deploymentSpec"]["executors"]
+    assert executors["exec-train"]["container"]["resources"] == {
+        "cpuLimit": 8.0,
+        "resourceCpuLimit": "8",
+        "memoryLimit": 34.359738368,
+        "resourceMemoryLimit": "32Gi",
+        "accelerator": {"count": "2", "type": "NVIDIA_L4", "resourceCount": "2", "resourceType": "NVIDIA_L4"},
+    }
+    assert "resources" not in executors["exec-optimize"]["container"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "text", "code"),
+    [
+        ("vertex", "train.cpu=97", "BAD_RESOURCES"),
+        ("vertex", "train.cpu=0", "BAD_RESOURCES"),
+        ("vertex", "train.memory=625G", "BAD_RESOURCES"),
+        ("vertex", "train.memory=1.5G", "BAD_RESOURCES"),
+        ("vertex", "train.accelerator=nvidia.com/gpu", "BAD_RESOURCES"),
+        ("vertex", "train.accelerator=NVIDIA_L4:3", "BAD_RESOURCES"),
+        ("vertex", "train.disk=1G", "BAD_RESOURCES"),
+        ("vertex", "trian.cpu=1", "UNKNOWN_STEP"),
+        ("kfp", "train.accelerator=NVIDIA_L4", "BAD_RESOURCES"),
+    ],
+)
+def test_what_an_engine_does_not_give_is_refused(engine, text, code):
+    with pytest.raises(InputError) as caught:
+        Choices(resources=resources.parse([text])).apply(FLOW, engine)
+    assert caught.value.code == code
+
+
+def test_a_cluster_may_have_any_gpu():
+    wanted = resources.parse(["train.accelerator=nvidia.com/gpu:3", "train.cpu=200"])
+    assert Choices(resources=wanted).apply(FLOW, "kfp")
+
+
+def cached(specification):
+    return {name for name, task in specification.document["root"]["dag"]["tasks"].items() if task["cachingOptions"]}
+
+
+def test_steps_are_cached_only_on_images_bound_to_digests():
+    pure = {"export-serving-graph", "optimize", "inspect-graph"}
+    assert cached(FLOW) == pure  # not training on a name, not the choice of the day, not deploying
+    bound = ImageChoice(lock={name: f"r.io/{name}@{DIGEST}" for name in ("python-slim", "python-tensorflow")})
+    assert cached(Choices(images=bound).apply(FLOW, "vertex")) == pure
+    assert cached(Choices().apply(FLOW, "vertex")) == set()
+    assert cached(Choices(caching="as-compiled").apply(FLOW, "vertex")) == pure
+    assert cached(Choices(images=bound, caching="off").apply(FLOW, "vertex")) == set()
+
+
+@pytest.mark.parametrize("text", ["[", "a: 1", "root: {}\ncomponents: {}\n", ""])
+def test_what_is_no_pipeline_is_refused(text):
+    with pytest.raises(InputError) as caught:
+        flows.parse(text, "here")
+    assert caught.value.code == "NOT_A_PIPELINE"
+
+
+def test_an_unknown_pipeline_is_refused():
+    for reference in ("retrian", "os:nothing", "os:getcwd", "missing.yaml"):
+        with pytest.raises(InputError) as caught:
+            flows.load(reference)
+        assert caught.value.code == "UNKNOWN_PIPELINE"

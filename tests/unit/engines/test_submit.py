@@ -1,0 +1,188 @@
+"""`submit` through the real clients, against emulators of both engines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.emulators.http_server import Tampering
+from tests.emulators.kubeflow import FakeKubeflow
+from tests.emulators.vertex_pipelines import FakeVertexPipelines
+
+from servegraph.errors import InputError, Refusal, ServegraphError
+from servegraph_pipelines import flows
+from servegraph_pipelines.cli import app
+
+FLOW = str(Path(flows.__file__).with_name("train_and_deploy.yaml"))
+STEPS = ["train", "export-serving-graph", "optimize", "inspect-graph", "choose-machine", "deploy-version"]
+OWN = "servegraph.errors.DataError: [NOT_A_NUMBER] row 5 of gs://b/data.csv: 'three' is no number. Fix: Mend the row."
+
+
+@dataclass
+class Place:
+    kind: str
+    fake: Any
+    where: list[str]
+
+    def submit(self, *arguments: str) -> int:
+        return app.main(
+            ["submit", "--engine", self.kind, "--pipeline", FLOW, *self.where, "--poll-s", "0.01", *arguments],
+            standalone_mode=False,
+        )
+
+    def sent(self) -> int:
+        return len(self.fake.jobs if self.kind == "vertex" else self.fake.runs)
+
+
+@pytest.fixture(params=["vertex", "kfp"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    if request.param == "vertex":
+        with FakeVertexPipelines() as vertex:
+            where = ["--project", "p", "--region", "us-central1", "--pipeline-root", "gs://b/root"]
+            yield Place("vertex", vertex, [*where, "--api-url", vertex.url])
+    else:
+        with FakeKubeflow() as kubeflow:
+            yield Place("kfp", kubeflow, ["--host", kubeflow.url])
+
+
+def test_a_run_is_sent_and_followed_to_its_end(
+    place: Place, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "parameters.yaml"
+    file.write_text("seed: 3\nhyperparameters: {epochs: 2}\n")
+    code = place.submit(
+        *("--params-file", str(file), "--param", "seed=4", "--label", "team=fraud", "--resource", "train.cpu=8"),
+        *("--registry", "us-docker.pkg.dev/p/r", "--service-account", "runner@p.iam.gserviceaccount.com"),
+        *("--name", "first", "--wait", "--json"),
+    )
+    shown = capsys.readouterr()
+    document = json.loads(shown.out)
+    assert code == 0
+    assert document["status"] == "succeeded"
+    assert [(step["name"], step["status"]) for step in document["steps"]] == [(name, "succeeded") for name in STEPS]
+    assert "train running" in shown.err
+    assert document["link"] in shown.err
+    if place.kind == "vertex":
+        job = place.fake.jobs["projects/p/locations/us-central1/pipelineJobs/first"]
+        values = job["runtimeConfig"]["parameterValues"]
+        specification, labels, account = job["pipelineSpec"], job["labels"], job["serviceAccount"]
+    else:
+        (run,) = place.fake.runs.values()
+        values, account = run["runtime_config"]["parameters"], run["service_account"]
+        specification = run["pipeline_spec"]["pipeline_spec"]
+        platform = run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]
+        labels = platform["executors"]["exec-train"]["podMetadata"]["labels"]
+    assert values == {"seed": 4, "hyperparameters": {"epochs": 2}}
+    assert labels == {"team": "fraud"}
+    assert account == "runner@p.iam.gserviceaccount.com"
+    container = specification["deploymentSpec"]["executors"]["exec-train"]["container"]
+    assert container["image"].startswith("us-docker.pkg.dev/p/r/python-tensorflow:")
+    assert container["resources"]["resourceCpuLimit"] == "8"
+
+
+def test_the_failing_steps_own_error_is_shown(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.fake.fails["train"] = "The replica workerpool0-0 exited with a non-zero status of 1."
+    lines = ["Traceback (most recent call last):", OWN]
+    place.fake.prints["train"] = lines if place.kind == "vertex" else "\n".join(lines)
+    assert place.submit("--wait", "--json") == 1
+    shown = capsys.readouterr()
+    document = json.loads(shown.out)
+    assert document["status"] == "failed"
+    assert document["error"]["code"] == "NOT_A_NUMBER"
+    assert document["error"]["message"].startswith("Step train: row 5 of gs://b/data.csv")
+    assert "Mend the row." in shown.err
+
+
+def test_where_the_log_cannot_be_read_the_engines_words_are_shown(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.fake.fails["optimize"] = "Out of memory."
+    assert place.submit("--wait") == 1
+    shown = capsys.readouterr()
+    assert "STEP_FAILED: Step optimize failed: Out of memory." in shown.err
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["--param", "sed=1"],
+        ["--param", "seed=one"],
+        ["--resource", "trian.cpu=1"],
+        ["--resource", "train.cpu=no"],
+        ["--label", "Team=fraud"],
+        ["--label", "team"],
+        ["--name", "Bad Name"],
+        ["--registry", "https://r.io"],
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_sent(place: Place, bad: list[str]) -> None:
+    with pytest.raises(InputError):
+        place.submit(*bad)
+    assert place.fake.calls == []
+
+
+def test_a_plan_sends_nothing(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert place.submit("--plan", "--name", "first") == 0
+    assert json.loads(capsys.readouterr().out)["run"] == "first"
+    assert place.fake.calls == []
+
+
+def test_a_lost_answer_does_not_start_a_second_run(place: Place) -> None:
+    struck = []
+
+    def once(request: Any) -> Tampering | None:
+        creates = request.method == "POST" and request.path.endswith(("/pipelineJobs", "/runs"))
+        if creates and not struck:
+            struck.append(request)
+            return Tampering(after=True)
+        return None
+
+    place.fake.tamper = once
+    assert place.submit("--name", "first") == 0
+    assert struck
+    assert place.sent() == 1
+
+
+def test_a_name_that_is_taken_on_vertex(capsys: pytest.CaptureFixture[str]) -> None:
+    with FakeVertexPipelines() as vertex:
+        where = ["--project", "p", "--region", "r", "--pipeline-root", "gs://b/root", "--api-url", vertex.url]
+        place = Place("vertex", vertex, where)
+        place.submit("--name", "first")
+        with pytest.raises(Refusal) as caught:
+            place.submit("--name", "first")
+        assert caught.value.code == "RUN_EXISTS"
+
+
+def test_what_a_cluster_has_not_is_refused() -> None:
+    with FakeKubeflow() as kubeflow, pytest.raises(InputError) as caught:
+        Place("kfp", kubeflow, ["--host", kubeflow.url]).submit("--network", "projects/1/global/networks/n")
+    assert caught.value.code == "NOT_FOR_ENGINE"
+
+
+@pytest.mark.parametrize("missing", ["--project", "--region", "--pipeline-root"])
+def test_vertex_needs_a_place(missing: str) -> None:
+    where = {"--project": "p", "--region": "r", "--pipeline-root": "gs://b/root"}
+    del where[missing]
+    with pytest.raises(InputError) as caught:
+        Place("vertex", None, [text for pair in where.items() for text in pair]).submit("--plan")
+    assert caught.value.code == "NO_PLACE"
+
+
+def test_a_run_that_takes_too_long_is_left_running(place: Place) -> None:
+    with pytest.raises(ServegraphError) as caught:
+        place.submit("--wait", "--timeout-s", "0")
+    assert caught.value.code == "STILL_RUNNING"
+    assert place.sent() == 1
+
+
+def test_a_token_never_goes_out_in_plain_text(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret")
+    with pytest.raises(InputError) as caught:
+        Place("kfp", None, ["--host", "http://kubeflow.example", "--token-file", str(token)]).submit()
+    assert caught.value.code == "INSECURE_URL"
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,147 @@
+"""What decides about a retraining: digests, history, verdict, and the weights it starts from."""
+
+from __future__ import annotations
+
+import pytest
+from tests.emulators.gcs import FakeGcs
+
+from servegraph.answers.metric import Metric
+from servegraph.check_data.check import Seen, data_digest, decide, settings_digest
+from servegraph.errors import InputError, StorageError
+from servegraph.evaluate.judge import Criteria, Measured, judge
+from servegraph.retraining.history import History, Training
+
+SEEN = Seen("d1", "s1", is_live=True)
+
+
+@pytest.mark.parametrize(
+    ("last", "decision"),
+    [
+        (None, "train"),
+        (Training("d1", "s1", deployed=True), "skip"),
+        (Training("d1", "s1", deployed=False), "skip"),
+        (Training("d0", "s1", deployed=True), "train"),
+        (Training("d1", "s0", deployed=True), "train"),
+    ],
+)
+def test_only_what_changed_is_trained_on(last, decision):
+    assert decide(SEEN, last)[0] == decision
+
+
+def test_a_version_that_is_gone_or_force_trains_again():
+    last = Training("d1", "s1", deployed=True)
+    assert decide(Seen("d1", "s1", is_live=False), last)[0] == "train"
+    assert decide(SEEN, last, force=True)[0] == "train"
+
+
+def test_the_digest_is_that_of_the_content(tmp_path):
+    for folder, content in (("a", "1,2\n"), ("b", "1,2\n"), ("c", "1,3\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.csv").write_text(content)
+    digests = [data_digest([str(tmp_path / folder), ""]) for folder in "abc"]
+    assert digests[0] == digests[1] != digests[2]
+    assert data_digest([str(tmp_path / "a"), str(tmp_path / "a")]) != digests[0]
+    assert data_digest(["census"]) == data_digest(["census"])
+    with pytest.raises(StorageError):
+        data_digest([str(tmp_path / "none*.csv")])
+    assert settings_digest(["a", {"x": 1, "y": 2}]) == settings_digest(["a", {"y": 2, "x": 1}])
+
+
+def test_a_history_on_this_machine(tmp_path):
+    model = tmp_path / "model.keras"
+    model.write_bytes(b"weights")
+    history = History(str(tmp_path / "history"), "census")
+    assert history.read() is None
+    kept = history.write(Training("d" * 64, "s" * 64, deployed=True), model)
+    assert history.read() == kept
+    refused = history.write(Training("e" * 64, "s" * 64, deployed=False), None)
+    assert refused.model == kept.model  # of the version that is still live
+    (tmp_path / "history/census.json").write_text("[")
+    with pytest.raises(InputError) as caught:
+        history.read()
+    assert caught.value.code == "BAD_HISTORY"
+    with pytest.raises(InputError):
+        History("", "census")
+
+
+def metric(value: float, *, higher: bool = True) -> Metric:
+    return Metric("accuracy" if higher else "mean_absolute_error", value, higher, "classes")
+
+
+NEW = Measured(metric(0.9), 1000, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("live", "criteria", "word"),
+    [
+        (None, {}, ""),
+        (Measured(metric(0.9), 1000, 2.0), {}, ""),
+        (Measured(metric(0.91), 1000, 2.0), {}, "accuracy"),
+        (Measured(metric(0.91), 1000, 2.0), {"max_metric_drop": 0.02}, ""),
+        (Measured(metric(0.8), 400, 2.0), {"max_size_growth": 2.0}, "size"),
+        (Measured(metric(0.8), 600, 2.0), {"max_size_growth": 2.0}, ""),
+        (Measured(metric(0.8), 1000, 0.5), {"max_latency_growth": 3.0}, "latency"),
+        (None, {"min_metric": "0.95"}, "accuracy"),
+        (None, {"max_size": "900B"}, "at most"),
+        (None, {"max_latency_ms": 1.0}, "at most"),
+    ],
+)
+def test_the_verdict_names_what_is_lacking(live, criteria, word):
+    found = judge(NEW, live, Criteria.of(**criteria))
+    assert (found.verdict == "refused") == bool(word)
+    assert word in " ".join(found.reasons)
+
+
+def test_an_error_that_grows_is_a_loss():
+    new, live = Measured(metric(1.1, higher=False), 1, 1.0), Measured(metric(1.0, higher=False), 1, 1.0)
+    assert judge(new, live, Criteria.of(max_metric_drop=0.05)).verdict == "refused"
+    assert judge(live, new, Criteria.of()).verdict == "blessed"
+
+
+def test_a_live_version_that_cannot_be_asked_refuses_unless_allowed():
+    assert judge(NEW, None, Criteria.of(), "it has no input x.").verdict == "refused"
+    assert judge(NEW, None, Criteria.of(allow_incomparable=True), "it has no input x.").verdict == "blessed"
+
+
+@pytest.mark.parametrize("bad", [{"min_metric": "good"}, {"max_metric_drop": -1.0}, {"max_size": "big"}])
+def test_bad_criteria_are_refused(bad):
+    with pytest.raises(InputError):
+        Criteria.of(**bad)
+
+
+def test_words_keep_their_weights_whatever_their_order(tmp_path):
+    import keras
+    import numpy as np
+
+    from servegraph.train.warm_start import warm_start
+
+    def build(words: list[str], units: int) -> keras.Model:
+        word = keras.Input(shape=(), name="w", dtype="string")
+        ids = keras.layers.StringLookup(vocabulary=words, name="ids_w")(word)
+        rows = keras.layers.Embedding(len(words) + 1, 3, name="deep_w")(ids)
+        hidden = keras.layers.Dense(units, name="hidden0")(rows)
+        return keras.Model({"w": word}, keras.layers.Dense(1, name="logits")(hidden))
+
+    before, model = build(["a", "b", "c"], 4), build(["c", "d", "a"], 5)
+    before.save(tmp_path / "before.keras")
+    fresh = model.get_layer("deep_w").get_weights()[0]
+    assert warm_start(model, tmp_path / "before.keras") == ["deep_w"]  # the others have another shape
+    old, new = before.get_layer("deep_w").get_weights()[0], model.get_layer("deep_w").get_weights()[0]
+    np.testing.assert_array_equal(new, [old[0], old[3], fresh[2], old[1]])
+    (tmp_path / "no.keras").write_text("no")
+    with pytest.raises(InputError):
+        warm_start(model, tmp_path / "no.keras")
+
+
+def test_a_history_on_cloud_storage(tmp_path, monkeypatch):
+    with FakeGcs() as fake:
+        fake.make_bucket("bucket")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
+        model = tmp_path / "trained/model.keras"
+        model.parent.mkdir()
+        model.write_bytes(b"weights")
+        history = History("gs://bucket/history", "census")
+        assert history.read() is None
+        kept = history.write(Training("d" * 64, "s" * 64, deployed=True), model)
+        assert kept.model.startswith("gs://bucket/history/census/")
+        assert history.read() == kept

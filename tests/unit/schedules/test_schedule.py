@@ -1,0 +1,362 @@
+"""`schedule` on both services through the real clients, and on this machine through its own commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.emulators.http_server import Tampering
+from tests.emulators.kubeflow import FakeKubeflow
+from tests.emulators.vertex_pipelines import FakeVertexPipelines
+
+from servegraph.errors import InputError, ServegraphError
+from servegraph_pipelines import flows
+from servegraph_pipelines.cli import app
+
+FLOW = Path(flows.__file__).with_name("train_and_deploy.yaml")
+# A crontab and a systemctl that keep what they are told, for machines that have neither.
+CRONTAB = '#!/bin/sh\nif [ "$1" = -l ]; then cat "$HOME/crontab"; else cat > "$HOME/crontab"; fi\n'
+SYSTEMCTL = '#!/bin/sh\necho "$@" >> "$HOME/systemctl.log"\n'
+
+
+@dataclass
+class Place:
+    kind: str
+    file: Path
+    where: dict[str, str]
+    fake: Any = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def declare(self, **changes: Any) -> None:
+        row = {
+            "name": "nightly",
+            "cron": "0 3 * * MON",
+            "engine": self.kind,
+            "pipeline": str(FLOW),
+            "place": self.where,
+        }
+        row["parameters"] = {"seed": 3, "hyperparameters": {"epochs": 2}}
+        self.file.write_text(yaml.safe_dump({"schedules": [{**row, **self.extra, **changes}]}))
+
+    def run(self, verb: str, *names: str) -> int:
+        return app.main(["schedule", verb, str(self.file), *names, "--json"], standalone_mode=False)
+
+    def ids(self) -> list[str]:
+        if self.kind == "vertex":
+            return list(self.fake.schedules)
+        return list(self.fake.recurring)
+
+    def paused(self) -> list[bool]:
+        if self.kind == "vertex":
+            return [row["state"] == "PAUSED" for row in self.fake.schedules.values()]
+        return [row["status"] != "ENABLED" for row in self.fake.recurring.values()]
+
+
+@pytest.fixture(params=["vertex", "kfp"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    file = tmp_path / "schedules.yaml"
+    if request.param == "vertex":
+        with FakeVertexPipelines() as vertex:
+            where = {"project": "p", "region": "r", "pipeline_root": "gs://b/root", "api_url": vertex.url}
+            yield Place("vertex", file, where, vertex)
+    else:
+        with FakeKubeflow() as kubeflow:
+            yield Place("kfp", file, {"api_url": kubeflow.url}, kubeflow)
+
+
+def outcome(capsys: pytest.CaptureFixture[str]) -> Any:
+    (change,) = json.loads(capsys.readouterr().out)["schedules"]
+    return change.get("outcome", change)
+
+
+def test_apply_makes_it_once_and_again_changes_nothing(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.declare()
+    assert place.run("diff") == 1
+    assert outcome(capsys) == "created"
+    assert place.ids() == []
+    place.run("apply")
+    assert outcome(capsys) == "created"
+    before = place.ids()
+    place.run("apply")
+    assert outcome(capsys) == "unchanged"
+    assert place.run("diff") == 0
+    assert place.ids() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"parameters": {"seed": 4}}, "seed"),
+        ({"images": {"registry": "r.io/x"}}, ""),
+        ({"resources": {"train": {"cpu": 8}}}, ""),
+        ({"labels": {"team": "fraud"}}, ""),
+    ],
+)
+def test_what_services_cannot_change_is_made_anew(
+    place: Place, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], why: str
+) -> None:
+    place.declare()
+    place.run("apply")
+    before = place.ids()
+    capsys.readouterr()
+    place.declare(**changes)
+    place.run("apply")
+    (change,) = json.loads(capsys.readouterr().out)["schedules"]
+    assert change["outcome"] == "replaced"
+    assert why in " ".join(change["why"])
+    assert len(place.ids()) == 1
+    assert place.ids() != before
+    place.run("apply")
+    assert outcome(capsys) == "unchanged"
+
+
+def test_another_time_keeps_the_schedule_where_the_service_can(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.declare()
+    place.run("apply")
+    before = place.ids()
+    capsys.readouterr()
+    place.declare(cron="30 4 * * *", concurrency=2)
+    place.run("apply")
+    assert outcome(capsys) == ("updated" if place.kind == "vertex" else "replaced")
+    assert (place.ids() == before) == (place.kind == "vertex")
+    place.run("list")
+    listed = outcome(capsys)
+    assert listed["cron"] == ("30 4 * * *" if place.kind == "vertex" else "0 30 4 * * *")
+
+
+def test_a_paused_schedule_stays_paused_whatever_is_applied(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.declare()
+    place.run("apply")
+    place.run("pause", "nightly")
+    place.run("pause", "nightly")
+    assert place.paused() == [True]
+    place.declare(parameters={"seed": 5})
+    place.run("apply")
+    assert place.paused() == [True]
+    capsys.readouterr()
+    place.declare(parameters={"seed": 5}, paused=False)
+    place.run("apply")
+    assert outcome(capsys) == "resumed"
+    assert place.paused() == [False]
+
+
+def test_resuming_starts_no_missed_runs(place: Place) -> None:
+    place.declare()
+    place.run("apply")
+    place.run("pause", "nightly")
+    before = place.ids()
+    place.run("resume", "nightly")
+    assert place.paused() == [False]
+    if place.kind == "vertex":
+        assert next(iter(place.fake.schedules.values()))["catchUp"] is False
+    else:  # one that is enabled again would start its newest missed run at once
+        assert place.ids() != before
+
+
+def test_delete_is_complete_and_may_be_repeated(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.declare()
+    place.run("apply")
+    capsys.readouterr()
+    place.run("delete", "nightly")
+    assert outcome(capsys) == "deleted"
+    place.run("delete", "nightly")
+    assert outcome(capsys) == "absent"
+    with pytest.raises(InputError) as caught:
+        place.run("pause", "nightly")
+    assert caught.value.code == "NO_SCHEDULE"
+
+
+def test_a_lost_answer_does_not_make_a_second_schedule(place: Place) -> None:
+    place.declare()
+    struck = []
+
+    def once(request: Any) -> Tampering | None:
+        if request.method == "POST" and request.path.endswith(("/schedules", "/recurringruns")) and not struck:
+            struck.append(request)
+            return Tampering(after=True)
+        return None
+
+    place.fake.tamper = once
+    place.run("apply")
+    assert struck
+    assert len(place.ids()) == 1
+
+
+def test_duplicates_made_elsewhere_are_removed(place: Place) -> None:
+    place.declare()
+    place.run("apply")
+    store = place.fake.schedules if place.kind == "vertex" else place.fake.recurring
+    key = "name" if place.kind == "vertex" else "recurring_run_id"
+    (first,) = store.values()
+    store[first[key] + "0"] = {**first, key: first[key] + "0"}
+    assert place.run("diff") == 1
+    place.run("apply")
+    assert len(place.ids()) == 1
+
+
+def test_there_are_never_two_and_a_refused_one_leaves_the_old(place: Place) -> None:
+    place.declare()
+    place.run("apply")
+    most = []
+
+    def refuse_new(request: Any) -> Tampering | None:
+        most.append(len(place.ids()))
+        creates = request.method == "POST" and request.path.endswith(("/schedules", "/recurringruns"))
+        return Tampering(after=False, status=403) if creates and "9.0" in request.body.decode() else None
+
+    place.fake.tamper = refuse_new
+    place.declare(parameters={"seed": 9, "min_agreement": 9.0})
+    with pytest.raises(ServegraphError):
+        place.run("apply")
+    assert max(most) == 1
+    assert len(place.ids()) == 1
+    assert place.paused() == [False]
+    place.fake.tamper = lambda request: None
+    place.declare()
+    assert place.run("diff") == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"cron": "0 3 * *"}, "BAD_CRON"),
+        ({"crno": "x"}, "BAD_SCHEDULE"),
+        ({"name": "Nightly"}, "BAD_SCHEDULE"),
+        ({"time_zone": "Mars/Base"}, "BAD_SCHEDULE"),
+        ({"concurrency": 0}, "BAD_SCHEDULE"),
+        ({"catch_up": "no"}, "BAD_SCHEDULE"),
+        ({"parameters": {"sed": 1}}, "UNKNOWN_PARAMETER"),
+        ({"parameters": {"seed": "1"}}, "BAD_PARAMETER"),
+        ({"resources": {"trian": {"cpu": 1}}}, "UNKNOWN_STEP"),
+        ({"place": {"projct": "p"}}, "BAD_SCHEDULE"),
+        ({"notify": ["true"]}, "NOT_FOR_ENGINE"),
+    ],
+)
+def test_a_bad_file_is_refused_before_anything_is_sent(place: Place, changes: dict[str, Any], code: str) -> None:
+    place.declare(**changes)
+    with pytest.raises(InputError) as caught:
+        place.run("apply")
+    assert caught.value.code == code
+    assert place.fake.calls == []
+
+
+def test_what_fails_again_and_again_is_paused_and_told(place: Place, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    notify = ["sh", "-c", f'echo "$SERVEGRAPH_SCHEDULE $SERVEGRAPH_STATUS $SERVEGRAPH_ERROR" >> {told}']
+    place.declare(pause_after_failures=2, notify=notify)
+    place.run("apply")
+    place.fake.fails["train"] = "Out of memory."
+    place.fake.fire()
+    assert place.run("check") == 0
+    place.fake.fire()
+    assert place.run("check") == 1
+    assert place.paused() == [True]
+    assert told.read_text().startswith("nightly paused ")
+    place.run("resume", "nightly")
+    assert place.run("check") == 0  # what failed before counts no more
+    place.fake.fails.clear()
+    place.fake.fire()
+    place.fake.fails["train"] = "Out of memory."
+    place.fake.fire()
+    assert place.run("check") == 0
+    assert place.paused() == [False]
+
+
+def test_time_zones(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.declare(time_zone="Europe/Berlin")
+    if place.kind == "kfp":  # it reads them in UTC, whatever the clock of the cluster
+        with pytest.raises(InputError) as caught:
+            place.run("apply")
+        assert caught.value.code == "NOT_FOR_ENGINE"
+        return
+    place.run("apply")
+    assert next(iter(place.fake.schedules.values()))["cron"] == "TZ=Europe/Berlin 0 3 * * 1"
+    capsys.readouterr()
+    place.run("apply")
+    assert outcome(capsys) == "unchanged"
+
+
+@pytest.fixture(params=["cron", "systemd"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """This machine, as a user with a home of its own finds it."""
+    home, programs = tmp_path / "home", tmp_path / "bin"
+    home.mkdir()
+    programs.mkdir()
+    for name, content in (("crontab", CRONTAB), ("systemctl", SYSTEMCTL)):
+        (programs / name).write_text(content)
+        (programs / name).chmod(stat.S_IRWXU)
+    for name, value in (("HOME", str(home)), ("PATH", f"{programs}:{os.environ['PATH']}"), ("TZ", "UTC")):
+        monkeypatch.setenv(name, value)
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return Place("local", tmp_path / "s.yaml", {"scheduler": request.param, "directory": str(tmp_path / "kept")})
+
+
+def lines_of(machine: Place) -> str:
+    home = machine.file.parent / "home"
+    files = [home / "crontab", home / ".config/systemd/user/servegraph-nightly.timer"]
+    return "".join(file.read_text() for file in files if file.exists())
+
+
+def test_on_this_machine(machine: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    (machine.file.parent / "home/crontab").write_text("1 2 3 4 5 other\n")
+    machine.declare()
+    machine.run("apply")
+    assert outcome(capsys) == "created"
+    wanted = "0 3 * * 1 " if machine.where["scheduler"] == "cron" else "OnCalendar=Mon *-*-* 03:00:00 UTC"
+    assert wanted in lines_of(machine)
+    machine.run("apply")
+    assert outcome(capsys) == "unchanged"
+    machine.run("pause", "nightly")
+    assert wanted not in lines_of(machine)
+    machine.declare(cron="0 5 * * MON")
+    machine.run("apply")
+    assert "0 5 * * 1" not in lines_of(machine)  # still paused
+    machine.run("resume", "nightly")
+    assert wanted.replace("03:", "05:").replace("0 3 ", "0 5 ") in lines_of(machine)
+    capsys.readouterr()
+    machine.run("apply")
+    assert outcome(capsys) == "unchanged"
+    machine.run("delete", "nightly")
+    assert "servegraph" not in lines_of(machine)
+    assert "1 2 3 4 5 other" in (machine.file.parent / "home/crontab").read_text()
+
+
+def test_a_line_that_is_gone_is_put_back(machine: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.declare()
+    machine.run("apply")
+    home = machine.file.parent / "home"
+    (home / "crontab").unlink(missing_ok=True)
+    (home / ".config/systemd/user/servegraph-nightly.timer").unlink(missing_ok=True)
+    capsys.readouterr()
+    assert machine.run("diff") == 1
+    machine.run("apply")
+    assert "nightly" in lines_of(machine)
+
+
+def test_failures_pause_it_and_are_told(machine: Place, tmp_path: Path) -> None:
+    from servegraph_pipelines.schedules.fire import fire
+
+    told = tmp_path / "told"
+    notify = ["sh", "-c", f'echo "$SERVEGRAPH_SCHEDULE $SERVEGRAPH_STATUS $SERVEGRAPH_ERROR" >> {told}']
+    machine.declare(parameters={"data": str(tmp_path / "none.csv")}, pause_after_failures=2, notify=notify)
+    machine.run("apply")
+    folder = tmp_path / "kept/nightly"
+    assert fire(folder) == 1
+    assert "nightly failed [NOT_FOUND]" in told.read_text()
+    assert "nightly" in lines_of(machine)
+    assert fire(folder) == 1
+    assert "nightly paused [NOT_FOUND]" in told.read_text()
+    assert "servegraph begin" not in lines_of(machine)
+    assert json.loads((folder / "state.json").read_text())["failures"] == 2
+    machine.run("resume", "nightly")
+    assert not (folder / "state.json").exists()
