@@ -22,7 +22,7 @@ from servegraph import errors
 from servegraph.errors import InputError, Refusal, ServegraphError, StorageError
 
 Runner = Literal["subprocess", "docker"]
-STEPS = ("train", "export-serving-graph", "optimize", "inspect-graph", "choose-machine", "deploy-version")
+STEPS = ("train", "export-serving-graph", "optimize", "inspect-graph", "measure", "choose-machine", "deploy-version")
 _END_TIMEOUT_S = 10
 _OWN_ERROR = re.compile(r"servegraph\.errors\.(\w+): \[([A-Z0-9_]+)\] (.*?)(?: Fix: (.*))?$")
 

@@ -29,6 +29,7 @@ def test_public_components():
         "deploy_version",
         "export_serving_graph",
         "inspect_graph",
+        "measure",
         "optimize",
         "train",
     ]
@@ -41,6 +42,7 @@ def test_public_verbs():
         "export",
         "inspect",
         "optimize",
+        "measure",
         "choose",
         "deploy",
         "versions",

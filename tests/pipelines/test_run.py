@@ -56,6 +56,7 @@ def test_the_whole_dag_on_own_data_twice(tmp_path):
         "export-serving-graph",
         "optimize",
         "inspect-graph",
+        "measure",
         "choose-machine",
         "deploy-version",
     ]
