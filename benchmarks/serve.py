@@ -2,9 +2,9 @@
 
     python benchmarks/serve.py [--seconds 5] [--rounds 3] [--only NAME,…] [--json FILE]
 
-In one run on one machine: every server has the same model, is bound to the first core, and is asked by wrk on the
-second, in turns, round after round; the figures are medians of the rounds. The peers' packages go into a virtual
-environment of their own beside this one, made at the first run. Exit 1 if a goal is missed.
+In one run on one machine: every server has the same model, is bound to the first core that this process may use, and is
+asked by wrk on the last, in turns, round after round; the figures are medians of the rounds. The peers' packages go
+into a virtual environment of their own beside this one, made at the first run. Exit 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import time
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,11 +63,10 @@ def build_models(root: Path) -> dict[str, tuple[Path, bytes]]:
     class Dense(tf.Module):
         def __init__(self, widths: list[int]) -> None:
             self.weights = [
-                tf.Variable(random.normal(size=size).astype("f4") / size[0] ** 0.5)
-                for size in zip(widths, widths[1:], strict=False)
+                tf.Variable(random.normal(size=size).astype("f4") / size[0] ** 0.5) for size in pairwise(widths)
             ]
 
-        def serve(self, x):
+        def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
             for index, weights in enumerate(self.weights):
                 x = tf.matmul(x, weights)
                 x = tf.nn.relu(x) if index + 1 < len(self.weights) else tf.nn.softmax(x)
@@ -120,7 +120,10 @@ def running(peer: str, directory: Path, log: Path) -> Iterator[int]:
     environment = {**os.environ, "PYTHONPATH": str(HERE), "TF_CPP_MIN_LOG_LEVEL": "3"}
     with log.open("ab") as output:
         process = subprocess.Popen(
-            ["taskset", "-c", "0", *command], stdout=output, stderr=subprocess.STDOUT, env=environment
+            ["taskset", "-c", str(min(os.sched_getaffinity(0))), *command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
         )
     try:
         wait_until_healthy(process, port, "/readyz" if peer == "servegraph" else "/health", log)
@@ -168,7 +171,7 @@ def load(port: int, body: bytes, connections: int, seconds: float) -> Figures:
         command = [
             "taskset",
             "-c",
-            "1",
+            str(max(os.sched_getaffinity(0))),
             "wrk",
             "-t1",
             f"-c{connections}",

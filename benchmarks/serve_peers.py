@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -25,13 +27,13 @@ class BenchPredictor:
         self._model = tf.saved_model.load(artifacts_uri)
         self._signature = self._model.signatures["serving_default"]
 
-    def preprocess(self, prediction_input):
+    def preprocess(self, prediction_input: dict[str, Any]) -> np.ndarray:
         return np.asarray(prediction_input["instances"], dtype=np.float32)
 
-    def predict(self, instances):
+    def predict(self, instances: np.ndarray) -> np.ndarray:
         return self._signature(x=tf.constant(instances))["y"].numpy()
 
-    def postprocess(self, prediction_results):
+    def postprocess(self, prediction_results: np.ndarray) -> dict[str, Any]:
         return {"predictions": prediction_results.tolist()}
 
 
@@ -94,7 +96,7 @@ def asgi(model: str, port: int) -> None:
     repository.refresh()
     handler = App(repository)
 
-    async def app(scope, receive, send) -> None:
+    async def app(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
         if scope["type"] != "http":
             return
         chunks = []
