@@ -10,6 +10,6 @@ from servegraph import __version__
 
 REGISTRY = "docker.io/servegraph"
 
-TENSORFLOW = f"{REGISTRY}/python-tensorflow:{__version__}"  # train, export_serving_graph, optimize
+TENSORFLOW = f"{REGISTRY}/python-tensorflow:{__version__}"  # up to measure: extras train and serve
 SLIM = f"{REGISTRY}/python-slim:{__version__}"  # inspect_graph, choose_machine, deploy_version
 SERVING = f"{REGISTRY}/python-serving:{__version__}"  # the prediction server

@@ -10,6 +10,7 @@ from servegraph.evaluate.component import evaluate
 from servegraph.export_serving_graph.component import export_serving_graph
 from servegraph.inspect_graph.component import inspect_graph
 from servegraph.live_version.component import live_version
+from servegraph.measure.component import measure
 from servegraph.optimize.component import optimize
 from servegraph.record_training.component import record_training
 from servegraph.train.component import train
@@ -22,6 +23,7 @@ __all__ = [
     "export_serving_graph",
     "inspect_graph",
     "live_version",
+    "measure",
     "optimize",
     "record_training",
     "train",

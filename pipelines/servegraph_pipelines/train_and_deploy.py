@@ -7,6 +7,7 @@ from servegraph.components import (
     deploy_version,
     export_serving_graph,
     inspect_graph,
+    measure,
     optimize,
     train,
 )
@@ -27,7 +28,9 @@ def train_and_deploy(
     platform: str = "vertex",
     accelerator: str = "auto",
     latency_goal_ms: float = 0.0,
-    measured_latency_ms: float = 0.0,
+    target_rate: float = 0.0,
+    serving_cpus: int = 0,
+    serving_memory: str = "",
     granted_model_bytes: int = 0,
     target: str = "local",
     location: str = "",
@@ -56,7 +59,9 @@ def train_and_deploy(
         platform: Whose machines to choose from: vertex, ai-platform, kserve or local.
         accelerator: auto, none or a GPU type.
         latency_goal_ms: Goal for one request; with a measured latency above it, auto takes a GPU.
-        measured_latency_ms: Measured latency of one request on a CPU.
+        target_rate: Requests a second to be served, for the number of replicas in the decision; 0 for none.
+        serving_cpus: CPUs under which the model is measured; 0 takes those of the step.
+        serving_memory: Memory under which it is measured, like 7.5GB; empty sets no limit.
         granted_model_bytes: Model size quota granted on ai-platform; 0 for the default limits.
         target: Where to deploy: local, vertex, ai-platform or kserve.
         location: Directory of the local target's versions.
@@ -87,13 +92,26 @@ def train_and_deploy(
         min_agreement=min_agreement,
     )
     inspected = inspect_graph(model=slim.outputs["optimized"])
+    measured = measure(
+        model=slim.outputs["optimized"],
+        samples=trained.outputs["samples"],
+        cpus=serving_cpus,
+        memory=serving_memory,
+        seconds=1.0,
+        tune=False,
+    )
+    measured.set_caching_options(enable_caching=False)  # what was measured holds for the machine it ran on
     chosen = choose_machine(
         model_bytes=inspected.outputs["size_bytes"],
         tag_sets=inspected.outputs["tag_sets"],
         platform=platform,
         accelerator=accelerator,
         latency_goal_ms=latency_goal_ms,
-        measured_latency_ms=measured_latency_ms,
+        memory_bytes=measured.outputs["memory_bytes"],
+        measured_latency_ms=measured.outputs["latency_ms"],
+        measured_rate=measured.outputs["requests_per_second"],
+        measured_cpus=measured.outputs["cpus"],
+        target_rate=target_rate,
         granted_model_bytes=granted_model_bytes,
     )
     chosen.set_caching_options(enable_caching=False)  # machines end: the decision depends on the day

@@ -54,6 +54,7 @@ def test_the_whole_dag_on_own_data_twice(tmp_path):
         "export-serving-graph",
         "optimize",
         "inspect-graph",
+        "measure",
         "choose-machine",
         "deploy-version",
     ]

@@ -63,6 +63,45 @@ def save_tf1(directory: Path) -> None:
         tf.compat.v1.saved_model.simple_save(session, str(directory), {"x": x}, {"y": y})
 
 
+def save_examples(directory: Path) -> None:
+    """As TF Serving's half_plus_three: half of x plus three, from serialized tf.Examples, to classify and to regress."""
+    tf1 = tf.compat.v1
+    names = tf1.saved_model.signature_constants
+    with tf.Graph().as_default(), tf1.Session() as session:
+        serialized = tf1.placeholder(tf.string, [None], name="tf_example")
+        features = {"x": tf.io.FixedLenFeature([1], tf.float32), "x2": tf.io.FixedLenFeature([1], tf.float32, 0.0)}
+        x = tf.io.parse_example(serialized, features)
+        a = tf1.get_variable("a", initializer=0.5)
+        y = a * x["x"] + 3.0 + x["x2"]
+        labels = tf.tile([["low", "high"]], [tf.shape(y)[0], 1])
+        scores = tf.concat([-y, y], 1)
+        session.run(a.initializer)
+        build = tf1.saved_model.build_signature_def
+        info = tf1.saved_model.build_tensor_info
+
+        def signature(method: str, **outputs: tf.Tensor):
+            tensors = {name: info(tensor) for name, tensor in outputs.items()}
+            return build({"inputs": info(serialized)}, tensors, method)
+
+        builder = tf1.saved_model.Builder(str(directory))
+        builder.add_meta_graph_and_variables(
+            session,
+            ["serve"],
+            {
+                names.DEFAULT_SERVING_SIGNATURE_DEF_KEY: signature(
+                    names.CLASSIFY_METHOD_NAME, classes=labels, scores=scores
+                ),
+                "scores_only": signature(names.CLASSIFY_METHOD_NAME, scores=scores),
+                "classes_only": signature(names.CLASSIFY_METHOD_NAME, classes=labels),
+                "tensorflow/serving/regress": signature(names.REGRESS_METHOD_NAME, outputs=y),
+                "flat": signature(names.REGRESS_METHOD_NAME, outputs=tf.squeeze(y, 1)),
+                "wide": signature(names.REGRESS_METHOD_NAME, outputs=scores),
+                "predict": signature(names.PREDICT_METHOD_NAME, y=y),
+            },
+        )
+        builder.save()
+
+
 def main() -> None:
     shutil.rmtree(MODELS, ignore_errors=True)
     for name, factor in (("people-1", 0.01), ("people-2", 0.02)):
@@ -72,6 +111,7 @@ def main() -> None:
     signatures = {name: getattr(odd, name) for name in ("reverse", "log", "positive", "swap")}
     tf.saved_model.save(odd, str(MODELS / "odd"), signatures=signatures)
     save_tf1(MODELS / "half")
+    save_examples(MODELS / "examples")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ def choose_machine(
     tag_sets: list = [],  # type: ignore[type-arg]  # KFP copies it
     custom_prediction_routine: bool = False,
     granted_model_bytes: int = 0,
+    measured_rate: float = 0.0,
+    measured_cpus: int = 0,
+    target_rate: float = 0.0,
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Chosen",
     [
@@ -46,6 +49,9 @@ def choose_machine(
         tag_sets: The tags of each MetaGraph; empty for the plain serving graph alone.
         custom_prediction_routine: The model comes with Python code of its own.
         granted_model_bytes: Model size quota that the platform granted; 0 for its default limit.
+        measured_rate: Measured requests a second of one server; 0 if it was not measured.
+        measured_cpus: The CPUs it was measured on; 0 if it was not.
+        target_rate: Requests a second to be served, for the number of replicas; 0 for none.
 
     Returns:
         machine_type: The machine; "container" on kserve, "local" on local.
@@ -78,6 +84,9 @@ def choose_machine(
             tag_sets=tuple(tuple(tags) for tags in tag_sets),
             custom_prediction_routine=custom_prediction_routine,
             granted_model_bytes=granted_model_bytes or None,
+            measured_rate=measured_rate or None,
+            measured_cpus=measured_cpus or None,
+            target_rate=target_rate or None,
             this_machine=this_machine.read() if platform == "local" else None,
         )
     )

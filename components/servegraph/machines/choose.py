@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from servegraph.errors import InputError, NoMachineFits
 from servegraph.machines import gpus, n1
+from servegraph.machines.capacity import capacity_of, capacity_warnings
 from servegraph.machines.catalog import Catalogue, load
 from servegraph.machines.decision import (
     PLATFORMS,
@@ -53,7 +54,9 @@ def choose(request: ChoiceRequest, catalogue: Catalogue | None = None) -> Decisi
     on_gpu = decision.machine.accelerator_type is not None
     tags = tags_for(request.tag_sets, on_gpu=on_gpu)
     more = [*_latency_warnings(request, on_gpu), *_tag_warnings(request.tag_sets, tags, on_gpu)]
-    return replace(decision, tags=tags, warnings=(*decision.warnings, *more))
+    more += capacity_warnings(request, decision)
+    capacity = capacity_of(request, decision)
+    return replace(decision, tags=tags, warnings=(*decision.warnings, *more), capacity=capacity)
 
 
 def needed_memory(request: ChoiceRequest) -> Memory:
@@ -92,6 +95,9 @@ def _check(request: ChoiceRequest) -> None:
         "granted_model_bytes": request.granted_model_bytes,
         "latency_goal_ms": request.latency_goal_ms,
         "measured_latency_ms": request.measured_latency_ms,
+        "measured_rate": request.measured_rate,
+        "measured_cpus": request.measured_cpus,
+        "target_rate": request.target_rate,
     }
     for name, number in numbers.items():
         if number is not None and not (math.isfinite(number) and number > 0):

@@ -27,6 +27,7 @@ class ChoiceRequest:
     `model_bytes` is the measured size of the whole directory, `memory_bytes` the measured need.
     `accelerator` is `auto`, `none`, or a GPU by any of its names with an optional count, such as `T4:2`.
     `granted_model_bytes` is a quota that the platform granted above its limit; `this_machine` is for `local`.
+    `measured_rate` are requests a second of one server on `measured_cpus` CPUs, `target_rate` those to be served.
     """
 
     model_bytes: int
@@ -40,6 +41,9 @@ class ChoiceRequest:
     custom_prediction_routine: bool = False
     granted_model_bytes: int | None = None
     this_machine: ThisMachine | None = None
+    measured_rate: float | None = None
+    measured_cpus: int | None = None
+    target_rate: float | None = None
 
     @property
     def misses_latency_goal(self) -> bool:
@@ -110,6 +114,23 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Capacity:
+    """What the machine serves, by the measured rate, and what that costs; None is not known.
+
+    `replicas` serve the target rate at no more than `utilization` of what was measured. A million predictions cost
+    `price_per_million` at that utilization.
+    """
+
+    requests_per_second: float
+    measured_cpus: int | None
+    utilization: float
+    target_rate: float | None = None
+    replicas: int | None = None
+    price_per_million: float | None = None
+    price_per_hour: float | None = None
+
+
+@dataclass(frozen=True)
 class Decision:
     """One machine for a model, and the whole record of why."""
 
@@ -125,6 +146,7 @@ class Decision:
     warnings: tuple[str, ...] = ()  # each `CODE: sentence`
     reserved_vcpus: int = 0  # of the machine's, about so many run the platform's own processes
     resources: Resources | None = None  # of a container, on KServe
+    capacity: Capacity | None = None  # where a rate was measured
 
     def to_json(self) -> dict[str, Any]:
         """Return the decision record."""
@@ -147,5 +169,6 @@ class Decision:
                 {"accelerator_type": r.name, "reason": r.reason} for r in self.rejected_accelerators
             ],
             "resources": dict(vars(resources)) if resources else None,
+            "capacity": dict(vars(self.capacity)) if self.capacity else None,
             "warnings": list(self.warnings),
         }

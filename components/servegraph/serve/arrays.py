@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ _FLOATS: Mapping[str, Any] = {
     "float64": np.float64,
 }
 _INTS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+_MAX_RANK = 64  # numpy's
 _KIND_NAMES = {
     type(None): "null",
     bool: "a boolean",
@@ -52,12 +54,19 @@ class _Values(NamedTuple):
         return f"Input {self.name!r} at {_position(index, self.shape)}"
 
 
-def to_array(value: Any, name: str, info: TensorInfo) -> Array:
+def to_array(value: Any, name: str, info: TensorInfo, *, has_numbers_only: bool = False) -> Array:
     """Return the JSON `value` of the input `name` as an array of the type of `info`, shaped as it was sent.
+
+    With `has_numbers_only` the caller vouches that no text, boolean or null is among the values, which lets numpy
+    look at each of them once.
 
     Raises:
         RequestError: ragged lists, or a value of another type or out of range.
     """
+    if has_numbers_only and info.encoding == "dense":
+        array = numbers(value, info.dtype)
+        if array is not None:
+            return array
     values = _flatten(value, name)
     if info.encoding == "dense" and info.dtype in _FLOATS:
         array = _floats(values, info.dtype)
@@ -74,6 +83,27 @@ def to_array(value: Any, name: str, info: TensorInfo) -> Array:
             code="UNIMPLEMENTED",
         )
     return array.reshape(values.shape)
+
+
+def numbers(value: Any, dtype: str) -> Array | None:
+    """Return numbers, in lists or an array, as an array of `dtype`; None where one of them needs a closer look."""
+    try:
+        if dtype in _FLOATS:
+            wide: Array = np.asarray(value, dtype=np.float64)
+            limit = _exact_limit(dtype)
+            # NaN compares as False: it goes the long way.
+            if not wide.size or not (wide.max() < limit and wide.min() > -limit):
+                return None
+            return wide.astype(_FLOATS[dtype])
+        if dtype in _INTS:
+            found: Array = np.asarray(value)
+            limits = np.iinfo(dtype)
+            if found.dtype != np.int64 or not found.size or found.min() < limits.min or found.max() > limits.max:
+                return None
+            return found.astype(dtype)
+    except (ValueError, TypeError, OverflowError):  # ragged, or a number that does not fit
+        pass
+    return None
 
 
 def kind(value: Any) -> str:
@@ -96,6 +126,8 @@ def _flatten(value: Any, name: str) -> _Values:
                 f"elements, the ones before it {expected}."
             )
         shape.append(lengths.pop())
+        if len(shape) > _MAX_RANK:
+            raise RequestError(f"Input {name!r} is nested more than {_MAX_RANK} lists deep.")
         level = list(chain.from_iterable(level))
         kinds = set(map(type, level))
     if list in kinds:
@@ -112,12 +144,12 @@ def _floats(values: _Values, dtype: str) -> Array:
     if not values.leaves:
         return wide.astype(_FLOATS[dtype])
     limits: Any = ml_dtypes.finfo(_FLOATS[dtype])  # type: ignore[no-untyped-call]
-    largest = float(np.abs(wide).max())
+    sizes = np.where(np.isfinite(wide), np.abs(wide), 0)  # NaN and the infinities are values of every float
+    largest = float(sizes.max())
     if largest > float(limits.max):
-        index = int(np.abs(wide).argmax())
+        index = int(sizes.argmax())
         raise RequestError(f"{values.where(index)}: {values.leaves[index]} is out of range of {dtype}.")
-    # TF Serving's rule (IsLosslessDecimal in json_tensor.cc): a whole number has to arrive as it was sent.
-    exact_limit = 2 ** (limits.nmant + 1)
+    exact_limit = _exact_limit(dtype)
     if int in values.kinds and largest >= exact_limit:
         for index, leaf in enumerate(values.leaves):
             if type(leaf) is int and abs(leaf) >= exact_limit:
@@ -126,6 +158,16 @@ def _floats(values: _Values, dtype: str) -> Array:
                     fix=f"Write it as {leaf}.0 if the loss is meant.",
                 )
     return wide.astype(_FLOATS[dtype])
+
+
+@functools.cache
+def _exact_limit(dtype: str) -> int:
+    """Return the first whole number that TF Serving does not take for a float: one has to arrive as it was sent.
+
+    Source: IsLosslessDecimal in json_tensor.cc.
+    """
+    limits: Any = ml_dtypes.finfo(_FLOATS[dtype])  # type: ignore[no-untyped-call]
+    return int(2 ** (limits.nmant + 1))
 
 
 def _ints(values: _Values, dtype: str) -> Array:
@@ -142,20 +184,22 @@ def _strings(values: _Values) -> Array:
     _require(values, {str, dict}, 'a string or {"b64": "…"}')
     array = np.empty(len(values.leaves), dtype=object)
     array[:] = [
-        leaf.encode() if type(leaf) is str else _bytes(leaf, values, index) for index, leaf in enumerate(values.leaves)
+        leaf.encode() if type(leaf) is str else bytes_of(leaf, values.where(index))
+        for index, leaf in enumerate(values.leaves)
     ]
     return array
 
 
-def _bytes(value: dict[str, Any], values: _Values, index: int) -> bytes:
+def bytes_of(value: dict[str, Any], where: str) -> bytes:
+    """Return what `{"b64": "…"}` holds. Raises `RequestError`, naming `where`, for any other object."""
     if value.keys() != {"b64"} or not isinstance(value["b64"], str):
-        raise RequestError(f'{values.where(index)}: an object here must be {{"b64": "…"}} and no more.')
+        raise RequestError(f'{where}: an object here must be {{"b64": "…"}} and no more.')
     # Both alphabets, padded or not, as absl::Base64Unescape takes them.
     text = value["b64"].replace("-", "+").replace("_", "/").rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as exc:
-        raise RequestError(f"{values.where(index)}: unable to base64 decode.") from exc
+        raise RequestError(f"{where}: unable to base64 decode.") from exc
 
 
 def _require(values: _Values, allowed: set[type], want: str) -> None:

@@ -41,9 +41,22 @@ class ServerProcess:
         server.post("/v1/models/census:predict", {"instances": [...]})
     """
 
-    def __init__(self, root: Path, port: int = 0) -> None:
-        """Name what to serve; `port` 0 takes a free one. Nothing is started yet."""
+    def __init__(
+        self,
+        root: Path,
+        port: int = 0,
+        options: tuple[str, ...] = (),
+        launch: tuple[str, ...] = ("servegraph.serve",),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Name what to serve; `port` 0 takes a free one, `options` are further arguments. Nothing is started yet.
+
+        `launch` is the module that becomes the server, with arguments of its own; `environment` is added to this one.
+        """
         self._root = root
+        self._options = options
+        self._launch = launch
+        self._environment = environment or {}
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._output: Any = None
@@ -58,14 +71,15 @@ class ServerProcess:
         self._output = tempfile.TemporaryFile()
         with listener:
             descriptor = listener.fileno()
-            command = [sys.executable, "-m", "servegraph.serve", str(self._root)]
-            command += ["--listen-fd", str(descriptor), "--exit-with-stdin"]
+            command = [sys.executable, "-m", *self._launch, str(self._root)]
+            command += ["--host", "127.0.0.1", "--listen-fd", str(descriptor), "--exit-with-stdin", *self._options]
             self._process = subprocess.Popen(
                 command,
                 # Held open by this process alone: when it ends, however it ends, so does the child.
                 stdin=subprocess.PIPE,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **self._environment},
                 pass_fds=(descriptor,),
                 start_new_session=True,  # Ctrl-C reaches the parent only, which then stops the child in order
             )
@@ -124,6 +138,10 @@ class ServerProcess:
     def post(self, path: str, document: Any, timeout_s: float = 60.0) -> Answer:
         """Return the answer to a POST of `document` as JSON. Raises `Refusal` where there is none."""
         return self._request("POST", path, json.dumps(document).encode(), timeout_s)
+
+    def post_bytes(self, path: str, body: bytes, timeout_s: float = 60.0) -> Answer:
+        """Return the answer to a POST of `body` as it is. Raises `Refusal` where there is none."""
+        return self._request("POST", path, body, timeout_s)
 
     def last_lines(self, count: int = 15) -> str:
         """Return the last lines that the server wrote."""

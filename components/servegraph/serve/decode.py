@@ -1,12 +1,14 @@
 """From the JSON of a predict request to arrays, checked against the signature.
 
 The formats are those of TF Serving's REST API (g3doc/api_rest.md in tensorflow/serving): `instances`, a list
-of rows, or `inputs`, a column for each input. Stricter than TF Serving in two ways: what the signature does
-not name is an error in both formats, and so are the tokens NaN and Infinity, which JSON does not have.
+of rows, or `inputs`, a column for each input. Stricter than TF Serving in one way: what the signature does not name is
+an error in both formats. The tokens NaN and Infinity, which JSON does not have, are numbers as with TF Serving.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,10 +18,16 @@ import orjson
 from servegraph.errors import RequestError
 from servegraph.savedmodel.graph import Signature, TensorInfo
 from servegraph.serve.arrays import Array, kind, to_array
+from servegraph.serve.large_body import LARGE_BODY_BYTES, LargeBody, read_large_body
 from servegraph.serve.signatures import ServingGraph, shape_text
 
 DEFAULT_SIGNATURE = "serving_default"
-Format = Literal["row", "column"]
+Rows = Literal["row", "column"]
+Format = Literal["row", "column", "classify", "regress"]
+
+# Tokens that RapidJSON takes with kParseNanAndInfFlag and orjson does not; text in quotes is skipped over.
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|-?\bInf(?:inity)?\b|-?\bNaN\b')
+_LITERALS = (b"true", b"false", b"null")
 
 
 @dataclass(frozen=True)
@@ -37,16 +45,12 @@ def decode(body: bytes, graph: ServingGraph) -> PredictRequest:
     Raises:
         RequestError: it is not JSON, not a predict request, or does not match the signature.
     """
-    document = _parse(body)
-    signature_name = document.get("signature_name", DEFAULT_SIGNATURE)
-    if not isinstance(signature_name, str):
-        raise RequestError(f"'signature_name' must be a string, not {kind(signature_name)}.")
-    signature = graph.signatures.get(signature_name)
-    if signature is None:
-        raise RequestError(
-            f"Serving signature name: {signature_name!r} not found in signature def.",
-            fix=f"The model has: {', '.join(sorted(graph.signatures)) or 'none'}.",
-        )
+    if len(body) >= LARGE_BODY_BYTES and (large := read_large_body(body)) is not None:
+        request = _decode_large(large, graph)
+        if request is not None:
+            return request
+    document = parse(body)
+    signature_name, signature = named_signature(document, graph)
     if ("instances" in document) == ("inputs" in document):
         raise RequestError("A request has either 'instances' (rows) or 'inputs' (columns), exactly one of them.")
     if "instances" in document:
@@ -55,27 +59,85 @@ def decode(body: bytes, graph: ServingGraph) -> PredictRequest:
     else:
         form = "column"
         columns = _columns(document["inputs"], signature)
-    inputs = {name: to_array(value, name, signature.inputs[name]) for name, value in columns.items()}
+    has_numbers_only = _has_numbers_only(body, document)
+    inputs = {
+        name: to_array(value, name, signature.inputs[name], has_numbers_only=has_numbers_only)
+        for name, value in columns.items()
+    }
     if graph.declares_shapes:
         for name, array in inputs.items():
             _check_shape(array.shape, name, signature.inputs[name])
     return PredictRequest(signature_name, form, inputs)
 
 
-def _parse(body: bytes) -> dict[str, Any]:
+def parse(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in `body`, in which NaN and the infinities may stand. Raises `RequestError`."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
-        # The parser stops at or right after the first character of a token that JSON does not have.
-        token = body.decode("utf-8", "replace")[max(0, exc.pos - 1) : exc.pos + 9].lstrip("-+[,: \n\t")
-        if token.startswith(("NaN", "nan", "Infinity", "inf")):
-            raise RequestError(
-                f"JSON Parse error: NaN or Infinity at offset: {exc.pos}; inputs must be finite numbers."
-            ) from exc
-        raise RequestError(f"JSON Parse error: {exc.msg} at offset: {exc.pos}.") from exc
+        if b"NaN" not in body and b"Inf" not in body:
+            raise RequestError(f"JSON Parse error: {exc.msg} at offset: {exc.pos}.") from exc
+        document = _parse_with_tokens(body)
     if not isinstance(document, dict):
         raise RequestError(f"A request is a JSON object, not {kind(document)}.")
     return document
+
+
+def named_signature(document: Mapping[str, Any], graph: ServingGraph) -> tuple[str, Signature]:
+    """Return the signature that a request names, in `signature_name` or in Vertex's `parameters`; else the default."""
+    name = document.get("signature_name")
+    if name is None:
+        parameters = document.get("parameters")
+        name = parameters.get("signature_name") if isinstance(parameters, dict) else None
+    name = DEFAULT_SIGNATURE if name is None or name == "" else name
+    if not isinstance(name, str):
+        raise RequestError(f"'signature_name' must be a string, not {kind(name)}.")
+    signature = graph.signatures.get(name)
+    if signature is None:
+        raise RequestError(
+            f"Serving signature name: {name!r} not found in signature def.",
+            fix=f"The model has: {', '.join(sorted(graph.signatures)) or 'none'}.",
+        )
+    return name, signature
+
+
+def _decode_large(large: LargeBody, graph: ServingGraph) -> PredictRequest | None:
+    """Return the request of a large body that is one array of numbers, None where the usual way must see to it."""
+    name, signature = named_signature({"signature_name": large.signature_name}, graph)
+    if len(signature.inputs) != 1:
+        return None
+    ((input_name, info),) = signature.inputs.items()
+    array = large.array(info)
+    if array is None or not array.ndim:
+        return None
+    if graph.declares_shapes:
+        _check_shape(array.shape, input_name, info)
+    return PredictRequest(name, "row" if large.key == "instances" else "column", {input_name: array})
+
+
+def _parse_with_tokens(body: bytes) -> Any:
+    try:
+        text = body.decode()
+        return json.loads(_TOKENS.sub(_python_token, text))
+    except UnicodeDecodeError as exc:
+        raise RequestError(f"JSON Parse error: invalid UTF-8 at offset: {exc.start}.") from exc
+    except json.JSONDecodeError as exc:
+        raise RequestError(f"JSON Parse error: {exc.msg} at offset: {exc.pos}.") from exc
+    except (RecursionError, ValueError) as exc:  # nested too deep, or a number of too many digits
+        raise RequestError(f"JSON Parse error: {exc}.") from exc
+
+
+def _python_token(found: re.Match[str]) -> str:
+    text = found[0]
+    if text == "-NaN":
+        return "NaN"
+    return text + "inity" if text.endswith("Inf") else text
+
+
+def _has_numbers_only(body: bytes, document: Mapping[str, Any]) -> bool:
+    """Whether no text, boolean or null stands in the values: every quote is one of the keys or the signature's name."""
+    quotes = 2 * len(document) + 2 * sum(isinstance(value, str) for value in document.values())
+    return body.count(b'"') == quotes and not any(literal in body for literal in _LITERALS)
 
 
 def _columns_of_rows(rows: Any, signature: Signature) -> dict[str, Any]:

@@ -12,12 +12,12 @@ import orjson
 
 from servegraph.errors import Refusal
 from servegraph.serve.arrays import Array
-from servegraph.serve.decode import Format
+from servegraph.serve.decode import Rows
 
 _BYTES_SUFFIX = "_bytes"  # TF Serving's convention: a string output of this name holds bytes, sent as base64
 
 
-def encode(outputs: Mapping[str, Array], form: Format) -> bytes:
+def encode(outputs: Mapping[str, Array], form: Rows) -> bytes:
     """Return the JSON of an answer, `predictions` by row or `outputs` by column; a lone output goes unnamed.
 
     Not-a-number and infinite values are written as the bare tokens that TF Serving writes.
@@ -31,7 +31,7 @@ def encode(outputs: Mapping[str, Array], form: Format) -> bytes:
     ready = {name: _writable(name, array) for name, array in sorted(outputs.items())}
     finite = all(array.dtype.kind != "f" or np.isfinite(array).all() for array in ready.values())
     if not finite:
-        ready = {name: _shortest(array) if array.dtype.kind == "f" else array for name, array in ready.items()}
+        ready = {name: shortest(array) if array.dtype.kind == "f" else array for name, array in ready.items()}
     document = {"predictions": _rows(ready)} if form == "row" else {"outputs": _columns(ready)}
     if finite:
         return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -93,7 +93,7 @@ def _text(name: str, array: Array) -> Array:
     return out
 
 
-def _shortest(array: Array) -> Array:
+def shortest(array: Array) -> Array:
     """Return float64 values that print like the shorter type: 0.2 and not 0.20000000298023224."""
     return array if array.dtype == np.float64 else array.astype(np.str_).astype(np.float64)
 

@@ -1,26 +1,23 @@
-"""Routes and statuses of TF Serving's REST API as a raw ASGI application: the only place that knows HTTP.
+"""From HTTP requests to answers: routes, methods and statuses. Knows nothing of sockets.
 
-Routes after `http_rest_api_util.cc`, statuses after `http_server.cc` and `response_code_enum.h` in
-tensorflow/serving.
+Statuses after `http_server.cc` and `response_code_enum.h` in tensorflow/serving.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from servegraph.errors import RequestError, ServegraphError
+from servegraph.serve.lane import Outcome
 from servegraph.serve.metadata import metadata_json, status_json
+from servegraph.serve.options import DEFAULT_MAX_BODY_BYTES
 from servegraph.serve.repository import Repository
-from servegraph.serve.server import DEFAULT_MAX_BODY_BYTES
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+from servegraph.serve.routes import METHODS, Route, route_of
 
 STATUS = {
     "INVALID_ARGUMENT": 400,
@@ -30,9 +27,12 @@ STATUS = {
     "PERMISSION_DENIED": 403,
     "NOT_FOUND": 404,
     "METHOD_NOT_ALLOWED": 405,
+    "REQUEST_TIMEOUT": 408,
     "ALREADY_EXISTS": 409,
     "ABORTED": 409,
     "BODY_TOO_LARGE": 413,
+    "UNSUPPORTED_ENCODING": 415,
+    "HEADERS_TOO_LARGE": 431,
     "RESOURCE_EXHAUSTED": 429,
     "CANCELLED": 499,
     "UNKNOWN": 500,
@@ -42,124 +42,189 @@ STATUS = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    499: "Client Closed Request",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
+MOST_KNOWN_TARGETS = 1024
+JSON_TYPE = b"application/json"
+RETRY_AFTER_S = 1
 
-_ROUTE = re.compile(
-    r"/v1/models(?:/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,18})|/labels/(?P<label>[^/:]+))?"
-    r"(?:(?P<metadata>/metadata)|:(?P<verb>predict|classify|regress))?)?",
-    re.IGNORECASE,
-)
 _log = logging.getLogger(__name__)
 
 
+class Request(NamedTuple):
+    """A complete request. `target` as it was sent; `headers` are those that matter here, in lower case."""
+
+    method: bytes
+    target: bytes
+    headers: Mapping[bytes, bytes]
+    body: bytes
+
+
 class Response(NamedTuple):
-    """What is sent back; `headers` beyond content type and length."""
+    """What is sent back; `headers` beyond content type and length, `route` for metrics and logs."""
 
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: bytes = JSON_TYPE
+    route: Route | None = None
+
+
+Respond = Callable[[Response], None]
+
+
+@dataclass
+class Health:
+    """What the readiness answers say beyond the models: whether the server is on its way out."""
+
+    is_draining: bool = False
+
+
+@dataclass(frozen=True)
+class AppOptions:
+    """Limits, and targets beside the usual ones: `/predict` as Vertex asks it."""
+
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    aliases: Mapping[bytes, Route] = field(default_factory=dict)
+    metrics: Callable[[], bytes] | None = None
 
 
 class App:
-    """The ASGI application over a repository of models."""
+    """Answers for the models of a repository."""
 
-    def __init__(self, repository: Repository, max_body_bytes: int = DEFAULT_MAX_BODY_BYTES) -> None:
-        """Answer for the models of `repository`; larger bodies are refused with 413."""
+    def __init__(self, repository: Repository, options: AppOptions | None = None, health: Health | None = None) -> None:
+        """Nothing is loaded here: the repository does that."""
         self._repository = repository
-        self._max_body_bytes = max_body_bytes
+        self._options = options or AppOptions()
+        self.health = health or Health()
+        self._targets: dict[bytes, Route] = dict(self._options.aliases)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; whatever goes wrong is answered too."""
+    def handle(self, request: Request, respond: Respond) -> None:
+        """Call `respond` with the answer, now or later in this thread; whatever goes wrong is answered too."""
+        route = self._targets.get(request.target)
         try:
-            response = await self._answer(scope, receive)
-        except ServegraphError as exc:
-            response = _error_response(exc)
-        except Exception as exc:
-            _log.exception("%s %s failed", scope["method"], scope["path"])
-            response = Response(500, _error_body(f"{type(exc).__name__}: {exc}"))
-        if response is None:
-            return
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(response.body)).encode()),
-            *response.headers,
-        ]
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": response.body})
+            if route is None:
+                route = self._find(request)
+            if request.method != b"POST" or route.kind not in METHODS:
+                respond(self._answer(request, route))
+                return
+            body = self._body(request)
+            served = self._repository.served(route.name)
+            found = route
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Response | None:
-        route = _ROUTE.fullmatch(scope["path"].rstrip("/"))
+            def done(outcome: Outcome) -> None:
+                if isinstance(outcome, bytes):
+                    respond(Response(200, outcome, route=found))
+                else:
+                    respond(error_response(outcome, found))
+
+            served.find(route.version, route.label).ask(route.kind, body, done)  # type: ignore[arg-type]
+        except Exception as exc:  # every request is answered
+            respond(error_response(exc, route))
+
+    def _find(self, request: Request) -> Route:
+        route = route_of(request.target)
         if route is None:
             raise RequestError(
-                f"Malformed request: {scope['method']} {scope['path']}.",
+                f"Malformed request: {request.method.decode('latin-1')} {request.target.decode('latin-1')}.",
                 code="NOT_FOUND",
                 fix="Routes: /v1/models, /v1/models/NAME[/versions/N|/labels/L][/metadata], …:predict.",
             )
-        verb = route["verb"]
-        allowed = "POST" if verb else "GET"
-        if scope["method"] != allowed:
-            raise RequestError(
-                f"{scope['path']} takes {allowed}, not {scope['method']}.",
-                code="METHOD_NOT_ALLOWED",
-                fix=allowed,
-            )
-        if verb is None:
-            return Response(200, _json(self._describe(route)))
-        if verb.lower() != "predict":
-            raise RequestError(
-                f":{verb.lower()} is not served here.",
-                code="UNIMPLEMENTED",
-                fix="Use :predict on the same signature.",
-            )
-        body = await self._read_body(scope, receive)
-        if body is None:
-            return None
-        served = self._repository.served(route["name"])
-        model = served.find(_number(route["version"]), route["label"])
-        # Decoding and encoding run in the worker too: the event loop only moves bytes, whatever their amount.
-        answer = await asyncio.get_running_loop().run_in_executor(model.worker, model.predict, body)
-        return Response(200, answer)
+        if route.name is not None and len(self._targets) < MOST_KNOWN_TARGETS:
+            self._targets[request.target] = route
+        return route
 
-    def _describe(self, route: re.Match[str]) -> Mapping[str, Any]:
-        name, version, label = route["name"], _number(route["version"]), route["label"]
-        if name is None:
-            return {"models": [{"name": known} for known in self._repository.names()]}
-        served = self._repository.served(name)
-        if version is None and label is None and not route["metadata"]:
+    def _answer(self, request: Request, route: Route) -> Response:
+        method = b"GET" if request.method == b"HEAD" else request.method
+        if method.decode("latin-1") != route.method:
+            raise RequestError(
+                f"{request.target.decode('latin-1')} takes {route.method}, not {request.method.decode('latin-1')}.",
+                code="METHOD_NOT_ALLOWED",
+                fix=route.method,
+            )
+        if route.kind == "live":
+            return Response(200, _json({"status": "alive"}), route=route)
+        if route.kind == "ready":
+            return self._ready(route)
+        if route.kind == "metrics":
+            if self._options.metrics is None:
+                raise RequestError("Metrics are off.", code="NOT_FOUND")
+            return Response(200, self._options.metrics(), (), b"text/plain; version=0.0.4; charset=utf-8", route)
+        return Response(200, _json(self._describe(route)), route=route)
+
+    def _ready(self, route: Route) -> Response:
+        reason = "The server is stopping." if self.health.is_draining else self._repository.unready()
+        if reason is None:
+            return Response(200, _json({"status": "ready"}), route=route)
+        return Response(503, _error_body(reason), _retry_after(), route=route)
+
+    def _describe(self, route: Route) -> Mapping[str, Any]:
+        if route.kind == "models":
+            return {"models": self._repository.names()}
+        served = self._repository.served(route.name)
+        if route.kind == "status" and route.version is None and route.label is None:
             return status_json(served.versions)
-        number = served.number(version, label)
-        if route["metadata"]:
-            return metadata_json(name, number, served.find(number).signatures)
+        number = served.number(route.version, route.label)
+        if route.kind == "metadata":
+            return metadata_json(served.name, number, served.find(number).signatures)
         return status_json({number: served.versions[number]} if number in served.versions else {})
 
-    async def _read_body(self, scope: Scope, receive: Receive) -> bytes | None:
-        """Return the body, or None where the client closed the connection before it was complete."""
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        size_bytes = int(length)  # the HTTP parser has checked that it is a number
-        chunks: list[bytes] = []
-        if size_bytes <= self._max_body_bytes:
-            size_bytes = 0
-            more = True
-            while more and size_bytes <= self._max_body_bytes:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return None
-                chunks.append(message.get("body", b""))
-                size_bytes += len(chunks[-1])
-                more = message.get("more_body", False)
-        if size_bytes > self._max_body_bytes:
+    def _body(self, request: Request) -> bytes:
+        encoding = request.headers.get(b"content-encoding", b"identity").lower()
+        if encoding == b"identity":
+            return request.body
+        if encoding not in (b"gzip", b"x-gzip"):
             raise RequestError(
-                f"The request body is larger than {self._max_body_bytes} bytes.",
-                code="BODY_TOO_LARGE",
-                fix="Send fewer rows at once, or start the server with a larger --max-body-bytes.",
+                f"Content-Encoding {encoding.decode('latin-1')!r} is not supported.",
+                code="UNSUPPORTED_ENCODING",
+                fix="Send the body as it is, or with gzip.",
             )
-        return b"".join(chunks)
+        inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        try:
+            body = inflater.decompress(request.body, self._options.max_body_bytes + 1)
+        except zlib.error as exc:
+            raise RequestError(f"The body is not gzip: {exc}.", code="INVALID_ARGUMENT") from exc
+        if len(body) > self._options.max_body_bytes:
+            raise too_large(self._options.max_body_bytes)
+        if not inflater.eof:
+            raise RequestError("The gzip body is cut short.", code="INVALID_ARGUMENT")
+        return body
 
 
-def _number(digits: str | None) -> int | None:
-    return None if digits is None else int(digits)
+def too_large(max_body_bytes: int) -> RequestError:
+    """Return the error for a body above the limit."""
+    return RequestError(
+        f"The request body is larger than {max_body_bytes} bytes.",
+        code="BODY_TOO_LARGE",
+        fix="Send fewer rows at once, or start the server with a larger --max-body-bytes.",
+    )
 
 
-def _error_response(error: ServegraphError) -> Response:
+def error_response(error: Exception, route: Route | None = None) -> Response:
+    """Return the answer that tells of `error`, `{"error": "…"}`."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int) and 400 <= status < 600:  # an HTTPException of the framework that a predictor was for
+        return Response(status, _error_body(str(getattr(error, "detail", error))), route=route)
+    if not isinstance(error, ServegraphError):
+        _log.error("a request failed", exc_info=error)
+        return Response(500, _error_body(f"{type(error).__name__}: {error}"), route=route)
     # A request that does not fit is the caller's; anything else without a status of its own is ours.
     status = STATUS.get(error.code, 400 if isinstance(error, RequestError) else 500)
     headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -168,9 +233,13 @@ def _error_response(error: ServegraphError) -> Response:
         headers = ((b"allow", error.fix.encode()),)
     elif error.fix:
         message = f"{message} {error.fix}"
-    if status == 503:
-        headers = ((b"retry-after", b"1"),)
-    return Response(status, _error_body(message), headers)
+    if status in (429, 503):
+        headers = _retry_after()
+    return Response(status, _error_body(message), headers, route=route)
+
+
+def _retry_after() -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"retry-after", str(RETRY_AFTER_S).encode()),)
 
 
 def _error_body(message: str) -> bytes:

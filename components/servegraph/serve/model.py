@@ -1,20 +1,27 @@
-"""One loaded SavedModel. The only module here that imports TensorFlow, and only when a model is loaded."""
+"""One loaded SavedModel: tried when it is loaded, then asked through its lane. Imports TensorFlow when it loads."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from servegraph.errors import ModelError, Refusal, RequestError
 from servegraph.serve.arrays import Array
-from servegraph.serve.decode import PredictRequest, decode
-from servegraph.serve.encode import encode
+from servegraph.serve.calls import Call, answers_close, cheapest_call, public_call
+from servegraph.serve.decode import PredictRequest
+from servegraph.serve.lane import Lane, LaneLimits, Outcome
+from servegraph.serve.methods import Method, decode_for, encode_for
+from servegraph.serve.options import DEFAULT_BATCH_ROWS
+from servegraph.serve.sharing import answer, is_shareable, share
 from servegraph.serve.signatures import SERVING_TAG, ServingGraph, read_serving_graph
+from servegraph.serve.trial import Trial, made_up_trial, stored_trials
 from servegraph.storage import open_dir
 
 _log = logging.getLogger(__name__)
@@ -22,48 +29,155 @@ _log = logging.getLogger(__name__)
 # What a model's operations may blame on the request; all else is the model's or the machine's fault.
 _CALLER_ERRORS = ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE")
 
+# Another kind of processor sums in another order; a wrong model differs by more. A deploy is stricter.
+_GOLDEN_RTOL, _GOLDEN_ATOL = 1e-2, 1e-3
+
+# Larger bodies are decoded beside the event loop, which meanwhile answers others.
+INLINE_BODY_BYTES = 64 << 10
+_decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is loaded and run: rows of a shared call (1: none is shared), and the limits of its line.
+
+    `is_probed`: whether it must answer the golden requests stored with it before it takes traffic.
+    """
+
+    batch_rows: int = DEFAULT_BATCH_ROWS
+    is_probed: bool = True
+    lane: LaneLimits = field(default_factory=LaneLimits)
+
 
 class Model:
-    """A loaded version of a model. `worker` is the one thread in which its predictions run, in order."""
+    """A loaded version of a model."""
 
-    def __init__(self, loaded: Any, graph: ServingGraph, thread_name: str) -> None:
+    def __init__(self, loaded: Any, graph: ServingGraph, options: ModelOptions, name: str) -> None:
         """Keep `loaded`, which `tf.saved_model.load` returned: its functions hold their variables weakly."""
-        self.signatures = graph.signatures
-        self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=thread_name)
+        self.graph = graph
+        self.shareable: frozenset[str] = frozenset()
         self._loaded = loaded
-        self._graph = graph
+        calls = {name: public_call(loaded.signatures[name]) for name in graph.signatures}
+        self._calls: dict[str, Call] = calls
 
-    def predict(self, body: bytes) -> bytes:
-        """Return the JSON answer to the JSON request `body`.
+        def run(signature_name: str, inputs: Mapping[str, Array], _keep: Any = loaded) -> Mapping[str, Array]:
+            return _run(calls[signature_name], inputs)
+
+        # No closure holds the model itself: once no request does, it is freed, and the threads of its lane end.
+        self.run = run
+        self._batch_rows = options.batch_rows
+        shareable_now: set[str] = set()
+        self._shareable_now = shareable_now
+        self.lane = Lane(
+            lambda requests: answer(requests, run, encode_for),
+            lambda waiting: share(waiting, shareable_now, options.batch_rows),
+            options.lane,
+            name,
+        )
+
+    @property
+    def signatures(self) -> Mapping[str, Any]:
+        """What a client may send, by name."""
+        return self.graph.signatures
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many requests wait, and how many run."""
+        return self.lane.load
+
+    def ask(self, method: Method, body: bytes, done: Callable[[Outcome], None]) -> None:
+        """Call `done` with the JSON answer to `body` or the error, now or later, in this thread, the event loop's.
 
         Raises:
-            RequestError: the request does not match the signature, or the model refused its values.
-            Refusal: the model failed; the code is TensorFlow's status name.
+            RequestError: the request does not match the signature.
+            Refusal: too many requests wait.
         """
-        request = decode(body, self._graph)
-        return encode(self.run(request), request.format)
+        if len(body) <= INLINE_BODY_BYTES:
+            self.lane.ask(decode_for(method, body, self.graph), done)
+            return
+        loop = asyncio.get_running_loop()
+        decoded = loop.run_in_executor(_decoders, decode_for, method, body, self.graph)
+        decoded.add_done_callback(lambda future: self._ask_decoded(future, done))
 
-    def run(self, request: PredictRequest) -> Mapping[str, Array]:
-        """Return the outputs of the signature. Raises as `predict` does."""
-        import tensorflow as tf
-
-        function = self._loaded.signatures[request.signature_name]
+    def _ask_decoded(self, decoded: asyncio.Future[PredictRequest], done: Callable[[Outcome], None]) -> None:
         try:
-            answer = function(**{name: tf.constant(array) for name, array in request.inputs.items()})
-            return {name: tensor.numpy() for name, tensor in answer.items()}
-        except tf.errors.OpError as exc:
-            code = _status_name(exc)
-            message = _first_cause(exc.message)
-            if code in _CALLER_ERRORS:
-                raise RequestError(message, code=code) from exc
-            raise Refusal(message, code=code) from exc
+            self.lane.ask(decoded.result(), done)
+        except Exception as exc:  # handed to whoever asked
+            done(exc)
+
+    def try_out(self, stored: Sequence[Trial], meta_graph: Any) -> None:
+        """Ask the stored requests, and settle the cheapest call and what may share one by made-up requests.
+
+        Raises:
+            ModelError: a golden request is answered otherwise than recorded (code `GOLDEN_MISMATCH`), or a warmup
+                request fails (`WARMUP_FAILED`).
+        """
+        by_signature: dict[str, list[Mapping[str, Array]]] = {name: [] for name in self.graph.signatures}
+        for trial in stored:
+            self._ask_stored(trial)
+            by_signature[trial.signature_name].append(trial.inputs)
+        for name, signature in self.graph.signatures.items():
+            examples = by_signature[name][:4]
+            made_up = made_up_trial(name, signature, meta_graph)
+            if made_up is not None and self._can_answer(made_up):
+                examples.append(made_up.inputs)
+            self._calls[name] = cheapest_call(self._loaded.signatures[name], examples)
+            if self._batch_rows > 1 and is_shareable(signature) and self._rows_are_independent(name, examples):
+                self._shareable_now.add(name)
+        self.shareable = frozenset(self._shareable_now)
+
+    def _ask_stored(self, trial: Trial) -> None:
+        try:
+            found = self.run(trial.signature_name, trial.inputs)
+        except (RequestError, Refusal, TypeError, ValueError) as exc:
+            raise ModelError(
+                f"A request stored with the model ({trial.signature_name}) fails: {exc}",
+                code="WARMUP_FAILED",
+                fix="Write the warmup requests again, or remove them.",
+            ) from exc
+        wanted = trial.outputs
+        if wanted is None:
+            return
+        asked_for = {name: found[name] for name in wanted if name in found}
+        if not answers_close(asked_for, wanted, rtol=_GOLDEN_RTOL, atol=_GOLDEN_ATOL):
+            raise ModelError(
+                f"A golden request ({trial.signature_name}) is answered otherwise than recorded.",
+                code="GOLDEN_MISMATCH",
+                fix="Export or optimize the model again.",
+            )
+
+    def _can_answer(self, trial: Trial) -> bool:
+        try:
+            self.run(trial.signature_name, trial.inputs)
+        except Exception as exc:  # made-up values may well not fit
+            _log.debug("a made-up request of %s fails: %s", trial.signature_name, exc)
+            return False
+        return True
+
+    def _rows_are_independent(self, name: str, examples: list[Mapping[str, Array]]) -> bool:
+        """Whether each row of an example, alone and twice over, gets the answer that it gets among others."""
+        for inputs in examples:
+            sizes = {len(array) if array.ndim else 0 for array in inputs.values()}
+            if len(sizes) != 1 or (rows := sizes.pop()) < 1:
+                continue
+            doubled = {key: array.repeat(2, axis=0) for key, array in inputs.items()} if rows == 1 else dict(inputs)
+            together = self.run(name, doubled)
+            for row in range(min(len(next(iter(doubled.values()))), 4)):
+                alone = self.run(name, {key: array[row : row + 1] for key, array in doubled.items()})
+                part = {key: array[row : row + 1] for key, array in together.items()}
+                if not answers_close(alone, part):
+                    _log.warning("signature %s: a row's answer depends on the others; none share a call", name)
+                    return False
+            return True
+        return False
 
 
-def load_model(directory: Path) -> Model:
-    """Load the MetaGraph tagged `serve` of the SavedModel in `directory`.
+def load_model(directory: Path, options: ModelOptions | None = None) -> Model:
+    """Load the MetaGraph tagged `serve` of the SavedModel in `directory`, and try it.
 
     Raises:
-        ModelError: it is not a SavedModel, is damaged, or needs what this TensorFlow does not have.
+        ModelError: it is not a SavedModel, is damaged, needs what this TensorFlow does not have, or does not answer
+            the requests stored with it.
     """
     graph = read_serving_graph(open_dir(directory))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow's library is loaded
@@ -78,7 +192,34 @@ def load_model(directory: Path) -> Model:
             code="MODEL_NOT_LOADED",
             fix="Look at it with `servegraph inspect`.",
         ) from exc
-    return Model(loaded, graph, thread_name=f"{directory.parent.name}-{directory.name}")
+    options = options or ModelOptions()
+    model = Model(loaded, graph, options, name=f"{directory.parent.name}-{directory.name}")
+    model.try_out(stored_trials(directory, graph.signatures, with_golden=options.is_probed), meta_graph_of(directory))
+    return model
+
+
+def meta_graph_of(directory: Path) -> Any:
+    """Return the MetaGraphDef, for what the texts that it reads must be; None where it cannot be read."""
+    from tensorflow.python.saved_model.loader_impl import parse_saved_model
+
+    try:
+        graphs = parse_saved_model(str(directory)).meta_graphs
+    except Exception:  # it has been loaded: this reading is for examples only
+        return None
+    return next((graph for graph in graphs if list(graph.meta_info_def.tags) == [SERVING_TAG]), None)
+
+
+def _run(call: Call, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+    import tensorflow as tf
+
+    try:
+        return call(inputs)
+    except tf.errors.OpError as exc:
+        code = _status_name(exc)
+        message = _first_cause(exc.message)
+        if code in _CALLER_ERRORS:
+            raise RequestError(message, code=code) from exc
+        raise Refusal(message, code=code) from exc
 
 
 def _status_name(error: Any) -> str:

@@ -8,16 +8,17 @@ loaded.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from servegraph.errors import RequestError, ServegraphError
-from servegraph.serve.model import Model
-from servegraph.serve.served import LoadedVersion, ServedModel, settled
+from servegraph.serve.served import LoadedModel, LoadedVersion, ServedModel, settled
 from servegraph.serve.versions import WantedModel, WantedVersion, model_names, wanted_model
 
 RETRY_LOAD_S = 30.0  # a version that failed to load may have been half copied
@@ -25,17 +26,31 @@ RETRY_LOAD_S = 30.0  # a version that failed to load may have been half copied
 _log = logging.getLogger(__name__)
 
 
-class Repository:
-    """The models below `root` (or the one called `only`), kept as the files say."""
+def return_memory() -> None:
+    """Give what has been freed back to the system, where the C library can: glibc keeps it for itself otherwise."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
-    def __init__(self, root: Path, load: Callable[[Path], Model], only: str | None = None) -> None:
+
+class Repository:
+    """The models below `root` (or the one called `only`), kept as the files say; or `fixed` ones, whatever they say."""
+
+    def __init__(
+        self,
+        root: Path,
+        load: Callable[[Path], LoadedModel],
+        only: str | None = None,
+        fixed: Mapping[str, WantedModel] | None = None,
+    ) -> None:
         """Nothing is read before `follow` or `refresh`."""
         self._root = root
         self._load = load
         self._only = only
+        self._fixed = fixed
         self._models: dict[str, ServedModel] = {}
         self._failures: dict[WantedVersion, tuple[float, LoadedVersion]] = {}
         self._complaints: dict[str, str] = {}
+        self._has_looked = False
         self._stop = threading.Event()
 
     def follow(self, interval_s: float) -> None:
@@ -59,31 +74,50 @@ class Repository:
         """Return the names of the models known so far."""
         return sorted(self._models)
 
-    def served(self, name: str) -> ServedModel:
-        """Return the record of a model as it is now.
+    def served(self, name: str | None) -> ServedModel:
+        """Return the record of a model as it is now; of the only one where `name` is None.
 
         Raises:
             RequestError: there is no such model (code `NOT_FOUND`).
         """
-        served = self._models.get(name)
+        models = self._models
+        if name is None and len(models) == 1:
+            return next(iter(models.values()))
+        served = None if name is None else models.get(name)
         if served is None:
-            raise RequestError(
-                f"Servable not found for request: Latest({name}).",
-                code="NOT_FOUND",
-                fix=f"Models here: {', '.join(self.names()) or 'none'}.",
-            )
+            what = f"Servable not found for request: Latest({name})." if name else "No model is named."
+            raise RequestError(what, code="NOT_FOUND", fix=f"Models here: {', '.join(self.names()) or 'none'}.")
         return served
+
+    def unready(self) -> str | None:
+        """Return why requests should not be sent here yet, None where they may.
+
+        A model that could not be loaded does not keep the others from theirs.
+        """
+        if not self._has_looked:
+            return "The models have not been looked up yet."
+        models = self._models.values()
+        for served in models:
+            if not served.answering() and any(version.state == "LOADING" for version in served.versions.values()):
+                return f"{served.name} is being loaded."
+        return None if any(served.answering() for served in models) else "No model is loaded."
+
+    def versions(self) -> list[tuple[str, int, LoadedVersion]]:
+        """Return every version of every model as it is now."""
+        return [(name, number, version) for name, s in self._models.items() for number, version in s.versions.items()]
 
     def refresh(self) -> None:
         """Bring what is loaded in line with the files; what cannot be read or loaded is logged and left."""
         try:
-            names = [name for name in model_names(self._root) if self._only in (None, name)]
+            known = model_names(self._root) if self._fixed is None else list(self._fixed)
+            names = [name for name in known if self._only in (None, name)]
         except ServegraphError as exc:
             self._complain("", exc)
             return
         changes = {name: wanted for name in names if (wanted := self._wanted(name)) is not None}
         # All are announced before the first one loads: requests hear "is being loaded" and not "not found".
         announced = {name: self._announce(name, wanted) for name, wanted in changes.items()}
+        self._has_looked = True
         for name, wanted in changes.items():
             self._load_missing(name, wanted, announced[name])
         for name in self._models.keys() - set(names):
@@ -92,7 +126,7 @@ class Repository:
 
     def _wanted(self, name: str) -> WantedModel | None:
         try:
-            wanted = wanted_model(self._root / name)
+            wanted = wanted_model(self._root / name) if self._fixed is None else self._fixed[name]
         except ServegraphError as exc:
             self._complain(name, exc)
             return None
@@ -127,6 +161,7 @@ class Repository:
         if dropped:
             del before
             gc.collect()  # TensorFlow's objects refer to each other in circles
+            return_memory()
 
     def _load_version(self, name: str, number: int, wanted: WantedVersion) -> LoadedVersion:
         started_s = time.monotonic()

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from servegraph.errors import RequestError
-from servegraph.serve.model import Model
+from servegraph.savedmodel.graph import Signature
+from servegraph.serve.lane import Outcome
+from servegraph.serve.methods import Method
 from servegraph.serve.versions import WantedModel, WantedVersion
 
 State = Literal["LOADING", "AVAILABLE", "END"]
+
+
+class LoadedModel(Protocol):
+    """What answers for a version: a SavedModel, or a predictor."""
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]:
+        """What a client may send, by name."""
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many requests wait, and how many run."""
+
+    def ask(self, method: Method, body: bytes, done: Callable[[Outcome], None]) -> None:
+        """Call `done` with the answer or the error, in the thread of the event loop; refuse at once by raising."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +37,7 @@ class LoadedVersion:
 
     wanted: WantedVersion
     state: State
-    model: Model | None = None
+    model: LoadedModel | None = None
     error: str = ""
 
 
@@ -72,7 +89,7 @@ class ServedModel:
             return numbers[0]
         return random.choices(numbers, weights=[self.traffic[number] for number in numbers])[0]  # noqa: S311
 
-    def find(self, version: int | None = None, label: str | None = None) -> Model:
+    def find(self, version: int | None = None, label: str | None = None) -> LoadedModel:
         """Return the loaded model of the version that `number` chooses.
 
         Raises:

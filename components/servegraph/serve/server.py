@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import importlib.util
 import logging
@@ -10,36 +11,21 @@ import signal
 import socket
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from servegraph.errors import InputError
+from servegraph.serve.options import DEFAULT_NAME, ServeOptions
 from servegraph.serve.state import check_model_name
-from servegraph.serve.versions import check_root
+from servegraph.serve.versions import WantedModel, WantedVersion, check_root
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 8501  # TF Serving's REST port
-DEFAULT_MAX_BODY_BYTES = 8 << 20  # some 10,000 wide rows, or an image as base64; a few at once do no harm
 FOLLOW_INTERVAL_S = 0.5  # a look is a few stat calls
-DRAIN_TIMEOUT_S = 30  # how long requests in flight may take after SIGTERM
-_NEEDED = ("uvicorn", "httptools", "orjson", "tensorflow")
+LINGER_S = 0.5  # after SIGTERM: for those who have not heard yet that nothing more should be sent here
+DRAIN_TIMEOUT_S = 30.0  # how long requests in flight may take after that
+_BACKLOG = 2048
+_NEEDED = ("httptools", "orjson", "tensorflow", "prometheus_client")
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ServeOptions:
-    """How to serve: `name` limits it to one model, `listen_fd` is a listening socket that was inherited."""
-
-    root: Path
-    host: str = DEFAULT_HOST
-    port: int = DEFAULT_PORT
-    name: str | None = None
-    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
-    access_log: bool = False
-    listen_fd: int | None = None
-    exit_with_stdin: bool = False  # stop when standard input ends: when the program that started this one is gone
 
 
 def serve(options: ServeOptions) -> int:
@@ -49,14 +35,22 @@ def serve(options: ServeOptions) -> int:
         InputError: the root is not one, the port is taken (`SERVE_PORT_IN_USE`), or a package is missing.
         StorageError: the root cannot be read.
     """
-    check_root(options.root)
+    if options.predictor is None and options.root is not None:
+        check_root(options.root)
     if options.name is not None:
         check_model_name(options.name)
-    _check_packages()
+    _check_packages(options)
     # Before TensorFlow, whose import takes seconds: a taken port is known at once.
     listener = listen(options.host, options.port) if options.listen_fd is None else _inherited(options.listen_fd)
     _set_up_logging()
-    _run(options, listener)
+    loop = _new_loop()
+    try:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(_run(options, listener))
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+    _log.info("stopped")
     return 0
 
 
@@ -74,7 +68,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(2048)
+        listener.listen(_BACKLOG)
     except OSError as exc:
         listener.close()
         if isinstance(exc, PermissionError):
@@ -89,45 +83,84 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _run(options: ServeOptions, listener: socket.socket) -> None:
-    import uvicorn
+async def _run(options: ServeOptions, listener: socket.socket) -> None:
+    from servegraph.serve.access_log import AccessLog
+    from servegraph.serve.connection import Connection, ConnectionLimits, Edge
+    from servegraph.serve.http import App, AppOptions, Request, Response
+    from servegraph.serve.metrics import Metrics
 
-    from servegraph.serve.http import App
-    from servegraph.serve.model import load_model
-    from servegraph.serve.repository import Repository
-
-    repository = Repository(options.root, load_model, only=options.name)
-    config = uvicorn.Config(
-        App(repository, options.max_body_bytes),
-        interface="asgi3",
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="info" if options.access_log else "warning",
-        access_log=options.access_log,
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
-    )
-    server = uvicorn.Server(config)
-    _stop_on_signals(server)
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    _log.info("listening on http://%s:%d/v1/models, serving %s", shown, port, options.root)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
     if options.exit_with_stdin:
         _stop_when_stdin_ends()
+    repository = _repository(options)
+    metrics = Metrics(repository)
+    access_log = AccessLog() if options.access_log else None
+
+    def observe(request: Request, response: Response, seconds: float, client: str) -> None:
+        metrics.observe(request, response, seconds, client)
+        if access_log is not None:
+            access_log.observe(request, response, seconds, client)
+
+    app = App(repository, AppOptions(options.max_body_bytes, options.aliases, metrics.text))
+    edge = Edge(app, ConnectionLimits(options.max_body_bytes), observe)
+    edge.start()
+    server = await loop.create_server(lambda: Connection(edge), sock=listener, backlog=_BACKLOG)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    what = options.predictor or options.root or options.artifacts_uri
+    _log.info("listening on http://%s:%d/v1/models, serving %s", shown, port, what)
     repository.follow(FOLLOW_INTERVAL_S)
-    server.run(sockets=[listener])
+    await stop.wait()
+    app.health.is_draining = True
+    edge.is_draining = True
+    await asyncio.sleep(LINGER_S)
+    server.close()
+    await edge.drain(DRAIN_TIMEOUT_S)
     repository.stop()
-    _log.info("stopped")
+    if access_log is not None:
+        access_log.close()
+
+
+def _repository(options: ServeOptions) -> Any:
+    from servegraph.serve.artifacts import root_of
+    from servegraph.serve.lane import LaneLimits
+    from servegraph.serve.model import ModelOptions, load_model
+    from servegraph.serve.repository import Repository
+
+    limits = LaneLimits(options.waiting, options.timeout_s)
+    name = options.name or DEFAULT_NAME
+    if options.predictor is not None:
+        from servegraph.serve.predictor import find_predictor, host
+
+        found = find_predictor(options.predictor)
+        artifacts_uri = options.artifacts_uri if options.root is None else str(options.root)
+        wanted = WantedModel({1: WantedVersion(Path(artifacts_uri), options.predictor)}, {1: 100})
+        return Repository(Path(), lambda _: host(found, artifacts_uri, limits), fixed={name: wanted})
+    root = options.root or root_of(options.artifacts_uri, name)
+    loading = ModelOptions(options.batch_rows, options.is_probed, limits)
+    return Repository(root, lambda directory: load_model(directory, loading), only=options.name)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Return uvloop's loop, or the standard one where it is not installed: it has no build for Windows."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
 
 
 def _inherited(descriptor: int) -> socket.socket:
     return socket.socket(fileno=descriptor)
 
 
-def _check_packages() -> None:
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+def _check_packages(options: ServeOptions) -> None:
+    needed = [name for name in _NEEDED if not (name == "tensorflow" and options.predictor)]
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
             f"The server needs packages that are not installed: {', '.join(missing)}.",
@@ -139,21 +172,10 @@ def _check_packages() -> None:
 def _set_up_logging() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for name in ("servegraph", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-
-
-def _stop_on_signals(server: Any) -> None:
-    """Stop on signals before uvicorn's own handlers are there; survive the one it sends itself at its end."""
-
-    def stop(*_: object) -> None:
-        server.should_exit = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    logger = logging.getLogger("servegraph")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _stop_when_stdin_ends() -> None:

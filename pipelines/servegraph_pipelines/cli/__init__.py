@@ -23,6 +23,7 @@ VERBS = {
     "export": "Write a serving SavedModel from a Keras model or a training checkpoint directory.",
     "inspect": "Show what a SavedModel holds and what is wrong with it, without TensorFlow.",
     "optimize": "Shrink a SavedModel until it fits a budget, and prove that its answers stayed.",
+    "measure": "Serve a model under a machine's limits: load time, memory, latency, rate, settings.",
     "choose": "Pick the machine for a model from its measured size, and say why.",
     "deploy": "Deploy a model as a new version; running it again changes nothing.",
     "versions": "List the deployed versions of a model.",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 )
 @click.option("--latency-goal-ms", type=float, metavar="MS", help="Goal for one request.")
 @click.option("--measured-latency-ms", type=float, metavar="MS", help="Measured for one request on a CPU.")
+@click.option(
+    "--measured", type=click.Path(path_type=Path), metavar="FILE", help="What `servegraph measure --json` printed."
+)
+@click.option("--target-rate", type=float, metavar="N", help="Requests a second to be served, for the replicas.")
 @click.option("--granted-quota", metavar="SIZE", help="Model size that the platform granted, like 20GB.")
 @click.option("--custom-prediction-routine", is_flag=True, help="The model comes with Python code of its own.")
 @click.option("--json", "as_json", is_flag=True, help="Print the decision record as JSON.")
@@ -46,6 +52,8 @@ def command(
     memory: str | None,
     latency_goal_ms: float | None,
     measured_latency_ms: float | None,
+    measured: Path | None,
+    target_rate: float | None,
     granted_quota: str | None,
     custom_prediction_routine: bool,
     as_json: bool,
@@ -60,6 +68,9 @@ def command(
     from servegraph.machines.decision import ChoiceRequest
     from servegraph.machines.sizes import parse_size
 
+    facts = _measured(measured)
+    facts |= {"memory_bytes": parse_size(memory)} if memory else {}
+    facts |= {"measured_latency_ms": measured_latency_ms} if measured_latency_ms is not None else {}
     inspection = inspect(model)
     decision = choose(
         ChoiceRequest(
@@ -67,13 +78,13 @@ def command(
             today=datetime.now(timezone.utc).date(),
             platform=platform,
             accelerator=accelerator,
-            memory_bytes=parse_size(memory) if memory else None,
             latency_goal_ms=latency_goal_ms,
-            measured_latency_ms=measured_latency_ms,
+            target_rate=target_rate,
             tag_sets=tuple(tuple(tags) for tags in inspection.tag_sets),
             custom_prediction_routine=custom_prediction_routine,
             granted_model_bytes=parse_size(granted_quota) if granted_quota else None,
             this_machine=this_machine.read() if platform == "local" else None,
+            **facts,
         )
     )
     if as_json:
@@ -81,6 +92,20 @@ def command(
     else:
         _show(decision)
     return 0
+
+
+def _measured(file: Path | None) -> dict[str, Any]:
+    from servegraph.errors import InputError
+    from servegraph.measure.result import choice_facts
+
+    if file is None:
+        return {}
+    try:
+        return choice_facts(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as exc:
+        if isinstance(exc, InputError):
+            raise
+        raise InputError(f"{str(file)!r} cannot be read as a measurement: {exc}.", code="BAD_MEASUREMENT") from exc
 
 
 def _show(decision: Decision) -> None:
@@ -118,6 +143,14 @@ def _facts(decision: Decision) -> dict[str, str]:
     if price:
         sureness = f"{price.date}, {price.confidence} confidence"
         facts["price"] = f"{price.usd:.4g} USD an hour in {price.region} ({sureness})"
+    if capacity := decision.capacity:
+        facts["serves"] = f"{capacity.requests_per_second:.0f} requests a second, measured"
+        if capacity.replicas is not None:
+            facts["replicas"] = f"{capacity.replicas} for {capacity.target_rate:g} requests a second"
+        if capacity.price_per_million is not None:
+            facts["a million"] = (
+                f"{capacity.price_per_million:.3g} USD at {capacity.utilization:.0%} of the measured rate"
+            )
     if resources:
         facts["requests"] = ", ".join(f"{name}: {value}" for name, value in resources.requests.items())
         facts["limits"] = ", ".join(f"{name}: {value}" for name, value in resources.limits.items())

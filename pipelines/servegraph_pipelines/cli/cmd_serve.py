@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 
-from servegraph.serve.server import DEFAULT_HOST, DEFAULT_MAX_BODY_BYTES, DEFAULT_PORT, ServeOptions, serve
+from servegraph.serve.options import (
+    DEFAULT_BATCH_ROWS,
+    DEFAULT_HOST,
+    DEFAULT_MAX_BODY_BYTES,
+    DEFAULT_PORT,
+    DEFAULT_TIMEOUT_S,
+    DEFAULT_WAITING,
+    options_of,
+)
 
 
 @click.command("serve")
-@click.argument("root", type=click.Path(path_type=Path))
-@click.option("--host", default=DEFAULT_HOST, show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any free one.")
+@click.argument("root", type=click.Path(path_type=Path), required=False)
+@click.option("--host", help=f"Address to listen on.  [default: {DEFAULT_HOST}; on Vertex AI all]")
+@click.option("--port", type=click.IntRange(0, 65535), help=f"0: any free one.  [default: {DEFAULT_PORT}]")
 @click.option("--name", metavar="NAME", help="Serve only this model.")
+@click.option(
+    "--predictor", metavar="MODULE:CLASS", help="A custom prediction routine, written for Vertex's SDK or not."
+)
 @click.option(
     "--max-body-bytes",
     type=click.IntRange(min=1),
@@ -21,12 +34,35 @@ from servegraph.serve.server import DEFAULT_HOST, DEFAULT_MAX_BODY_BYTES, DEFAUL
     show_default=True,
     help="Larger requests are answered with 413.",
 )
-@click.option("--access-log", is_flag=True, help="Log every request.")
-def command(root: Path, host: str, port: int, name: str | None, max_body_bytes: int, access_log: bool) -> int:
+@click.option(
+    "--batch-rows",
+    type=click.IntRange(min=1),
+    default=DEFAULT_BATCH_ROWS,
+    show_default=True,
+    help="Rows of requests that share a call; 1: none does.",
+)
+@click.option(
+    "--waiting",
+    type=click.IntRange(min=1),
+    default=DEFAULT_WAITING,
+    show_default=True,
+    help="Requests that may wait for a model; more are answered with 429.",
+)
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=DEFAULT_TIMEOUT_S,
+    show_default=True,
+    help="Requests that took longer are answered with 504.",
+)
+@click.option("--access-log", is_flag=True, help="Log every request as a line of JSON.")
+@click.option("--no-probe", "is_probed", flag_value=False, default=True, help="Do not ask golden requests at loading.")
+def command(root: Path | None, **given: Any) -> int:
     """Serve the models below ROOT on TF Serving's REST routes, and follow new versions without a restart.
 
-    ROOT/NAME/<integer>/ are versions of the model NAME; `servegraph deploy` puts them there.
+    ROOT/NAME/<integer>/ are versions of the model NAME; `servegraph deploy` puts them there. Without ROOT the model is
+    what Vertex AI's AIP_STORAGE_URI names, on the port and routes that its variables give.
     """
-    return serve(
-        ServeOptions(root=root, host=host, port=port, name=name, max_body_bytes=max_body_bytes, access_log=access_log)
-    )
+    from servegraph.serve.server import serve
+
+    return serve(options_of(os.environ, root, **given))

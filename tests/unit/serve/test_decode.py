@@ -9,6 +9,7 @@ from servegraph.errors import RequestError
 from servegraph.savedmodel.graph import Signature, TensorInfo
 from servegraph.serve.arrays import to_array
 from servegraph.serve.decode import decode
+from servegraph.serve.large_body import LARGE_BODY_BYTES
 from servegraph.serve.signatures import ServingGraph
 
 
@@ -165,10 +166,11 @@ BAD_REQUESTS = [
     (b"", "JSON Parse error"),
     (b"{", "JSON Parse error"),
     (b"\xff\xfe", "JSON Parse error"),
-    (b'{"instances": [1.0, NaN]}', "NaN or Infinity at offset: 20; inputs must be finite numbers"),
-    (b'{"instances": [Infinity]}', "NaN or Infinity"),
-    (b'{"instances": [-Infinity]}', "NaN or Infinity"),
-    (b'{"instances": [nan]}', "NaN or Infinity"),
+    (b'{"instances": [nan]}', "JSON Parse error"),
+    (b'{"instances": [NaN}', "JSON Parse error"),
+    (b'{"instances": [NaN, "\xff"]}', "invalid UTF-8"),
+    (b'{"instances": ' + b"[" * 5000 + b"NaN", "JSON Parse error"),
+    (b'{"instances": ' + b"[" * 70 + b"1" + b"]" * 70 + b"}", "nested more than 64 lists deep"),
     (b'{"instances": [1e999]}', "JSON Parse error: number is infinity"),
     (b"[" * 100_000, "JSON Parse error"),
     ([1], "A request is a JSON object, not a list"),
@@ -220,3 +222,83 @@ def test_shapes_of_tf1_signatures_are_remarks():
 def test_a_fixed_batch_dimension_is_left_to_the_graph():
     graph = ServingGraph({"serving_default": Signature("", {"x": info(shape=(1,))}, {})}, True)
     assert ask({"instances": [1.0, 2.0]}, graph).inputs["x"].shape == (2,)
+
+
+def test_nan_and_infinity_are_numbers_as_with_tf_serving():
+    body = b'{"instances": [1.0, NaN, Infinity, -Infinity, Inf, -Inf, -NaN]}'
+    assert str(ask(body).inputs["x"].tolist()) == "[1.0, nan, inf, -inf, inf, -inf, nan]"
+    text = decode(b'{"inputs": ["NaN, \\"Inf\\"", "x"], "parameters": NaN}', TEXT)
+    assert text.inputs["t"].tolist() == [b'NaN, "Inf"', b"x"]
+    with pytest.raises(RequestError, match="must be a whole number"):
+        decode(b'{"inputs": {"tag": ["a"], "signal": [[NaN, 1, 1, 1, 1]], "sensor": [[[1, 1], [1, 1]]]}}', THREE)
+
+
+def test_a_signature_may_be_named_in_the_parameters_of_vertex():
+    document = {"instances": [True], "parameters": {"signature_name": "other", "confidence": 0.5}}
+    assert ask(document, THREE).signature_name == "other"
+    assert ask({"instances": [1], "parameters": {"confidence": 0.5}}).signature_name == "serving_default"
+
+
+# Large bodies
+
+LARGE = {
+    "float": ("float32", np.random.default_rng(1).normal(size=(7, 40, 30, 3)).round(3)),
+    "whole": ("uint8", np.random.default_rng(1).integers(0, 256, (5, 50, 50))),
+    "one row": ("float64", np.random.default_rng(1).normal(size=(1, 9000))),
+    "flat": ("int64", np.arange(9000)),
+}
+
+
+def large(value, dtype, shape=None):
+    graph = ServingGraph({"serving_default": Signature("", {"x": info(dtype, shape)}, {})}, True)
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    assert len(body) > LARGE_BODY_BYTES
+    return decode(body, graph)
+
+
+@pytest.mark.parametrize("key", ["instances", "inputs"])
+@pytest.mark.parametrize("name", LARGE)
+def test_large_arrays_come_as_they_were_sent(key, name):
+    dtype, values = LARGE[name]
+    for document in ({key: values.tolist()}, {"signature_name": "serving_default", key: values.tolist()}):
+        request = large(document, dtype)
+        array = request.inputs["x"]
+        assert (array.dtype.name, array.shape) == (dtype, values.shape)
+        assert array.flags.writeable or array.base is not None
+        np.testing.assert_array_equal(array, values.astype(dtype))
+        assert request.format == ("row" if key == "instances" else "column")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda rows: rows[3].pop(), r"ragged: the list at \[3\] has 199 elements, the ones before it 200"),
+        (lambda rows: rows[3].__setitem__(5, True), r"at \[3\]\[5\] must be a number, not a boolean"),
+        (lambda rows: rows[3].__setitem__(5, "1"), r"at \[3\]\[5\] must be a number, not a string"),
+        (lambda rows: rows[3].__setitem__(5, None), r"at \[3\]\[5\] must be a number, not null"),
+        (lambda rows: rows[3].__setitem__(5, [1]), r"ragged: a list at \[3\]\[5\]"),
+        (lambda rows: rows[3].__setitem__(5, 1e39), r"at \[3\]\[5\]: 1e\+39 is out of range"),
+        (lambda rows: rows[3].__setitem__(5, 16777217), r"at \[3\]\[5\]: cannot convert 16777217"),
+        (lambda rows: rows.__setitem__(3, 1.5), r"ragged: a decimal number at \[3\]"),
+        (lambda rows: rows.__setitem__(3, []), r"ragged: the list at \[3\] has 0 elements"),
+    ],
+)
+def test_what_is_wrong_with_a_large_body_is_said_as_of_a_small_one(spoil, says):
+    rows = np.random.default_rng(1).normal(size=(40, 200)).round(3).tolist()
+    spoil(rows)
+    with pytest.raises(RequestError, match=says):
+        large({"instances": rows}, "float32", (None, 200))
+
+
+def test_large_bodies_of_other_kinds():
+    many = list(range(9000))
+    assert large({"instances": many, "parameters": {}}, "float32").inputs["x"].shape == (9000,)
+    assert large({"instances": [str(value) for value in many]}, "string").inputs["x"].shape == (9000,)
+    assert large(json.dumps({"instances": [float("nan"), *many]}).encode(), "float32").inputs["x"].shape == (9001,)
+    assert large({"instances": [[1.0, []]] * 0 or [[[]]] * 9000}, "float32").inputs["x"].shape == (9000, 1, 0)
+    with pytest.raises(RequestError, match="exactly one of them"):
+        large({"instances": many, "inputs": many}, "float32")
+    with pytest.raises(RequestError, match="must be a whole number"):
+        large({"instances": [*many, 1.5]}, "int64")
+    with pytest.raises(RequestError, match="has the shape"):
+        large({"instances": many}, "float32", (None, 2))

@@ -1,75 +1,61 @@
-"""Routes, statuses and bodies over the ASGI interface; the model is a stand-in."""
+"""Routes, statuses and bodies of the app; the model is a stand-in."""
 
-import asyncio
+import gzip
 import json
 import logging
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from servegraph.errors import Refusal, RequestError
 from servegraph.savedmodel.graph import Signature, TensorInfo
-from servegraph.serve.http import STATUS, App
+from servegraph.serve.http import STATUS, App, AppOptions, Request
 from servegraph.serve.repository import Repository
+from servegraph.serve.routes import Route
 
 INFO = TensorInfo(tensors=("x:0",), dtype="float32", shape=(None, 2), encoding="dense")
 
 
 class Echo:
-    """Answers with the body it got; raises `error` where it has one."""
+    """Answers with the body it got; raises `error` where it has one, or fails with it later."""
 
     def __init__(self):
-        self.worker = ThreadPoolExecutor(1)
         self.signatures = {"serving_default": Signature("tensorflow/serving/predict", {"x": INFO}, {"y": INFO})}
         self.error = None
+        self.later = None
+        self.load = (0, 0)
 
-    def predict(self, body):
+    def ask(self, method, body, done):
         if self.error:
             raise self.error
-        return json.dumps({"echo": body.decode()}).encode()
+        done(self.later or json.dumps({method: body.decode()}).encode())
 
 
 @pytest.fixture
 def model():
-    echo = Echo()
-    yield echo
-    echo.worker.shutdown()
+    return Echo()
 
 
 @pytest.fixture
-def app(tmp_path, model):
+def repository(tmp_path, model):
     (tmp_path / "half" / "3").mkdir(parents=True)
     (tmp_path / "half" / "3" / "saved_model.pb").write_bytes(b"")
     repository = Repository(tmp_path, lambda directory: model)
     repository.refresh()
-    return App(repository, max_body_bytes=100)
+    return repository
 
 
-def call(app, method, path, chunks=(b"",), headers=()):
-    """Send a request whose body comes in `chunks`; return status, headers, document (None: unanswered)."""
-    sent = []
-    events = [
-        {"type": "http.request", "body": chunk, "more_body": index + 1 < len(chunks)}
-        if chunk is not None
-        else {"type": "http.disconnect"}
-        for index, chunk in enumerate(chunks)
-    ]
+@pytest.fixture
+def app(repository):
+    aliases = {b"/ask": Route("predict"), b"/health": Route("ready")}
+    return App(repository, AppOptions(max_body_bytes=100, aliases=aliases))
 
-    async def receive():
-        return events.pop(0)
 
-    async def send(message):
-        sent.append(message)
-
-    scope = {"type": "http", "method": method, "path": path, "headers": list(headers)}
-    asyncio.run(app(scope, receive, send))
-    if not sent:
-        return None
-    start, body = sent
-    found = dict(start["headers"])
-    assert found[b"content-type"] == b"application/json"
-    assert int(found[b"content-length"]) == len(body["body"])
-    return start["status"], found, json.loads(body["body"])
+def call(app, method, path, body=b"", headers=None):
+    answers = []
+    app.handle(Request(method.encode(), path.encode(), headers or {}, body), answers.append)
+    (answer,) = answers
+    assert answer.content_type == b"application/json"
+    return answer.status, dict(answer.headers), json.loads(answer.body)
 
 
 @pytest.mark.parametrize(
@@ -78,17 +64,41 @@ def call(app, method, path, chunks=(b"",), headers=()):
         "/v1/models/half:predict",
         "/v1/models/half/versions/3:predict",
         "/V1/Models/half:PREDICT",  # TF Serving's routes take any case
+        "/v1/models/half:predict?trace=1",
+        "/v1/models/h%61lf:predict",
+        "http://localhost:8501/v1/models/half:predict",
+        "/ask",
     ],
 )
 def test_predict(app, path):
-    assert call(app, "POST", path, [b'{"a"', b": 1}"])[::2] == (200, {"echo": '{"a": 1}'})
+    for _ in range(2):  # the second time the target is known
+        assert call(app, "POST", path, b'{"a": 1}')[::2] == (200, {"predict": '{"a": 1}'})
+
+
+@pytest.mark.parametrize("method", ["classify", "regress"])
+def test_the_other_methods(app, method):
+    assert call(app, "POST", f"/v1/models/half:{method}", b"{}")[::2] == (200, {method: "{}"})
 
 
 def test_status(app):
     available = {"version": "3", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     for path in ("/v1/models/half", "/v1/models/half/", "/v1/models/half/versions/3"):
         assert call(app, "GET", path)[::2] == (200, {"model_version_status": [available]})
-    assert call(app, "GET", "/v1/models")[::2] == (200, {"models": [{"name": "half"}]})
+    assert call(app, "HEAD", "/v1/models/half")[0] == 200
+    assert call(app, "GET", "/v1/models")[::2] == (200, {"models": ["half"]})
+
+
+def test_health(app, tmp_path):
+    for path in ("/", "/healthz", "/v2/health/live"):
+        assert call(app, "GET", path)[::2] == (200, {"status": "alive"})
+    for path in ("/readyz", "/v2/health/ready", "/health"):
+        assert call(app, "GET", path)[::2] == (200, {"status": "ready"})
+    app.health.is_draining = True
+    status, headers, document = call(app, "GET", "/readyz")
+    assert (status, headers, document) == (503, {b"retry-after": b"1"}, {"error": "The server is stopping."})
+    assert call(app, "GET", "/healthz")[0] == 200
+    empty = App(Repository(tmp_path / "half", lambda directory: None))
+    assert call(empty, "GET", "/readyz")[2] == {"error": "The models have not been looked up yet."}
 
 
 @pytest.mark.parametrize("path", ["/v1/models/half/metadata", "/v1/models/half/versions/3/metadata"])
@@ -121,7 +131,7 @@ def test_metadata(app, path):
 
 # One row a refusal: method, path, status, what the answer says.
 REFUSED = [
-    ("GET", "/", 404, "Malformed request: GET /."),
+    ("GET", "/nowhere", 404, "Malformed request: GET /nowhere."),
     ("GET", "/v2/models", 404, "Malformed request"),
     ("POST", "/v1/models/half:explain", 404, "Malformed request"),
     ("POST", "/v1/models/half/versions/x:predict", 404, "Malformed request"),
@@ -131,10 +141,10 @@ REFUSED = [
     ("POST", "/v1/models/no:predict", 404, "Latest(no)"),
     ("POST", "/v1/models/half/versions/4:predict", 404, "Specific(half, 4)"),
     ("POST", "/v1/models/half/labels/stable:predict", 404, "version label: stable"),
-    ("POST", "/v1/models/half:classify", 501, ":classify is not served here"),
     ("POST", "/v1/models/half", 405, "takes GET, not POST"),
     ("GET", "/v1/models/half:predict", 405, "takes POST, not GET"),
     ("DELETE", "/v1/models/half", 405, "takes GET, not DELETE"),
+    ("GET", "/metrics", 404, "Metrics are off"),
 ]
 
 
@@ -147,36 +157,44 @@ def test_refusals(app, method, path, status, says):
     assert (b"allow" in headers) == (status == 405)
 
 
-def test_a_large_body_is_refused_by_its_length_and_by_what_comes(app):
-    for chunks, headers in (
-        ([b"x"], [(b"content-length", b"101")]),
-        ([b"x" * 60, b"x" * 60, b"x"], []),
-    ):
-        status, _, document = call(app, "POST", "/v1/models/half:predict", chunks, headers)
-        assert status == 413
-        assert "larger than 100 bytes" in document["error"]
-    assert call(app, "POST", "/v1/models/half:predict", [b"x" * 100])[0] == 200
+def test_gzip_bodies_are_inflated_up_to_the_limit(app):
+    def ask(body, encoding=b"gzip"):
+        return call(app, "POST", "/v1/models/half:predict", body, {b"content-encoding": encoding})[::2]
+
+    packed = gzip.compress(b'{"a": 1}')
+    assert ask(packed) == (200, {"predict": '{"a": 1}'})
+    assert ask(b"x", b"identity") == (200, {"predict": "x"})
+    assert ask(gzip.compress(b"x" * 10_000_000))[0] == 413
+    assert ask(b"no gzip")[0] == 400
+    assert ask(packed[:-4])[0] == 400
+    assert ask(packed, b"br")[0] == 415
 
 
-def test_a_client_that_goes_away_is_not_answered(app):
-    assert call(app, "POST", "/v1/models/half:predict", [b"x", None]) is None
+FAILURES = [
+    (RequestError("bad"), 400),
+    (Refusal("odd"), 500),
+    (RuntimeError("defect"), 500),
+    *((Refusal("x", code=code), status) for code, status in STATUS.items()),
+]
 
 
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
-        (RequestError("bad"), 400),
-        (Refusal("odd"), 500),
-        (RuntimeError("defect"), 500),
-        *((Refusal("x", code=code), status) for code, status in STATUS.items()),
-    ],
-)
+@pytest.mark.parametrize(("error", "status"), FAILURES)
 def test_statuses_of_failures_in_the_model(app, model, error, status, caplog):
     caplog.set_level(logging.CRITICAL)
-    model.error = error
-    found, headers, document = call(app, "POST", "/v1/models/half:predict")
-    assert found == status
-    assert str(error.args[0]) in document["error"]
-    assert (headers.get(b"retry-after") == b"1") == (status == 503)
-    model.error = None
+    for attribute in ("error", "later"):
+        setattr(model, attribute, error)
+        found, headers, document = call(app, "POST", "/v1/models/half:predict")
+        assert found == status
+        assert str(error.args[0]) in document["error"]
+        assert (headers.get(b"retry-after") == b"1") == (status in (429, 503))
+        setattr(model, attribute, None)
     assert call(app, "POST", "/v1/models/half:predict")[0] == 200
+
+
+def test_an_exception_of_a_web_framework_keeps_its_status(app, model):
+    class HTTPException(Exception):
+        status_code = 422
+        detail = "no such flower"
+
+    model.later = HTTPException()
+    assert call(app, "POST", "/v1/models/half:predict")[::2] == (422, {"error": "no such flower"})

@@ -1,0 +1,228 @@
+"""Measures a model as a server under a machine's limits, and tries the settings that may help."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from servegraph.errors import InputError, Refusal
+from servegraph.measure.limits import Limits, cgroup, check
+from servegraph.measure.load import drive
+from servegraph.measure.questions import Questions, ask_for
+from servegraph.measure.result import Batch, Figures, Measurement, Tried
+from servegraph.measure.settings import Change, Settings, changes, combined
+from servegraph.progress import Progress
+from servegraph.savedmodel.layout import require_saved_model
+from servegraph.serve.child import ServerProcess
+from servegraph.storage import open_dir
+
+NAME = "measured"
+CONNECTIONS = 16
+BATCHES = (1, 4, 16, 64)
+FASTER = 1.05  # a change has to win by this in latency or rate, and may not lose as much in the other
+RTOL, ATOL = 1e-4, 1e-5
+_CHECKED = 8  # requests whose answers are compared
+
+
+@dataclass(frozen=True)
+class MeasureRequest:
+    """What to measure: `seconds` of each kind of load; `tune` False tries no settings."""
+
+    model: Path
+    limits: Limits
+    samples: str | None = None
+    seconds: float = 3.0
+    tune: bool = True
+    latency_goal_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one server did and said."""
+
+    figures: Figures
+    answers: tuple[Any, ...]
+
+
+def measure(request: MeasureRequest) -> Measurement:
+    """Return what the model does under the limits.
+
+    Raises:
+        InputError: this machine has less than the limits (code `MACHINE_TOO_SMALL`), or there is no model.
+        Refusal: it does not load or answer under them (`DOES_NOT_FIT`), or nothing can be asked (`NOTHING_TO_ASK`).
+    """
+    check(request.limits)
+    if not request.model.is_dir():
+        raise InputError(f"There is no directory {str(request.model)!r}.", fix="Give a SavedModel on this machine.")
+    model_bytes = sum(file.size_bytes for file in require_saved_model(open_dir(str(request.model))))
+    questions = ask_for(request.model, request.samples)
+    root = _root_of(request.model)
+    try:
+        with cgroup(request.limits) as group:
+            bench = _Bench(root, request, questions, group)
+            base = Settings()
+            planned = changes(base, request.limits.cpus, is_batched=questions.is_batched) if request.tune else []
+            with Progress("measure", total=1 + len(planned)) as progress:
+                first = bench.run(base)
+                progress.advance("as it is")
+                settings, figures, tried = _tune(bench, first, planned, progress.advance)
+    finally:
+        shutil.rmtree(root)
+    return Measurement(
+        model_bytes=model_bytes,
+        limits=request.limits,
+        how="cgroup" if group is not None else "affinity+rlimit",
+        questions=f"{questions.rows} rows, {questions.source}",
+        figures=figures,
+        settings=settings,
+        tried=tuple(tried),
+        notes=tuple(_notes(figures)),
+        latency_goal_ms=request.latency_goal_ms,
+    )
+
+
+def _tune(
+    bench: _Bench, first: _Run, planned: Sequence[Change], advance: Callable[[str], None]
+) -> tuple[Settings, Figures, list[Tried]]:
+    """Try each change on top of those kept; what wins has to win again against a fresh run of what it replaces."""
+    base = settings = Settings()
+    current = first
+    tried: list[Tried] = []
+    for change in planned:
+        candidate = combined(settings, change.settings, base)
+        run = bench.run(candidate)
+        verdict = judged(change.name, current.figures, run.figures, answers_equal(first.answers, run.answers))
+        if verdict.kept:
+            again = bench.run(settings)
+            run = bench.run(candidate)
+            verdict = judged(change.name, again.figures, run.figures, answers_equal(first.answers, run.answers))
+        if verdict.kept:
+            settings, current = candidate, run
+        tried.append(verdict)
+        advance(f"{change.name}: {'kept' if verdict.kept else verdict.reason}")
+    return settings, current.figures, tried
+
+
+def judged(name: str, before: Figures, after: Figures, is_equal: bool) -> Tried:
+    """Return whether a change is kept: equal answers, faster in one respect and not slower in the other."""
+    latency, rate = before.latency_ms / after.latency_ms, after.rate / before.rate
+    ratios = {"latency_ratio": round(latency, 3), "rate_ratio": round(rate, 3)}
+    if not is_equal:
+        return Tried(name, False, "the answers differ", **ratios)
+    if max(latency, rate) < FASTER:
+        return Tried(name, False, "not faster", **ratios)
+    if min(latency, rate) < 1 / FASTER:
+        return Tried(name, False, "faster in one respect, slower in the other", **ratios)
+    return Tried(name, True, "faster, with equal answers", **ratios)
+
+
+def answers_equal(one: Any, other: Any) -> bool:
+    """Whether two answers in JSON agree, floats but for rounding."""
+    if isinstance(one, float) and isinstance(other, float):
+        return one == other or abs(one - other) <= ATOL + RTOL * abs(other) or (one != one and other != other)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(answers_equal, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(answers_equal(value, other[key]) for key, value in one.items())
+    return bool(one == other)
+
+
+class _Bench:
+    """Starts a server with some settings under the limits, asks it, and ends it."""
+
+    def __init__(self, root: Path, request: MeasureRequest, questions: Questions, group: Path | None) -> None:
+        self._root = root
+        self._request = request
+        self._questions = questions
+        self._group = group
+
+    def run(self, settings: Settings) -> _Run:
+        limits = self._request.limits
+        launch = ("servegraph.measure.limited", str(limits.cpus), str(limits.memory_bytes or 0), str(self._group or ""))
+        started_s = time.perf_counter()
+        try:
+            with ServerProcess(
+                self._root,
+                options=("--no-probe", *settings.arguments()),
+                launch=launch,
+                environment=settings.environment(),
+            ) as server:
+                server.wait_until_available(NAME)
+                load_seconds = time.perf_counter() - started_s
+                steady = _status_bytes(server.pid, "VmRSS")
+                answers = self._answers(server)
+                figures = self._figures(server, load_seconds, steady)
+        except Refusal as exc:
+            raise Refusal(
+                f"The model does not load or answer under {limits.cpus} CPUs"
+                + (f" and {limits.memory_bytes} bytes of memory" if limits.memory_bytes else "")
+                + f": {exc.message}",
+                code="DOES_NOT_FIT",
+                fix="Shrink it with `servegraph optimize`, or give it more.",
+            ) from exc
+        if limits.memory_bytes is not None and figures.peak_memory_bytes > limits.memory_bytes:
+            raise Refusal(
+                f"The server took {figures.peak_memory_bytes} bytes of memory, the limit is {limits.memory_bytes}.",
+                code="DOES_NOT_FIT",
+                fix="Shrink the model with `servegraph optimize`, or give it more.",
+            )
+        return _Run(figures, answers)
+
+    def _answers(self, server: ServerProcess) -> tuple[Any, ...]:
+        found = []
+        for start in range(min(_CHECKED, self._questions.rows)):
+            answer = server.post(_TARGET, json.loads(self._questions.body(1, start)))
+            if answer.status != 200:
+                raise Refusal(f"a sample request is answered with {answer.status}: {answer.document}")
+            found.append(answer.document)
+        return tuple(found)
+
+    def _figures(self, server: ServerProcess, load_seconds: float, steady: int) -> Figures:
+        seconds = self._request.seconds
+        port = int(server.url.rpartition(":")[2])
+        batches = []
+        for rows in BATCHES if self._questions.is_batched else BATCHES[:1]:
+            body = self._questions.body(rows)
+            drive(port, _TARGET, body, connections=1, seconds=seconds / 10)  # warm
+            load = drive(port, _TARGET, body, connections=1, seconds=seconds / 2)
+            p50, p99 = round(load.percentile_ms(50), 4), round(load.percentile_ms(99), 4)
+            batches.append(Batch(rows, p50, p99, round(load.rate * rows, 1)))
+        load = drive(port, _TARGET, self._questions.body(1), connections=CONNECTIONS, seconds=seconds)
+        return Figures(
+            load_seconds=load_seconds,
+            steady_memory_bytes=steady,
+            peak_memory_bytes=_status_bytes(server.pid, "VmHWM"),
+            batches=tuple(batches),
+            connections=CONNECTIONS,
+            rate=load.rate,
+            rate_p99_ms=round(load.percentile_ms(99), 4),
+        )
+
+
+_TARGET = f"/v1/models/{NAME}:predict"
+
+
+def _root_of(model: Path) -> Path:
+    from servegraph.serve.artifacts import root_of
+
+    return root_of(str(model), NAME)
+
+
+def _status_bytes(pid: int, key: str) -> int:
+    """Return a size of `/proc/PID/status`; the file has kB and means KiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _notes(figures: Figures) -> list[str]:
+    notes = []
+    if figures.batches[0].p99_ms > 5 * figures.latency_ms:
+        notes.append("The slowest of a hundred took more than five times the median: this machine was not quiet.")
+    return notes

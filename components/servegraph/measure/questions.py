@@ -1,0 +1,113 @@
+"""Sample requests for a measurement, as columns of JSON values: given ones, those stored with the model, or made up.
+
+Reading a model's inputs takes TensorFlow where they are text, so this runs as a child:
+`python -m servegraph.measure.questions MODEL [SAMPLES]` prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from servegraph.errors import ModelError, Refusal, ServegraphError
+
+MOST_ROWS = 64
+_SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Rows to ask with, as columns by input; `is_batched` is whether any number of them goes into one request."""
+
+    signature_name: str
+    columns: dict[str, list[Any]]
+    rows: int
+    is_batched: bool
+    source: str  # "samples", "golden requests" or "made up"
+
+    def body(self, rows: int, start: int = 0) -> bytes:
+        """Return a request of `rows` rows from the one at `start`, beginning again where they run out."""
+        columns: dict[str, Any] = self.columns
+        if self.is_batched:
+            picked = [(start + index) % self.rows for index in range(rows)]
+            columns = {name: [values[index] for index in picked] for name, values in self.columns.items()}
+        return json.dumps({"signature_name": self.signature_name, "inputs": columns}).encode()
+
+
+def ask_for(model: Path, samples: str | None) -> Questions:
+    """Return the questions for the model.
+
+    Raises:
+        Refusal: none can be made for it (code `NOTHING_TO_ASK`).
+    """
+    command = [sys.executable, "-m", "servegraph.measure.questions", str(model), *([samples] if samples else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise Refusal(
+            f"No request can be made for {str(model)!r}: {last[0]}",
+            code="NOTHING_TO_ASK",
+            fix="Give requests with --samples FILE.jsonl.",
+        )
+    return Questions(**json.loads(done.stdout))
+
+
+def collect(model: Path, samples: str | None) -> Questions:
+    """Return the questions; see `ask_for`. Needs TensorFlow.
+
+    Raises:
+        ModelError: the model has no signature, or no request can be made up (code `NOTHING_TO_ASK`).
+        DataError: the samples do not fit.
+    """
+    from servegraph.answers import samples as sampling
+    from servegraph.answers.json_values import to_json
+    from servegraph.answers.samples import InputSpec
+    from servegraph.serve.model import meta_graph_of
+    from servegraph.serve.signatures import read_serving_graph
+    from servegraph.serve.trial import made_up_trial, stored_trials
+    from servegraph.storage import open_dir
+
+    signatures = read_serving_graph(open_dir(model)).signatures
+    if not signatures:
+        raise ModelError("The model has no signature.", code="NOTHING_TO_ASK")
+    name = _SIGNATURE if _SIGNATURE in signatures else min(signatures)
+    specs = {key: InputSpec(info.dtype, info.shape) for key, info in signatures[name].inputs.items()}
+    is_batched = sampling.is_batched(specs)
+    golden = [trial.inputs for trial in stored_trials(model, signatures) if trial.signature_name == name]
+    if samples is not None:
+        found, source = sampling.read(samples, specs, limit=MOST_ROWS, signature=name).inputs, "samples"
+    elif golden:
+        found, source = dict(max(golden, key=lambda inputs: _rows(inputs) if is_batched else 1)), "golden requests"
+    else:
+        trial = made_up_trial(name, signatures[name], meta_graph_of(model))
+        if trial is None:
+            raise ModelError("No request can be made up for its inputs.", code="NOTHING_TO_ASK")
+        found, source = dict(trial.inputs), "made up"
+    columns = {key: to_json(array) for key, array in found.items()}
+    return Questions(name, columns, _rows(found) if is_batched else 1, is_batched, source)
+
+
+def _rows(inputs: Any) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def main(arguments: list[str]) -> int:
+    """Print the questions as JSON."""
+    from servegraph.quiet_tensorflow import import_tensorflow_quietly
+
+    import_tensorflow_quietly()
+    try:
+        found = collect(Path(arguments[0]), arguments[1] if len(arguments) > 1 else None)
+    except ServegraphError as exc:
+        print(str(exc), file=sys.stderr)
+        return exc.exit_code
+    print(json.dumps(vars(found)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

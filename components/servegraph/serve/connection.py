@@ -1,0 +1,360 @@
+"""One HTTP/1.1 connection: bytes in, requests to the app, answers out in their order.
+
+An asyncio protocol straight over httptools (Node's parser). A general server such as uvicorn builds an ASGI scope, a
+task and several messages for each request, which costs more than decoding, calling and encoding a small model
+(`benchmarks/serve.py` compares them); and it bounds neither headers, nor the time a body takes to come, nor that in
+which an answer is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httptools
+
+from servegraph.errors import Refusal, RequestError, ServegraphError
+from servegraph.serve.http import REASONS, Request, Respond, Response, error_response, too_large
+
+_WANTED_HEADERS = frozenset((b"content-encoding", b"content-type", b"accept", b"x-request-id"))
+_MOST_PIPELINED = 8
+_SWEEP_INTERVAL_S = 1.0
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What one client may take: bytes of headers and body, seconds of each state of its connection.
+
+    Bodies of all clients together take at most `buffered_bytes`. A body above its limit is read to its end and dropped,
+    so that the client gets to read the answer; above `drained_bytes` the connection is closed instead.
+    """
+
+    max_body_bytes: int
+    header_bytes: int = 32 << 10
+    buffered_bytes: int = 512 << 20
+    drained_bytes: int = 128 << 20
+    connections: int = 4096
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 60.0
+    write_timeout_s: float = 30.0
+    idle_timeout_s: float = 75.0  # above the 60 s that load balancers keep a connection
+
+
+class Handler(Protocol):
+    """What a connection needs of the app."""
+
+    def handle(self, request: Request, respond: Respond) -> None:
+        """Call `respond` once, now or later in this thread."""
+
+
+Observer = Callable[[Request, Response, float, str], None]
+
+
+class Edge:
+    """What the connections of a server share. `observe` is told of every answer: request, answer, seconds, client."""
+
+    def __init__(self, app: Handler, limits: ConnectionLimits, observe: Observer | None = None) -> None:
+        """Nothing runs before `start`."""
+        self.app = app
+        self.limits = limits
+        self.observe = observe
+        self.connections: set[Connection] = set()
+        self.buffered_bytes = 0
+        self.is_draining = False
+        self.now_s = 0.0
+        self.date = b""
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Keep the date, and end what has taken too long, once a second from now on."""
+        loop = asyncio.get_running_loop()
+        self.now_s = loop.time()
+        self.date = b"date: " + email.utils.formatdate(time.time(), usegmt=True).encode() + b"\r\n"
+        for connection in list(self.connections):
+            connection.expire(self.now_s)
+        self._sweeper = loop.call_later(_SWEEP_INTERVAL_S, self.start)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let every request that has begun be answered, for at most `timeout_s`, then close what is left."""
+        self.is_draining = True
+        deadline_s = time.monotonic() + timeout_s
+        while self.connections and time.monotonic() < deadline_s:
+            for connection in list(self.connections):
+                connection.close_if_idle()
+            await asyncio.sleep(0.05)
+        for connection in list(self.connections):
+            connection.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+
+class Connection(asyncio.Protocol):
+    """A client's connection. All of it runs in the thread of the event loop."""
+
+    def __init__(self, edge: Edge) -> None:
+        """Wait for the transport."""
+        self._edge = edge
+        self._limits = edge.limits
+        self._transport: Any = None
+        self._parser: Any = None
+        self._client = ""
+        self._waiting: deque[tuple[Request | Response, bool]] = deque()  # requests, or answers settled already
+        self._is_busy = False
+        self._is_closing = False
+        self._is_blocked = False
+        self._deadline_s = 0.0
+        self._begin()
+
+    # asyncio's side
+
+    def connection_made(self, transport: Any) -> None:
+        """Start reading; with too many clients, say so and close."""
+        self._transport = transport
+        self._parser = httptools.HttpRequestParser(self)
+        self._deadline_s = self._edge.now_s + self._limits.idle_timeout_s
+        peer = transport.get_extra_info("peername")
+        self._client = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._edge.connections.add(self)
+        if len(self._edge.connections) > self._limits.connections:
+            self._fail(RequestError("Too many connections.", code="UNAVAILABLE"))
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Forget the client. What it asked is finished, and its answer dropped."""
+        self._edge.connections.discard(self)
+        self._release()
+        self._drop_waiting()
+        self._is_closing = True
+
+    def eof_received(self) -> bool:
+        """Keep the way back open for what is still to be answered."""
+        if not self._is_busy and not self._waiting:
+            return False
+        self._is_closing = True
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        if self._is_closing:
+            return
+        if self._in_headers:
+            if not self._header_bytes:
+                self._deadline_s = self._edge.now_s + self._limits.header_timeout_s
+            self._header_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._is_closing = True  # answered as HTTP/1.1, which is what this server speaks, then closed
+            if not self._is_busy and not self._waiting:
+                self._transport.close()
+        except httptools.HttpParserCallbackError as exc:
+            self._fail(Refusal(f"A defect of this server: {exc.__context__!r}.", code="INTERNAL"))
+            return
+        except httptools.HttpParserError as exc:
+            self._fail(RequestError(f"Not an HTTP request: {exc}.", code="INVALID_ARGUMENT"))
+            return
+        if self._in_headers and self._header_bytes > self._limits.header_bytes:
+            self._fail(RequestError("The headers are too large.", code="HEADERS_TOO_LARGE"))
+        elif len(self._waiting) >= _MOST_PIPELINED:
+            self._transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        """The client does not read: answer no more until it does, and not for ever."""
+        self._is_blocked = True
+        self._deadline_s = self._edge.now_s + self._limits.write_timeout_s
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        self._is_blocked = False
+        self._deadline_s = self._edge.now_s + self._limits.idle_timeout_s
+        self._transport.resume_reading()
+        self._next()
+
+    # The parser's side
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        self._header_size += len(name) + len(value)
+        lower = name.lower()
+        if lower == b"content-length":
+            self._length = int(value)  # the parser has checked that it is a number
+        elif lower == b"expect":
+            self._expects_continue = value.lower() == b"100-continue"
+        elif lower in _WANTED_HEADERS:
+            self._headers[lower] = value
+
+    def on_headers_complete(self) -> None:
+        """Decide whether the body is wanted."""
+        self._in_headers = False
+        self._deadline_s = self._edge.now_s + self._limits.body_timeout_s
+        if self._header_size > self._limits.header_bytes:
+            self._refuse(RequestError("The headers are too large.", code="HEADERS_TOO_LARGE"))
+            self._keep_alive = False
+        self._check_size(self._length, self._length)
+        if self._refusal is not None and (self._expects_continue or self._length > self._limits.drained_bytes):
+            self._keep_alive = False
+        elif self._expects_continue and self._refusal is None:
+            self._transport.write(_CONTINUE)
+
+    def on_body(self, chunk: bytes) -> None:
+        """Take a part of the body, or drop it."""
+        self._received += len(chunk)
+        self._check_size(self._received, len(chunk))
+        if self._refusal is None:
+            self._chunks.append(chunk)
+            self._edge.buffered_bytes += len(chunk)
+        elif self._received > self._limits.drained_bytes:
+            self._fail(self._refusal)
+
+    def on_message_complete(self) -> None:
+        """Hand the request on, after those before it."""
+        keep_alive = self._parser.should_keep_alive() and self._keep_alive
+        chunks = self._chunks
+        if self._refusal is not None:
+            self._release()
+            self._waiting.append((error_response(self._refusal), keep_alive))
+        else:
+            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            request = Request(self._parser.get_method(), self._target, self._headers, body)
+            self._waiting.append((request, keep_alive))
+        self._begin()
+        self._deadline_s = self._edge.now_s + self._limits.idle_timeout_s
+        if not self._is_busy:
+            self._next()
+
+    # From requests to answers
+
+    def _begin(self) -> None:
+        """Be ready for a request."""
+        self._in_headers = True
+        self._header_bytes = 0  # as they come, with what else is in their packets
+        self._header_size = 0  # of the headers alone
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._chunks: list[bytes] = []
+        self._length = 0
+        self._received = 0
+        self._expects_continue = False
+        self._keep_alive = True
+        self._refusal: ServegraphError | None = None
+
+    def _check_size(self, body_bytes: int, more_bytes: int) -> None:
+        if self._refusal is not None:
+            return
+        if body_bytes > self._limits.max_body_bytes:
+            self._refuse(too_large(self._limits.max_body_bytes))
+        elif self._edge.buffered_bytes + more_bytes > self._limits.buffered_bytes:
+            self._refuse(RequestError("The server holds too many large requests already.", code="UNAVAILABLE"))
+
+    def _refuse(self, error: ServegraphError) -> None:
+        self._refusal = error
+        self._release()
+
+    def _drop_waiting(self) -> None:
+        self._edge.buffered_bytes -= sum(len(entry.body) for entry, _ in self._waiting if isinstance(entry, Request))
+        self._waiting.clear()
+
+    def _release(self) -> None:
+        """Give back what the unfinished body took of the common budget."""
+        self._edge.buffered_bytes -= sum(map(len, self._chunks))
+        self._chunks = []
+
+    def _next(self) -> None:
+        """Answer the requests that wait, one after the other, as far as it goes at once."""
+        while self._waiting and not self._is_busy and not self._is_blocked:
+            entry, keep_alive = self._waiting.popleft()
+            if len(self._waiting) == _MOST_PIPELINED - 1:
+                self._transport.resume_reading()
+            if isinstance(entry, Response):
+                self._send(Request(b"", b"", {}, b""), entry, keep_alive, self._edge.now_s)
+                continue
+            self._is_busy = True
+            self._ask(entry, keep_alive)
+
+    def _ask(self, request: Request, keep_alive: bool) -> None:
+        started_s = time.perf_counter()
+
+        def respond(response: Response) -> None:
+            self._edge.buffered_bytes -= len(request.body)
+            self._is_busy = False
+            self._send(request, response, keep_alive, started_s)
+            if self._waiting:
+                self._next()
+
+        self._edge.app.handle(request, respond)
+
+    def _send(self, request: Request, response: Response, keep_alive: bool, started_s: float) -> None:
+        edge = self._edge
+        if edge.observe is not None and request.method:
+            edge.observe(request, response, time.perf_counter() - started_s, self._client)
+        if self._transport.is_closing():
+            return
+        keep_alive = keep_alive and not edge.is_draining and not (self._is_closing and not self._waiting)
+        self._deadline_s = edge.now_s + self._limits.idle_timeout_s
+        head = head_of(response, edge.date, keep_alive)
+        self._transport.write(head if request.method == b"HEAD" else head + response.body)
+        if not keep_alive:
+            self._is_closing = True
+            self._drop_waiting()
+            self._transport.close()  # after what is written has been sent
+
+    def _fail(self, error: ServegraphError) -> None:
+        """Answer with `error` and close; what came is not to be trusted any further."""
+        if self._transport.is_closing():
+            return
+        self._is_closing = True
+        if not self._is_busy:  # else the answer that is due would be taken for this one
+            self._transport.write(head_of(response := error_response(error), self._edge.date, False) + response.body)
+        self._transport.close()
+
+    # Time
+
+    def expire(self, now_s: float) -> None:
+        """End the connection if its time is up. While a request is worked on, its lane keeps the time."""
+        if now_s < self._deadline_s or (self._is_busy and not self._is_blocked):
+            return
+        if self._is_blocked or self._transport.is_closing():
+            self.abort()
+        elif self._in_headers and not self._header_bytes:
+            self._transport.close()
+        else:
+            self._fail(RequestError("The request did not come in time.", code="REQUEST_TIMEOUT"))
+
+    def close_if_idle(self) -> None:
+        """Close unless a request is being received or answered."""
+        if not self._is_busy and not self._waiting and self._in_headers and not self._header_bytes:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self._transport.abort()
+
+
+def head_of(response: Response, date: bytes, keep_alive: bool) -> bytes:
+    """Return status line and headers."""
+    if response.status == 200 and keep_alive and not response.headers:
+        return b"HTTP/1.1 200 OK\r\n%bcontent-type: %b\r\ncontent-length: %d\r\n\r\n" % (
+            date,
+            response.content_type,
+            len(response.body),
+        )
+    lines = [
+        f"HTTP/1.1 {response.status} {REASONS.get(response.status, '')}\r\n".encode(),
+        date,
+        b"content-type: " + response.content_type + b"\r\n",
+        f"content-length: {len(response.body)}\r\n".encode(),
+        *(name + b": " + value + b"\r\n" for name, value in response.headers),
+        b"" if keep_alive else b"connection: close\r\n",
+        b"\r\n",
+    ]
+    return b"".join(lines)

@@ -1,0 +1,79 @@
+"""How to serve, as values: what the command lines and Vertex's environment say comes together here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from servegraph.errors import InputError
+from servegraph.serve.routes import Route
+from servegraph.serve.vertex import ANY_HOST, contract_of
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8501  # TF Serving's REST port
+DEFAULT_MAX_BODY_BYTES = 8 << 20  # some 10,000 wide rows, or an image as base64; a few at once do no harm
+DEFAULT_BATCH_ROWS = 64  # a call of 64 rows of a small model takes hardly longer than one of a single row
+DEFAULT_WAITING = 1024
+DEFAULT_TIMEOUT_S = 60.0
+DEFAULT_NAME = "model"  # as in TF Serving's image
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How to serve: `name` limits it to one model, `listen_fd` is a listening socket that was inherited.
+
+    `aliases` are further targets, as Vertex names them. With `predictor` (module:Class) that class answers instead of
+    TensorFlow, for the artifacts at `artifacts_uri`. With `artifacts_uri` alone what lies there is the only model.
+    """
+
+    root: Path | None
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    name: str | None = None
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    batch_rows: int = DEFAULT_BATCH_ROWS
+    waiting: int = DEFAULT_WAITING
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    access_log: bool = False
+    is_probed: bool = True
+    listen_fd: int | None = None
+    exit_with_stdin: bool = False  # stop when standard input ends: when the program that started this one is gone
+    aliases: Mapping[bytes, Route] = field(default_factory=dict)
+    predictor: str | None = None
+    artifacts_uri: str = ""
+
+
+def options_of(
+    environment: Mapping[str, str],
+    root: Path | None,
+    host: str | None,
+    port: int | None,
+    predictor: str | None,
+    **more: Any,
+) -> ServeOptions:
+    """Return the options for what was given; what is None comes from Vertex's variables, else from the defaults.
+
+    Raises:
+        InputError: there is nothing to serve (code `NOTHING_TO_SERVE`), or a variable cannot be used.
+    """
+    vertex = contract_of(environment)
+    artifacts_uri = vertex.storage_uri if vertex is not None and root is None else ""
+    if predictor is None and vertex is not None and root is None:
+        predictor = vertex.predictor
+    if root is None and not artifacts_uri and predictor is None:
+        raise InputError(
+            "There is nothing to serve.",
+            code="NOTHING_TO_SERVE",
+            fix="Give ROOT, a directory of models, or set AIP_STORAGE_URI as Vertex AI does.",
+        )
+    return ServeOptions(
+        root=root,
+        host=host or (DEFAULT_HOST if vertex is None else ANY_HOST),
+        port=port if port is not None else DEFAULT_PORT if vertex is None else vertex.port,
+        aliases={} if vertex is None else vertex.aliases,
+        predictor=predictor,
+        artifacts_uri=artifacts_uri,
+        **more,
+    )

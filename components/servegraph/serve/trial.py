@@ -1,0 +1,97 @@
+"""What a loaded model is tried with before it takes traffic: requests stored with it, else made-up ones."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from servegraph.errors import ServegraphError
+from servegraph.savedmodel.graph import Signature
+from servegraph.savedmodel.layout import GOLDEN_FILE
+from servegraph.serve.arrays import Array
+
+MOST_REQUESTS = 64  # of each kind: a warmup file may hold a thousand
+_MADE_UP_ROWS = 3
+
+_log = logging.getLogger(__name__)
+
+
+class Trial(NamedTuple):
+    """A request to try; `outputs` are the answers it must get, None where any will do."""
+
+    signature_name: str
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array] | None = None
+
+
+def stored_trials(directory: Path, signatures: Mapping[str, Signature], with_golden: bool = True) -> list[Trial]:
+    """Return the warmup and golden requests in the model's `assets.extra`; what cannot be read is logged and left."""
+    trials: list[Trial] = []
+    for read in (_warmup, _golden) if with_golden else (_warmup,):
+        try:
+            trials += read(directory, signatures)
+        except ServegraphError as exc:
+            _log.warning("%s", exc)
+    return trials
+
+
+def made_up_trial(name: str, signature: Signature, meta_graph: Any) -> Trial | None:
+    """Return a request of a few different rows for one signature, None where none can be made up."""
+    from servegraph.answers import samples, string_inputs
+
+    specs = _specs(signature)
+    try:
+        encodings = {} if meta_graph is None else string_inputs.encodings(meta_graph, name)
+        made = samples.generate(specs, rows=_MADE_UP_ROWS, encodings=encodings)
+    except Exception as exc:  # a graph of any kind: then nothing is tried
+        _log.debug("%s: no request can be made up: %s", name, exc)
+        return None
+    return Trial(name, made.inputs)
+
+
+def _warmup(directory: Path, signatures: Mapping[str, Signature]) -> list[Trial]:
+    from servegraph.answers import warmup
+
+    requests = warmup.read(directory)[:MOST_REQUESTS]
+    return [Trial(request.signature_name, request.inputs) for request in requests if _fits(request, signatures)]
+
+
+def _fits(request: Any, signatures: Mapping[str, Signature]) -> bool:
+    signature = signatures.get(request.signature_name)
+    return signature is not None and request.inputs.keys() == signature.inputs.keys()
+
+
+def _golden(directory: Path, signatures: Mapping[str, Signature]) -> list[Trial]:
+    import gzip
+    import json
+
+    from servegraph.answers.dtypes import numpy_type
+    from servegraph.answers.json_values import from_json
+
+    path = directory / GOLDEN_FILE
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    try:
+        text = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+        trials = []
+        for line in text.splitlines()[:MOST_REQUESTS]:
+            entry = json.loads(line)
+            signature = signatures[entry["signature_name"]]
+            inputs, outputs = (
+                {name: from_json(value, numpy_type(infos[name].dtype)) for name, value in entry[key].items()}
+                for key, infos in (("inputs", signature.inputs), ("outputs", signature.outputs))
+            )
+            trials.append(Trial(entry["signature_name"], inputs, outputs))
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as exc:
+        _log.warning("%s is not a file of golden requests: %r", path, exc)
+        return []
+    return trials
+
+
+def _specs(signature: Signature) -> dict[str, Any]:
+    from servegraph.answers.samples import InputSpec
+
+    return {name: InputSpec(info.dtype, info.shape) for name, info in signature.inputs.items()}

@@ -1,0 +1,60 @@
+"""What Vertex AI tells a custom container through its environment.
+
+Source: "Custom container requirements for inference" in Google's documentation, contract version 1.0.0, and
+containerSpec in aiplatform.v1's discovery document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from servegraph.errors import InputError
+from servegraph.serve.routes import Route
+
+ANY_HOST = "0.0.0.0"  # noqa: S104  # Vertex asks from outside the container
+_DEFAULT_PORT = 8080
+
+
+@dataclass(frozen=True)
+class VertexContract:
+    """Where to listen, what to answer there, and where the artifacts are ("" where there are none)."""
+
+    port: int
+    health_route: str | None
+    predict_route: str | None
+    storage_uri: str
+    predictor: str | None
+
+    @property
+    def aliases(self) -> dict[bytes, Route]:
+        """The two routes as targets of the app; both ask the only model."""
+        found: dict[bytes, Route] = {}
+        if self.health_route:
+            found[self.health_route.encode()] = Route("ready")
+        if self.predict_route:
+            found[self.predict_route.encode()] = Route("predict")
+        return found
+
+
+def contract_of(environment: Mapping[str, str]) -> VertexContract | None:
+    """Return what the `AIP_…` variables say, None outside Vertex.
+
+    `PREDICTOR_MODULE` and `PREDICTOR_CLASS` are those that the Vertex SDK bakes into images of custom routines.
+
+    Raises:
+        InputError: the port is no number (code `BAD_ENVIRONMENT`).
+    """
+    if not any(name in environment for name in ("AIP_HTTP_PORT", "AIP_PREDICT_ROUTE", "AIP_STORAGE_URI", "AIP_MODE")):
+        return None
+    port = environment.get("AIP_HTTP_PORT") or str(_DEFAULT_PORT)
+    if not port.isdecimal() or int(port) > 65535:
+        raise InputError(f"AIP_HTTP_PORT is {port!r}, not a port.", code="BAD_ENVIRONMENT")
+    module, name = environment.get("PREDICTOR_MODULE"), environment.get("PREDICTOR_CLASS")
+    return VertexContract(
+        port=int(port),
+        health_route=environment.get("AIP_HEALTH_ROUTE"),
+        predict_route=environment.get("AIP_PREDICT_ROUTE"),
+        storage_uri=environment.get("AIP_STORAGE_URI", ""),
+        predictor=f"{module}:{name}" if module and name else None,
+    )

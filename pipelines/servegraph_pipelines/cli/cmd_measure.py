@@ -1,0 +1,99 @@
+"""`servegraph measure MODEL`: what a model does under a machine's limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from servegraph_pipelines.cli.outcome import print_json
+
+if TYPE_CHECKING:
+    from servegraph.measure.result import Measurement
+
+
+@click.command("measure")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--cpus", type=click.IntRange(min=1), metavar="N", help="CPUs of the server; all of this process's if not given."
+)
+@click.option("--memory", metavar="SIZE", help="Memory it may take, like 7.5GB.")
+@click.option(
+    "--samples",
+    metavar="FILE",
+    help="Requests as JSON lines; those stored with the model, or made-up ones, if not given.",
+)
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=3.0, show_default=True, help="Of each kind of load.")
+@click.option(
+    "--latency-goal-ms",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MS",
+    help="Exit 1 if one row takes longer.",
+)
+@click.option("--no-tune", "tune", flag_value=False, default=True, help="Try no settings.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the measurement as JSON, for `servegraph choose --measured`."
+)
+def command(
+    model: Path,
+    cpus: int | None,
+    memory: str | None,
+    samples: str | None,
+    seconds: float,
+    latency_goal_ms: float | None,
+    tune: bool,
+    as_json: bool,
+) -> int:
+    """Serve the SavedModel MODEL under a machine's limits and take load time, memory, latency and rate.
+
+    Settings of the server are tried as well, and kept where they measured faster with equal answers. Exit code 1 if the
+    model does not fit the limits, or misses the latency goal.
+    """
+    from servegraph.machines import this_machine
+    from servegraph.machines.sizes import parse_size
+    from servegraph.measure.limits import Limits
+    from servegraph.measure.measure import MeasureRequest, measure
+
+    limits = Limits(cpus or this_machine.read().vcpus, parse_size(memory) if memory else None)
+    found = measure(MeasureRequest(model, limits, samples, seconds, tune, latency_goal_ms))
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _show(found)
+    return 1 if found.misses_latency_goal else 0
+
+
+def _show(found: Measurement) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from servegraph.machines.sizes import format_size
+
+    console = Console(highlight=False, soft_wrap=True)
+    figures, limits = found.figures, found.limits
+    memory = f" and {format_size(limits.memory_bytes)}" if limits.memory_bytes else ""
+    console.print(f"{format_size(found.model_bytes)} on disk, under {limits.cpus} CPUs{memory} ({found.how})")
+    console.print(f"asked with {found.questions}")
+    console.print(f"loaded in {figures.load_seconds:.1f} s with TensorFlow's own start")
+    steady, peak = format_size(figures.steady_memory_bytes), format_size(figures.peak_memory_bytes)
+    console.print(f"memory {steady} after loading, {peak} at the most")
+    rate, p99 = figures.rate, figures.rate_p99_ms
+    console.print(f"{rate:.0f} requests a second on {figures.connections} connections, p99 {p99:.2f} ms")
+    batches = Table("rows", "p50 ms", "p99 ms", "rows/s", box=None, padding=(0, 2, 0, 0))
+    for batch in figures.batches:
+        batches.add_row(str(batch.rows), f"{batch.p50_ms:.2f}", f"{batch.p99_ms:.2f}", f"{batch.rows_per_second:.0f}")
+    console.print(batches)
+    tried = Table("tried", "kept", "latency", "rate", "why", box=None, padding=(0, 2, 0, 0))
+    for one in found.tried:
+        ratios = (f"{ratio:.2f} x" if ratio else "" for ratio in (one.latency_ratio, one.rate_ratio))
+        tried.add_row(one.name, "yes" if one.kept else "no", *ratios, one.reason)
+    if found.tried:
+        console.print(tried)
+    settings = found.settings
+    start = [*(f"{name}={value}" for name, value in settings.environment().items()), "servegraph serve ROOT"]
+    console.print("serve it with: " + " ".join([*start, *settings.arguments()]))
+    for note in found.notes:
+        console.print(f"[yellow]note[/] {note}")
+    if found.misses_latency_goal:
+        console.print(f"[red]{figures.latency_ms:.2f} ms for one row miss the goal of {found.latency_goal_ms:g} ms[/]")
