@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from servegraph import storage
 from servegraph.answers import golden
 from servegraph.answers.ask import Loader
 from servegraph.errors import ModelError, StorageError
@@ -20,10 +19,11 @@ from servegraph.optimize import gate, sensitivity, speed, spending
 from servegraph.optimize.draft import Draft
 from servegraph.optimize.evidence import Evidence
 from servegraph.optimize.forms import Form
-from servegraph.optimize.gate import Loss, Measured, Tolerance
+from servegraph.optimize.gate import Loss
 from servegraph.optimize.graph import Untransformable
 from servegraph.optimize.result import Step
-from servegraph.optimize.rungs import RUNGS, Rung, planned
+from servegraph.optimize.rungs import Rung, planned
+from servegraph.optimize.terms import Terms, Written, directory_bytes
 from servegraph.optimize.vocabulary import counted, shortened, vocabularies
 from servegraph.optimize.weights import Weight, loosen, weights_of
 from servegraph.progress import Progress
@@ -32,33 +32,6 @@ _log = logging.getLogger(__name__)
 _LOSSES: tuple[Loss, ...] = ("none", "rounding", "tolerance")
 _ROUNDS = 6  # of trying wider weights, each of which writes and asks the model
 _WORTH_SPENDING = 0.01  # of the model; for less it is not worth measuring what each weight does
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What the climb is for: a budget (None: only lossless rungs, unless lossy ones are named), and a tolerance."""
-
-    budget_bytes: int | None
-    tolerance: Tolerance
-    rungs: tuple[Rung, ...]
-    climbs_all: bool  # whether lossy rungs are wanted without a budget
-    min_count: int = 1  # how often an entry of a vocabulary must be looked up to stay
-
-
-@dataclass(frozen=True)
-class Written:
-    """A draft on disk, with what the gate found."""
-
-    draft: Draft
-    path: Path
-    size: int
-    measured: Sequence[Measured]
-    objection: str
-
-    @property
-    def worst_agreement(self) -> float | None:
-        """The least agreement over the loaders."""
-        return min((found.agreement.agreement for found in self.measured), default=None)
 
 
 @dataclass
@@ -320,14 +293,3 @@ def unchanged(draft: Draft, workspace: Path) -> Path:
     path = workspace / "original"
     drafts.copy_unchanged(draft.source, path)
     return path
-
-
-def directory_bytes(path: Path) -> int:
-    """Return the size of all files below a directory."""
-    return sum(file.size_bytes for file in storage.open_dir(path).files())
-
-
-def rungs_named(names: Sequence[str]) -> tuple[Rung, ...]:
-    """Return the rungs of these names, in this order."""
-    by_name = {rung.name: rung for rung in RUNGS}
-    return tuple(by_name[name] for name in names)

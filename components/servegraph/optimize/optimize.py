@@ -22,6 +22,7 @@ from servegraph.optimize.free_memory import free_bytes, require_room
 from servegraph.optimize.gate import Tolerance
 from servegraph.optimize.result import Optimized, Step
 from servegraph.optimize.rungs import RUNGS
+from servegraph.optimize.terms import Terms, directory_bytes, rungs_named
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest, require_saved_model
 
@@ -77,7 +78,7 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
             done.steps = [Step(r.name, r.what, False, before, reason="no evidence, see notes") for r in terms.rungs]
         best = done.best.path if done.best.path != model else climb.unchanged(original, workspace)
         lines = in_child(_record_golden, best, evidence.main, goal.budget_bytes) if evidence.questions else 0
-        after, digest = climb.directory_bytes(best), content_digest(storage.open_dir(best))
+        after, digest = directory_bytes(best), content_digest(storage.open_dir(best))
         if out.exists():
             out.rmdir()
         best.rename(out)
@@ -128,12 +129,12 @@ def goal_of(
     return Goal(limit, tolerance, tuple(rungs), tuple(keep), label or None, min_count)
 
 
-def _terms(goal: Goal) -> climb.Terms:
+def _terms(goal: Goal) -> Terms:
     names = goal.rungs or tuple(rung.name for rung in RUNGS if rung.is_default)
-    return climb.Terms(
+    return Terms(
         budget_bytes=goal.budget_bytes,
         tolerance=goal.tolerance,
-        rungs=climb.rungs_named(names),
+        rungs=rungs_named(names),
         climbs_all=bool(goal.rungs),
         min_count=goal.min_count,
     )
@@ -165,7 +166,7 @@ def _workspace(out: Path) -> Path:
 
 def _record_golden(best: Path, question: Question, budget_bytes: int | None) -> int:
     """Runs in a child: ask the result itself."""
-    size = climb.directory_bytes(best)
+    size = directory_bytes(best)
     free = None if budget_bytes is None else max(budget_bytes - size, 0)
     with Servable(best, tags=question.tags, loader=question.loader) as servable:
         return golden.write(best, servable, question.signature, question.samples, size, free)
