@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,6 +25,7 @@ WRITABLE = frozenset(
 )
 _COPIED = WRITABLE - {"name", "bucket", "crc32c", "md5Hash"}
 MAX_COMPONENTS = 32
+CHUNK_BYTES = 1 << 20
 
 
 class Rejection(Exception):
@@ -42,6 +44,30 @@ class Content:
     size: int
     crc32c: str
     md5: str
+
+
+class Writing:
+    """Bytes that arrive piece by piece and go to a file at once; zeros become a hole in it."""
+
+    def __init__(self, folder: Path) -> None:
+        descriptor, name = tempfile.mkstemp(dir=folder)
+        os.close(descriptor)
+        self.path, self.size = Path(name), 0
+        self._md5, self._crc32c = hashlib.md5(usedforsecurity=False), google_crc32c.Checksum()
+
+    def add(self, chunk: bytes) -> None:
+        with self.path.open("r+b") as file:
+            if chunk.count(0) == len(chunk):
+                file.truncate(self.size + len(chunk))
+            else:
+                file.seek(self.size)
+                file.write(chunk)
+        self._md5.update(chunk)
+        self._crc32c.update(chunk)
+        self.size += len(chunk)
+
+    def content(self) -> Content:
+        return Content(self.path, self.size, _b64(self._crc32c.digest()), _b64(self._md5.digest()))
 
 
 @dataclass
@@ -69,14 +95,10 @@ class Store:
 
     def write(self, chunks: Iterable[bytes]) -> Content:
         """Store bytes that no object has yet."""
-        md5, crc32c, size = hashlib.md5(usedforsecurity=False), google_crc32c.Checksum(), 0
-        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
-            for chunk in chunks:
-                file.write(chunk)
-                md5.update(chunk)
-                crc32c.update(chunk)
-                size += len(chunk)
-        return Content(Path(file.name), size, _b64(crc32c.digest()), _b64(md5.digest()))
+        writing = Writing(self.folder)
+        for chunk in chunks:
+            writing.add(chunk)
+        return writing.content()
 
     def put(
         self,
@@ -158,7 +180,7 @@ class Store:
             raise Rejection(400, f"The number of source components must be between 1 and {MAX_COMPONENTS}.")
         with self.lock:
             parts = [self.get(bucket, source["name"], _source_conditions(source)) for source in sources]
-            content = self.write(part.content.path.read_bytes() for part in parts)
+            content = self.write(chunk for part in parts for chunk in _chunks(part.content.path))
             count = sum(int(part.resource.get("componentCount", 1)) for part in parts)
             wanted = request.get("destination", {})
             destination = {key: wanted[key] for key in _COPIED & set(wanted)} | {"name": name}
@@ -237,6 +259,12 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
             parts.append(translated.get(token) or re.escape(token))
         depth += {"{": 1, "}": -1}.get(token, 0)
     return re.compile("".join(parts))
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
 
 
 def _source_conditions(source: Mapping[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -177,13 +178,15 @@ class _Told:
 
     def __init__(self, total: int, on_step: OnStep) -> None:
         self._total, self._done, self._told, self._on_step = total, 0, 0, on_step
+        self._lock = threading.Lock()  # parts are sent by many threads
 
     def count(self, size_bytes: int) -> None:
-        self._done += size_bytes
-        percent = 100 * self._done // max(1, self._total)
-        if percent >= self._told + 5 or (self._done >= self._total and self._told < 100):
-            self._told = min(100, percent)
-            self._on_step(f"uploaded {format_size(self._done)} of {format_size(self._total)} ({self._told} %)")
+        with self._lock:
+            self._done += size_bytes
+            percent = 100 * self._done // max(1, self._total)
+            if percent >= self._told + 5 or (self._done >= self._total and self._told < 100):
+                self._told = min(100, percent)
+                self._on_step(f"uploaded {format_size(self._done)} of {format_size(self._total)} ({self._told} %)")
 
 
 def _machine(config: ServingConfig) -> str:
