@@ -24,10 +24,10 @@ from tests.emulators.http_server import LoopbackServer, Request, Tampering
 from tests.emulators.remote_places import FAKES, Emulated, deploy_and_exit
 from tests.tiny_models import write_tiny_model
 
-from servegraph.deploy_version.deploy import deploy
-from servegraph.deploy_version.plan import DeployRequest, Outcome
+from servegraph.deploy_version.deploy import deploy, plan_deploy
+from servegraph.deploy_version.plan import DeployRequest, Outcome, ServiceOptions
 from servegraph.deploy_version.targets.remote_target import RemoteTarget
-from servegraph.errors import DeployRefused
+from servegraph.errors import DeployRefused, InputError
 from servegraph.serve.state import ServingConfig
 
 GOLDEN = [{"signature_name": "serving_default", "inputs": {"x": [1.0, 2.5]}, "outputs": {"y": [2.0, 5.0]}}]
@@ -294,7 +294,8 @@ def test_out_of_stock_falls_back_and_says_so(world: World) -> None:
     assert done.machine_type == "n1-standard-8"
     assert "FELL_BACK: n1-standard-4 is not to be had, n1-standard-8 is taken instead" in done.warnings[-1]
     world.check(done)
-    assert deploy(request, world.target).outcome == "unchanged"
+    again = deploy(request, world.target)
+    assert (again.outcome, again.machine_type) == ("unchanged", "n1-standard-8")
 
 
 def test_out_of_stock_without_a_fallback_leaves_nothing(world: World) -> None:
@@ -323,6 +324,74 @@ def test_a_container_that_never_gets_ready_is_quoted_and_taken_back(world: World
     found = world.target.versions("unready")
     assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
     world.check(deploy(world.request("2"), world.target)) if world.kind == "vertex" else None
+
+
+def test_a_request_that_is_rejected_leaves_nothing(world: World) -> None:
+    world.fresh("rejected")
+    ends = {"vertex": ":deployModel", "ai-platform": "/versions", "kserve": "/inferenceservices/rejected"}[world.kind]
+
+    def reject(index: int, request: Request) -> Tampering | None:
+        is_it = request.method in ("POST", "PUT") and request.path.endswith(ends) and "dryRun" not in request.query
+        return Tampering(False, 400) if is_it else None
+
+    world.tampering = reject
+    with pytest.raises(DeployRefused, match="the service answered 400") as refused:
+        deploy(world.request("2"), world.target)
+    assert refused.value.code == "REJECTED_BY_SERVICE"
+    world.tampering = lambda index, request: None
+    found = world.target.versions("rejected")
+    assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
+    assert len(world.storage.names("bucket")) == 3
+    done = deploy(world.request("2"), world.target)
+    assert (done.outcome, dict(done.traffic), done.previous) == ("updated", {done.version: 100}, "1")
+
+
+def test_a_version_that_answers_with_errors_gets_no_traffic(world: World) -> None:
+    world.fresh("erring")
+    world.tampering = lambda index, request: Tampering(False, 500) if ":predict" in request.path else None
+    with pytest.raises(DeployRefused, match=r"Golden request 1 .* without traffic, got no answer: .* 500") as refused:
+        deploy(world.request("2"), world.target)
+    assert refused.value.code == "PROBE_FAILED"
+    found = world.target.versions("erring")
+    assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
+    assert len(world.storage.names("bucket")) == 3
+
+
+def test_the_requests_of_a_plan_are_those_that_are_sent(world: World) -> None:
+    """But for what only the answers before them say: etags and versions of resources."""
+    world.name = "planned"
+    for content in "123":
+        request = world.request(content)
+        plan = plan_deploy(request, world.target)
+        for server in (world.service, world.storage):
+            server.calls.clear()
+        world.target.apply(plan)
+        sent = [call.request for call in world.service.calls if call.request.method != "GET"]
+        changes = [r for r in sent if not r.path.endswith(":predict") and "dryRun" not in r.query]
+        assert [without_tags(r.json()) for r in changes] == [
+            without_tags(dict(step.body or {})) for step in plan.steps if step.method
+        ], content
+        files = [call.request.query["name"] for call in world.storage.calls if call.request.method == "POST"]
+        assert len([name for name in files if not name.endswith("lock.json")]) == 3
+    assert [step.action for step in plan.steps if step.action in ("shift", "undeploy", "remove")]
+
+
+def without_tags(body: Any) -> Any:
+    """A body as it is known before: also without the name that its path has already."""
+    if not isinstance(body, dict):
+        return body
+    tags = ("etag", "resourceVersion", "namespace", "finalizers")
+    is_resource = str(body.get("name", "")).startswith("projects/")
+    return {key: without_tags(v) for key, v in body.items() if key not in tags and not (key == "name" and is_resource)}
+
+
+def test_labels_that_google_does_not_take_are_refused_at_once(world: World) -> None:
+    if world.kind == "kserve":
+        pytest.skip("the cluster is asked, by a dry run")
+    world.name = "labelled"
+    with pytest.raises(InputError, match="Team=Fraud X cannot be a label"):
+        deploy(replace(world.request("1"), service=ServiceOptions(labels=(("Team", "Fraud X"),))), world.target)
+    assert not world.service.calls and world.storage.names("bucket") == []
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 30.0) -> None:

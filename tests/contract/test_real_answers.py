@@ -41,7 +41,7 @@ class Servers:
         root = self._root / str(len(self._running))
         for name in self._storage.names("bucket"):
             if name.startswith(prefix):
-                path = root / "half" / "1" / name.removeprefix(prefix)
+                path = root / "half" / "1" / name.removeprefix(prefix).removeprefix("1/")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(self._storage.content("bucket", name))
         server = self._stack.enter_context(ServerProcess(root))
@@ -49,7 +49,7 @@ class Servers:
         return server
 
 
-@pytest.fixture(params=["vertex", "ai-platform"])
+@pytest.fixture(params=["vertex", "ai-platform", "kserve"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Emulated, ExitStack]]:
     with ExitStack() as stack:
         service, storage = stack.enter_context(FAKES[request.param]()), stack.enter_context(FakeGcs())

@@ -81,7 +81,9 @@ class Emulated:
 
     def _service(self, stack: ExitStack) -> Service:
         if self.kind == "vertex":
-            return Vertex("p", "us-central1", VertexApi("us-central1", self.service_url, 0.01, hasty, self.call_timeout_s))
+            return Vertex(
+                "p", "us-central1", VertexApi("us-central1", self.service_url, 0.01, hasty, self.call_timeout_s)
+            )
         if self.kind == "ai-platform":
             api = AiPlatformApi("us-central1", self.service_url, 0.01, hasty, self.call_timeout_s)
             stack.callback(api.close)

@@ -60,6 +60,7 @@ def remove_below(uri: str, client: Any = None, keep: str = "") -> None:
         StorageError: one cannot be removed.
     """
     from google.api_core.exceptions import NotFound
+    from google.cloud.storage.retry import DEFAULT_RETRY
 
     bucket, name = split_gs_uri(uri)
     prefix = name.rstrip("/") + "/"
@@ -68,7 +69,7 @@ def remove_below(uri: str, client: Any = None, keep: str = "") -> None:
         for blob in sorted(blobs, key=lambda blob: not _is_graph(blob.name)):
             if f"gs://{bucket}/{blob.name}" != keep:
                 try:
-                    blob.delete()
+                    blob.delete(retry=DEFAULT_RETRY)
                 except NotFound:
                     continue
 
@@ -129,6 +130,8 @@ class _Uploader:
         return max(self._sizes.part_bytes, -(-info.size_bytes // MAX_PARTS))
 
     def _send_in_parts(self, info: FileInfo, there: Mapping[str, Any], on_bytes: OnBytes) -> None:
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
         step = self._part_bytes(info)
         starts = range(0, info.size_bytes, step)
         parts = [(info, f"{PARTS}{info.path}/{start // step:05d}-{step}", start, step) for start in starts]
@@ -140,7 +143,7 @@ class _Uploader:
             self._create(info.path, functools.partial(self._compose, info.path, blobs))
         if info.path not in there or any(name in there for _, name, _, _ in parts):
             with answering("remove", self._uri):
-                self._bucket.delete_blobs(blobs, on_error=lambda blob: None)
+                self._bucket.delete_blobs(blobs, on_error=lambda blob: None, retry=DEFAULT_RETRY)
 
     def _compose(self, path: str, blobs: list[Any]) -> None:
         self._bucket.blob(self._prefix + path).compose(blobs, if_generation_match=0)
