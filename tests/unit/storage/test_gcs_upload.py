@@ -15,6 +15,7 @@ import pytest
 from tests.emulators.gcs import FakeGcs
 from tests.emulators.http_server import Request, Tampering
 
+from servegraph.deploy_version.interrupt import terminated_as_interrupted
 from servegraph.errors import StorageError
 from servegraph.storage import open_dir
 from servegraph.storage.gcs import GcsDirectory
@@ -155,10 +156,10 @@ def test_an_interrupt_ends_an_upload_at_once(fake: FakeGcs, client: Any, model: 
     def count(size_bytes: int) -> None:
         sent.append(size_bytes)
         if len(sent) == 8:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.02)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
         upload(open_dir(model), URI, client, count, sizes=SMALL)
     assert sum(sent) < 16 * 1024 * KIB
     assert "models/m/saved_model.pb" not in fake.names("bucket")
