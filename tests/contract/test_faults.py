@@ -6,6 +6,7 @@ every way.
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import signal
@@ -23,14 +24,15 @@ from tests.emulators.http_server import LoopbackServer, Request, Tampering
 from tests.emulators.remote_places import FAKES, Emulated, deploy_and_exit
 from tests.tiny_models import write_tiny_model
 
-from servegraph.deploy_version.deploy import deploy
-from servegraph.deploy_version.plan import DeployRequest, Outcome
+from servegraph.deploy_version.deploy import deploy, plan_deploy
+from servegraph.deploy_version.plan import DeployRequest, Outcome, ServiceOptions
 from servegraph.deploy_version.targets.remote_target import RemoteTarget
-from servegraph.errors import DeployRefused
+from servegraph.errors import DeployRefused, InputError
 from servegraph.serve.state import ServingConfig
 
 GOLDEN = [{"signature_name": "serving_default", "inputs": {"x": [1.0, 2.5]}, "outputs": {"y": [2.0, 5.0]}}]
 SPLITTING = frozenset({"vertex", "kserve"})
+STATE = ("models", "versions", "default", "endpoints", "objects", "revisions", "operations")  # of the services
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.emulators.remote_places"])
 
@@ -48,6 +50,9 @@ class World:
     seen: list[Request] = field(default_factory=list)
     name: str = ""
     is_watched: bool = False
+    new_share: int = 0  # that version 2 was last seen with
+    wrong: list[str] = field(default_factory=list)
+    saved: dict[str, Any] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -58,10 +63,18 @@ class World:
         with self.lock:
             self.seen.append(request)
             index = len(self.seen) - 1
-        if self.is_watched:
-            traffic = self.traffic()
-            assert sum(traffic.values()) == 100, f"the traffic is {traffic} at {request.method} {request.path}"
+            if self.is_watched:
+                self.watch(request)
         return self.tampering(index, request)
+
+    def watch(self, request: Request) -> None:
+        """Version 1 has all that version 2 has not, and version 2 what a step gave it, more from step to step."""
+        traffic = self.traffic()
+        share = traffic.get("2", 0)
+        steps = (0, 50, 100) if self.kind in SPLITTING else (0, 100)
+        if traffic.get("1", 0) + share != 100 or share not in steps or share < self.new_share:
+            self.wrong.append(f"{traffic} after {self.new_share} % at {request.method} {request.path}")
+        self.new_share = share
 
     def traffic(self) -> dict[str, int]:
         return dict(self.service.running(self.name))
@@ -77,12 +90,28 @@ class World:
         """Begin with version 1 live under another name."""
         self.tampering, self.is_watched, self.name = lambda index, request: None, False, name
         deploy(self.request("1"), self.target)
+        self.saved = {key: copy.deepcopy(getattr(self.service, key)) for key in STATE if hasattr(self.service, key)}
+        self.saved["buckets"] = copy.deepcopy(self.storage.store.buckets)
+        self.watched()
+
+    def again(self) -> None:
+        """Begin once more as `fresh` left it."""
+        self.tampering, self.is_watched = lambda index, request: None, False
+        saved = copy.deepcopy(self.saved)
+        self.storage.store.buckets = saved.pop("buckets")
+        vars(self.service).update(saved)
+        self.service.calls.clear()
+        self.storage.calls.clear()
+        self.watched()
+
+    def watched(self) -> None:
         self.seen.clear()
-        self.is_watched = True
+        self.new_share, self.is_watched = 0, True
 
     def check(self, done: Outcome) -> None:
         """Version 2 is live, once; version 1 is there; nothing else is left."""
         self.is_watched = False
+        assert not self.wrong, self.wrong
         assert (done.version, dict(done.traffic), done.previous) == ("2", {"2": 100}, "1")
         assert {version: share for version, share in self.traffic().items() if share} == {"2": 100}
         found = self.target.versions(self.name)
@@ -101,7 +130,12 @@ class World:
         if self.kind == "ai-platform":
             assert len([name for name in self.service.versions if f"/{self.name}/" in name]) == 2
         if self.kind == "kserve":
-            assert ("InferenceService", self.name) in self.service.objects
+            here = {kind for kind, name in self.service.objects if name.startswith(self.name)}
+            assert here == {"InferenceService", "ConfigMap"} and len(self.service.objects) == 2 * len(self.names())
+
+    def names(self) -> set[str]:
+        """All names that anything was deployed under."""
+        return {name.split("/")[1] for name in self.storage.names("bucket")}
 
 
 @pytest.fixture(params=list(FAKES))
@@ -109,7 +143,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     with ExitStack() as stack:
         service, storage = stack.enter_context(FAKES[request.param]()), stack.enter_context(FakeGcs())
         storage.make_bucket("bucket")
-        target = Emulated(request.param, service.url, storage.url, lock_timeout_s=10.0).open(stack)
+        target = Emulated(request.param, service.url, storage.url, 10.0, call_timeout_s=0.4).open(stack)
         here = World(request.param, service, storage, target, tmp_path)
         service.tamper = storage.tamper = here.tamper
         yield here
@@ -117,15 +151,22 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 
 @dataclass(frozen=True)
 class Way:
-    """How a request is tampered with: an HTTP status, a cut connection (None), or the end of the client."""
+    """How a request is tampered with: an HTTP status, a reset (None), no answer at all, or the end of the client."""
 
     status: int | None
     after: bool
-    kills: bool = False
+    stalls: bool = False
 
 
-KILLS = (Way(None, False, kills=True), Way(None, True, kills=True))
-FAULTS = (Way(503, False), Way(503, True), Way(429, False), Way(500, True), Way(None, False), Way(None, True))
+KILLS = (Way(None, False), Way(None, True))
+FAULTS = (
+    Way(503, False),
+    Way(503, True),
+    Way(429, False),
+    Way(None, False),
+    Way(None, True),
+    Way(None, True, stalls=True),
+)
 
 
 EXTENTS = pytest.mark.parametrize(
@@ -135,7 +176,7 @@ EXTENTS = pytest.mark.parametrize(
 
 def points(world: World, ways: tuple[Way, ...], extent: str) -> list[tuple[int, Way]]:
     """What to sweep: requests by their place in a deploy that nothing happens to, and the way."""
-    world.fresh("plain")
+    world.fresh("swept")
     world.check(deploy(world.request("2"), world.target))
     everything = range(len(world.seen))
     if extent == "all":
@@ -143,7 +184,7 @@ def points(world: World, ways: tuple[Way, ...], extent: str) -> list[tuple[int, 
     else:
         changing = [index for index in everything if world.seen[index].method != "GET"]
         chosen = [(index, ways[turn % len(ways)]) for turn, index in enumerate(changing[:: len(changing) // 12 or 1])]
-    print(f"{world.kind}: {len(chosen)} points swept, of {len(everything)} requests")
+    print(f"{world.kind}: {len(chosen)} points are swept, of {len(everything)} requests")
     return chosen
 
 
@@ -155,7 +196,7 @@ def in_a_process(world: World, content: str) -> Any:
 @EXTENTS
 def test_killed_at_any_request_and_run_again(world: World, extent: str) -> None:
     for point, way in points(world, KILLS, extent):
-        world.fresh(f"killed{point}{'after' if way.after else ''}")
+        world.again()
         child = in_a_process(world, "2")
 
         def kill(index: int, request: Request, point: int = point, way: Way = way, child: Any = child) -> Any:
@@ -175,8 +216,8 @@ def test_killed_at_any_request_and_run_again(world: World, extent: str) -> None:
 @EXTENTS
 def test_a_fault_at_any_request_is_waited_out(world: World, extent: str) -> None:
     for point, way in points(world, FAULTS, extent):
-        world.fresh(f"fault{point}at{way.status}{'after' if way.after else ''}".lower())
-        fault = Tampering(way.after, way.status)
+        world.again()
+        fault = Tampering(way.after, way.status, stalls=way.stalls)
         world.tampering = lambda index, request, point=point, fault=fault: fault if index == point else None
         world.check(deploy(world.request("2"), world.target))
 
@@ -253,7 +294,8 @@ def test_out_of_stock_falls_back_and_says_so(world: World) -> None:
     assert done.machine_type == "n1-standard-8"
     assert "FELL_BACK: n1-standard-4 is not to be had, n1-standard-8 is taken instead" in done.warnings[-1]
     world.check(done)
-    assert deploy(request, world.target).outcome == "unchanged"
+    again = deploy(request, world.target)
+    assert (again.outcome, again.machine_type) == ("unchanged", "n1-standard-8")
 
 
 def test_out_of_stock_without_a_fallback_leaves_nothing(world: World) -> None:
@@ -282,6 +324,73 @@ def test_a_container_that_never_gets_ready_is_quoted_and_taken_back(world: World
     found = world.target.versions("unready")
     assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
     world.check(deploy(world.request("2"), world.target)) if world.kind == "vertex" else None
+
+
+def test_a_request_that_is_rejected_leaves_nothing(world: World) -> None:
+    world.fresh("rejected")
+    ends = {"vertex": ":deployModel", "ai-platform": "/versions", "kserve": "/inferenceservices/rejected"}[world.kind]
+
+    def reject(index: int, request: Request) -> Tampering | None:
+        is_it = request.method in ("POST", "PUT") and request.path.endswith(ends) and "dryRun" not in request.query
+        return Tampering(False, 400) if is_it else None
+
+    world.tampering = reject
+    with pytest.raises(DeployRefused, match="the service answered 400") as refused:
+        deploy(world.request("2"), world.target)
+    assert refused.value.code == "REJECTED_BY_SERVICE"
+    world.tampering = lambda index, request: None
+    found = world.target.versions("rejected")
+    assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
+    assert len(world.storage.names("bucket")) == 3
+    done = deploy(world.request("2"), world.target)
+    assert (done.outcome, dict(done.traffic), done.previous) == ("updated", {done.version: 100}, "1")
+
+
+def test_a_version_that_answers_with_errors_gets_no_traffic(world: World) -> None:
+    world.fresh("erring")
+    world.tampering = lambda index, request: Tampering(False, 500) if ":predict" in request.path else None
+    with pytest.raises(DeployRefused, match=r"Golden request 1 .* without traffic, got no answer: .* 500") as refused:
+        deploy(world.request("2"), world.target)
+    assert refused.value.code == "PROBE_FAILED"
+    found = world.target.versions("erring")
+    assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
+    assert len(world.storage.names("bucket")) == 3
+
+
+def test_the_requests_of_a_plan_are_those_that_are_sent(world: World) -> None:
+    """But for what only the answers before them say: etags and versions of resources."""
+    world.name = "planned"
+    for content in "123":
+        request = world.request(content)
+        plan = plan_deploy(request, world.target)
+        for server in (world.service, world.storage):
+            server.calls.clear()
+        world.target.apply(plan)
+        sent = [call.request for call in world.service.calls if call.request.method != "GET"]
+        changes = [r for r in sent if not r.path.endswith(":predict") and "dryRun" not in r.query]
+        assert [without_tags(r.json()) for r in changes] == [
+            without_tags(dict(step.body or {})) for step in plan.steps if step.method
+        ], content
+    assert [step.action for step in plan.steps if step.action in ("shift", "undeploy", "remove")]
+
+
+def without_tags(body: Any) -> Any:
+    """A body as it is known before: also without a name that its path has already, and empty fields."""
+    if not isinstance(body, dict):
+        return body
+    tags = ("etag", "resourceVersion", "namespace", "finalizers")
+    is_resource = str(body.get("name", "")).startswith("projects/")
+    left = {key: v for key, v in body.items() if key not in tags and v != {} and not (key == "name" and is_resource)}
+    return {key: without_tags(value) for key, value in left.items()}
+
+
+def test_labels_that_google_does_not_take_are_refused_at_once(world: World) -> None:
+    if world.kind == "kserve":
+        pytest.skip("the cluster is asked, by a dry run")
+    world.name = "labelled"
+    with pytest.raises(InputError, match="Team=Fraud X cannot be a label"):
+        deploy(replace(world.request("1"), service=ServiceOptions(labels=(("Team", "Fraud X"),))), world.target)
+    assert not world.service.calls and world.storage.names("bucket") == []
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 30.0) -> None:

@@ -15,7 +15,7 @@ from tests.tiny_models import Y, write_tiny_model
 
 from servegraph.deploy_version.deploy import deploy, plan_deploy
 from servegraph.deploy_version.golden import GoldenRequest
-from servegraph.deploy_version.plan import DeployRequest, Tolerance
+from servegraph.deploy_version.plan import DeployRequest, ServiceOptions, Tolerance
 from servegraph.deploy_version.targets import TARGETS, Place, Target, open_target
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.errors import DeployRefused, InputError, ModelError
@@ -366,6 +366,9 @@ def test_requests_that_make_no_sense() -> None:
     ):
         with pytest.raises(InputError):
             DeployRequest("model", "census", **wrong)
+    for explanation in ("{no", "[]", "1"):
+        with pytest.raises(InputError, match="not a JSON object"):
+            ServiceOptions(explanation=explanation)
 
 
 def test_every_target_of_the_table_opens() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import os
 import re
 import tempfile
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 import google_crc32c
+from tests.emulators.gcs_joining import combined, join
 
 # What a caller may set on an object; everything else is the service's to say.
 WRITABLE = frozenset(
@@ -44,6 +46,30 @@ class Content:
     md5: str
 
 
+class Writing:
+    """Bytes that arrive piece by piece and go to a file at once; zeros become a hole in it."""
+
+    def __init__(self, folder: Path) -> None:
+        descriptor, name = tempfile.mkstemp(dir=folder)
+        os.close(descriptor)
+        self.path, self.size = Path(name), 0
+        self._md5, self._crc32c = hashlib.md5(usedforsecurity=False), google_crc32c.Checksum()
+
+    def add(self, chunk: bytes) -> None:
+        with self.path.open("r+b") as file:
+            if chunk.count(0) == len(chunk):
+                file.truncate(self.size + len(chunk))
+            else:
+                file.seek(self.size)
+                file.write(chunk)
+        self._md5.update(chunk)
+        self._crc32c.update(chunk)
+        self.size += len(chunk)
+
+    def content(self) -> Content:
+        return Content(self.path, self.size, _b64(self._crc32c.digest()), _b64(self._md5.digest()))
+
+
 @dataclass
 class StoredObject:
     """One object: its resource as the API shows it, and its bytes."""
@@ -69,14 +95,10 @@ class Store:
 
     def write(self, chunks: Iterable[bytes]) -> Content:
         """Store bytes that no object has yet."""
-        md5, crc32c, size = hashlib.md5(usedforsecurity=False), google_crc32c.Checksum(), 0
-        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
-            for chunk in chunks:
-                file.write(chunk)
-                md5.update(chunk)
-                crc32c.update(chunk)
-                size += len(chunk)
-        return Content(Path(file.name), size, _b64(crc32c.digest()), _b64(md5.digest()))
+        writing = Writing(self.folder)
+        for chunk in chunks:
+            writing.add(chunk)
+        return writing.content()
 
     def put(
         self,
@@ -158,11 +180,19 @@ class Store:
             raise Rejection(400, f"The number of source components must be between 1 and {MAX_COMPONENTS}.")
         with self.lock:
             parts = [self.get(bucket, source["name"], _source_conditions(source)) for source in sources]
-            content = self.write(part.content.path.read_bytes() for part in parts)
+            content = self._joined([part.content for part in parts])
             count = sum(int(part.resource.get("componentCount", 1)) for part in parts)
             wanted = request.get("destination", {})
             destination = {key: wanted[key] for key in _COPIED & set(wanted)} | {"name": name}
             return self.put(bucket, destination, content, conditions, components=count)
+
+    def _joined(self, parts: list[Content]) -> Content:
+        """The parts one after the other; as on the service, no byte is hashed again."""
+        descriptor, name = tempfile.mkstemp(dir=self.folder)
+        os.close(descriptor)
+        join([part.path for part in parts], Path(name))
+        crc32c = combined([(int.from_bytes(base64.b64decode(part.crc32c), "big"), part.size) for part in parts])
+        return Content(Path(name), sum(part.size for part in parts), _b64(crc32c.to_bytes(4, "big")), md5="")
 
     def list(self, bucket: str, query: Mapping[str, str]) -> dict[str, Any]:
         """One page of a listing, in byte order; `nextPageToken` while there is more."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from xml.sax.saxutils import escape
 
-from tests.emulators.gcs_store import Rejection, Store
+from tests.emulators.gcs_store import Rejection, Store, Writing
 from tests.emulators.http_server import Answer, Request, json_answer
 
 RESUMABLE_STEP_BYTES = 256 * 1024
@@ -23,7 +23,7 @@ class Session:
     bucket: str
     resource: dict[str, Any]
     conditions: Mapping[str, str]
-    received: bytearray = field(default_factory=bytearray)  # of a resumable upload
+    received: Writing | None = None  # of a resumable upload
     parts: dict[int, bytes] = field(default_factory=dict)  # of a multipart upload, by number
     finished: dict[str, Any] | None = None
 
@@ -54,7 +54,7 @@ class Uploads:
             resource.setdefault("contentType", media_type)
         # The service checks preconditions at the start as well as at the end.
         self.store.check(bucket, resource["name"], request.query)
-        session_id = self._open(Session(bucket, resource, request.query))
+        session_id = self._open(Session(bucket, resource, request.query, Writing(self.store.folder)))
         location = f"{self.store.url}/upload/storage/v1/b/{bucket}/o?uploadType=resumable&upload_id={session_id}"
         return Answer(headers={"Location": location, "X-GUploader-UploadID": session_id})
 
@@ -72,15 +72,16 @@ class Uploads:
         first, last, total = sent.groups()
         if first is not None and int(last) - int(first) + 1 != len(request.body):
             raise Rejection(400, "Content-Range does not match the length of the body.")
-        if first is not None and int(first) != len(session.received):
-            return _continue_from(session)  # a repeated or a skipped chunk: say where to go on
-        session.received += request.body
-        if total == "*" or len(session.received) < int(total):
+        received = session.received
+        assert received is not None
+        if first is not None and int(first) != received.size:
+            return _continue_from(received.size)  # a repeated or a skipped chunk: say where to go on
+        received.add(request.body)
+        if total == "*" or received.size < int(total):
             if len(request.body) % RESUMABLE_STEP_BYTES:
                 raise Rejection(400, "Chunks before the last must be multiples of 256 KiB.")
-            return _continue_from(session)
-        content = bytes(session.received)
-        session.finished = self._put(session.bucket, session.resource, content, session.conditions)
+            return _continue_from(received.size)
+        session.finished = self.store.put(session.bucket, session.resource, received.content(), session.conditions)
         return json_answer(session.finished)
 
     def begin_or_complete(self, request: Request, bucket: str, name: str) -> Answer:
@@ -148,8 +149,7 @@ def split_related(request: Request) -> tuple[dict[str, Any], bytes]:
     return resource, content.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def _continue_from(session: Session) -> Answer:
-    received = len(session.received)
+def _continue_from(received: int) -> Answer:
     return Answer(308, {"Range": f"bytes=0-{received - 1}"} if received else {})
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
+import socket
+import struct
 import sys
 import threading
 import warnings
@@ -15,6 +18,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
+STALL_S = 30.0  # longer than any client of a test waits
 Self = TypeVar("Self", bound="LoopbackServer")
 
 
@@ -57,12 +61,14 @@ class Call:
 class Tampering:
     """What goes wrong with a request: before it is handled, or after, when it has had its effect.
 
-    `act` is called then; it may end the client. `status` is answered instead; without one the connection is cut.
+    `act` is called then; it may end the client. `status` is answered instead; without one the connection is reset,
+    or, where it `stalls`, left without an answer until the client gives up.
     """
 
     after: bool
     status: int | None = None
     act: Callable[[], None] | None = None
+    stalls: bool = False
 
 
 def json_answer(document: Mapping[str, Any], status: int = 200) -> Answer:
@@ -82,6 +88,10 @@ class LoopbackServer(ThreadingHTTPServer):
         self.calls: list[Call] = []
         self.defects: list[Exception] = []
         self.tamper: Callable[[Request], Tampering | None] = lambda request: None
+
+    def shutdown_request(self, request: Any) -> None:
+        """Only close: a connection that is to be reset must not be ended in order first."""
+        self.close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that is gone is no defect: tests end some on purpose."""
@@ -152,8 +162,14 @@ class _Handler(BaseHTTPRequestHandler):
         if tampering.status:
             message = "Injected by the test."
             self._send(json_answer({"error": {"code": tampering.status, "message": message}}, tampering.status))
+            return
+        if tampering.stalls:
+            self.connection.settimeout(STALL_S)
+            with contextlib.suppress(OSError):
+                self.connection.recv(1)  # returns when the client hangs up
         else:
-            self.close_connection = True
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
 
     def _send(self, answer: Answer) -> None:
         self.send_response(answer.status)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from google.auth.credentials import AnonymousCredentials
+from google.auth.transport.requests import AuthorizedSession
 from google.cloud import aiplatform_v1, storage  # noqa: F401  a forked process finds it loaded
 from googleapiclient import discovery  # noqa: F401
 from kubernetes import client  # noqa: F401
@@ -45,6 +46,17 @@ def hasty() -> Patience:
     return Patience(deadline_s=5.0, first_s=0.01, longest_s=0.1)
 
 
+class Hurried(AuthorizedSession):
+    """The storage client's transport, with another timeout than the one it has by itself."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(AnonymousCredentials())
+        self._timeout_s = timeout_s
+
+    def request(self, method: str, url: str, *args: Any, **options: Any) -> Any:
+        return super().request(method, url, *args, **{**options, "timeout": self._timeout_s})
+
+
 @dataclass(frozen=True)
 class Emulated:
     """Where the emulators of a target are: values that another process can be given."""
@@ -53,23 +65,30 @@ class Emulated:
     service_url: str
     storage_url: str
     lock_timeout_s: float = 0.3
+    call_timeout_s: float = 30.0
 
     def open(self, stack: ExitStack) -> RemoteTarget:
         """Open the target; its connections are closed with `stack`."""
-        options = {"api_endpoint": self.storage_url}
-        files = storage.Client(project="test", credentials=AnonymousCredentials(), client_options=options)
+        files = storage.Client(
+            project="test",
+            credentials=AnonymousCredentials(),
+            _http=Hurried(self.call_timeout_s),
+            client_options={"api_endpoint": self.storage_url},
+        )
         stack.callback(files.close)
         waits = Waits(lock_timeout_s=self.lock_timeout_s, lock_ttl_s=5.0, patience=hasty)
         return RemoteTarget(Site(self._service(stack), Staging("gs://bucket/models", files), waits, lambda: TODAY))
 
     def _service(self, stack: ExitStack) -> Service:
         if self.kind == "vertex":
-            return Vertex("p", "us-central1", VertexApi("us-central1", self.service_url, 0.01, hasty))
+            return Vertex(
+                "p", "us-central1", VertexApi("us-central1", self.service_url, 0.01, hasty, self.call_timeout_s)
+            )
         if self.kind == "ai-platform":
-            api = AiPlatformApi("us-central1", self.service_url, 0.01, hasty)
+            api = AiPlatformApi("us-central1", self.service_url, 0.01, hasty, self.call_timeout_s)
             stack.callback(api.close)
             return AiPlatform("p", "us-central1", api, today_is_fine=True)
-        cluster = KserveApi("default", None, self.service_url, 0.01, hasty)
+        cluster = KserveApi("default", None, self.service_url, 0.01, hasty, self.call_timeout_s)
         stack.callback(cluster.close)
         return Kserve(cluster)
 

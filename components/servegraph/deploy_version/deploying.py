@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from servegraph.deploy_version import rollout
 from servegraph.deploy_version.converge import converge
-from servegraph.deploy_version.faults import CannotServe, NoCapacity
+from servegraph.deploy_version.faults import CannotServe, NoCapacity, Rejected, Unavailable
 from servegraph.deploy_version.golden import GoldenRequest, difference, parse_golden
 from servegraph.deploy_version.machine_check import check_machine
 from servegraph.deploy_version.plan import Step
-from servegraph.deploy_version.remote import Goal, Seen
+from servegraph.deploy_version.remote import Answer, Goal, Seen
 from servegraph.deploy_version.site import Site
 from servegraph.deploy_version.targets import OnStep
 from servegraph.errors import DeployRefused, StorageError
@@ -46,7 +47,7 @@ class Deploying:
                     self._withdraw(fault)
                     raise
                 self._fall_back(fault)
-            except CannotServe as fault:
+            except (CannotServe, Rejected) as fault:
                 self._withdraw(fault)
                 raise
             except KeyboardInterrupt:
@@ -117,7 +118,7 @@ class Deploying:
 
         def check() -> None:
             if content_digest(source) != model.digest:
-                raise DeployRefused(
+                raise CannotServe(
                     f"The files of {model.uri!r} changed while they were uploaded.",
                     code="MODEL_CHANGED",
                     fix="Deploy again once nothing writes to the model.",
@@ -135,7 +136,7 @@ class Deploying:
     def _probe(self, seen: Seen) -> None:
         unasked = 0
         for request in self._golden():
-            answer = self._service.ask(self._goal, seen, request)
+            answer = self._ask(seen, request, "without traffic")
             if answer is None:
                 unasked += 1
             else:
@@ -150,26 +151,36 @@ class Deploying:
         mine = seen.of(self._goal.identity)
         if mine is None or not mine.share:
             return
-        patience = self._site.waits.patience()
+        when = f"with {mine.share} % of the traffic"
         for request in self._golden()[:1]:
             for _ in range(ASK_UNTIL):
-                answer = patience.again(lambda: self._service.ask(self._goal, seen, request))  # noqa: B023
+                answer = self._ask(seen, request, when)
                 if answer is None:
                     break
                 if answer.version in (None, mine.version):
-                    self._compare(request, answer.outputs, f"with {mine.share} % of the traffic")
+                    self._compare(request, answer.outputs, when)
                     break
+
+    def _ask(self, seen: Seen, request: GoldenRequest, when: str) -> Answer | None:
+        try:
+            return self._site.waits.patience().again(lambda: self._service.ask(self._goal, seen, request))
+        except (Rejected, Unavailable) as fault:
+            raise self._failed(request, when, f"got no answer: {fault.message}") from fault
 
     def _compare(self, request: GoldenRequest, outputs: Mapping[str, Any], when: str) -> None:
         tolerance = self._goal.request.tolerance
         found = difference(request.outputs, outputs, tolerance)
         if found:
-            raise CannotServe(
-                f"Golden request {request.line} ({request.signature_name}) of {self._goal.request.name}, asked {when}, "
-                f"{found} (tolerance abs {tolerance.abs:g}, rel {tolerance.rel:g}).",
-                code="PROBE_FAILED",
-                fix="The traffic is where it was and the version is gone. Mend the model and deploy again.",
-            )
+            what = f"{found} (tolerance abs {tolerance.abs:g}, rel {tolerance.rel:g})."
+            raise self._failed(request, when, what)
+
+    def _failed(self, request: GoldenRequest, when: str, what: str) -> CannotServe:
+        name = self._goal.request.name
+        return CannotServe(
+            f"Golden request {request.line} ({request.signature_name}) of {name}, asked {when}, {what}",
+            code="PROBE_FAILED",
+            fix="The traffic is where it was and the version is gone. Mend the model and deploy again.",
+        )
 
 
 class _Told:
@@ -177,13 +188,15 @@ class _Told:
 
     def __init__(self, total: int, on_step: OnStep) -> None:
         self._total, self._done, self._told, self._on_step = total, 0, 0, on_step
+        self._lock = threading.Lock()  # parts are sent by many threads
 
     def count(self, size_bytes: int) -> None:
-        self._done += size_bytes
-        percent = 100 * self._done // max(1, self._total)
-        if percent >= self._told + 5 or (self._done >= self._total and self._told < 100):
-            self._told = min(100, percent)
-            self._on_step(f"uploaded {format_size(self._done)} of {format_size(self._total)} ({self._told} %)")
+        with self._lock:
+            self._done += size_bytes
+            percent = 100 * self._done // max(1, self._total)
+            if percent >= self._told + 5 or (self._done >= self._total and self._told < 100):
+                self._told = min(100, percent)
+                self._on_step(f"uploaded {format_size(self._done)} of {format_size(self._total)} ({self._told} %)")
 
 
 def _machine(config: ServingConfig) -> str:

@@ -37,6 +37,12 @@ class NotFound(DeployRefused):
     default_code = "NOT_FOUND"
 
 
+class Rejected(DeployRefused):
+    """The service does not take the request, now or later."""
+
+    default_code = "REJECTED_BY_SERVICE"
+
+
 class CannotServe(DeployRefused):
     """The version never became ready, or answers wrongly: it must not serve."""
 
@@ -75,7 +81,7 @@ def fault_of(status: int, message: str, what: str) -> DeployRefused:
     if status in (401, 403):
         fix = "Run `gcloud auth application-default login`, or grant the account the permission that is named."
         return DeployRefused(text, code="NO_ACCESS", fix=fix)
-    return DeployRefused(text, code="REJECTED_BY_SERVICE", fix="Mend what the service names, then run again.")
+    return Rejected(text, fix="Mend what the service names, then run again.")
 
 
 class Patience:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from servegraph.deploy_version.faults import CannotServe, NoCapacity, NotFound, Patience, Unavailable, is_no_capacity
@@ -109,6 +110,27 @@ def _fault(error: Mapping[str, Any], what: str, operation: str) -> DeployRefused
     if code in (1, 10, 13, 14):  # CANCELLED, ABORTED, INTERNAL, UNAVAILABLE: what it left, the next look tells
         return Unavailable(text, fix="Run again; what is done already is found and kept.")
     return CannotServe(text, fix="See the logs of the container that the message names; mend the model or the image.")
+
+
+def check_labels(labels: Iterable[tuple[str, str]]) -> None:
+    """Refuse labels that Google's services do not take.
+
+    Raises:
+        InputError: one is not formed as they want it, or its prefix is theirs (code `BAD_LABEL`).
+    """
+    for key, value in labels:
+        if not is_label(key, value):
+            raise InputError(
+                f"{key}={value} cannot be a label on Google Cloud.",
+                code="BAD_LABEL",
+                fix="Use lowercase letters, digits, '_' and '-', first a letter, and not vertex-ai- or goog-.",
+            )
+
+
+def is_label(key: str, value: str) -> bool:
+    """Whether Google's services let that label be given; prefixes of their own they do not."""
+    is_formed = re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", key) and re.fullmatch(r"[a-z0-9_-]{0,63}", value)
+    return bool(is_formed) and not key.startswith(("vertex-ai-", "goog-"))
 
 
 def is_loopback(url: str | None) -> bool:

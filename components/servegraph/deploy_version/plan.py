@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_type_hints
@@ -55,11 +56,18 @@ class ServiceOptions:
     labels: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the counts.
+        """Check the counts and the explanation.
 
         Raises:
-            InputError: there are fewer replicas than none, or the most are fewer than the least.
+            InputError: there are fewer replicas than none, or the most are fewer than the least (code `BAD_REPLICAS`),
+                or the explanation is no JSON object (code `BAD_EXPLANATION`).
         """
+        if self.explanation and not _is_object(self.explanation):
+            raise InputError(
+                "The explanation is not a JSON object.",
+                code="BAD_EXPLANATION",
+                fix="Give an ExplanationSpec, or for ai-platform an ExplanationConfig, as the service has it in JSON.",
+            )
         if self.min_replicas < 0 or (self.max_replicas is not None and self.max_replicas < max(1, self.min_replicas)):
             raise InputError(
                 f"There cannot be {self.min_replicas} to {self.max_replicas} replicas.",
@@ -98,6 +106,13 @@ class ServiceOptions:
     def given(self) -> set[str]:
         """Return the names of the options that are not at their defaults."""
         return {item.name for item in fields(self) if getattr(self, item.name) != item.default}
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -181,6 +196,7 @@ class Plan:
     traffic_after: Mapping[str, int] = field(default_factory=dict)
     signature_changes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    machine_type: str | None = None  # that it runs on: the one asked for, or the target's default
     exists: tuple[str, ...] = ()  # what is there and is left, or used
     upload_bytes: int | None = None  # None where nothing is uploaded
     price_per_hour: float | None = None  # USD, on demand, of the replicas that always run; None: not known
@@ -209,7 +225,7 @@ class Plan:
             "target": self.target,
             "name": self.request.name,
             "version": self.version,
-            "machine_type": self.request.config.machine_type,
+            "machine_type": self.machine_type or self.request.config.machine_type,
             "resource": self.resource,
             "config": asdict(self.request.config),
             "model": {

@@ -163,7 +163,10 @@ class Service(Protocol):
     def prepare(self, goal: Goal, seen: Seen) -> tuple[Step, ...]:
         """Return the steps until the version runs without traffic and has answered the golden requests."""
 
-    def shift(self, seen: Seen, goal: Goal | None, shift: Shift) -> tuple[Step, ...]:
+    def foresee(self, seen: Seen, steps: tuple[Step, ...]) -> Seen:
+        """Return what will be there once `steps` are done, as far as the requests after them depend on it."""
+
+    def shift(self, seen: Seen, shift: Shift) -> tuple[Step, ...]:
         """Return the steps that share the traffic out."""
 
     def label(self, seen: Seen, version: SeenVersion, labels: tuple[str, ...]) -> tuple[Step, ...]:

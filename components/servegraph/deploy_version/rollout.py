@@ -23,18 +23,22 @@ def forward(service: Service, goal: Goal, seen: Seen) -> tuple[Step, ...]:
         steps.append(
             Step("upload", f"{goal.model.file_count - len(here)} files, {left:,} bytes to {goal.artifact_uri}")
         )
-    steps += service.prepare(goal, seen)
-    start = replace(seen, versions=_with_mine(service, goal, seen))
-    shifts = shifts_to(service, start, start.versions[0] if mine is None else mine, goal)
-    steps += [step for shift in shifts for step in service.shift(start, goal, shift)]
-    final = after(start, shifts[-1]) if shifts else start
-    new = final.version((mine or start.versions[0]).version)
-    assert new is not None
-    steps += service.label(final, new, missing_labels(goal, new))
-    for version in surplus(
-        replace(final, versions=_relabelled(final, new, goal)), goal.request.keep_versions, new.version
-    ):
-        steps += service.retire(final, version)
+    preparing = service.prepare(goal, seen)
+    steps += preparing
+    ahead = service.foresee(replace(seen, versions=_with_mine(service, goal, seen)), preparing)
+    name = (mine or ahead.versions[0]).version
+    for shift in shifts_to(service, ahead, _named(ahead, name), goal):
+        shifting = service.shift(ahead, shift)
+        steps += shifting
+        ahead = service.foresee(after(ahead, shift), shifting)
+    new = _named(ahead, name)
+    labelling = service.label(ahead, new, missing_labels(goal, new))
+    steps += labelling
+    ahead = service.foresee(replace(ahead, versions=_relabelled(ahead, new, goal)), labelling)
+    for version in surplus(ahead, goal.request.keep_versions, name):
+        retiring = service.retire(ahead, version)
+        steps += retiring
+        ahead = service.foresee(ahead, retiring)
     return tuple(steps)
 
 
@@ -76,7 +80,7 @@ def back(service: Service, goal: Goal, seen: Seen, before: Mapping[str, int]) ->
         fits = bool(before) and mine.version not in before and set(before) <= known
         shares = {**before, mine.version: 0} if fits else shifted(seen.shares, mine.version, 0)
         if any(shares.values()) or service.can_be_empty:
-            return service.shift(seen, goal, Shift(shares, None))
+            return service.shift(seen, Shift(shares, None))
     return service.withdraw(goal, seen)
 
 
@@ -149,6 +153,12 @@ def surplus(seen: Seen, keep: int, just_made: str) -> tuple[SeenVersion, ...]:
 
     ranked = sorted(ours, key=weight, reverse=True)
     return tuple(v for v in reversed(ranked[keep:]) if not v.share and v.version != just_made)
+
+
+def _named(seen: Seen, name: str) -> SeenVersion:
+    version = seen.version(name)
+    assert version is not None
+    return version
 
 
 def _with_mine(service: Service, goal: Goal, seen: Seen) -> tuple[SeenVersion, ...]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from servegraph.deploy_version.choice import fallbacks as read_fallbacks
+from servegraph.deploy_version.google_api import is_label
 from servegraph.deploy_version.plan import DeployRequest, Outcome, ServiceOptions
 from servegraph.serve.state import ServingConfig
 
@@ -35,7 +35,7 @@ def make_request(
     options = dict(serving or {})
     inherited = json.loads(run_labels) if run_labels else {}
     if inherited:
-        options["labels"] = {**{k: v for k, v in inherited.items() if _is_label(k, v)}, **options.get("labels", {})}
+        options["labels"] = {**{k: v for k, v in inherited.items() if is_label(k, v)}, **options.get("labels", {})}
     machine_type, accelerator_type, accelerator_count = machine
     percent, steps, keep = rollout
     return DeployRequest(
@@ -72,9 +72,3 @@ def gcp_links(outcome: Outcome, region: str) -> str:
         if key in outcome.links
     ]
     return json.dumps({"resources": rows})
-
-
-def _is_label(key: str, value: str) -> bool:
-    """Whether the service lets it be given: prefixes of its own it does not."""
-    is_formed = re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", key) and re.fullmatch(r"[a-z0-9_-]{0,63}", value)
-    return bool(is_formed) and not key.startswith(("vertex-ai-", "goog-"))

@@ -13,6 +13,7 @@ import functools
 import io
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -59,6 +60,7 @@ def remove_below(uri: str, client: Any = None, keep: str = "") -> None:
         StorageError: one cannot be removed.
     """
     from google.api_core.exceptions import NotFound
+    from google.cloud.storage.retry import DEFAULT_RETRY
 
     bucket, name = split_gs_uri(uri)
     prefix = name.rstrip("/") + "/"
@@ -67,7 +69,7 @@ def remove_below(uri: str, client: Any = None, keep: str = "") -> None:
         for blob in sorted(blobs, key=lambda blob: not _is_graph(blob.name)):
             if f"gs://{bucket}/{blob.name}" != keep:
                 try:
-                    blob.delete()
+                    blob.delete(retry=DEFAULT_RETRY)
                 except NotFound:
                     continue
 
@@ -110,6 +112,7 @@ class _Uploader:
         bucket, name = split_gs_uri(uri)
         self._source, self._uri, self._sizes = source, uri, sizes
         self._bucket, self._prefix = client.bucket(bucket), name.rstrip("/") + "/"
+        self._stop = threading.Event()
 
     def copy(self, files: list[FileInfo], on_bytes: OnBytes) -> None:
         with answering("list", self._uri):
@@ -127,6 +130,8 @@ class _Uploader:
         return max(self._sizes.part_bytes, -(-info.size_bytes // MAX_PARTS))
 
     def _send_in_parts(self, info: FileInfo, there: Mapping[str, Any], on_bytes: OnBytes) -> None:
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
         step = self._part_bytes(info)
         starts = range(0, info.size_bytes, step)
         parts = [(info, f"{PARTS}{info.path}/{start // step:05d}-{step}", start, step) for start in starts]
@@ -138,7 +143,7 @@ class _Uploader:
             self._create(info.path, functools.partial(self._compose, info.path, blobs))
         if info.path not in there or any(name in there for _, name, _, _ in parts):
             with answering("remove", self._uri):
-                self._bucket.delete_blobs(blobs, on_error=lambda blob: None)
+                self._bucket.delete_blobs(blobs, on_error=lambda blob: None, retry=DEFAULT_RETRY)
 
     def _compose(self, path: str, blobs: list[Any]) -> None:
         self._bucket.blob(self._prefix + path).compose(blobs, if_generation_match=0)
@@ -162,9 +167,10 @@ class _Uploader:
                 on_bytes(count)
                 continue
             blob = self._bucket.blob(self._prefix + name, chunk_size=self._sizes.chunk_bytes)
-            pairs.append((_Slice(self._source, info.path, start, count, on_bytes), blob))
-        with answering("write", self._uri):
-            transfer_manager.upload_many(
+            pairs.append((_Slice(self._source, info.path, start, count, on_bytes, self._stop), blob))
+        with answering("write", self._uri), ThreadPoolExecutor(1) as apart:
+            sending = apart.submit(
+                transfer_manager.upload_many,
                 pairs,
                 skip_if_exists=True,  # sends ifGenerationMatch=0, and lets an object that is there be
                 upload_kwargs={"checksum": "crc32c", "content_type": "application/octet-stream"},
@@ -172,6 +178,12 @@ class _Uploader:
                 max_workers=self._sizes.workers,
                 raise_exception=True,
             )
+            # `upload_many` ends when all is sent, whatever happens in its thread; an interrupt comes to this one.
+            try:
+                sending.result()
+            except BaseException:
+                self._stop.set()
+                raise
 
     def _check(self, info: FileInfo) -> None:
         uri = f"{self._uri}/{info.path}"
@@ -218,11 +230,13 @@ class _ServerSide:
 
 
 class _Slice(io.RawIOBase):
-    """A part of a file of a directory as a stream of its own, opened when it is first read."""
+    """A part of a file of a directory as a stream of its own, opened when it is first read, until `stop` is set."""
 
-    def __init__(self, source: Directory, path: str, start: int, length: int, on_bytes: OnBytes) -> None:
+    def __init__(
+        self, source: Directory, path: str, start: int, length: int, on_bytes: OnBytes, stop: threading.Event
+    ) -> None:
         super().__init__()
-        self._source, self._path, self._start, self._length = source, path, start, length
+        self._source, self._path, self._start, self._length, self._stop = source, path, start, length, stop
         self._position, self._told, self._on_bytes = 0, 0, on_bytes
         self._stream: BinaryIO | None = None
         self._lock = threading.Lock()
@@ -242,6 +256,8 @@ class _Slice(io.RawIOBase):
         return self._position
 
     def read(self, size: int = -1) -> bytes:
+        if self._stop.is_set():
+            raise StorageError("The upload was interrupted.", code="INTERRUPTED")
         left = self._length - self._position
         count = left if size is None or size < 0 else min(size, left)
         if count <= 0:

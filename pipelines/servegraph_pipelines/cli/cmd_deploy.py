@@ -138,7 +138,7 @@ def _print_plan(plan: Plan) -> None:
     if plan.upload_bytes is not None:
         table.add_row("upload", f"{plan.upload_bytes:,} bytes")
         price = "not known" if plan.price_per_hour is None else f"{plan.price_per_hour:g} USD an hour, on demand"
-        table.add_row("price", f"{plan.request.config.machine_type or 'default machine'}: {price}")
+        table.add_row("price", f"{plan.machine_type or 'no machine is named'}: {price}")
     for line in plan.exists:
         table.add_row("there", line)
     console.print(table)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from tests.emulators.gcs import FakeGcs
 from tests.emulators.http_server import Request, Tampering
 
+from servegraph.deploy_version.interrupt import terminated_as_interrupted
 from servegraph.errors import StorageError
 from servegraph.storage import open_dir
 from servegraph.storage.gcs import GcsDirectory
@@ -144,6 +147,22 @@ def test_from_another_bucket_the_bytes_stay_there(fake: FakeGcs, client: Any, mo
     upload(GcsDirectory("gs://source/trained", client), URI, client)
     assert contents(fake) == files(model)
     assert not [call for call in fake.calls if call.request.path.startswith(("/upload", "/download"))]
+
+
+def test_an_interrupt_ends_an_upload_at_once(fake: FakeGcs, client: Any, model: Path) -> None:
+    (model / "variables" / "large").write_bytes(bytes(32 * 1024 * KIB))
+    sent: list[int] = []
+
+    def count(size_bytes: int) -> None:
+        sent.append(size_bytes)
+        if len(sent) == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.02)
+
+    with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
+        upload(open_dir(model), URI, client, count, sizes=SMALL)
+    assert sum(sent) < 16 * 1024 * KIB
+    assert "models/m/saved_model.pb" not in fake.names("bucket")
 
 
 def test_removing_keeps_what_is_said(fake: FakeGcs, client: Any, model: Path) -> None:

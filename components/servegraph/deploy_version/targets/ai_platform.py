@@ -7,29 +7,36 @@ Source: the discovery document of ml v1.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 from servegraph.deploy_version.discovery import load as load_document
 from servegraph.deploy_version.discovery import require_valid
+from servegraph.deploy_version.faults import Rejected
 from servegraph.deploy_version.golden import GoldenRequest
+from servegraph.deploy_version.google_api import check_labels
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
-from servegraph.deploy_version.remote import Answer, Goal, Seen, SeenVersion, Shift, State
+from servegraph.deploy_version.remote import Answer, Goal, Seen, SeenVersion, Shift
 from servegraph.deploy_version.rows import as_instances, as_outputs
 from servegraph.deploy_version.targets.ai_platform_api import PREFIX, AiPlatformApi
+from servegraph.deploy_version.targets.ai_platform_seen import (
+    BYTES,
+    IDENTITY,
+    MEMORY,
+    model_id,
+    order,
+    recall,
+    version_of,
+)
 from servegraph.errors import DeployRefused
 from servegraph.machines.catalog import load
-from servegraph.serve.state import ServingConfig
 
-IDENTITY, BYTES = "servegraph_identity", "servegraph_bytes"
-MEMORY = "servegraph:"  # what follows it in a model's description is ours
 RUNTIME, PYTHON = "2.11", "3.7"  # the newest there was; R12 of the requirements, "Runtime" in the discovery document
 UNUSED = frozenset({"image", "encryption_key", "network", "reservation", "spot", "resources"})
-STATES: dict[str, State] = {"READY": "ready", "CREATING": "starting", "UPDATING": "starting", "FAILED": "failed"}
 
 
 class AiPlatform:
@@ -55,6 +62,7 @@ class AiPlatform:
                 fix="Deploy with --target vertex; this plan is what would have been sent.",
             )
         options, machine = request.service, request.config.machine_type or self.default_machine or ""
+        check_labels(options.labels)
         unused = UNUSED & options.given()
         if unused:
             raise _refused("NOT_FOR_THIS_TARGET", f"AI Platform has no use for {', '.join(sorted(unused))}.")
@@ -65,6 +73,8 @@ class AiPlatform:
             raise _refused("BAD_REPLICAS", f"{machine} keeps at least one node; only MLS1 goes down to none.")
         if bool(options.package) != bool(options.prediction_class):
             raise _refused("HALF_A_ROUTINE", "A custom prediction routine needs its package and its class.")
+        if options.package and not options.package.startswith("gs://"):
+            raise _refused("BAD_PACKAGE", f"The package {options.package!r} is not on Cloud Storage (gs://…).")
         if options.package and not machine.startswith("mls1"):
             raise _refused("ROUTINE_NEEDS_MLS1", f"{machine} takes no custom prediction routine; MLS1 does.")
         if options.service_account and not options.prediction_class:
@@ -94,8 +104,8 @@ class AiPlatform:
             if not operation.get("done")
             and operation.get("metadata", {}).get("modelName") in (resource, model_id(name))
         ]
-        memory = _memory(model)
-        versions = tuple(_version(v, resource, memory) for v in sorted(found, key=_number, reverse=True))
+        memory = recall(model)
+        versions = tuple(version_of(v, resource, memory) for v in sorted(found, key=order, reverse=True))
         return Seen(
             name=name,
             resource=resource,
@@ -134,7 +144,20 @@ class AiPlatform:
             steps += self._remember(seen, {"proved": [*(old for old in proved if old in alive), number]}, number)
         return tuple(steps)
 
-    def shift(self, seen: Seen, goal: Goal | None, shift: Shift) -> tuple[Step, ...]:
+    def foresee(self, seen: Seen, steps: tuple[Step, ...]) -> Seen:
+        """The description says more with each change, under a new etag; a first version has all traffic."""
+        model, versions = seen.own["model"], seen.versions
+        for step in steps:
+            if step.method == "models.create":
+                model = step.body
+            elif step.method == "models.patch" and step.body is not None:
+                known = {key: value for key, value in (model or {}).items() if key != "etag"}
+                model = {**known, "description": step.body["description"]}
+            elif step.method == "models.versions.create" and not seen.shares:
+                versions = (replace(versions[0], share=100), *versions[1:])
+        return replace(seen, versions=versions, own={**seen.own, "model": model, "memory": recall(model or {})})
+
+    def shift(self, seen: Seen, shift: Shift) -> tuple[Step, ...]:
         """Return the steps that make a version the default one, and remember which was."""
         (winner,) = (version for version, share in shift.shares.items() if share)
         version = seen.version(winner)
@@ -183,7 +206,7 @@ class AiPlatform:
             return None
         answer = self._api.call("predict", {"name": mine.resource}, {"instances": instances})
         if "error" in answer:  # of the container, with HTTP 200
-            raise DeployRefused(f"{mine.resource} answered: {answer['error']}", code="PROBE_FAILED")
+            raise Rejected(f"{mine.resource} answered: {answer['error']}")
         return Answer(as_outputs(answer.get("predictions", []), request, goal.model.signatures), mine.version)
 
     def cancel(self) -> None:
@@ -238,49 +261,6 @@ class AiPlatform:
             body["etag"] = model["etag"]
         params = {"name": f"{self._parent}/models/{model_id(seen.name)}", "updateMask": "description"}
         return (Step("remember", json.dumps(dict(changes)), body, "models.patch", params),)
-
-
-def model_id(name: str) -> str:
-    """Return the name as one that a model may have: letters, digits and `_`, first a letter."""
-    text = re.sub(r"[^A-Za-z0-9_]", "_", name)
-    if text == name and text[:1].isalpha():
-        return text
-    return f"m_{text[:100]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _version(version: Mapping[str, Any], model: str, memory: Mapping[str, Any]) -> SeenVersion:
-    labels, uri = version.get("labels", {}), version.get("deploymentUri", "")
-    last, name = uri.rstrip("/").split("/")[-1], version["name"].split("/")[-1]
-    number = name[1:] if re.fullmatch(r"v\d+", name) else name
-    accelerator = version.get("acceleratorConfig", {})
-    return SeenVersion(
-        version=number,
-        resource=f"{model}/versions/{name}",
-        identity=labels.get(IDENTITY, ""),
-        digest=last.replace("-", ":", 1) if last.startswith("sha256-") else "",
-        artifact_uri=uri,
-        created=version.get("createTime", ""),
-        size_bytes=int(labels.get(BYTES, 0)),
-        config=ServingConfig(version.get("machineType"), accelerator.get("type"), int(accelerator.get("count", 0))),
-        state=STATES.get(version.get("state", ""), "starting"),
-        share=100 if version.get("isDefault") else 0,
-        labels=tuple(sorted(label for label, of in memory.get("labels", {}).items() if of == number)),
-        reason=version.get("errorMessage", ""),
-    )
-
-
-def _number(version: Mapping[str, Any]) -> tuple[int, str]:
-    found = re.fullmatch(r".*/v(\d+)", "/" + version["name"])
-    return (int(found[1]) if found else 0, version.get("createTime", ""))
-
-
-def _memory(model: Mapping[str, Any]) -> dict[str, Any]:
-    _, found, text = str(model.get("description", "")).partition(MEMORY)
-    try:
-        memory = json.loads(text) if found else {}
-        return memory if isinstance(memory, dict) else {}
-    except ValueError:
-        return {}  # somebody rewrote it: the way back is forgotten, nothing else
 
 
 def _delete(version: SeenVersion) -> Step:

@@ -28,11 +28,12 @@ class AiPlatformApi(GoogleApi):
         url: str | None = None,
         poll_s: float = 5.0,
         patience: Callable[[], Patience] = Patience,
+        timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         """Name the service; nothing is imported or sent yet."""
         prefix = f"{region}-" if region else ""
         self._url = url or f"https://{prefix}ml.googleapis.com"
-        self._anonymous = is_loopback(url)
+        self._anonymous, self._timeout_s = is_loopback(url), timeout_s
         super().__init__(poll_s, patience)
 
     def call(self, method: str, params: Mapping[str, str], body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -72,7 +73,7 @@ class AiPlatformApi(GoogleApi):
                 code="NO_SDK",
                 fix="pip install 'servegraph[cloud]'",
             ) from exc
-        http = httplib2.Http(timeout=CALL_TIMEOUT_S)
+        http = httplib2.Http(timeout=self._timeout_s)
         if not self._anonymous:
             try:
                 credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])

@@ -19,8 +19,9 @@ from servegraph.deploy_version.golden import GoldenRequest
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
 from servegraph.deploy_version.remote import Answer, Goal, Seen, SeenVersion, Shift, State
 from servegraph.deploy_version.targets import kserve_objects as objects
+from servegraph.deploy_version.targets import kserve_status as status
 from servegraph.deploy_version.targets.kserve_api import KserveApi
-from servegraph.deploy_version.targets.kserve_objects import ANNOTATION, Memory
+from servegraph.deploy_version.targets.kserve_objects import Memory
 from servegraph.errors import DeployRefused
 from servegraph.serve.state import ServingConfig
 
@@ -67,9 +68,9 @@ class Kserve:
         found = self._api.get("InferenceService", objects.object_name(name))
         remembered = self._api.get("ConfigMap", f"{objects.object_name(name)}-servegraph")
         memory = objects.recall(remembered)
-        state, reason = _state(found)
-        shares = _shares(found, memory, state)
-        current = _current(found)
+        state, reason = status.state(found)
+        shares = status.shares(found, memory, state)
+        current = status.current(found)
         versions = []
         for number, known in sorted(memory.versions.items(), key=lambda item: int(item[0]), reverse=True):
             labels = tuple(sorted(label for label, of in memory.labels.items() if of == number))
@@ -118,30 +119,35 @@ class Kserve:
             after = self._with_version(memory, number, known, live)
             steps += objects.remember(seen.name, seen.own["map"], memory, after, f"version {number}")
             steps.append(objects.apply(seen.name, seen.own["object"], number, known, 0 if live else None, "deploy"))
-            memory = after
         elif mine is not None and mine.state == "failed":
-            raise CannotServe(f"Version {number} of {seen.name} cannot be served: {mine.reason}")
+            raise _cannot_serve(f"Version {number} of {seen.name}", mine.reason)
         if mine is None or number != seen.own["current"] or seen.own["state"] == "starting":
             steps.append(self._awaiting(seen.name, number))
         if not known.get("proved"):
             if goal.needs_probe:
                 steps.append(Step("probe", f"{goal.model.golden_requests} golden requests"))
+            own = self.foresee(seen, tuple(steps)).own
+            memory = own["memory"]
             after = replace(memory, versions={**memory.versions, number: {**known, "proved": True}})
-            steps += objects.remember(seen.name, seen.own["map"], memory, after, f"version {number} may serve")
+            steps += objects.remember(seen.name, own["map"], memory, after, f"version {number} may serve")
         return tuple(steps)
 
-    def shift(self, seen: Seen, goal: Goal | None, shift: Shift) -> tuple[Step, ...]:
+    def foresee(self, seen: Seen, steps: tuple[Step, ...]) -> Seen:
+        """Both objects are as the steps write them; a first version has all traffic."""
+        own, versions = dict(seen.own), seen.versions
+        for step in steps:
+            if step.body is not None and step.body["kind"] == "ConfigMap":
+                own |= {"map": step.body, "memory": objects.recall(step.body)}
+            elif step.body is not None:
+                own |= {"object": step.body, "current": status.current(step.body)}
+                if not seen.shares:
+                    versions = tuple(replace(v, share=100) if v.version == own["current"] else v for v in versions)
+        return replace(seen, versions=versions, own=own)
+
+    def shift(self, seen: Seen, shift: Shift) -> tuple[Step, ...]:
         """Return the steps that change the canary percentage, or bring another version back; and remember the way."""
         memory, found, current = seen.own["memory"], seen.own["object"], seen.own["current"]
         live, base = seen.live, memory.base
-        mine = seen.of(goal.identity) if goal else None
-        if goal is not None and mine is not None and mine.version != current and not mine.share:
-            # In a plan it is not there yet: the object as it will be by then.
-            if live is None:
-                return ()  # the only revision has all traffic as soon as it is ready
-            known = self._known(goal, memory, mine.version)
-            found = objects.apply(seen.name, found, mine.version, known, 0, "deploy").body
-            current, base = mine.version, live.version
         detail = ", ".join(f"version {version}: {share} %" for version, share in shift.shares.items())
         winner = max(shift.shares, key=lambda version: shift.shares[version])
         with_traffic = {version for version, share in shift.shares.items() if share}
@@ -202,7 +208,7 @@ class Kserve:
 
     def ask(self, goal: Goal, seen: Seen, request: GoldenRequest) -> Answer | None:
         """Ask the newest revision at its own address."""
-        url = _address(seen.own["object"])
+        url = status.address(seen.own["object"])
         if url is None:
             return None
         name = objects.object_name(seen.name)
@@ -217,13 +223,11 @@ class Kserve:
     def _await(self, name: str) -> None:
         deadline_s = time.monotonic() + READY_TIMEOUT_S
         while True:
-            state, reason = _state(self._api.get("InferenceService", name))
+            state, reason = status.state(self._api.get("InferenceService", name))
             if state == "ready":
                 return
             if state == "failed":
-                raise CannotServe(
-                    f"{name} cannot be served: {reason}", fix="Mend the model, the image or its resources."
-                )
+                raise _cannot_serve(name, reason)
             if is_no_capacity(reason):
                 raise NoCapacity(f"{name} cannot be scheduled: {reason}", fix="Add nodes, or ask for less.")
             if time.monotonic() > deadline_s:
@@ -288,64 +292,5 @@ class Kserve:
         return f"inferenceservices/{self._api.namespace}/{objects.object_name(name)}"
 
 
-def _current(found: Mapping[str, Any] | None) -> str | None:
-    """The version that the InferenceService was last set to."""
-    annotations = (found or {}).get("metadata", {}).get("annotations", {})
-    version = annotations.get(f"{ANNOTATION}/version")
-    return None if version is None else str(version)
-
-
-def _predictor(found: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The status of the predictor."""
-    components = (found or {}).get("status", {}).get("components", {})
-    predictor: Mapping[str, Any] = components.get("predictor", {})
-    return predictor
-
-
-def _state(found: Mapping[str, Any] | None) -> tuple[State, str]:
-    """How the newest revision is, and the words of whoever knows why it is not ready."""
-    status = (found or {}).get("status", {})
-    is_current = status.get("observedGeneration") == (found or {}).get("metadata", {}).get("generation")
-    model = status.get("modelStatus", {})
-    failure = model.get("lastFailureInfo", {})
-    conditions = {c["type"]: c for c in status.get("conditions", [])}
-    words = [failure.get("reason", ""), failure.get("message", "")]
-    words += [c.get("message", "") for c in conditions.values() if c["status"] != "True"]
-    reason = "; ".join(word for word in words if word)
-    if not is_current:
-        return "starting", ""
-    if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
-        return "failed", reason
-    predictor = _predictor(found)
-    is_newest = predictor.get("latestReadyRevision") == predictor.get("latestCreatedRevision")
-    if conditions.get("Ready", {}).get("status") == "True" and is_newest:
-        return "ready", ""
-    return "starting", reason
-
-
-def _shares(found: Mapping[str, Any] | None, memory: Memory, state: State) -> dict[str, int]:
-    """The traffic by version: as the spec shares it, once the newest revision can take it."""
-    current = _current(found)
-    if found is None or current is None:
-        return {}
-    percent = found["spec"]["predictor"].get("canaryTrafficPercent", 100) if state == "ready" else 0
-    base = memory.base
-    if base is None or base not in memory.versions or base == current:
-        # Brought back, its older revision serves until the new one is ready.
-        serves = state == "ready" or (base == current and "latestReadyRevision" in _predictor(found))
-        return {current: 100} if serves else {}
-    return {base: 100 - percent, current: percent}
-
-
-def _address(found: Mapping[str, Any] | None) -> str | None:
-    """The address of the newest revision alone, or of the service where it has none."""
-    status = (found or {}).get("status", {})
-    for entry in _predictor(found).get("traffic", []):
-        if entry.get("latestRevision") and entry.get("url"):
-            return str(entry["url"])
-    url = status.get("url")
-    return None if url is None else str(url)
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+def _cannot_serve(what: str, reason: str) -> CannotServe:
+    return CannotServe(f"{what} cannot be served: {reason}", fix="Mend the model, the image or its resources.")

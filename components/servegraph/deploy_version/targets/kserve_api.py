@@ -14,7 +14,6 @@ from servegraph.errors import DeployRefused, InputError
 
 GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 CALL_TIMEOUT_S = 60.0
-PREDICT_TIMEOUT_S = 60.0
 
 
 class KserveApi:
@@ -27,11 +26,12 @@ class KserveApi:
         url: str | None = None,
         poll_s: float = 5.0,
         patience: Callable[[], Patience] = Patience,
+        timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         """Name the place; nothing is imported or sent yet. Without `url` it is as kubectl is configured."""
         self.namespace, self._context, self._url, self.poll_s = namespace, context, url, poll_s
         is_loopback(url)
-        self._patience = patience
+        self._patience, self._timeout_s = patience, timeout_s
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
         """Return an object, or None where there is none; faults are waited out."""
@@ -66,7 +66,7 @@ class KserveApi:
                     url,
                     body=json.dumps(document).encode(),
                     headers={"content-type": "application/json"},
-                    timeout=PREDICT_TIMEOUT_S,
+                    timeout=self._timeout_s,
                 )
             except urllib3.exceptions.HTTPError as exc:
                 fix = "Run it where the cluster's addresses are reached, such as in a pipeline on the cluster."
@@ -97,7 +97,7 @@ class KserveApi:
             if kind == "InferenceService":
                 function = getattr(self._custom, f"{verb}_namespaced_custom_object")
                 arguments[1:1] = [PLURAL]
-                answer = function(GROUP, VERSION, *arguments, _request_timeout=CALL_TIMEOUT_S, **options)
+                answer = function(GROUP, VERSION, *arguments, _request_timeout=self._timeout_s, **options)
             else:
                 verb = {"get": "read"}.get(verb, verb)
                 function = getattr(self._core, f"{verb}_namespaced_config_map")
@@ -105,7 +105,7 @@ class KserveApi:
                     arguments = [name, self.namespace]
                 elif verb == "replace":
                     arguments = [name, self.namespace, body]
-                answer = function(*arguments, _request_timeout=CALL_TIMEOUT_S, **options)
+                answer = function(*arguments, _request_timeout=self._timeout_s, **options)
                 answer = self._client.sanitize_for_serialization(answer)
         return dict(answer)
 

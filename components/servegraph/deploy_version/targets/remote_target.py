@@ -31,9 +31,6 @@ from servegraph.serve.state import ServingConfig, check_model_name
 from servegraph.storage.gcs_lease import Lease, leased
 from servegraph.storage.gcs_upload import remove_below
 
-LOCK_FILE = "lock.json"
-ASK_UNTIL = 40  # requests that a version with a share of the traffic gets until one reaches it
-
 
 class RemoteTarget:
     """Versions on `service`. See `Target` for the contract."""
@@ -62,7 +59,7 @@ class RemoteTarget:
             return self._outcome(
                 plan.outcome,
                 seen,
-                goal.config.machine_type,
+                new.config.machine_type or goal.config.machine_type,
                 removed=change.removed(seen),
                 version=new,
                 warnings=warnings,
@@ -109,7 +106,7 @@ class RemoteTarget:
             (winner,) = (version for version, share in shift.shares.items() if share)
 
             def missing(now: Seen) -> tuple[Step, ...]:
-                steps = () if now.shares == {winner: 100} else self._service.shift(now, None, shift)
+                steps = () if now.shares == {winner: 100} else self._service.shift(now, shift)
                 new = now.version(winner)
                 labels = () if new is None or "stable" in new.labels else ("stable",)
                 return (*steps, *(self._service.label(now, new, labels) if new else ()))
@@ -192,6 +189,7 @@ class RemoteTarget:
             traffic_after=after,
             signature_changes=changes,
             warnings=tuple(warnings),
+            machine_type=self._machine(request).machine_type,
             exists=_existing(seen),
             upload_bytes=model.size_bytes - sum(seen.staged.files.values()) if uploads else 0,
             price_per_hour=price_per_hour(service.target, self._machine(request), options.min_replicas),
@@ -287,5 +285,8 @@ class RemoteTarget:
 
 def _existing(seen: Seen) -> tuple[str, ...]:
     lines = [seen.resource] if seen.resource else []
-    lines += [f"{v.resource}: {v.state}, {v.share} % of the traffic" for v in seen.versions if v.state != "stored"]
+    lines += [
+        f"{v.resource}: {'not running' if v.state == 'stored' else f'{v.state}, {v.share} % of the traffic'}"
+        for v in seen.versions
+    ]
     return tuple(lines)

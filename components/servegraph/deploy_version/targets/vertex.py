@@ -11,22 +11,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
-from typing import Any
 
 from servegraph import __version__
 from servegraph.deploy_version.discovery import load as load_document
 from servegraph.deploy_version.discovery import require_valid
 from servegraph.deploy_version.golden import GoldenRequest
+from servegraph.deploy_version.google_api import check_labels
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
 from servegraph.deploy_version.prebuilt import check_image
 from servegraph.deploy_version.remote import STABLE, Answer, Goal, Seen, SeenVersion, Shift
 from servegraph.deploy_version.rows import as_instances, as_outputs
 from servegraph.deploy_version.targets import vertex_plan as requests
 from servegraph.deploy_version.targets.vertex_api import PREFIX, VertexApi
+from servegraph.deploy_version.targets.vertex_seen import links_of, pick, versions_of
 from servegraph.errors import DeployRefused
-from servegraph.serve.state import ServingConfig
 
-CONSOLE = "https://console.cloud.google.com/vertex-ai"
 UNUSED = frozenset({"runtime_version", "python_version", "package", "prediction_class", "resources"})
 
 
@@ -47,6 +46,7 @@ class Vertex:
     def check(self, request: DeployRequest, model: ModelFacts, today: date) -> tuple[str, ...]:
         """Refuse what Vertex AI has no use for, too few replicas, and images that cannot load the model."""
         requests.check_aliases(request.labels)
+        check_labels(request.service.labels)
         unused = UNUSED & request.service.given()
         if unused:
             raise DeployRefused(
@@ -75,14 +75,14 @@ class Vertex:
     def see(self, name: str, goal: Goal | None) -> Seen:
         """Return what the registry and the endpoints have of `name`."""
         named = {"parent": self._parent, "filter": f'display_name="{name}"'}
-        endpoint = self._only(self._api.pages("endpoints.list", named, "endpoints"), requests.slug(name), name)
+        endpoint = pick(self._api.pages("endpoints.list", named, "endpoints"), requests.slug(name), name)
         probe_name = f"{name}-probe"
         probes = {"parent": self._parent, "filter": f'display_name="{probe_name}"'}
-        probe = self._only(self._api.pages("endpoints.list", probes, "endpoints"), self._probe_id(name), probe_name)
-        model = self._only(self._api.pages("models.list", named, "models"), requests.slug(name), name)
+        probe = pick(self._api.pages("endpoints.list", probes, "endpoints"), self._probe_id(name), probe_name)
+        model = pick(self._api.pages("models.list", named, "models"), requests.slug(name), name)
         model_name = model["name"].split("@")[0] if model else None
         registered = self._api.pages("models.listVersions", {"name": model_name}, "models") if model_name else []
-        versions = _versions(registered, endpoint, model_name)
+        versions = versions_of(registered, endpoint, model_name)
         labels = (endpoint or {}).get("labels", {})
         busy = [op for place in (model, endpoint, probe) if place for op in self._api.operations(place["name"])]
         return Seen(
@@ -98,7 +98,7 @@ class Vertex:
                 "model": model_name,
                 "registered": [v for v in versions if v.artifact_uri or v.state == "stored"],
                 "aliases": {m["versionId"]: m.get("versionAliases", []) for m in registered},
-                "links": self._links(endpoint, model_name),
+                "links": links_of(self._parent, endpoint, model_name),
             },
         )
 
@@ -129,7 +129,16 @@ class Vertex:
         split = {v.handle: v.share for v in seen.serving if v.handle}
         return (*steps, requests.deploy_model(endpoint_name, goal, version, split))
 
-    def shift(self, seen: Seen, goal: Goal | None, shift: Shift) -> tuple[Step, ...]:
+    def foresee(self, seen: Seen, steps: tuple[Step, ...]) -> Seen:
+        """The endpoint gets a new etag with each change, which nobody knows before."""
+        endpoint = seen.own["endpoint"]
+        for step in steps:
+            if endpoint is not None and endpoint["name"] in (step.params.get("endpoint"), step.params.get("name")):
+                changed = {"labels": step.body["labels"]} if step.body and "labels" in step.body else {}
+                endpoint = {**{key: value for key, value in endpoint.items() if key != "etag"}, **changed}
+        return replace(seen, own={**seen.own, "endpoint": endpoint})
+
+    def shift(self, seen: Seen, shift: Shift) -> tuple[Step, ...]:
         """Return the step that shares the traffic out."""
         planned = {"name": f"{self._parent}/endpoints/{requests.slug(seen.name)}", "labels": {requests.OURS: "made"}}
         return (requests.patch_traffic(seen.own["endpoint"] or planned, seen, shift),)
@@ -171,7 +180,7 @@ class Vertex:
             )
         steps = [*self._clear_probe(seen)]
         if any(seen.shares.values()):
-            steps += self.shift(seen, None, Shift({}, None))
+            steps += self.shift(seen, Shift({}, None))
         steps += [step for version in seen.serving for step in self.retire(seen, version)]
         if endpoint is not None:
             steps.append(requests.remove_endpoint(endpoint["name"]))
@@ -194,6 +203,8 @@ class Vertex:
         if instances is None:
             return None
         place = seen.own["probe"] or seen.own["endpoint"]
+        if place.get("network"):
+            return None  # it is reached from within that network only
         answer = self._api.call("endpoints.predict", {"endpoint": place["name"]}, {"instances": instances})
         by = answer.get("deployedModelId")
         version = next((v.version for v in seen.versions if v.handle and v.handle == by), None)
@@ -240,69 +251,3 @@ class Vertex:
             *(requests.undeploy_model(probe["name"], handle, "on probation") for handle in running),
             requests.remove_endpoint(probe["name"]),
         )
-
-    def _only(self, found: list[dict[str, Any]], own_id: str, name: str) -> dict[str, Any] | None:
-        """Of several resources of the name, the one with our id; somebody else's only where it is alone."""
-        ours = [resource for resource in found if resource["name"].split("@")[0].endswith(f"/{own_id}")]
-        if len(found) > 1 and not ours:
-            raise DeployRefused(
-                f"There are {len(found)} resources called {name!r}: {', '.join(r['name'] for r in found)}.",
-                code="AMBIGUOUS_NAME",
-                fix="Rename or remove all but one, or deploy under another name.",
-            )
-        return next(iter(ours or found), None)
-
-    def _links(self, endpoint: dict[str, Any] | None, model: str | None) -> dict[str, str]:
-        region = self._parent.split("/")[-1]
-        links = {}
-        if endpoint:
-            links["endpoint"] = endpoint["name"]
-            links["console"] = (
-                f"{CONSOLE}/online-prediction/locations/{region}/endpoints/{endpoint['name'].split('/')[-1]}"
-            )
-        if model:
-            links["model"] = model
-        return links
-
-
-def _versions(
-    registered: list[dict[str, Any]], endpoint: dict[str, Any] | None, model: str | None
-) -> tuple[SeenVersion, ...]:
-    split = (endpoint or {}).get("trafficSplit", {})
-    running: dict[str, dict[str, Any]] = {}
-    foreign = []
-    for deployed in (endpoint or {}).get("deployedModels", []):
-        name, _, tagged = deployed.get("model", "").partition("@")
-        version = deployed.get("modelVersionId") or tagged
-        if model and name.split("/")[-1] == model.split("/")[-1]:
-            running[version] = deployed
-        else:
-            resource = deployed.get("model", "")
-            share = split.get(deployed["id"], 0)
-            text = f"{name.split('/')[-1]}@{version}"
-            foreign.append(SeenVersion(text, resource, state="ready", share=share, handle=deployed["id"]))
-    newest_first = sorted(registered, key=lambda m: int(m.get("versionId", 0)), reverse=True)
-    return (*(_version(m, running.get(m.get("versionId", "")), split) for m in newest_first), *foreign)
-
-
-def _version(model: dict[str, Any], deployed: dict[str, Any] | None, split: dict[str, int]) -> SeenVersion:
-    labels, uri = model.get("labels", {}), model.get("artifactUri", "")
-    machine = (deployed or {}).get("dedicatedResources", {}).get("machineSpec", {})
-    last = uri.rstrip("/").split("/")[-1]
-    name = model["name"].split("@")[0]
-    return SeenVersion(
-        version=model["versionId"],
-        resource=f"{name}@{model['versionId']}",
-        identity=labels.get(requests.IDENTITY, ""),
-        digest=last.replace("-", ":", 1) if last.startswith("sha256-") else "",
-        artifact_uri=uri,
-        created=model.get("versionCreateTime", ""),
-        size_bytes=int(labels.get(requests.BYTES, 0)),
-        config=ServingConfig(
-            machine.get("machineType"), machine.get("acceleratorType"), machine.get("acceleratorCount", 0)
-        ),
-        state="ready" if deployed else "stored",
-        share=split.get(deployed["id"], 0) if deployed else 0,
-        handle=deployed["id"] if deployed else "",
-        labels=tuple(sorted(a for a in model.get("versionAliases", []) if a != requests.DEFAULT)),
-    )

@@ -61,11 +61,16 @@ class VertexApi(GoogleApi):
     """The service in one region. `url` is for an emulator; without credentials it is on loopback only."""
 
     def __init__(
-        self, region: str, url: str | None = None, poll_s: float = 5.0, patience: Callable[[], Patience] = Patience
+        self,
+        region: str,
+        url: str | None = None,
+        poll_s: float = 5.0,
+        patience: Callable[[], Patience] = Patience,
+        timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         """Name the service; nothing is imported or sent yet."""
         self._host = url or f"{region}-aiplatform.googleapis.com"
-        self._anonymous = is_loopback(url)
+        self._anonymous, self._timeout_s = is_loopback(url), timeout_s
         super().__init__(poll_s, patience)
 
     def call(self, method: str, params: Mapping[str, str], body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -80,7 +85,7 @@ class VertexApi(GoogleApi):
         request = getattr(types, rpc.message).from_json(json.dumps(document))
         resource = next((params[name] for name in ("name", "endpoint", "parent") if name in params), "")
         with _faults(f"{method} of {resource}"):
-            answer = getattr(client, rpc.function)(request=request, retry=None, timeout=CALL_TIMEOUT_S)
+            answer = getattr(client, rpc.function)(request=request, retry=None, timeout=self._timeout_s)
             return _as_json(answer)
 
     def operations(self, resource: str) -> list[str]:
@@ -94,7 +99,7 @@ class VertexApi(GoogleApi):
             def page(token: str = token) -> Any:
                 with _faults(f"operations.list of {resource}"):
                     request = ListOperationsRequest(name=resource, page_token=token)
-                    return client.list_operations(request=request, retry=None, timeout=CALL_TIMEOUT_S)
+                    return client.list_operations(request=request, retry=None, timeout=self._timeout_s)
 
             answer = self._patience().again(page)
             names += [operation.name for operation in answer.operations if not operation.done]
@@ -107,14 +112,14 @@ class VertexApi(GoogleApi):
 
         client, _ = self._client("Endpoint")
         with _faults(f"cancel of {name}"):
-            client.cancel_operation(request=CancelOperationRequest(name=name), retry=None, timeout=CALL_TIMEOUT_S)
+            client.cancel_operation(request=CancelOperationRequest(name=name), retry=None, timeout=self._timeout_s)
 
     def _operation(self, name: str) -> dict[str, Any]:
         from google.longrunning.operations_pb2 import GetOperationRequest
 
         client, _ = self._client("Endpoint")
         with _faults(f"operations.get of {name}"):
-            answer = client.get_operation(request=GetOperationRequest(name=name), retry=None, timeout=CALL_TIMEOUT_S)
+            answer = client.get_operation(request=GetOperationRequest(name=name), retry=None, timeout=self._timeout_s)
         error = {"code": answer.error.code, "message": answer.error.message} if answer.HasField("error") else {}
         return {"done": answer.done, "error": error}
 
