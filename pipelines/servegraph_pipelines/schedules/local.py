@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from servegraph.errors import InputError, Refusal, StorageError
+from servegraph.errors import InputError, Refusal, ServegraphError, StorageError
 from servegraph_pipelines.schedules.converge import Found, PastRun
 from servegraph_pipelines.schedules.spec import Schedule
 
@@ -94,8 +94,12 @@ class LocalSchedules:
         except OSError as exc:
             raise StorageError(f"The schedule cannot be written to {folder}: {exc}.", code="CANNOT_WRITE") from exc
         write_json(folder / DECLARED, document)
-        if not paused:
-            self._timer.set(schedule.name, timing, command(folder))
+        try:
+            if not paused:
+                self._timer.set(schedule.name, timing, command(folder))
+        except ServegraphError:
+            (folder / DECLARED).unlink()  # there is no such schedule
+            raise
 
     def patch(self, found: Found, schedule: Schedule) -> None:
         """Not there."""
@@ -201,7 +205,7 @@ class Crontab:
 
     def has(self, name: str) -> bool:
         """Whether the line is there."""
-        return self._marks(name, "")[0] in self._lines()
+        return bool(shutil.which("crontab")) and self._marks(name, "")[0] in self._lines()
 
     @staticmethod
     def _marks(name: str, line: str) -> list[str]:

@@ -343,6 +343,18 @@ def test_a_line_that_is_gone_is_put_back(machine: Place, capsys: pytest.CaptureF
     assert "nightly" in lines_of(machine)
 
 
+def test_without_a_scheduler_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("TZ", "UTC")
+    machine = Place("local", tmp_path / "s.yaml", {"scheduler": "cron", "directory": str(tmp_path / "kept")})
+    machine.declare()
+    with pytest.raises(ServegraphError) as caught:
+        machine.run("apply")
+    assert caught.value.code == "NO_SCHEDULER"
+    assert machine.run("list") == 0
+    assert machine.run("diff") == 1
+
+
 def test_failures_pause_it_and_are_told(machine: Place, tmp_path: Path) -> None:
     from servegraph_pipelines.schedules.fire import fire
 
