@@ -14,7 +14,6 @@ from servegraph.serve.vertex import ANY_HOST, contract_of
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8501  # TF Serving's REST port
 DEFAULT_MAX_BODY_BYTES = 8 << 20  # some 10,000 wide rows, or an image as base64; a few at once do no harm
-DEFAULT_BATCH_ROWS = 64  # a call of 64 rows of a small model takes hardly longer than one of a single row
 DEFAULT_WAITING = 1024
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_NAME = "model"  # as in TF Serving's image
@@ -26,6 +25,7 @@ class ServeOptions:
 
     `aliases` are further targets, as Vertex names them. With `predictor` (module:Class) that class answers instead of
     TensorFlow, for the artifacts at `artifacts_uri`. With `artifacts_uri` alone what lies there is the only model.
+    `uses_settings`: whether what `servegraph measure --save` stored with a model is followed.
     """
 
     root: Path | None
@@ -33,11 +33,12 @@ class ServeOptions:
     port: int = DEFAULT_PORT
     name: str | None = None
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
-    batch_rows: int = DEFAULT_BATCH_ROWS
+    batch_rows: int | None = None  # None: as stored with the model, else the default
     waiting: int = DEFAULT_WAITING
     timeout_s: float = DEFAULT_TIMEOUT_S
     access_log: bool = False
     is_probed: bool = True
+    uses_settings: bool = True
     listen_fd: int | None = None
     exit_with_stdin: bool = False  # stop when standard input ends: when the program that started this one is gone
     aliases: Mapping[bytes, Route] = field(default_factory=dict)
