@@ -56,13 +56,19 @@ def options_of(
 ) -> ServeOptions:
     """Return the options for what was given; what is None comes from Vertex's variables, else from the defaults.
 
+    `MODEL_BASE_PATH` (the root, where nothing else names one) and on Vertex AI `MODEL_NAME` are those of TF Serving's
+    image.
+
     Raises:
         InputError: there is nothing to serve (code `NOTHING_TO_SERVE`), or a variable cannot be used.
     """
     vertex = contract_of(environment)
     artifacts_uri = vertex.storage_uri if vertex is not None and root is None else ""
-    if predictor is None and vertex is not None and root is None:
-        predictor = vertex.predictor
+    if root is None and vertex is not None:
+        predictor = predictor or vertex.predictor
+        more["name"] = more.get("name") or environment.get("MODEL_NAME")
+    if root is None and not artifacts_uri and environment.get("MODEL_BASE_PATH"):
+        root = Path(environment["MODEL_BASE_PATH"])
     if root is None and not artifacts_uri and predictor is None:
         raise InputError(
             "There is nothing to serve.",

@@ -131,6 +131,11 @@ def test_vertex_says_what_to_serve_and_where():
     assert options_of(routine, None, None, None, None).predictor == "routine:Scale"
     assert options_of(environment, None, "127.0.0.1", 0, None).host == "127.0.0.1"
     assert options_of({}, "root", None, None, None).host == "127.0.0.1"
+    image = {"MODEL_BASE_PATH": "/models", "MODEL_NAME": "census"}
+    found = options_of(image, None, None, None, None)
+    assert (str(found.root), found.name, found.port) == ("/models", None, 8501)
+    found = options_of({**environment, **image}, None, None, None, None, name=None)
+    assert (found.root, found.name, found.artifacts_uri) == (None, "census", "gs://bucket/artifacts")
     with pytest.raises(InputError) as caught:
         options_of({}, None, None, None, None)
     assert caught.value.code == "NOTHING_TO_SERVE"
