@@ -41,6 +41,7 @@ wheel: $(READY) ## Build the wheel into dist/
 bench: $(READY) ## Run the benchmarks
 	$(BIN)/python benchmarks/inspect_speed.py --models bench-models
 	$(BIN)/python benchmarks/optimize.py --models bench-models
+	$(BIN)/python benchmarks/serve.py
 
 lock: ## Resolve the dependencies again (needs uv)
 	for extra in train train-gpu cloud serve serve-gpu; do $(LOCK) --extra $$extra -o requirements/$$extra.txt || exit 1; done
@@ -48,7 +49,7 @@ lock: ## Resolve the dependencies again (needs uv)
 	for group in build test; do $(LOCK_GROUP) $$group -o requirements/$$group.txt || exit 1; done
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) demo-output bench-models dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-serve-peers demo-output bench-models dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 LOCK_OPTIONS := --quiet --universal --python-version 3.10 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links

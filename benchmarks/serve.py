@@ -1,6 +1,6 @@
 """Requests per second and latency of the prediction server, beside the Vertex SDK's server and FastAPI's.
 
-    python benchmarks/serve.py [--seconds 5] [--rounds 3] [--only NAME,…] [--json FILE]
+    python benchmarks/serve.py [--seconds 3] [--rounds 5] [--only NAME,…] [--json FILE]
 
 In one run on one machine: every server has the same model, is bound to the first core that this process may use, and is
 asked by wrk on the last, in turns, round after round; the figures are medians of the rounds. The peers' packages go
@@ -23,7 +23,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -194,30 +194,32 @@ def milliseconds(out: str, percentile: str) -> float:
 
 
 def measure(peers: list[str], seconds: float, rounds: int, scratch: Path) -> dict[tuple[str, int, str], Figures]:
-    models = build_models(scratch)
     found: dict[tuple[str, int, str], list[Figures]] = {}
-    answers: dict[str, list[list[list[float]]]] = {}
-    for turn in range(rounds):
-        for peer in peers:
-            for name, (directory, body) in models.items():
-                with running(peer, directory, scratch / f"{peer}.log") as port:
-                    answers.setdefault(name, []).append(ask(port, body))
-                    load(port, body, 4, 1)  # warm
-                    for kind, connections in LOADS:
-                        if kind == name:
-                            figures = load(port, body, connections, seconds)
-                            found.setdefault((kind, connections, peer), []).append(figures)
-            print(f"round {turn + 1}: {peer}", file=sys.stderr)
-    for name, all_answers in answers.items():
-        flat = [[round(value, 4) for row in answer for value in row] for answer in all_answers]
-        assert all(answer == flat[0] for answer in flat), f"the servers answer {name} differently: {flat}"
+    for name, (directory, body) in build_models(scratch).items():
+        with ExitStack() as servers:
+            ports = {}
+            for peer in peers:  # all at once: the others wait while one is asked
+                ports[peer] = servers.enter_context(running(peer, directory, scratch / f"{peer}.log"))
+                print(f"{name}: {peer} runs", file=sys.stderr)
+            answers = {
+                peer: [round(value, 4) for row in ask(port, body) for value in row] for peer, port in ports.items()
+            }
+            assert len({tuple(answer) for answer in answers.values()}) == 1, f"different answers to {name}: {answers}"
+            for port in ports.values():
+                load(port, body, 4, 1)  # warm
+            for turn in range(rounds):
+                for kind, connections in LOADS:
+                    for peer in peers if kind == name else ():
+                        figures = load(ports[peer], body, connections, seconds)
+                        found.setdefault((kind, connections, peer), []).append(figures)
+                        print(f"round {turn + 1}: {kind} x{connections} {peer}: {figures.rps:.0f}", file=sys.stderr)
     return {key: Figures(*map(statistics.median, zip(*runs, strict=True))) for key, runs in found.items()}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(PEERS), help="some of: " + ", ".join(PEERS))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()

@@ -3,8 +3,6 @@
 All of them run the same signature in the same TensorFlow, and take their own way everywhere else.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys

@@ -5,6 +5,6 @@ limits    CPUs and memory of the child, and how they were enforced
 limited   the child's side: takes the limits upon itself, then is the server
 questions sample requests, made in a child that has TensorFlow
 load      asks over HTTP and takes the times
-settings  what may be set, in the order it is tried
+tuning    which settings are tried, in which order
 result    the measurement as values and JSON
 """

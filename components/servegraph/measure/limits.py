@@ -56,25 +56,37 @@ def check(limits: Limits) -> None:
 def cgroup(limits: Limits) -> Iterator[Path | None]:
     """Yield a control group (version 2) with the limits, removed afterwards; None where none can be made."""
     group = _CGROUPS / f"servegraph-{os.getpid()}-{secrets.token_hex(4)}"
+    if not (_CGROUPS / "cgroup.controllers").exists():  # version 1, where that path is a directory like any other
+        yield None
+        return
     try:
         group.mkdir()
     except OSError:
         yield None
         return
     try:
-        try:
-            (group / "cpu.max").write_text(f"{limits.cpus * _PERIOD_US} {_PERIOD_US}")
-            if limits.memory_bytes is not None:
-                (group / "memory.max").write_text(str(limits.memory_bytes))
-                with contextlib.suppress(OSError):  # no swap on this machine
-                    (group / "memory.swap.max").write_text("0")
-        except OSError:
-            yield None
-        else:
-            yield group
+        yield group if _has_taken(group, limits) else None
     finally:
         with contextlib.suppress(OSError):
             group.rmdir()
+
+
+def _has_taken(group: Path, limits: Limits) -> bool:
+    """Set the limits on a group, and return whether it has them."""
+    wanted = {"cpu.max": f"{limits.cpus * _PERIOD_US} {_PERIOD_US}"}
+    if limits.memory_bytes is not None:
+        wanted["memory.max"] = str(limits.memory_bytes)
+    if not all((group / name).exists() for name in wanted):  # the controllers are not handed down to groups
+        return False
+    try:
+        for name, value in wanted.items():
+            (group / name).write_text(value)
+        if limits.memory_bytes is not None:
+            with contextlib.suppress(OSError):  # no swap on this machine
+                (group / "memory.swap.max").write_text("0")
+    except OSError:
+        return False
+    return True
 
 
 def take_on(limits: Limits, group: Path | None) -> None:

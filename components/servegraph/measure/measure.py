@@ -15,10 +15,11 @@ from servegraph.measure.limits import Limits, cgroup, check
 from servegraph.measure.load import drive
 from servegraph.measure.questions import Questions, ask_for
 from servegraph.measure.result import Batch, Figures, Measurement, Tried
-from servegraph.measure.settings import Change, Settings, changes, combined
+from servegraph.measure.tuning import Change, changes, combined
 from servegraph.progress import Progress
 from servegraph.savedmodel.layout import require_saved_model
 from servegraph.serve.child import ServerProcess
+from servegraph.serve.settings import Settings
 from servegraph.storage import open_dir
 
 NAME = "measured"
@@ -26,6 +27,7 @@ CONNECTIONS = 16
 BATCHES = (1, 4, 16, 64)
 FASTER = 1.05  # a change has to win by this in latency or rate, and may not lose as much in the other
 RTOL, ATOL = 1e-4, 1e-5
+_DOES_NOT_FIT = "DOES_NOT_FIT"
 _CHECKED = 8  # requests whose answers are compared
 
 
@@ -148,30 +150,37 @@ class _Bench:
         try:
             with ServerProcess(
                 self._root,
-                options=("--no-probe", *settings.arguments()),
+                options=("--no-probe", "--ignore-settings", *settings.arguments()),
                 launch=launch,
                 environment=settings.environment(),
             ) as server:
                 server.wait_until_available(NAME)
                 load_seconds = time.perf_counter() - started_s
                 steady = _status_bytes(server.pid, "VmRSS")
+                self._check_fits(_status_bytes(server.pid, "VmHWM"))
                 answers = self._answers(server)
                 figures = self._figures(server, load_seconds, steady)
         except Refusal as exc:
+            if exc.code == _DOES_NOT_FIT:
+                raise
             raise Refusal(
                 f"The model does not load or answer under {limits.cpus} CPUs"
                 + (f" and {limits.memory_bytes} bytes of memory" if limits.memory_bytes else "")
                 + f": {exc.message}",
-                code="DOES_NOT_FIT",
+                code=_DOES_NOT_FIT,
                 fix="Shrink it with `servegraph optimize`, or give it more.",
             ) from exc
-        if limits.memory_bytes is not None and figures.peak_memory_bytes > limits.memory_bytes:
+        self._check_fits(figures.peak_memory_bytes)
+        return _Run(figures, answers)
+
+    def _check_fits(self, peak_bytes: int) -> None:
+        limit_bytes = self._request.limits.memory_bytes
+        if limit_bytes is not None and peak_bytes > limit_bytes:
             raise Refusal(
-                f"The server took {figures.peak_memory_bytes} bytes of memory, the limit is {limits.memory_bytes}.",
-                code="DOES_NOT_FIT",
+                f"The server took {peak_bytes} bytes of memory, the limit is {limit_bytes}.",
+                code=_DOES_NOT_FIT,
                 fix="Shrink the model with `servegraph optimize`, or give it more.",
             )
-        return _Run(figures, answers)
 
     def _answers(self, server: ServerProcess) -> tuple[Any, ...]:
         found = []

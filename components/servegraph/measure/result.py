@@ -8,7 +8,7 @@ from typing import Any
 
 from servegraph.errors import InputError
 from servegraph.measure.limits import How, Limits
-from servegraph.measure.settings import Settings
+from servegraph.serve.settings import Settings
 
 FORMAT = 1
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from servegraph.errors import ServegraphError
 from servegraph.serve.options import (
-    DEFAULT_BATCH_ROWS,
     DEFAULT_MAX_BODY_BYTES,
     DEFAULT_TIMEOUT_S,
     DEFAULT_WAITING,
@@ -27,7 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", help="serve only this model")
     parser.add_argument("--predictor", metavar="MODULE:CLASS", help="a custom prediction routine for ROOT")
     parser.add_argument("--max-body-bytes", type=int, default=DEFAULT_MAX_BODY_BYTES)
-    parser.add_argument("--batch-rows", type=int, default=DEFAULT_BATCH_ROWS, help="rows of a shared call; 1: none")
+    parser.add_argument("--batch-rows", type=int, help="rows of a shared call; 1: none; 64 if nothing says otherwise")
+    parser.add_argument(
+        "--ignore-settings", dest="uses_settings", action="store_false", help="those stored with a model"
+    )
     parser.add_argument("--waiting", type=int, default=DEFAULT_WAITING, help="requests in line before 429")
     parser.add_argument("--timeout-s", type=float, default=DEFAULT_TIMEOUT_S, help="before a request gets 504")
     parser.add_argument("--access-log", action="store_true", help="log every request as a line of JSON")

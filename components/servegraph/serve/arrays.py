@@ -29,6 +29,7 @@ _FLOATS: Mapping[str, Any] = {
     "float64": np.float64,
 }
 _INTS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+_largest, _smallest = np.maximum.reduce, np.minimum.reduce  # as `array.max()`, without the way there
 _MAX_RANK = 64  # numpy's
 _KIND_NAMES = {
     type(None): "null",
@@ -92,7 +93,7 @@ def numbers(value: Any, dtype: str) -> Array | None:
             wide: Array = np.asarray(value, dtype=np.float64)
             limit = _exact_limit(dtype)
             # NaN compares as False: it goes the long way.
-            if not wide.size or not (wide.max() < limit and wide.min() > -limit):
+            if not wide.size or not (_largest(wide, None) < limit and _smallest(wide, None) > -limit):
                 return None
             return wide.astype(_FLOATS[dtype])
         if dtype in _INTS:

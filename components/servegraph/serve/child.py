@@ -139,6 +139,10 @@ class ServerProcess:
         """Return the answer to a POST of `document` as JSON. Raises `Refusal` where there is none."""
         return self._request("POST", path, json.dumps(document).encode(), timeout_s)
 
+    def get_bytes(self, path: str, timeout_s: float = 60.0) -> bytes:
+        """Return the body of the answer to a GET, whatever it is. Raises `Refusal` where there is none."""
+        return self._exchange("GET", path, None, timeout_s)[1]
+
     def post_bytes(self, path: str, body: bytes, timeout_s: float = 60.0) -> Answer:
         """Return the answer to a POST of `body` as it is. Raises `Refusal` where there is none."""
         return self._request("POST", path, body, timeout_s)
@@ -156,13 +160,20 @@ class ServerProcess:
         return list(document["model_version_status"]) if status == 200 else []
 
     def _request(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Answer:
+        status, content = self._exchange(method, path, body, timeout_s)
+        try:
+            return Answer(status, json.loads(content))
+        except ValueError as exc:
+            raise self._failure(f"{method} {path}", exc) from exc
+
+    def _exchange(self, method: str, path: str, body: bytes | None, timeout_s: float) -> tuple[int, bytes]:
         # http.client and not urllib: a proxy from the environment has no business with loopback.
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout_s)
         try:
             connection.request(method, path, body, {"content-type": "application/json"} if body else {})
             response = connection.getresponse()
-            return Answer(response.status, json.loads(response.read()))
-        except (OSError, http.client.HTTPException, ValueError) as exc:
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException) as exc:
             raise self._failure(f"{method} {path}", exc) from exc
         finally:
             connection.close()

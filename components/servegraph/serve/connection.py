@@ -218,7 +218,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Hand the request on, after those before it."""
-        keep_alive = self._parser.should_keep_alive() and self._keep_alive
+        is_new = self._parser.get_http_version() == "1.1"  # one of 1.0 would have to be told that it stays open
+        keep_alive = is_new and self._keep_alive and self._parser.should_keep_alive()
         chunks = self._chunks
         if self._refusal is not None:
             self._release()

@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -30,8 +29,7 @@ _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|-?\bInf(?:inity)?\b|-?\bNaN\b')
 _LITERALS = (b"true", b"false", b"null")
 
 
-@dataclass(frozen=True)
-class PredictRequest:
+class PredictRequest(NamedTuple):
     """A checked request: its signature, its inputs as arrays, and the format that the answer has to have."""
 
     signature_name: str

@@ -29,13 +29,16 @@ def encode(outputs: Mapping[str, Array], form: Rows) -> bytes:
     if not outputs:
         raise Refusal("Cannot convert empty tensor map to JSON: the signature has no outputs.", code="INVALID_ARGUMENT")
     ready = {name: _writable(name, array) for name, array in sorted(outputs.items())}
-    finite = all(array.dtype.kind != "f" or np.isfinite(array).all() for array in ready.values())
-    if not finite:
-        ready = {name: shortest(array) if array.dtype.kind == "f" else array for name, array in ready.items()}
-    document = {"predictions": _rows(ready)} if form == "row" else {"outputs": _columns(ready)}
-    if finite:
-        return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    return json.dumps(document, default=_plain, ensure_ascii=False).encode()
+    text: bytes = orjson.dumps(_document(ready, form), option=orjson.OPT_SERIALIZE_NUMPY)
+    # orjson writes null for a number that is not finite: without one of those there is no such number.
+    if b"null" not in text or all(array.dtype.kind != "f" or np.isfinite(array).all() for array in ready.values()):
+        return text
+    ready = {name: shortest(array) if array.dtype.kind == "f" else array for name, array in ready.items()}
+    return json.dumps(_document(ready, form), default=_plain, ensure_ascii=False).encode()
+
+
+def _document(outputs: Mapping[str, Array], form: Rows) -> dict[str, Any]:
+    return {"predictions": _rows(outputs)} if form == "row" else {"outputs": _columns(outputs)}
 
 
 def _rows(outputs: Mapping[str, Array]) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from servegraph.serve.calls import Call, answers_close, cheapest_call, public_ca
 from servegraph.serve.decode import PredictRequest
 from servegraph.serve.lane import Lane, LaneLimits, Outcome
 from servegraph.serve.methods import Method, decode_for, encode_for
-from servegraph.serve.options import DEFAULT_BATCH_ROWS
+from servegraph.serve.settings import DEFAULT_BATCH_ROWS, read_settings
 from servegraph.serve.sharing import answer, is_shareable, share
 from servegraph.serve.signatures import SERVING_TAG, ServingGraph, read_serving_graph
 from servegraph.serve.trial import Trial, made_up_trial, stored_trials
@@ -41,11 +43,13 @@ _decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
 class ModelOptions:
     """How a model is loaded and run: rows of a shared call (1: none is shared), and the limits of its line.
 
-    `is_probed`: whether it must answer the golden requests stored with it before it takes traffic.
+    `batch_rows` None takes those stored with the model, if `uses_settings`, else the default. `is_probed`: whether it
+    must answer the golden requests stored with it before it takes traffic.
     """
 
-    batch_rows: int = DEFAULT_BATCH_ROWS
+    batch_rows: int | None = None
     is_probed: bool = True
+    uses_settings: bool = True
     lane: LaneLimits = field(default_factory=LaneLimits)
 
 
@@ -65,12 +69,13 @@ class Model:
 
         # No closure holds the model itself: once no request does, it is freed, and the threads of its lane end.
         self.run = run
-        self._batch_rows = options.batch_rows
+        batch_rows = options.batch_rows or DEFAULT_BATCH_ROWS
+        self._batch_rows = batch_rows
         shareable_now: set[str] = set()
         self._shareable_now = shareable_now
         self.lane = Lane(
             lambda requests: answer(requests, run, encode_for),
-            lambda waiting: share(waiting, shareable_now, options.batch_rows),
+            lambda waiting: share(waiting, shareable_now, batch_rows),
             options.lane,
             name,
         )
@@ -183,6 +188,7 @@ def load_model(directory: Path, options: ModelOptions | None = None) -> Model:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow's library is loaded
     import tensorflow as tf
 
+    _leave_tensorflow_to_itself()
     tf.get_logger().setLevel("ERROR")  # else a page for each model of TF1, about training it further
     try:
         loaded = tf.saved_model.load(str(directory), tags=[SERVING_TAG])
@@ -193,9 +199,22 @@ def load_model(directory: Path, options: ModelOptions | None = None) -> Model:
             fix="Look at it with `servegraph inspect`.",
         ) from exc
     options = options or ModelOptions()
+    if options.batch_rows is None:
+        stored = read_settings(directory) if options.uses_settings else None
+        options = replace(options, batch_rows=DEFAULT_BATCH_ROWS if stored is None else stored.batch_rows)
     model = Model(loaded, graph, options, name=f"{directory.parent.name}-{directory.name}")
     model.try_out(stored_trials(directory, graph.signatures, with_golden=options.is_probed), meta_graph_of(directory))
     return model
+
+
+@functools.cache
+def _leave_tensorflow_to_itself() -> None:
+    """Keep the garbage collector from the million objects of TensorFlow's modules, which stay anyway.
+
+    Looking through them takes a fraction of a second in which nothing is answered, at each collection.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def meta_graph_of(directory: Path) -> Any:

@@ -14,7 +14,6 @@ from servegraph.serve.vertex import ANY_HOST, contract_of
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8501  # TF Serving's REST port
 DEFAULT_MAX_BODY_BYTES = 8 << 20  # some 10,000 wide rows, or an image as base64; a few at once do no harm
-DEFAULT_BATCH_ROWS = 64  # a call of 64 rows of a small model takes hardly longer than one of a single row
 DEFAULT_WAITING = 1024
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_NAME = "model"  # as in TF Serving's image
@@ -26,6 +25,7 @@ class ServeOptions:
 
     `aliases` are further targets, as Vertex names them. With `predictor` (module:Class) that class answers instead of
     TensorFlow, for the artifacts at `artifacts_uri`. With `artifacts_uri` alone what lies there is the only model.
+    `uses_settings`: whether what `servegraph measure --save` stored with a model is followed.
     """
 
     root: Path | None
@@ -33,11 +33,12 @@ class ServeOptions:
     port: int = DEFAULT_PORT
     name: str | None = None
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
-    batch_rows: int = DEFAULT_BATCH_ROWS
+    batch_rows: int | None = None  # None: as stored with the model, else the default
     waiting: int = DEFAULT_WAITING
     timeout_s: float = DEFAULT_TIMEOUT_S
     access_log: bool = False
     is_probed: bool = True
+    uses_settings: bool = True
     listen_fd: int | None = None
     exit_with_stdin: bool = False  # stop when standard input ends: when the program that started this one is gone
     aliases: Mapping[bytes, Route] = field(default_factory=dict)
@@ -55,13 +56,19 @@ def options_of(
 ) -> ServeOptions:
     """Return the options for what was given; what is None comes from Vertex's variables, else from the defaults.
 
+    `MODEL_BASE_PATH` (the root, where nothing else names one) and on Vertex AI `MODEL_NAME` are those of TF Serving's
+    image.
+
     Raises:
         InputError: there is nothing to serve (code `NOTHING_TO_SERVE`), or a variable cannot be used.
     """
     vertex = contract_of(environment)
     artifacts_uri = vertex.storage_uri if vertex is not None and root is None else ""
-    if predictor is None and vertex is not None and root is None:
-        predictor = vertex.predictor
+    if root is None and vertex is not None:
+        predictor = predictor or vertex.predictor
+        more["name"] = more.get("name") or environment.get("MODEL_NAME")
+    if root is None and not artifacts_uri and environment.get("MODEL_BASE_PATH"):
+        root = Path(environment["MODEL_BASE_PATH"])
     if root is None and not artifacts_uri and predictor is None:
         raise InputError(
             "There is nothing to serve.",

@@ -98,9 +98,9 @@ class Repository:
             return "The models have not been looked up yet."
         models = self._models.values()
         for served in models:
-            if not served.answering() and any(version.state == "LOADING" for version in served.versions.values()):
+            if not served.answering and any(version.state == "LOADING" for version in served.versions.values()):
                 return f"{served.name} is being loaded."
-        return None if any(served.answering() for served in models) else "No model is loaded."
+        return None if any(served.answering for served in models) else "No model is loaded."
 
     def versions(self) -> list[tuple[str, int, LoadedVersion]]:
         """Return every version of every model as it is now."""

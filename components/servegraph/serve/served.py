@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -50,8 +51,9 @@ class ServedModel:
     traffic: Mapping[int, int] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
 
-    def answering(self) -> dict[int, LoadedVersion]:
-        """Return the loaded versions among those that have traffic."""
+    @functools.cached_property
+    def answering(self) -> Mapping[int, LoadedVersion]:
+        """The loaded versions among those that have traffic."""
         return {
             number: self.versions[number]
             for number, share in self.traffic.items()
@@ -82,7 +84,7 @@ class ServedModel:
             return version
         # With nothing loaded the first that has traffic is named, so that the answer can say what became of
         # it.
-        numbers = list(self.answering()) or [number for number, share in self.traffic.items() if share][:1]
+        numbers = list(self.answering) or [number for number, share in self.traffic.items() if share][:1]
         if not numbers:
             raise RequestError(f"Servable not found for request: Latest({self.name}).", code="NOT_FOUND")
         if len(numbers) == 1:
@@ -108,7 +110,7 @@ class ServedModel:
 def settled(versions: Mapping[int, LoadedVersion], wanted: WantedModel, before: ServedModel) -> ServedModel:
     """Return the record for `versions`; where none of them can take the traffic, those that do now stay."""
     served = ServedModel(before.name, dict(versions), wanted.traffic, wanted.labels)
-    stay = before.answering()
-    if served.answering() or not wanted.traffic or not stay:
+    stay = before.answering
+    if served.answering or not wanted.traffic or not stay:
         return served
     return ServedModel(before.name, {**versions, **stay}, before.traffic, wanted.labels)

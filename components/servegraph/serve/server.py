@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from servegraph.errors import InputError
+from servegraph.errors import InputError, ServegraphError
 from servegraph.serve.options import DEFAULT_NAME, ServeOptions
 from servegraph.serve.state import check_model_name
 from servegraph.serve.versions import WantedModel, WantedVersion, check_root
@@ -23,6 +23,7 @@ FOLLOW_INTERVAL_S = 0.5  # a look is a few stat calls
 LINGER_S = 0.5  # after SIGTERM: for those who have not heard yet that nothing more should be sent here
 DRAIN_TIMEOUT_S = 30.0  # how long requests in flight may take after that
 _BACKLOG = 2048
+_SWITCH_INTERVAL_S = 0.0005
 _NEEDED = ("httptools", "orjson", "tensorflow", "prometheus_client")
 
 _log = logging.getLogger(__name__)
@@ -95,6 +96,8 @@ async def _run(options: ServeOptions, listener: socket.socket) -> None:
         loop.add_signal_handler(number, stop.set)
     if options.exit_with_stdin:
         _stop_when_stdin_ends()
+    # While a model loads, most of it in Python, the loop waits for its turn as often as there are requests.
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     repository = _repository(options)
     metrics = Metrics(repository)
     access_log = AccessLog() if options.access_log else None
@@ -140,8 +143,36 @@ def _repository(options: ServeOptions) -> Any:
         wanted = WantedModel({1: WantedVersion(Path(artifacts_uri), options.predictor)}, {1: 100})
         return Repository(Path(), lambda _: host(found, artifacts_uri, limits), fixed={name: wanted})
     root = options.root or root_of(options.artifacts_uri, name)
-    loading = ModelOptions(options.batch_rows, options.is_probed, limits)
+    loading = ModelOptions(options.batch_rows, options.is_probed, options.uses_settings, limits)
+    if options.uses_settings:
+        _set_environment(root, options.name)
     return Repository(root, lambda directory: load_model(directory, loading), only=options.name)
+
+
+def _set_environment(root: Path, only: str | None) -> None:
+    """Set for TensorFlow what is stored with the models, where they agree; what is set already stays."""
+    from servegraph.serve.settings import read_settings
+    from servegraph.serve.versions import model_names, wanted_model
+
+    found: dict[str, dict[str, str]] = {}
+    for name in model_names(root):
+        if only not in (None, name):
+            continue
+        try:
+            wanted = wanted_model(root / name)
+            live = max(wanted.traffic, key=lambda number: wanted.traffic[number], default=None)
+            settings = None if live is None else read_settings(wanted.versions[live].directory)
+        except ServegraphError as exc:  # said again when the model is loaded
+            _log.warning("%s", exc)
+            continue
+        found[name] = {} if settings is None else settings.environment()
+    environments = list(found.values())
+    if any(environment != environments[0] for environment in environments):
+        _log.warning("the models were measured best with different settings, so none are set: %s", found)
+    elif environments and environments[0]:
+        _log.info("as measured for the model: %s", environments[0])
+        for variable, value in environments[0].items():
+            os.environ.setdefault(variable, value)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

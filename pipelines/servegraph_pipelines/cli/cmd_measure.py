@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     help="Exit 1 if one row takes longer.",
 )
 @click.option("--no-tune", "tune", flag_value=False, default=True, help="Try no settings.")
+@click.option("--save", is_flag=True, help="Store the settings that were kept with the model, for its servers.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the measurement as JSON, for `servegraph choose --measured`."
 )
@@ -43,6 +44,7 @@ def command(
     seconds: float,
     latency_goal_ms: float | None,
     tune: bool,
+    save: bool,
     as_json: bool,
 ) -> int:
     """Serve the SavedModel MODEL under a machine's limits and take load time, memory, latency and rate.
@@ -54,9 +56,12 @@ def command(
     from servegraph.machines.sizes import parse_size
     from servegraph.measure.limits import Limits
     from servegraph.measure.measure import MeasureRequest, measure
+    from servegraph.serve.settings import write_settings
 
     limits = Limits(cpus or this_machine.read().vcpus, parse_size(memory) if memory else None)
     found = measure(MeasureRequest(model, limits, samples, seconds, tune, latency_goal_ms))
+    if save:
+        write_settings(model, found.settings)
     if as_json:
         print_json(found.to_json())
     else:

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from servegraph.serve.options import (
-    DEFAULT_BATCH_ROWS,
     DEFAULT_HOST,
     DEFAULT_MAX_BODY_BYTES,
     DEFAULT_PORT,
@@ -37,9 +36,14 @@ from servegraph.serve.options import (
 @click.option(
     "--batch-rows",
     type=click.IntRange(min=1),
-    default=DEFAULT_BATCH_ROWS,
-    show_default=True,
-    help="Rows of requests that share a call; 1: none does.",
+    help="Rows of requests that share a call; 1: none does.  [default: as measured and stored with the model, else 64]",
+)
+@click.option(
+    "--ignore-settings",
+    "uses_settings",
+    flag_value=False,
+    default=True,
+    help="Do not follow what `servegraph measure --save` stored with the models.",
 )
 @click.option(
     "--waiting",

@@ -122,7 +122,7 @@ def test_pipelined_requests_are_answered_in_their_order():
     ("request_", "closes"),
     [
         (b"GET / HTTP/1.0\r\n\r\n", True),
-        (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", False),
         (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", True),
         (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n", True),
     ],

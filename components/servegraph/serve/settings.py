@@ -1,0 +1,99 @@
+"""How a server is to run a model, which the model's own files do not say: measured, and stored beside its requests.
+
+`assets.extra/serving_settings.json` is written by `servegraph measure --save` and goes with the model wherever it is
+deployed; TF Serving passes over what it does not know there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from servegraph.errors import ModelError, StorageError
+
+SETTINGS_FILE = "assets.extra/serving_settings.json"
+DEFAULT_BATCH_ROWS = 64  # a call of 64 rows of a small model takes hardly longer than one of a single row
+_MOST = 1 << 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server runs a model; None is TensorFlow's own default.
+
+    `batch_rows` are the rows of a shared call, 1 for none. oneDNN and the threads are the process's, not a model's.
+    """
+
+    batch_rows: int = DEFAULT_BATCH_ROWS
+    onednn: bool | None = None
+    intra_op_threads: int | None = None
+    inter_op_threads: int | None = None
+
+    def arguments(self) -> list[str]:
+        """Return what `servegraph serve` is given."""
+        return ["--batch-rows", str(self.batch_rows)]
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that TensorFlow reads when it is imported."""
+        found = {
+            "TF_ENABLE_ONEDNN_OPTS": None if self.onednn is None else int(self.onednn),
+            "TF_NUM_INTRAOP_THREADS": self.intra_op_threads,
+            "TF_NUM_INTEROP_THREADS": self.inter_op_threads,
+        }
+        return {name: str(value) for name, value in found.items() if value is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings, and how to start a server with them."""
+        return {**asdict(self), "arguments": self.arguments(), "environment": self.environment()}
+
+
+def settings_of(document: Mapping[str, Any]) -> Settings:
+    """Return what `Settings.to_json` wrote. Raises KeyError, TypeError or ValueError on all else."""
+    counts = {name: document[name] for name in ("batch_rows", "intra_op_threads", "inter_op_threads")}
+    for name, value in counts.items():
+        if value is None and name != "batch_rows":
+            continue
+        if type(value) is not int or not 1 <= value <= _MOST:
+            raise ValueError(f"{name} is {value!r}")
+    onednn = document["onednn"]
+    if onednn is not None and not isinstance(onednn, bool):
+        raise ValueError(f"onednn is {onednn!r}")
+    return Settings(onednn=onednn, **counts)
+
+
+def read_settings(model: Path) -> Settings | None:
+    """Return the settings stored with the model in that directory, None where there are none.
+
+    Raises:
+        ModelError: the file is not of this kind (code `BAD_SERVING_SETTINGS`).
+    """
+    try:
+        text = (model / SETTINGS_FILE).read_text(encoding="utf-8")
+    except OSError:
+        return None
+    try:
+        return settings_of(json.loads(text))
+    except (ValueError, KeyError, TypeError) as exc:
+        raise ModelError(
+            f"{str(model / SETTINGS_FILE)!r} holds no settings: {exc!r}.",
+            code="BAD_SERVING_SETTINGS",
+            fix="Write it again with `servegraph measure --save`, or remove it.",
+        ) from exc
+
+
+def write_settings(model: Path, settings: Settings) -> None:
+    """Store the settings with the model in that directory.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    path = model / SETTINGS_FILE
+    try:
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(settings.to_json(), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as exc:
+        raise StorageError(f"{str(path)!r} cannot be written: {exc}.") from exc

@@ -1,0 +1,57 @@
+"""Measuring a real model, as a user does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+MODELS = Path(__file__).parent / "models"
+
+
+def servegraph(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_measurement_feeds_a_choice(tmp_path: Path) -> None:
+    done = servegraph("measure", str(MODELS / "people-1"), "--cpus", "1", "--seconds", "0.3", "--no-tune", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["cpus"] == 1
+    assert found["limited_by"] in ("cgroup", "affinity+rlimit")
+    assert 50e6 < found["steady_memory_bytes"] <= found["peak_memory_bytes"] < 3e9
+    assert 0 < found["latency_ms"] <= found["latency_p99_ms"]
+    assert found["requests_per_second"] > 1
+    assert [batch["rows"] for batch in found["batches"]] == [1, 4, 16, 64]
+    (tmp_path / "measured.json").write_text(done.stdout)
+    chosen = servegraph(
+        "choose",
+        str(MODELS / "people-1"),
+        "--measured",
+        str(tmp_path / "measured.json"),
+        "--target-rate",
+        "1e6",
+        "--json",
+    )
+    document = json.loads(chosen.stdout)
+    assert document["memory_bytes"] == found["peak_memory_bytes"]
+    assert document["capacity"]["replicas"] >= 1
+    assert document["capacity"]["price_per_million"] > 0
+
+
+def test_what_does_not_fit_says_so(tmp_path: Path) -> None:
+    done = servegraph("measure", str(MODELS / "half"), "--memory", "50MB", "--seconds", "0.1", "--no-tune")
+    assert done.returncode == 1
+    assert "DOES_NOT_FIT" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = servegraph("measure", str(MODELS / "half"), "--cpus", str(os.cpu_count() * 100))
+    assert (done.returncode, "MACHINE_TOO_SMALL" in done.stderr) == (2, True)
+    shutil.copytree(MODELS / "half", tmp_path / "broken")
+    (tmp_path / "broken" / "saved_model.pb").write_bytes(b"\xff")
+    done = servegraph("measure", str(tmp_path / "broken"))
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
