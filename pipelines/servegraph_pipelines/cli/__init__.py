@@ -16,7 +16,7 @@ from typing import Any
 VERBS = {
     "run": "Run the whole DAG on this machine, census data in, a deployed version out.",
     "compile": "Write the pipeline as YAML for Kubeflow Pipelines or Vertex AI.",
-    "export": "Write a serving SavedModel from a Keras model or a training checkpoint directory.",
+    "export": "Write a serving SavedModel from a Keras model, a SavedModel, a tf.Module or a TF1 checkpoint.",
     "inspect": "Show what a SavedModel holds and what is wrong with it, without TensorFlow.",
     "optimize": "Shrink a SavedModel until it fits a budget, and prove that its answers stayed.",
     "choose": "Pick the machine for a model from its measured size, and say why.",
