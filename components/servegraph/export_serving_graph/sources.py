@@ -1,4 +1,4 @@
-"""Where a model to export comes from: a Keras file, a trained model's directory, or a checkpoint directory."""
+"""Loading what an export starts from: a Keras file with the schema beside it, a SavedModel without signatures."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from servegraph import storage
 from servegraph.data import schema as schemas
 from servegraph.data.schema import Schema
 from servegraph.errors import InputError, ModelError
-from servegraph.trained import SCHEMA_FILE, checkpoints
+from servegraph.export_serving_graph.signature_choice import Wanted
+from servegraph.savedmodel.graph_reader import read_saved_model
+from servegraph.trained import SCHEMA_FILE
 
 if TYPE_CHECKING:
     import keras
@@ -17,28 +20,70 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A `.keras` file and, where it is known, the schema of the data it was trained on."""
+    """A Keras file (`.keras`, or `.h5` of Keras 2) and, where it is known, the schema of the data it was trained on."""
 
     file: Path
     schema: Schema | None
 
 
-def find(path: Path, schema_file: Path | None = None) -> Source:
-    """Return what `path` holds: the file itself, its only `.keras` file, or the newest whole training checkpoint.
+def find(file: Path, schema_file: Path | None = None) -> Source:
+    """Return the Keras file with the schema that is given, else the one that lies beside it.
 
     Raises:
-        ModelError: nothing there can be exported (code `NOTHING_TO_EXPORT`).
         SchemaError, InputError: the schema file cannot be used.
     """
-    file = _keras_file(path)
     beside = file.parent / SCHEMA_FILE
     if schema_file is None and beside.is_file():
         schema_file = beside
-    if schema_file is None:
-        return Source(file, None)
-    if not schema_file.is_file():
-        raise InputError(f"There is no schema file {schema_file}.", code="NO_SCHEMA")
-    return Source(file, schemas.parse(schema_file.read_text(encoding="utf-8"), str(schema_file)))
+    return Source(file, read_schema(schema_file))
+
+
+def read_schema(file: Path | None) -> Schema | None:
+    """Return the schema in `file`, None without one.
+
+    Raises:
+        SchemaError, InputError: it cannot be used.
+    """
+    if file is None:
+        return None
+    if not file.is_file():
+        raise InputError(f"There is no schema file {file}.", code="NO_SCHEMA")
+    return schemas.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def classes(schema: Schema | None) -> tuple[str, ...]:
+    """Return the classes that a model of this schema answers with, none where it answers with numbers."""
+    if schema is None or not schema.is_classification:
+        return ()
+    return schema.label_column.classes or ()
+
+
+def with_signatures(model: Path, between: Path, wanted: Wanted) -> Path:
+    """Return a SavedModel whose signatures can be chosen: `model`, or one at `between` made of its functions.
+
+    A tf.Module saved without signatures still has its functions; `wanted.signatures` names them.
+
+    Raises:
+        InputError: several functions could serve (code `WHICH_SIGNATURE`).
+        ModelError: it cannot be loaded (code `CANNOT_LOAD`).
+    """
+    import tensorflow as tf
+
+    from servegraph.export_serving_graph import function_sources
+
+    meta_graphs = read_saved_model(storage.open_dir(model)).meta_graphs
+    if len(meta_graphs) != 1 or any(s.outputs and not n.startswith("__") for n, s in meta_graphs[0].signatures.items()):
+        return model
+    try:
+        loaded = tf.saved_model.load(str(model))
+    except (ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError, tf.errors.OpError) as exc:
+        raise ModelError(
+            f"TensorFlow {tf.__version__} cannot load {model}: {str(exc)[:300]}",
+            code="CANNOT_LOAD",
+            fix="Run `servegraph inspect` on it: it names damage, missing files and unknown ops.",
+        ) from exc
+    function_sources.save_module(loaded, between, wanted.signatures, str(model))
+    return between
 
 
 def load(source: Source, *, trust_code: bool = False) -> keras.Model:
@@ -73,20 +118,3 @@ def load(source: Source, *, trust_code: bool = False) -> keras.Model:
             code="KERAS_FILE_DAMAGED",
             fix="Export from a whole .keras file or another checkpoint.",
         ) from exc
-
-
-def _keras_file(path: Path) -> Path:
-    if path.is_file() and path.suffix == ".keras":
-        return path
-    if path.is_dir():
-        found = checkpoints.newest(path)
-        if found:
-            return found[1]
-        others = sorted(path.glob("*.keras"))
-        if len(others) == 1:
-            return others[0]
-    raise ModelError(
-        f"{path} holds no model to export" + ("." if path.exists() else ": it does not exist."),
-        code="NOTHING_TO_EXPORT",
-        fix="Give a .keras file, a directory with one, or a checkpoint directory written in training.",
-    )

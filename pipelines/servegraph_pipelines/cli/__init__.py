@@ -20,7 +20,7 @@ VERBS = {
     "train": "Train alone, on several machines of Vertex AI or a Kubeflow cluster.",
     "why": "Say why a step of a run was not taken from the cache.",
     "schedule": "Keep schedules on Vertex AI, Kubeflow Pipelines or here as one file declares them.",
-    "export": "Write a serving SavedModel from a Keras model or a training checkpoint directory.",
+    "export": "Write a serving SavedModel from a Keras model, a SavedModel, a tf.Module or a TF1 checkpoint.",
     "inspect": "Show what a SavedModel holds and what is wrong with it, without TensorFlow.",
     "optimize": "Shrink a SavedModel until it fits a budget, and prove that its answers stayed.",
     "measure": "Serve a model under a machine's limits: load time, memory, latency, rate, settings.",

@@ -1,9 +1,10 @@
-"""`servegraph export SOURCE OUT`: a serving SavedModel from a Keras model or training checkpoints."""
+"""`servegraph export SOURCE OUT`: a serving SavedModel from whatever holds a model."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,41 +13,63 @@ from servegraph_pipelines.cli.outcome import print_json
 
 
 @click.command("export")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--schema", type=click.Path(path_type=Path), help="Schema of the data; names the classes.")
 @click.option("--samples", help="Records as JSON lines to compare answers on; made up if not given.")
 @click.option("--trainer", help="Module or .py file whose import registers the model's own layers.")
 @click.option("--trust-code", is_flag=True, help="Let Python code inside the Keras file (Lambda layers) run.")
+@click.option(
+    "--signature",
+    "signatures",
+    multiple=True,
+    metavar="NAME[=OLD]",
+    help="Keep this signature, under a new name; for a tf.Module the function that serves. May be repeated.",
+)
+@click.option("--output", "outputs", multiple=True, metavar="NAME=TENSOR", help="Output of a TF1 graph; repeatable.")
+@click.option("--input", "inputs", multiple=True, metavar="NAME=TENSOR", help="Input of a TF1 graph; repeatable.")
+@click.option("--constant", "constants", multiple=True, metavar="NAME=VALUE", help="Value of a TF1 placeholder.")
+@click.option("--tags", default="", metavar="TAG,TAG", help="Which of several MetaGraphs to export.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
-    source: Path,
+    source: str,
     out: Path,
     schema: Path | None,
     samples: str | None,
     trainer: str | None,
     trust_code: bool,
     as_json: bool,
+    **names: Any,
 ) -> None:
     """Write the serving graph of SOURCE to the new directory OUT.
 
-    SOURCE is a .keras file, a directory with one, or a checkpoint directory that training left behind.
+    SOURCE is a .keras or .h5 file, a directory with one, a checkpoint directory that training left behind, a SavedModel
+    of TensorFlow 1 or 2, a TF1 checkpoint with its graph (.meta), or file.py:function that returns a Keras model or a
+    tf.Module. What it is is found out.
     """
     import_tensorflow_quietly()
     from servegraph.export_serving_graph.export import export
+    from servegraph.export_serving_graph.signature_choice import Wanted, pairs
     from servegraph.machines.sizes import format_size
     from servegraph.trained.trainer import load_trainer
 
     if trainer:
         load_trainer(trainer)
-    exported = export(source, out, schema_file=schema, samples=samples, trust_code=trust_code)
+    wanted = Wanted(
+        signatures=pairs(names["signatures"], "--signature"),
+        inputs=pairs(names["inputs"], "--input"),
+        outputs=pairs(names["outputs"], "--output"),
+        constants=pairs(names["constants"], "--constant"),
+        tags=tuple(tag for tag in names["tags"].split(",") if tag),
+    )
+    exported = export(source, out, schema_file=schema, samples=samples, trust_code=trust_code, wanted=wanted)
     if as_json:
         print_json({"path": str(out), **dataclasses.asdict(exported)})
         return
     click.echo(f"{out}: {format_size(exported.size_bytes)}, serving-only")
-    click.echo(f"  inputs   {', '.join(exported.inputs)}")
-    click.echo(f"  outputs  {', '.join(exported.outputs)}")
-    click.echo(
-        f"  proof    {exported.proof_rows} answers in batches of 1, 2 and 7, "
-        f"largest difference {exported.max_abs_diff:g}"
-    )
+    click.echo(f"  signatures  {', '.join(exported.signatures)}")
+    click.echo(f"  inputs      {', '.join(exported.inputs)}")
+    click.echo(f"  outputs     {', '.join(exported.outputs)}")
+    click.echo(f"  proof       {exported.proof_rows} answers, largest difference {exported.max_abs_diff:g}")
+    for note in exported.notes:
+        click.echo(f"  note        {note}")

@@ -1,0 +1,165 @@
+"""A SavedModel again, with what its signatures need and nothing else, and the proof that its answers stayed.
+
+It is taken apart as a graph and never run for that, so that models which today's Python API cannot load (a Keras 2
+model with its optimizer, `add_slot`) are exported all the same. What it computes is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+from servegraph import storage
+from servegraph.answers import warmup
+from servegraph.errors import DataError, ExportRefused, InputError, ModelError
+from servegraph.export_serving_graph.signature_choice import Wanted, choose
+from servegraph.optimize import draft as drafts
+from servegraph.optimize import gate
+from servegraph.optimize.draft import Draft
+from servegraph.optimize.evidence import Evidence, ask_original
+from servegraph.optimize.meta_graph import ServingGraph
+from servegraph.optimize.strip import strip
+from servegraph.savedmodel.graph import SavedModelGraph
+from servegraph.savedmodel.graph_reader import read_saved_model
+from servegraph.savedmodel.reachability import training_baggage
+
+_INTERNAL = "__saved_model_"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How many records were asked, the largest difference of an answer, and what could not be asked."""
+
+    rows: int
+    max_abs_diff: float
+    notes: tuple[str, ...]
+
+
+def public_signatures(meta_graph: MetaGraphDef) -> list[str]:
+    """Return the names of the signatures that clients can call."""
+    return sorted(name for name, s in meta_graph.signature_def.items() if s.outputs and not name.startswith(_INTERNAL))
+
+
+def serving_only(model: Path, out: Path, wanted: Wanted, samples: str | None = None) -> Proof:
+    """Write the serving-only form of the SavedModel `model` to the new directory `out`, and prove it.
+
+    Raises:
+        InputError: it is not clear which MetaGraph (`WHICH_METAGRAPH`) or signature is wanted (`NO_SUCH_SIGNATURE`).
+        ModelError: the model is damaged.
+        ExportRefused: `TRAINING_BAGGAGE`, `NO_SIGNATURE`, `ANSWERS_DIFFER`, `NOT_PROVEN`.
+    """
+    whole = drafts.read(model)
+    draft = _chosen_graph(whole, wanted.tags, str(model))
+    chosen = choose(public_signatures(draft.definitions[0]), wanted.signatures, str(model))
+    if not chosen:
+        raise ExportRefused(
+            f"{model} has no signature, so nobody could call it.",
+            code="NO_SIGNATURE",
+            fix="Save it with signatures, or name a function of it: --signature serving_default=NAME.",
+        )
+    if draft.untouched:
+        raise ExportRefused(
+            f"What serving needs of {model} cannot be told apart, because {draft.untouched[0]}.",
+            code="NOT_UNDERSTOOD",
+            fix="Build the model in Python and give file.py:function that returns it.",
+        )
+    renamed = draft.with_graphs(lambda graph: _with_signatures(graph, chosen))
+    stripped = strip(renamed)
+    if stale := _stale_warmup(model, chosen):
+        stripped = replace(stripped, files=tuple(f for f in stripped.files if f != warmup.WARMUP_FILE))
+    drafts.write(stripped, out)
+    refuse_baggage(out)
+    evidence = _ask(model, draft.definitions, chosen, samples)
+    return _compare(out, evidence, stale)
+
+
+def refuse_baggage(path: Path) -> None:
+    """Raise `ExportRefused` (`TRAINING_BAGGAGE`) where the SavedModel holds what is there only for training."""
+    baggage = training_baggage(storage.open_dir(path))
+    if baggage:
+        raise ExportRefused(
+            f"The exported graph holds what serving must not: {', '.join(f'{b.kind} {b.name}' for b in baggage[:5])}.",
+            code="TRAINING_BAGGAGE",
+            fix="Make the model's serving function free of training operations.",
+        )
+
+
+def _chosen_graph(draft: Draft, tags: Sequence[str], source: str) -> Draft:
+    """Return the draft with the one MetaGraph that is wanted: {serve} unless its tags are named."""
+    found = [tuple(graph.meta_info_def.tags) for graph in draft.definitions]
+    fitting = [number for number, its in enumerate(found) if set(its) == set(tags or ("serve",))]
+    if not fitting and not tags and len(found) == 1:
+        fitting = [0]
+    if len(fitting) != 1:
+        raise InputError(
+            f"{source} has the MetaGraphs {', '.join(str(list(its)) for its in found)}.",
+            code="WHICH_METAGRAPH",
+            fix="Say which: --tags serve,gpu.",
+        )
+    number = fitting[0]
+    untouched = {0: draft.untouched[number]} if number in draft.untouched else {}
+    return replace(draft, graphs=(draft.graphs[number],), untouched=untouched)
+
+
+def _with_signatures(graph: ServingGraph, chosen: Mapping[str, str]) -> ServingGraph:
+    original = MetaGraphDef()
+    original.CopyFrom(graph.original)
+    if not list(original.meta_info_def.tags):
+        original.meta_info_def.tags.append("serve")
+    return replace(graph, original=original, signatures={new: graph.signatures[old] for new, old in chosen.items()})
+
+
+def _stale_warmup(model: Path, chosen: Mapping[str, str]) -> str:
+    """Say why warmup requests are left behind: TensorFlow Serving does not load a model whose requests fail."""
+    try:
+        unknown = {request.signature_name for request in warmup.read(model)} - set(chosen)
+    except DataError as exc:
+        return f"The warmup requests are left behind: {exc.message}"
+    if unknown:
+        return f"The warmup requests are left behind: they ask for {', '.join(sorted(unknown))}."
+    return ""
+
+
+def _ask(model: Path, definitions: Sequence[MetaGraphDef], chosen: Mapping[str, str], samples: str | None) -> Evidence:
+    """Ask the source for what was chosen, under the new names."""
+    graph = read_saved_model(storage.open_dir(model))
+    tags = tuple(definitions[0].meta_info_def.tags)
+    meta_graphs = [
+        meta._replace(signatures={old: meta.signatures[old] for old in dict.fromkeys(chosen.values())})
+        for meta in graph.meta_graphs
+        if tuple(meta.tags) == tags
+    ]
+    asked = ask_original(model, SavedModelGraph(*graph)._replace(meta_graphs=tuple(meta_graphs)), definitions, samples)
+    questions = [
+        replace(question, signature=new, tags=tags or ("serve",))
+        for new, old in chosen.items()
+        for question in asked.questions
+        if question.signature == old
+    ]
+    return Evidence(tuple(questions), asked.silent)
+
+
+def _compare(out: Path, evidence: Evidence, stale: str) -> Proof:
+    notes = tuple(f"Not asked: {what}: {why}" for what, why in evidence.silent.items())
+    if not evidence.questions:
+        raise ExportRefused(
+            f"No answer of the source could be compared: {' '.join(evidence.silent.values())}",
+            code="NOT_PROVEN",
+            fix="Give --samples with records that the model can answer.",
+        )
+    try:
+        measured = gate.measure(out, evidence, evidence.loaders)
+        objection = gate.objection(measured, evidence, "none", gate.Tolerance())
+    except (ModelError, ValueError) as exc:
+        objection = str(exc)
+    if objection:
+        raise ExportRefused(
+            f"The exported model does not answer as the source does: {objection}.",
+            code="ANSWERS_DIFFER",
+            fix="Report this model: an export must not change its answers.",
+        )
+    largest = max(one.everything.max_abs_diff for one in measured)
+    return Proof(evidence.rows, largest, (*notes, *([stale] if stale else [])))
