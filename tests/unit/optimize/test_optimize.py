@@ -325,7 +325,7 @@ class TestLossyRungs:
         step = result.steps[-1]
         assert step.kept
         assert step.max_abs_diff == 0
-        assert result.after_bytes < long.after_bytes - 10_000
+        assert result.after_bytes < 0.7 * long.after_bytes
         again = optimize(tmp_path / "short", tmp_path / "again", Goal(rungs=("shorten",)))
         assert again.steps[-1].reason in ("nothing to do", "saves nothing")
 
