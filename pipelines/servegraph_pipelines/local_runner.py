@@ -8,7 +8,8 @@ the group ends.
 kfp.local 2.17 does things that a user's run must not meet. It rewrites the text `python3` in every argument
 (`replace_interpreter`), takes a condition on a named output of a task for false (`resolve_channel`), and deletes
 `workspace_root` after a run (a throwaway one is given); that it takes a gs:// root for a local directory is refused by
-the parent.
+the parent. In Docker it takes a container whose exit code it lost for a success, and fetches images that are there
+(`run_container`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from kfp import components, local
-from kfp.local import subprocess_task_handler, task_dispatcher
+from kfp.local import docker_task_handler, subprocess_task_handler, task_dispatcher
 from kfp.local.orchestrator import enhanced_dag_orchestrator
 
 from servegraph_pipelines import flows
@@ -38,6 +39,8 @@ def main() -> None:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     subprocess_task_handler.replace_python_executable = replace_interpreter
+    docker_task_handler.run_docker_container = run_container
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a container ends with its step
     conditions = enhanced_dag_orchestrator.ConditionEvaluator
     conditions._resolve_pipeline_channel = staticmethod(resolve_channel)
     task_dispatcher.run_single_task_implementation = _reporting(
@@ -81,6 +84,25 @@ def _docker(request: dict[str, Any]) -> Any:
         tmpfs={"/tmp": "exec"},  # noqa: S108  in the container
         **network,
     )
+
+
+def run_container(client: Any, image: str, command: list[str], volumes: dict[str, Any], **arguments: Any) -> int:
+    """Run a step's container to its end and return its exit code; the image is fetched only where it is not there."""
+    from docker.errors import ImageNotFound
+
+    try:
+        client.images.get(image)
+    except ImageNotFound:
+        print(f"Fetching the image {image} ...")
+        client.images.pull(image)
+    container = client.containers.create(image=image, command=command, volumes=volumes, **arguments)
+    try:
+        container.start()
+        for part in container.logs(stream=True, follow=True):
+            print(part.decode("utf-8", "replace"), end="")
+        return int(container.wait()["StatusCode"])
+    finally:
+        container.remove(force=True)
 
 
 def replace_interpreter(command: list[str], interpreter: str) -> list[str]:

@@ -72,6 +72,7 @@ def test_steps_are_in_the_order_of_the_run():
         "export-serving-graph",
         "optimize",
         "inspect-graph",
+        "measure",
         "choose-machine",
         "deploy-version",
     ]

@@ -18,7 +18,7 @@ from servegraph_pipelines import flows
 from servegraph_pipelines.cli import app
 
 FLOW = str(Path(flows.__file__).with_name("train_and_deploy.yaml"))
-STEPS = ["train", "export-serving-graph", "optimize", "inspect-graph", "choose-machine", "deploy-version"]
+STEPS = [step.name for step in flows.read(Path(FLOW)).steps]
 OWN = "servegraph.errors.DataError: [NOT_A_NUMBER] row 5 of gs://b/data.csv: 'three' is no number. Fix: Mend the row."
 
 
