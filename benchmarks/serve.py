@@ -150,7 +150,7 @@ def running(peer: str, directory: Path, log: Path) -> Iterator[Server]:
 
 
 def wait_until_healthy(process: subprocess.Popen[bytes], port: int, path: str, log: Path) -> None:
-    deadline_s = time.monotonic() + 180
+    deadline_s = time.monotonic() + 400
     while time.monotonic() < deadline_s:
         if process.poll() is not None:
             break
