@@ -37,7 +37,7 @@ class Servers:
                 path = root / "half" / "1" / name.removeprefix(prefix).removeprefix("1/")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(self._storage.content("bucket", name))
-        server = self._stack.enter_context(ServerProcess(root))
+        server = self._stack.enter_context(ServerProcess(root, options=("--no-probe",)))  # as on Vertex AI
         server.wait_until_available("half")
         return server
 

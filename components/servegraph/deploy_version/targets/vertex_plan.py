@@ -19,6 +19,9 @@ PREVIOUS, ROLLED_BACK = "servegraph-previous", "servegraph-rolled-back-from"
 OURS = "servegraph"  # on endpoints that we made and may remove
 DEFAULT = "default"
 PORT = 8501  # of our serving image and of TF Serving's
+# Without a directory our server takes the model at AIP_STORAGE_URI. The golden requests are asked by the deploy itself,
+# with the tolerance that it was given: a server that does not start could not say what differs.
+SERVE = ("python", "-m", "servegraph.serve")
 _ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9-]")  # Model.versionAliases
 
 
@@ -57,6 +60,8 @@ def upload_model(parent: str, goal: Goal, seen: Seen, image: str) -> Step:
             "healthRoute": f"/v1/models/{name}",
             "env": [{"name": "MODEL_NAME", "value": name}],
         }
+    if options.image is None:
+        container |= {"command": list(SERVE), "args": ["--no-probe"]}
     model: dict[str, Any] = {
         "displayName": name,
         "artifactUri": goal.artifact_uri,
