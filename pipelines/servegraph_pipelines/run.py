@@ -96,7 +96,8 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
     with _exclusive(output_dir), _temporary(output_dir) as temporary:
         root = output_dir / "pipeline"
         known = set(root.glob(f"{specification.name}-*"))
-        message: dict[str, Any] = {"pipeline": request.pipeline, "pipeline_root": str(root), "runner": request.runner}
+        pipeline = _in_containers(request, settings, temporary) if request.runner == "docker" else request.pipeline
+        message: dict[str, Any] = {"pipeline": pipeline, "pipeline_root": str(root), "runner": request.runner}
         message |= {"output_dir": str(output_dir), "docker_network": request.docker_network}
         exit_code = _run_child(state, {**message, "parameters": settings}, temporary, on_change)
         state.pipeline_dir = max(set(root.glob(f"{specification.name}-*")) - known, default=None)
@@ -107,6 +108,20 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
         state.error = failure(state)
     on_change(state)
     return state
+
+
+def _in_containers(request: LocalRequest, settings: Mapping[str, Any], folder: Path) -> str:
+    """Return the pipeline to run in containers, a file in `folder`.
+
+    To deploy here is to ask the version through a server, which the image without TensorFlow does not have.
+    """
+    specification = request.specification
+    image = next((name for name in specification.images().values() if "/python-tensorflow" in name), None)
+    if image and settings.get("target", "local") == "local":
+        specification = specification.with_image_of("deploy-version", image)
+    path = folder / "pipeline.yaml"
+    path.write_text(specification.to_yaml(), encoding="utf-8")
+    return str(path)
 
 
 def failure(state: Run) -> ServegraphError:

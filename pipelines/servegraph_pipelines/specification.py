@@ -69,6 +69,14 @@ class Specification:
                 executor["container"]["image"] = images.get(before, before)
         return replace(self, document=document)
 
+    def with_image_of(self, component: str, image: str) -> Specification:
+        """Return the pipeline with another image for the steps of one component, like `deploy-version`."""
+        executors = {step.executor for step in self.steps if step.component.startswith(f"comp-{component}")}
+        document = _copied(self.document)
+        for name in executors:
+            document["deploymentSpec"]["executors"][name]["container"]["image"] = image
+        return replace(self, document=document)
+
     def without_caching(self) -> Specification:
         """Return the pipeline with every step run anew."""
         document = _copied(self.document)

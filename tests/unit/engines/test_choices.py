@@ -97,6 +97,11 @@ def test_images_come_from_a_registry_or_by_digest(tmp_path):
     assert caught.value.code == "BAD_IMAGE_LOCK"
 
 
+def test_one_component_may_have_another_image():
+    images = FLOW.with_image_of("deploy-version", "r.io/other:1").images()
+    assert [name for name, image in images.items() if image == "r.io/other:1"] == ["exec-deploy-version"]
+
+
 def test_other_peoples_images_stay():
     assert ImageChoice(registry="r.io/x").of("python:3.11-slim") == "python:3.11-slim"
 
