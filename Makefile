@@ -46,6 +46,7 @@ bench: $(READY) ## Run the benchmarks
 lock: ## Resolve the dependencies again (needs uv)
 	for extra in train train-gpu cloud serve serve-gpu; do $(LOCK) --extra $$extra -o requirements/$$extra.txt || exit 1; done
 	$(LOCK) --extra all --group dev -o requirements/dev.txt
+	$(LOCK) --extra estimator -o components/servegraph/estimator/requirements.txt
 	for group in build test; do $(LOCK_GROUP) $$group -o requirements/$$group.txt || exit 1; done
 
 clean: ## Remove what the other targets made

@@ -21,9 +21,9 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A Keras model as `train` leaves it: optimizer and all."""
+    """A model as `train` leaves it: optimizer and all."""
 
-    file: str  # the .keras file below the artifact's path
+    file: str  # below the artifact's path: the .keras file, of an Estimator its record
     size_bytes: int
     trainer: str
     metrics: dict[str, float] = field(default_factory=dict)

@@ -34,9 +34,9 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def advance(self, note: str = "") -> None:
-        """Count one step; `note` says what was done."""
-        self._done += 1
+    def advance(self, note: str = "", steps: int = 1) -> None:
+        """Count one step, or several; `note` says what was done."""
+        self._done += steps
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, description=f"{self._what}: {note}")
         else:

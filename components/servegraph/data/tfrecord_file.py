@@ -43,6 +43,12 @@ def records(file: FileRef) -> Iterator[bytes]:
             yield _record(stream, head, f"Record {number} of {file.uri}")
 
 
+def framed(record: bytes) -> bytes:
+    """Return a record as it stands in a file."""
+    length = struct.pack("<Q", len(record))
+    return b"".join([_HEADER.pack(len(record), _masked_crc(length)), record, _CHECKSUM.pack(_masked_crc(record))])
+
+
 def chunks(file: FileRef, schema: Schema) -> Iterator[Chunk]:
     """Yield the columns that the schema uses, in chunks of at most `CHUNK_ROWS` records.
 

@@ -12,13 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from servegraph import storage
-from servegraph.errors import InputError, StorageError
+from servegraph.errors import InputError, ModelError, StorageError
+from servegraph.estimator import estimator_function
 from servegraph.export_serving_graph import sources
 from servegraph.export_serving_graph.recognize import Found, Kind, recognize
-from servegraph.export_serving_graph.signature_choice import DEFAULT, Wanted
+from servegraph.export_serving_graph.signature_choice import DEFAULT, Requests, Wanted
+from servegraph.savedmodel.graph import Signature
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest
 
@@ -42,6 +44,7 @@ class Exported:
     source_kind: Kind = "keras"
     signatures: tuple[str, ...] = (DEFAULT,)
     notes: tuple[str, ...] = ()
+    warmup_requests: int = 0
 
 
 def export(
@@ -52,6 +55,7 @@ def export(
     samples: str | None = None,
     trust_code: bool = False,
     wanted: Wanted | None = None,
+    requests: Requests | None = None,
 ) -> Exported:
     """Export what `source` holds (see `recognize`) to the directory `out`, which appears only when proven.
 
@@ -59,17 +63,22 @@ def export(
         ModelError: the source cannot be loaded, or is nothing that can be exported.
         ExportRefused: `FIXED_BATCH`, `NO_INPUTS`, `NO_SIGNATURE`, `TRAINING_BAGGAGE`, `ANSWERS_DIFFER`, `NOT_PROVEN`,
             `NOT_UNDERSTOOD`, `UNTRACKED_RESOURCE`.
+        DataError: the warmup requests are too many, too large, or not answered.
         InputError: `out` exists already (code `OUTPUT_EXISTS`), or it is not clear what is meant (`WHICH_SOURCE`,
             `WHICH_SIGNATURE`, `WHICH_TENSORS`, `WHICH_METAGRAPH`, `NO_SUCH_SIGNATURE`).
         StorageError: `out` cannot be written (code `CANNOT_WRITE`).
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already.", code="OUTPUT_EXISTS", fix="Give a new directory.")
-    found = recognize(str(source))
+    requests = requests or Requests()
+    is_estimator = bool(requests.serving_input_fn or (requests.trainer and estimator_function(requests.trainer)))
+    found = recognize(str(source), is_estimator=is_estimator)
+    options = _Options(schema_file, samples, trust_code, requests)
     with _staging(out) as staging:
         written = staging / "model"
-        proof = _write(found, written, staging / "source", wanted or Wanted(), (schema_file, samples, trust_code))
-        exported = _described(written, proof, found.kind)
+        proof = _write(found, written, staging / "source", wanted or Wanted(), options)
+        count = _warm_up(written, requests.warmup) if requests.warmup else 0
+        exported = _described(written, proof, found.kind, count)
         if out.exists():
             out.rmdir()
         written.rename(out)
@@ -81,43 +90,75 @@ def export_artifact(source: str, out: str, *, samples: str | None, trainer: str 
 
     Raises: as `export`.
     """
-    if trainer:
+    if trainer and not estimator_function(trainer):
         from servegraph.trained.trainer import load_trainer
 
         load_trainer(trainer)
     shutil.rmtree(out, ignore_errors=True)  # a retried task finds what the failed attempt left
-    return export(Path(source), Path(out), samples=samples, trust_code=trust_code)
+    requests = Requests(trainer=trainer)
+    return export(Path(source), Path(out), samples=samples, trust_code=trust_code, requests=requests)
 
 
-def _write(
-    found: Found, out: Path, between: Path, wanted: Wanted, options: tuple[Path | None, str | None, bool]
-) -> Proof:
+@dataclass(frozen=True)
+class _Options:
+    schema_file: Path | None
+    samples: str | None
+    trust_code: bool
+    requests: Requests
+
+
+def _write(found: Found, out: Path, between: Path, wanted: Wanted, options: _Options) -> Proof:
     """Write what was found to `out`; `between` is where a SavedModel with everything in it may stand before."""
+    from servegraph.estimator.call import call
     from servegraph.export_serving_graph import function_sources, reexport
     from servegraph.export_serving_graph.keras_model import write_keras
 
-    schema_file, samples, trust_code = options
+    model: Any = None
+    schema = None
     if found.kind == "keras":
-        source = sources.find(Path(found.path), schema_file)
-        model = sources.load(source, trust_code=trust_code)
-        return write_keras(model, out, sources.classes(source.schema), samples)
+        source = sources.find(Path(found.path), options.schema_file)
+        schema = source.schema
+        try:
+            model = sources.load(source, trust_code=options.trust_code)
+        except ModelError as exc:
+            if source.file.suffix == ".keras" or exc.code != "KERAS_FILE_DAMAGED" or not is_hdf5(source.file):
+                raise
+            # Keras 3 does not read every layer of Keras 2 again, such as DepthwiseConv2D.
+            call("keras2", file=str(source.file.resolve()), out=str(between.resolve()))
+            return reexport.serving_only(between, out, Wanted(), options.samples)
+    elif found.kind == "python":
+        model, schema = function_sources.build(found.path), sources.read_schema(options.schema_file)
+    if model is not None and not function_sources.is_module(model):
+        return write_keras(model, out, schema, options.requests.formats, options.samples)
+    if options.requests.formats and found.kind != "estimator":
+        raise InputError(
+            f"Input formats are for Keras models and Estimators; {found.path} is a {found.kind}.", code="NO_FORMATS"
+        )
     if found.kind == "saved_model":
         between = sources.with_signatures(Path(found.path), between, wanted)
         if between != Path(found.path):  # the functions have been named signatures
             wanted = Wanted()
-        return reexport.serving_only(between, out, wanted, samples)
-    if found.kind == "tf1_checkpoint":
+    elif found.kind == "estimator":
+        from servegraph.export_serving_graph import estimator_source
+
+        between = estimator_source.save(Path(found.path), between, options.schema_file, options.requests)
+        if not wanted.signatures:
+            wanted = Wanted(signatures=estimator_source.signatures(between))
+    elif found.kind == "tf1_checkpoint":
         from servegraph.export_serving_graph import tf1_checkpoint
 
         tf1_checkpoint.save(found.path, between, wanted)
-        return reexport.serving_only(between, out, Wanted(), samples)
-    import keras
+        wanted = Wanted()
+    else:
+        function_sources.save_module(model, between, wanted.signatures, found.path)
+        wanted = Wanted()
+    return reexport.serving_only(between, out, wanted, options.samples)
 
-    model = function_sources.build(found.path)
-    if isinstance(model, keras.Model):
-        return write_keras(model, out, sources.classes(sources.read_schema(schema_file)), samples)
-    function_sources.save_module(model, between, wanted.signatures, found.path)
-    return reexport.serving_only(between, out, Wanted(), samples)
+
+def is_hdf5(file: Path) -> bool:
+    """Whether a file begins as HDF5 does."""
+    with file.open("rb") as stream:
+        return stream.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 @contextmanager
@@ -141,11 +182,24 @@ def _staging(out: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _described(path: Path, proof: Proof, kind: Kind) -> Exported:
+def _main_signature(path: Path) -> tuple[str, dict[str, Signature]]:
+    """Return the name of the default signature, else of the first, and all that clients can call."""
+    found = read_saved_model(storage.open_dir(path)).meta_graphs[0].signatures
+    signatures = {name: found[name] for name in sorted(found) if not name.startswith("__saved_model_")}
+    return (DEFAULT if DEFAULT in signatures else next(iter(signatures))), signatures
+
+
+def _warm_up(path: Path, records: str) -> int:
+    from servegraph.answers import warmup_writer
+
+    name, signatures = _main_signature(path)
+    return warmup_writer.write(path, name, signatures[name], records)
+
+
+def _described(path: Path, proof: Proof, kind: Kind, warmup_requests: int) -> Exported:
     directory = storage.open_dir(path)
-    signatures = read_saved_model(directory).meta_graphs[0].signatures
-    names = sorted(name for name in signatures if not name.startswith("__saved_model_"))
-    main = signatures[DEFAULT if DEFAULT in names else names[0]]
+    name, signatures = _main_signature(path)
+    main = signatures[name]
     return Exported(
         size_bytes=sum(file.size_bytes for file in directory.files()),
         digest=content_digest(directory),
@@ -154,6 +208,7 @@ def _described(path: Path, proof: Proof, kind: Kind) -> Exported:
         max_abs_diff=proof.max_abs_diff,
         proof_rows=proof.rows,
         source_kind=kind,
-        signatures=tuple(names),
+        signatures=tuple(signatures),
         notes=proof.notes,
+        warmup_requests=warmup_requests,
     )

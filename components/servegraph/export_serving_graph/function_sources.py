@@ -38,6 +38,13 @@ def build(name: str) -> Any:
     return model
 
 
+def is_module(model: Any) -> bool:
+    """Whether a model is a tf.Module and no Keras model."""
+    import keras
+
+    return not isinstance(model, keras.Model)
+
+
 def save_module(module: tf.Module, path: Path, wanted: Mapping[str, str], source: str) -> None:
     """Write a tf.Module, or a loaded SavedModel, with the wanted functions as signatures.
 

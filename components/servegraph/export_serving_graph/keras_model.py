@@ -7,6 +7,8 @@ not left out afterwards; they never come in.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,16 @@ from servegraph import storage
 from servegraph.answers import samples as sampling
 from servegraph.answers.ask import Servable
 from servegraph.answers.samples import InputSpec, Samples
-from servegraph.errors import ExportRefused
+from servegraph.data.schema import Schema
+from servegraph.errors import ExportRefused, InputError
+from servegraph.export_serving_graph import sources
 from servegraph.export_serving_graph.reexport import Proof, refuse_baggage
-from servegraph.export_serving_graph.signature import serving_function
+from servegraph.export_serving_graph.signature import format_function, serving_function
 from servegraph.export_serving_graph.signature_choice import DEFAULT
+from servegraph.savedmodel.graph import TensorInfo
 from servegraph.savedmodel.graph_reader import read_saved_model
+from servegraph.serving_inputs.encode import Arrays, encode
+from servegraph.serving_inputs.formats import Format, parse_formats
 
 if TYPE_CHECKING:
     import keras
@@ -30,34 +37,48 @@ PROOF_BATCHES = (1, 2, 7)
 TOLERANCE = 1e-5
 
 
-def write_keras(model: keras.Model, out: Path, classes: tuple[str, ...], samples: str | None) -> Proof:
+def write_keras(
+    model: keras.Model, out: Path, schema: Schema | None, formats: tuple[str, ...], samples: str | None
+) -> Proof:
     """Write `model` to the new directory `out`, and prove that it holds nothing of training and answers alike.
+
+    Without `formats` there is one signature, which takes the model's own inputs.
 
     Raises:
         ExportRefused: `FIXED_BATCH`, `NO_INPUTS`, `TRAINING_BAGGAGE`, `ANSWERS_DIFFER`, `UNTRACKED_RESOURCE`.
+        InputError: formats without a schema (code `NO_SCHEMA`), or one that does not name the model's inputs.
     """
-    serve = serving_function(model, classes)
-    _save(model, serve, out)
-    return _prove(serve, out, samples)
+    serve = serving_function(model, sources.classes(schema))
+    chosen = parse_formats(formats or ("json",))
+    if schema is None and chosen != ("json",):
+        raise InputError(
+            "CSV and tf.Example are parsed by a schema, and there is none.", code="NO_SCHEMA", fix="Give --schema."
+        )
+    functions = {
+        (which if number else DEFAULT): format_function(serve, schema, which) if schema and which != "json" else serve
+        for number, which in enumerate(chosen)
+    }
+    _save(model, functions, out)
+    return _prove(serve, out, schema, dict(zip(functions, chosen, strict=True)), samples)
 
 
-def _save(model: keras.Model, serve: Any, path: Path) -> None:
+def _save(model: keras.Model, functions: dict[str, Any], path: Path) -> None:
     import tensorflow as tf
 
-    concrete = serve.get_concrete_function()
-    captured = {id(handle) for handle in concrete.graph.external_captures}
+    signatures = {name: function.get_concrete_function() for name, function in functions.items()}
+    captured = {id(handle) for concrete in signatures.values() for handle in concrete.graph.external_captures}
     servable = tf.Module()
     # In the model's own order: that of `concrete.variables` changes from run to run, and the digest with it.
-    read = {id(variable) for variable in concrete.variables}
+    read = {id(variable): variable for concrete in signatures.values() for variable in concrete.variables}
     own = [weight.value for weight in model.variables if id(weight.value) in read]
-    servable.captured_variables = own + [v for v in concrete.variables if id(v) not in {id(w) for w in own}]
+    servable.captured_variables = own + [v for key, v in read.items() if key not in {id(w) for w in own}]
     servable.captured_resources = [
         item
         for item in tf.__internal__.tracking.ObjectGraphView(model).breadth_first_traversal()[0]
         if id(getattr(item, "resource_handle", None)) in captured and not isinstance(item, tf.Variable)
     ]
     try:
-        tf.saved_model.save(servable, str(path), signatures={DEFAULT: concrete})
+        tf.saved_model.save(servable, str(path), signatures=signatures)
     except tf.errors.OpError as exc:  # what TensorFlow's own file system raises for a full disk, a missing right
         raise OSError(exc.message) from exc
     except AssertionError as exc:  # what tf.saved_model.save raises for a resource that nothing tracks
@@ -68,24 +89,38 @@ def _save(model: keras.Model, serve: Any, path: Path) -> None:
         ) from exc
 
 
-def _prove(serve: Any, path: Path, samples: str | None) -> Proof:
+def _prove(serve: Any, path: Path, schema: Schema | None, formats: dict[str, Format], samples: str | None) -> Proof:
+    """Ask each signature, in its format, for the same records."""
     refuse_baggage(path)
-    signature = read_saved_model(storage.open_dir(path)).meta_graphs[0].signatures[DEFAULT]
-    for side, tensors in (("inputs", signature.inputs), ("outputs", signature.outputs)):
-        fixed = [name for name, t in tensors.items() if t.shape is not None and (not t.shape or t.shape[0] is not None)]
-        if fixed:
-            raise ExportRefused(
-                f"The {side} {fixed} have a fixed batch dimension.",
-                code="FIXED_BATCH",
-                fix="Make every output keep the outermost dimension of the inputs (R7).",
-            )
-    specs = {name: InputSpec(t.dtype, t.shape) for name, t in signature.inputs.items()}
+    signatures = read_saved_model(storage.open_dir(path)).meta_graphs[0].signatures
+    for name in formats:
+        for side, tensors in (("inputs", signatures[name].inputs), ("outputs", signatures[name].outputs)):
+            _refuse_fixed_batch(side, tensors)
+    (given,) = serve.input_signature
+    specs = {name: InputSpec(t.dtype.name, tuple(t.shape)) for name, t in given.items()}
     records = sampling.read(samples, specs, limit=64) if samples else sampling.generate(specs, rows=16)
-    difference, rows = _compare(serve, Servable(path), records)
-    return Proof(rows, difference, ())
+    largest, rows = 0.0, 0
+    servable = Servable(path)
+    for name, which in formats.items():
+        encoded = partial(encode, schema=schema, which=which)
+        difference, asked = _compare(serve, servable, records, name, encoded)
+        largest, rows = max(largest, difference), rows + asked
+    return Proof(rows, largest, ())
 
 
-def _compare(serve: Any, servable: Servable, records: Samples) -> tuple[float, int]:
+def _refuse_fixed_batch(side: str, tensors: Mapping[str, TensorInfo]) -> None:
+    fixed = [name for name, t in tensors.items() if t.shape is not None and (not t.shape or t.shape[0] is not None)]
+    if fixed:
+        raise ExportRefused(
+            f"The {side} {fixed} have a fixed batch dimension.",
+            code="FIXED_BATCH",
+            fix="Make every output keep the outermost dimension of the inputs (R7).",
+        )
+
+
+def _compare(
+    serve: Any, servable: Servable, records: Samples, signature: str, encoded: Callable[[Arrays], Arrays]
+) -> tuple[float, int]:
     """Return (largest difference, rows asked) between the model in memory and the one on disk."""
     import tensorflow as tf
 
@@ -93,7 +128,7 @@ def _compare(serve: Any, servable: Servable, records: Samples) -> tuple[float, i
     for size in PROOF_BATCHES:
         batch = {name: np.resize(values, (size, *values.shape[1:])) for name, values in records.inputs.items()}
         expected = serve({name: tf.constant(values) for name, values in batch.items()})
-        answered = servable(DEFAULT, batch)
+        answered = servable(signature, encoded(batch))
         rows += size
         for name, tensor in expected.items():
             want, have = tensor.numpy(), answered[name]
@@ -103,8 +138,8 @@ def _compare(serve: Any, servable: Servable, records: Samples) -> tuple[float, i
                 difference = float(np.max(np.abs(want - have), initial=0.0)) if want.shape == have.shape else np.inf
             if not difference <= TOLERANCE and not np.array_equal(want, have, equal_nan=want.dtype.kind == "f"):
                 raise ExportRefused(
-                    f"At batch size {size} the output {name!r} of the SavedModel differs from the model in memory by "
-                    f"{difference:g}.",
+                    f"At batch size {size} the output {name!r} of the signature {signature!r} differs from the model "
+                    f"in memory by {difference:g}.",
                     code="ANSWERS_DIFFER",
                     fix="Report this model: an export must not change its answers.",
                 )

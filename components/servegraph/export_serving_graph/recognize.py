@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from servegraph.errors import InputError, ModelError
+from servegraph.estimator import RECORD_FILE
 from servegraph.trained import checkpoints
 
-Kind = Literal["keras", "saved_model", "tf1_checkpoint", "python"]
+Kind = Literal["keras", "saved_model", "tf1_checkpoint", "estimator", "python"]
 
 _GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 _KERAS_FILES = (".keras", ".h5", ".hdf5")
@@ -22,21 +23,24 @@ class Found:
     """What a source is, and the path that stands for it.
 
     `keras`: the .keras or .h5 file. `saved_model`: its directory. `tf1_checkpoint`: the prefix that `.index` and
-    `.meta` are added to. `python`: `module:function` or `file.py:function`, which builds the model.
+    `.meta` are added to. `estimator`: its `model_dir`, or what `train` left of one. `python`: `module:function` or
+    `file.py:function`, which builds the model.
     """
 
     kind: Kind
     path: str
 
 
-def recognize(source: str) -> Found:
-    """Return what `source` is.
+def recognize(source: str, *, is_estimator: bool = False) -> Found:
+    """Return what `source` is; `is_estimator` where an Estimator is spoken of that no file of ours records.
 
     Raises:
         ModelError: it is nothing that can be exported, and why (code `NOTHING_TO_EXPORT`).
         InputError: it could be several things (code `WHICH_SOURCE`); the message asks which.
     """
     path = Path(source)
+    if path.is_dir() and (is_estimator or (path / RECORD_FILE).is_file()):
+        return Found("estimator", source)
     if path.is_dir():
         return _directory(path)
     if path.is_file():

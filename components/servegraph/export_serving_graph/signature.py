@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from servegraph.errors import ExportRefused
+from servegraph.data.schema import Schema
+from servegraph.errors import ExportRefused, InputError
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+
+    from servegraph.serving_inputs.formats import Format
 
 
 def input_specs(model: keras.Model) -> dict[str, tf.TensorSpec]:
@@ -62,6 +65,43 @@ def serving_function(model: keras.Model, classes: tuple[str, ...]) -> tf.types.e
         return _named(model, outputs)
 
     return serve
+
+
+def format_function(
+    serve: tf.types.experimental.PolymorphicFunction, schema: Schema, which: Format
+) -> tf.types.experimental.PolymorphicFunction:
+    """Return a tf.function that answers requests in a format, parsed by the schema into what `serve` takes.
+
+    Raises:
+        InputError: the model has an input that is no feature of the schema (code `NOT_IN_SCHEMA`).
+    """
+    import tensorflow as tf
+
+    from servegraph.serving_inputs.formats import features, inputs
+
+    (specs,) = serve.input_signature
+    strangers = sorted(set(specs) - {column.input_name for column in schema.features})
+    if strangers:
+        raise InputError(
+            f"The model's inputs {strangers} are not features of the schema.",
+            code="NOT_IN_SCHEMA",
+            fix="Name the model's inputs as the schema names its columns.",
+        )
+
+    @tf.function(input_signature=[inputs(schema, which)], autograph=False)  # type: ignore[untyped-decorator]
+    def answer(request: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        parsed = features(schema, which, request)
+        shaped = {name: _shaped(tf.cast(parsed[name], spec.dtype), spec) for name, spec in specs.items()}
+        return serve(shaped)  # type: ignore[no-any-return]
+
+    return answer
+
+
+def _shaped(values: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
+    """Give values of shape [batch] the rank that the model takes, such as [batch, 1]."""
+    import tensorflow as tf
+
+    return tf.reshape(values, [-1] + [1] * (spec.shape.rank - 1))
 
 
 def _named(model: keras.Model, outputs: Any) -> dict[str, Any]:

@@ -27,6 +27,22 @@ class Wanted:
     tags: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Requests:
+    """How requests reach the features of a Keras model or an Estimator.
+
+    `formats` names what `serving_inputs` makes of the schema: json, csv, example; the first is the default signature,
+    the others are called as they are. An Estimator takes a `serving_input_fn` (`module:function`) instead; `trainer`
+    names what makes it where no record of its training says so. `warmup` names sample records (JSON lines) that are
+    stored as warmup requests of the default signature.
+    """
+
+    formats: tuple[str, ...] = ()
+    serving_input_fn: str | None = None
+    trainer: str | None = None
+    warmup: str | None = None
+
+
 def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
     """Return {name: value} of `NAME=VALUE` texts; `NAME` alone stands for itself.
 

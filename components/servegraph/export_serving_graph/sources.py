@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +96,8 @@ def load(source: Source, *, trust_code: bool = False) -> keras.Model:
     """
     import keras
 
+    if source.file.suffix != ".keras" and not trust_code:
+        _refuse_lambda(source.file)  # HDF5 has no safe mode of its own in every Keras
     import servegraph.trained.layers  # noqa: F401  # registers the default trainer's layers
 
     try:
@@ -102,11 +105,7 @@ def load(source: Source, *, trust_code: bool = False) -> keras.Model:
     except (ValueError, TypeError, OSError, KeyError) as exc:
         text = str(exc)
         if "safe_mode" in text or ("Lambda" in text and "deserializ" in text):
-            raise ModelError(
-                f"{source.file} contains Python code (a Lambda layer), which is not run unasked.",
-                code="UNTRUSTED_CODE",
-                fix="If you trust whoever made the file, allow it with --trust-code (trust_code=True).",
-            ) from exc
+            raise _untrusted(source.file) from exc
         if "custom_objects" in text or "register_keras_serializable" in text or "Could not locate" in text:
             raise ModelError(
                 f"{source.file} uses a layer that is not known here: {text}",
@@ -118,3 +117,24 @@ def load(source: Source, *, trust_code: bool = False) -> keras.Model:
             code="KERAS_FILE_DAMAGED",
             fix="Export from a whole .keras file or another checkpoint.",
         ) from exc
+
+
+def _refuse_lambda(file: Path) -> None:
+    import h5py
+
+    try:
+        with h5py.File(file) as opened:
+            config = opened.attrs.get("model_config", b"")
+    except OSError:  # damaged: Keras says how
+        return
+    text = config.decode("utf-8", "replace") if isinstance(config, bytes) else str(config)
+    if re.search(r'"class_name": *"Lambda"', text):
+        raise _untrusted(file)
+
+
+def _untrusted(file: Path) -> ModelError:
+    return ModelError(
+        f"{file} contains Python code (a Lambda layer), which is not run unasked.",
+        code="UNTRUSTED_CODE",
+        fix="If you trust whoever made the file, allow it with --trust-code (trust_code=True).",
+    )

@@ -132,7 +132,7 @@ def _question(graph: tf.Graph, prefix: str) -> str:
     if any(op.type in _PIPELINES for op in operations) and not _placeholders(operations):
         return (
             f"The graph of {prefix} was written in training and takes no request: its features come out of an input "
-            "pipeline, as an Estimator's do."
+            "pipeline, as an Estimator's do. Name the function that makes it: --trainer estimator:file.py:function."
         )
     inputs = ", ".join(_placeholders(operations)[:_SHOWN]) or "none"
     outputs = ", ".join(_answers(operations)[:_SHOWN]) or "none found"

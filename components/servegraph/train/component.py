@@ -38,7 +38,8 @@ def train(
         eval_data: Files to evaluate on; empty holds a fixed fifth of the data out.
         schema: Schema file; empty infers it from the data.
         label: Label column for an inferred schema; empty takes the last column.
-        trainer: module:function or a .py file (path or gs://) that takes TrainArgs and returns a Keras model.
+        trainer: module:function or a .py file (path or gs://) that takes TrainArgs and returns a Keras model; estimator
+            for TensorFlow's canned wide-and-deep model, estimator:module:function for an Estimator of your own.
         hyperparameters: What the trainer may set; for the default trainer see its Hyperparameters.
         seed: Seed of weights, shuffling and dropout.
         checkpoint_dir: Directory for checkpoints that outlives the task; empty uses the output `checkpoints`.
@@ -47,7 +48,6 @@ def train(
     """
     from servegraph import artifacts
     from servegraph.train.train import Outputs, TrainRequest, train
-    from servegraph.trained import MODEL_FILE
 
     request = TrainRequest(
         data=data,
@@ -60,7 +60,7 @@ def train(
     )
     outputs = Outputs.at(model.path, checkpoint_dir or checkpoints.path, logs.path, samples.path)
     trained = train(request, hyperparameters, outputs)
-    facts = artifacts.TrainedModel(MODEL_FILE, trained.size_bytes, trainer, trained.evaluation.scalars)
+    facts = artifacts.TrainedModel(trained.file, trained.size_bytes, trainer, trained.evaluation.scalars)
     artifacts.record(model, facts)
     artifacts.record(samples, artifacts.HeldOut(trained.label))
     for name, value in trained.evaluation.scalars.items():

@@ -19,11 +19,13 @@ from servegraph.data import schema as schemas
 from servegraph.data.infer import infer
 from servegraph.data.schema import Schema
 from servegraph.data.table import Table, read, split
-from servegraph.errors import TrainerError
+from servegraph.errors import InputError, TrainerError
+from servegraph.estimator import RECORD_FILE, estimator_function
 from servegraph.storage.fetch import fetch_file
 from servegraph.train import metrics
 from servegraph.train.contract import TrainArgs, run_trainer
 from servegraph.train.strategy import choose_strategy, is_chief
+from servegraph.train.vocabulary import with_vocabularies
 from servegraph.trained import MODEL_FILE, SCHEMA_FILE, checkpoints
 from servegraph.trained.trainer import load_trainer
 
@@ -65,7 +67,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Trained:
-    """What came out: the size of the Keras file, the evaluation, the classes (empty for a regression)."""
+    """What came out: the size of the model, the evaluation, the classes (empty for a regression)."""
 
     size_bytes: int
     evaluation: metrics.Evaluation
@@ -73,15 +75,20 @@ class Trained:
     rows: int
     eval_rows: int
     label: str  # its key in the samples
+    file: str  # what stands for the model, below its directory
 
 
 def train(request: TrainRequest, hyperparameters: Mapping[str, Any], outputs: Outputs) -> Trained:
     """Train, evaluate and write `model.keras`, `schema.yaml` and the samples (JSON lines of held-out records).
 
+    In the place of `model.keras` an Estimator leaves its newest checkpoint and the record of what makes it.
+
     Raises:
         DataError, SchemaError, StorageError: the data cannot be used.
         TrainerError: the trainer raised, or its model does not keep the contract.
     """
+    if make := estimator_function(request.trainer):
+        return _train_estimator(make, request, dict(hyperparameters), outputs)
     strategy = choose_strategy(os.environ)
     if not is_chief(strategy):
         # Every worker computes, one writes: the others' files go nowhere. They read the shared checkpoints.
@@ -122,7 +129,31 @@ def _train(
     write_schema(schema, data.classes, outputs.model)
     write_samples(eval_data, outputs.samples)
     size_bytes = (outputs.model / MODEL_FILE).stat().st_size
-    return Trained(size_bytes, evaluation, data.classes, len(data), len(eval_data), schema.label)
+    return Trained(size_bytes, evaluation, data.classes, len(data), len(eval_data), schema.label, MODEL_FILE)
+
+
+def _train_estimator(make: str, request: TrainRequest, hyperparameters: dict[str, Any], outputs: Outputs) -> Trained:
+    """Train an Estimator, whose `model_dir` is the checkpoints' directory; the model is its newest checkpoint."""
+    from servegraph.estimator import training
+
+    if request.warm_start:
+        raise InputError(
+            "An Estimator does not start from a Keras file.",
+            code="NO_WARM_START",
+            fix="Give it the checkpoint directory of the earlier run, and it goes on from there.",
+        )
+    schema = load_schema(request)
+    data, eval_data = load_data(request, schema)
+    schema = with_vocabularies(schema, data)
+    write_schema(schema, data.classes, outputs.checkpoints)
+    trained = training.train(
+        make, request.trainer, (data, eval_data), schema, {"seed": request.seed, **hyperparameters}, outputs.checkpoints
+    )
+    evaluation = judge(trained.answers, eval_data, request.trainer)
+    write_schema(schema, data.classes, outputs.model)
+    size_bytes = training.keep(trained, outputs.model)
+    write_samples(eval_data, outputs.samples)
+    return Trained(size_bytes, evaluation, data.classes, len(data), len(eval_data), schema.label, RECORD_FILE)
 
 
 def load_schema(request: TrainRequest) -> Schema:
@@ -132,7 +163,8 @@ def load_schema(request: TrainRequest) -> Schema:
         with file.open_binary() as stream:
             return schemas.parse(stream.read().decode("utf-8", "replace"), request.schema)
     if request.data == census.NAME:
-        return schemas.parse(census.SCHEMA.read_text(), "of the census sample")
+        described = census.ESTIMATOR_SCHEMA if estimator_function(request.trainer) else census.SCHEMA
+        return schemas.parse(described.read_text(), "of the census sample")
     return infer(request.data, request.label)
 
 
@@ -150,7 +182,11 @@ def evaluate(model: keras.Model, table: Table, trainer: str) -> metrics.Evaluati
     Raises:
         TrainerError: the outputs are not what the contract asks for (code `TRAINER_MODEL_UNFIT`).
     """
-    outputs = predict(model, table)
+    return judge(predict(model, table), table, trainer)
+
+
+def judge(outputs: NDArray[Any], table: Table, trainer: str) -> metrics.Evaluation:
+    """Return the metrics of the outputs for `table`. Raises as `evaluate`."""
     if not np.isfinite(outputs).all():
         raise TrainerError(
             f"The model of trainer {trainer!r} answers NaN or infinity on held-out records.",

@@ -18,6 +18,7 @@ from servegraph.data.table import Table
 from servegraph.errors import InputError
 from servegraph.train import loop
 from servegraph.train.contract import TrainArgs
+from servegraph.train.vocabulary import vocabulary
 from servegraph.train.warm_start import warm_start
 from servegraph.trained import checkpoints
 from servegraph.trained.layers import StripText
@@ -144,21 +145,10 @@ def _category(column: Column, value: Any, data: Table) -> tuple[Any, int]:
         return ids(value), len(column.buckets) + 1
     if column.hash_buckets:
         return layers.Hashing(column.hash_buckets, name=name)(value), column.hash_buckets
-    words = _vocabulary(column, data)
+    words = vocabulary(column, data)
     if column.dtype == "string":
         return layers.StringLookup(vocabulary=words, name=name)(value), len(words) + 1
     return layers.IntegerLookup(vocabulary=[int(word) for word in words], name=name)(value), len(words) + 1
-
-
-def _vocabulary(column: Column, data: Table) -> list[str]:
-    """Return the column's vocabulary: as the schema lists it, else the most frequent values, most frequent first."""
-    if column.vocabulary:
-        return list(column.vocabulary)
-    values, counts = np.unique(
-        np.array([str(value).strip() for value in data.features[column.input_name]]), return_counts=True
-    )
-    order = np.lexsort((values, -counts))[: column.vocabulary_size]
-    return [str(values[i]) for i in order]
 
 
 def _crosses(schema: Schema, cleaned: dict[str, Any]) -> list[tuple[Any, int]]:

@@ -17,7 +17,13 @@ from servegraph_pipelines.cli.outcome import print_json
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--schema", type=click.Path(path_type=Path), help="Schema of the data; names the classes.")
 @click.option("--samples", help="Records as JSON lines to compare answers on; made up if not given.")
-@click.option("--trainer", help="Module or .py file whose import registers the model's own layers.")
+@click.option(
+    "--trainer",
+    help="Module or .py file whose import registers a Keras model's own layers; for an Estimator "
+    "estimator:file.py:function, which makes it.",
+)
+@click.option("--formats", default="", metavar="json,csv,example", help="What requests look like; by the schema.")
+@click.option("--serving-input-fn", metavar="FILE.py:FUNCTION", help="Serving input function of an Estimator.")
 @click.option("--trust-code", is_flag=True, help="Let Python code inside the Keras file (Lambda layers) run.")
 @click.option(
     "--signature",
@@ -30,6 +36,7 @@ from servegraph_pipelines.cli.outcome import print_json
 @click.option("--input", "inputs", multiple=True, metavar="NAME=TENSOR", help="Input of a TF1 graph; repeatable.")
 @click.option("--constant", "constants", multiple=True, metavar="NAME=VALUE", help="Value of a TF1 placeholder.")
 @click.option("--tags", default="", metavar="TAG,TAG", help="Which of several MetaGraphs to export.")
+@click.option("--warmup", metavar="FILE.jsonl", help="Records to store as warmup requests of the default signature.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
     source: str,
@@ -44,17 +51,24 @@ def command(
     """Write the serving graph of SOURCE to the new directory OUT.
 
     SOURCE is a .keras or .h5 file, a directory with one, a checkpoint directory that training left behind, a SavedModel
-    of TensorFlow 1 or 2, a TF1 checkpoint with its graph (.meta), or file.py:function that returns a Keras model or a
-    tf.Module. What it is is found out.
+    of TensorFlow 1 or 2, a TF1 checkpoint with its graph (.meta), the model_dir of an Estimator, or file.py:function
+    that returns a Keras model or a tf.Module. What it is is found out.
     """
     import_tensorflow_quietly()
+    from servegraph.estimator import estimator_function
     from servegraph.export_serving_graph.export import export
-    from servegraph.export_serving_graph.signature_choice import Wanted, pairs
+    from servegraph.export_serving_graph.signature_choice import Requests, Wanted, pairs
     from servegraph.machines.sizes import format_size
     from servegraph.trained.trainer import load_trainer
 
-    if trainer:
+    if trainer and not estimator_function(trainer):
         load_trainer(trainer)
+    requests = Requests(
+        formats=tuple(name for name in names["formats"].split(",") if name),
+        serving_input_fn=names["serving_input_fn"],
+        trainer=trainer,
+        warmup=names["warmup"],
+    )
     wanted = Wanted(
         signatures=pairs(names["signatures"], "--signature"),
         inputs=pairs(names["inputs"], "--input"),
@@ -62,7 +76,15 @@ def command(
         constants=pairs(names["constants"], "--constant"),
         tags=tuple(tag for tag in names["tags"].split(",") if tag),
     )
-    exported = export(source, out, schema_file=schema, samples=samples, trust_code=trust_code, wanted=wanted)
+    exported = export(
+        source,
+        out,
+        schema_file=schema,
+        samples=samples,
+        trust_code=trust_code,
+        wanted=wanted,
+        requests=requests,
+    )
     if as_json:
         print_json({"path": str(out), **dataclasses.asdict(exported)})
         return

@@ -6,8 +6,10 @@ import pytest
 import tensorflow as tf
 
 from servegraph import storage
-from servegraph.errors import ExportRefused, InputError, ModelError
+from servegraph.answers import warmup
+from servegraph.errors import DataError, ExportRefused, InputError, ModelError
 from servegraph.export_serving_graph.export import export
+from servegraph.export_serving_graph.signature_choice import Requests, Wanted
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.reachability import training_baggage
@@ -191,3 +193,57 @@ def test_a_damaged_file_an_empty_place_and_a_taken_output(exported, tmp_path):
     with pytest.raises(InputError) as caught:
         export(tmp_path / "bad.keras", exported[1])
     assert caught.value.code == "OUTPUT_EXISTS"
+
+
+def test_one_model_answers_in_json_csv_and_examples(exported, tmp_path):
+    model, path, _ = exported
+    formats = Requests(formats=("json", "csv", "example"))
+    result = export(trained_directory(tmp_path / "trained", model), tmp_path / "out", requests=formats)
+    assert result.signatures == ("csv", "example", "serving_default")
+    served = tf.saved_model.load(str(tmp_path / "out")).signatures
+    expected = served["serving_default"](size=tf.constant([0.5, 0.0]), colour=tf.constant(["red", " blue"]))
+    csv = served["csv"](csv_row=tf.constant(["0.5,red,", ", blue,yes"]))
+    assert np.array_equal(csv["probabilities"], expected["probabilities"])
+    with BundleReader(storage.open_dir(tmp_path / "out")) as ours, BundleReader(storage.open_dir(path)) as single:
+        assert len(ours.entries) == len(single.entries)
+
+
+def test_formats_need_the_schema_that_says_how_to_parse(exported, tmp_path):
+    checkpoints.save_model(exported[0], tmp_path / "m.keras")
+    with pytest.raises(InputError) as caught:
+        export(tmp_path / "m.keras", tmp_path / "out", requests=Requests(formats=("csv",)))
+    assert caught.value.code == "NO_SCHEMA"
+
+
+def test_code_in_an_hdf5_file_runs_only_if_trusted(tmp_path):
+    x = keras.Input((3,), name="x")
+    keras.Model(x, keras.layers.Lambda(lambda t: t * 2.0)(x)).save(tmp_path / "m.h5")
+    with pytest.raises(ModelError) as caught:
+        export(tmp_path / "m.h5", tmp_path / "out")
+    assert caught.value.code == "UNTRUSTED_CODE"
+
+
+def test_warmup_requests_are_written_asked_and_read_back(exported, tmp_path):
+    records = tmp_path / "warm.jsonl"
+    records.write_text('{"size": 1.5, "colour": "red"}\n{"size": -1, "colour": "bl\u00fce"}\n')
+    trained = trained_directory(tmp_path / "trained", exported[0])
+    result = export(trained, tmp_path / "out", requests=Requests(warmup=str(records)))
+    assert result.warmup_requests == 2
+    first, second = warmup.read(tmp_path / "out")
+    assert first.signature_name == second.signature_name == "serving_default"
+    assert first.inputs["size"].tolist() == [1.5]
+    assert second.inputs["colour"].tolist() == ["bl\u00fce".encode()]
+    export(tmp_path / "out", tmp_path / "again")  # kept, because the signature is
+    assert len(warmup.read(tmp_path / "again")) == 2
+    export(tmp_path / "out", tmp_path / "renamed", wanted=Wanted(signatures={"other": "serving_default"}))
+    assert warmup.read(tmp_path / "renamed") == ()
+
+
+def test_more_warmup_requests_than_tensorflow_serving_takes(exported, tmp_path):
+    records = tmp_path / "warm.jsonl"
+    records.write_text('{"size": 1.5, "colour": "red"}\n' * 1001)
+    trained = trained_directory(tmp_path / "trained", exported[0])
+    with pytest.raises(DataError) as caught:
+        export(trained, tmp_path / "out", requests=Requests(warmup=str(records)))
+    assert caught.value.code == "TOO_MANY_REQUESTS"
+    assert not (tmp_path / "out").exists()

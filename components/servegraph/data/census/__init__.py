@@ -7,3 +7,4 @@ from pathlib import Path
 NAME = "census"  # what a user writes instead of a path to mean this sample
 DATA = Path(__file__).with_name("census.csv.xz")
 SCHEMA = Path(__file__).with_name("schema.yaml")
+ESTIMATOR_SCHEMA = Path(__file__).with_name("estimator_schema.yaml")

@@ -1,6 +1,6 @@
-"""Makes the Keras 2 model in this folder; run it with TensorFlow 2.15, which has Keras 2: python make.py.
+"""Makes the Keras 2 models in this folder; run it with TensorFlow 2.15, which has Keras 2: python make.py.
 
-It is committed because the TensorFlow of this project can neither write nor plainly load one (`add_slot`).
+They are committed because the TensorFlow of this project can neither write nor plainly load them (`add_slot`, `groups`).
 """
 
 from pathlib import Path
@@ -23,6 +23,14 @@ def main() -> None:
     features = {"size": np.ones((8, 1), "f4"), "word": np.array([["red"], ["blue"]] * 4)}
     model.fit(features, np.array([0, 1] * 4), verbose=0)
     model.save(str(Path(__file__).parent / "keras2_saved"))
+    image = keras.Input((4, 4, 2), name="image")
+    x = keras.layers.BatchNormalization()(keras.layers.DepthwiseConv2D(3, padding="same")(image))
+    x = keras.layers.Dense(3, "softmax", name="probabilities")(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(image, x)
+    model.compile("adam", "mse")
+    model.fit(np.ones((4, 4, 4, 2)), np.ones((4, 3)), verbose=0)
+    model.save(str(Path(__file__).parent / "keras2.h5"))
+    print(model(np.ones((1, 4, 4, 2))).numpy())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,94 @@
+"""An Estimator's `model_dir`, exported after training and without retraining."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from servegraph import storage
+from servegraph.data import schema as schemas
+from servegraph.errors import InputError, ModelError
+from servegraph.estimator import MODEL_DIR, RECORD_FILE, estimator_function
+from servegraph.estimator.call import call
+from servegraph.export_serving_graph.signature_choice import DEFAULT, Requests
+from servegraph.savedmodel.graph_reader import read_saved_model
+from servegraph.trained import SCHEMA_FILE
+
+
+def save(source: Path, out: Path, schema_file: Path | None, requests: Requests) -> Path:
+    """Write the SavedModel that the Estimator itself exports below `out`, and return its directory.
+
+    Raises:
+        InputError: what makes the Estimator is not known (code `WHICH_ESTIMATOR`), or not its inputs (`WHICH_INPUTS`).
+        ModelError: the record of its training cannot be read.
+    """
+    record = _record(source)
+    trainer = requests.trainer or record.get("trainer")
+    make = estimator_function(trainer) if trainer else None
+    if make is None or (requests.trainer is None and trainer != "estimator"):
+        # A name in a model's directory does not decide which code runs; the built-in one is ours.
+        raise InputError(
+            f"What makes the Estimator of {source} is {trainer or 'not known'}.",
+            code="WHICH_ESTIMATOR",
+            fix=f"Name the function: --trainer {trainer or 'estimator:file.py:function'}.",
+        )
+    schema = schema_file or (source / SCHEMA_FILE if (source / SCHEMA_FILE).is_file() else None)
+    below = source / MODEL_DIR
+    args = {
+        "model_dir": str((below if below.is_dir() else source).resolve()),
+        "schema": schema.read_text(encoding="utf-8") if schema else None,
+        "classes": record.get("classes") or _classes(schema),
+        "hyperparameters": record.get("hyperparameters") or {},
+        "seed": record.get("seed", 1),
+    }
+    done = call(
+        "export",
+        make=make,
+        args=args,
+        out=str(out.resolve()),
+        input_fn=requests.serving_input_fn,
+        formats=list(requests.formats or ("json",)),
+        strip_text=bool(record),  # `train` strips what it trains on; of another's training it is not known
+    )
+    return Path(done["path"])
+
+
+def signatures(model: Path) -> dict[str, str]:
+    """Return {name: Estimator's name}: predictions are the default, further formats are called as such.
+
+    TensorFlow calls the signatures of a further receiver `csv:predict`, and makes classification the default of a
+    canned classifier, which then leaves the export without one wherever the input is not a single tf.Example.
+    """
+    (meta_graph,) = read_saved_model(storage.open_dir(model)).meta_graphs
+    names = {name for name in meta_graph.signatures if not name.startswith("__saved_model_")}
+    chosen = {DEFAULT: "predict"} if "predict" in names else {}
+    for name in sorted(names):
+        receiver, _, method = name.rpartition(":")
+        if method == "predict" and receiver:
+            chosen[receiver] = name
+        elif method in ("classification", "regression") and receiver in ("", "example"):
+            chosen[method] = name
+    if not chosen:
+        chosen = {name: name for name in names}
+    return chosen
+
+
+def _record(source: Path) -> dict[str, Any]:
+    file = source / RECORD_FILE
+    if not file.is_file():
+        return {}
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(record, dict):
+            return record
+    except (ValueError, OSError):
+        pass
+    raise ModelError(f"{file} cannot be read.", code="NOTHING_TO_EXPORT", fix="Name --trainer and --schema.")
+
+
+def _classes(schema: Path | None) -> list[str]:
+    if schema is None:
+        return []
+    parsed = schemas.parse(schema.read_text(encoding="utf-8"), str(schema))
+    return list(parsed.label_column.classes or ()) if parsed.is_classification else []

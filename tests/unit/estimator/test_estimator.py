@@ -1,0 +1,169 @@
+"""Estimators, trained and exported under TensorFlow 2.15 and asked under this one.
+
+They need the environment that `servegraph train` or `export` makes on first use; nothing is installed by a test.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from servegraph import storage
+from servegraph.answers.ask import Servable
+from servegraph.data import schema as schemas
+from servegraph.errors import InputError, TrainerError
+from servegraph.estimator import environment, estimator_function
+from servegraph.export_serving_graph.export import export
+from servegraph.export_serving_graph.signature_choice import Requests
+from servegraph.savedmodel.graph_reader import read_saved_model
+from servegraph.savedmodel.reachability import training_baggage
+from servegraph.serving_inputs.encode import encode
+from servegraph.train.train import Outputs, TrainRequest, train
+
+KERAS2_FILE = Path(__file__).parents[1] / "export" / "models" / "keras2.h5"
+ready = pytest.mark.skipif(not environment.is_ready(os.environ), reason="no environment with TensorFlow 2.15 yet")
+
+SCHEMA = """
+label: y
+header: true
+columns:
+  size: {dtype: float32, default: 0.5}
+  colour: {dtype: string, vocabulary: [red, blue]}
+  shop: {dtype: string, hash_buckets: 10}
+  note: {dtype: string, role: ignore}
+  y: {dtype: string, classes: ["no", "yes"]}
+crosses:
+  - {columns: [colour, shop], hash_buckets: 50}
+"""
+
+OWN = '''
+import tensorflow as tf
+
+def make(args):
+    """An Estimator of a user's own, with a model function of TensorFlow 1's kind."""
+    def model_fn(features, labels, mode, params):
+        size = tf.cast(features["size"], tf.float32)
+        weight = tf.compat.v1.get_variable("weight", [], initializer=tf.compat.v1.ones_initializer())
+        logits = tf.stack([-weight * size, weight * size], axis=1)
+        predictions = {"probabilities": tf.nn.softmax(logits)}
+        if mode == tf.estimator.ModeKeys.PREDICT:
+            return tf.estimator.EstimatorSpec(mode, predictions=predictions)
+        wanted = tf.cast(tf.equal(labels, "yes"), tf.int32)
+        loss = tf.compat.v1.losses.sparse_softmax_cross_entropy(wanted, logits)
+        step = tf.compat.v1.train.AdamOptimizer(0.1).minimize(loss, tf.compat.v1.train.get_global_step())
+        return tf.estimator.EstimatorSpec(mode, predictions=predictions, loss=loss, train_op=step)
+
+    return tf.estimator.Estimator(model_fn, args.model_dir)
+
+def receive():
+    size = tf.compat.v1.placeholder(tf.float32, [None], name="size")
+    return tf.estimator.export.ServingInputReceiver({"size": size}, {"how_large": size})
+
+def broken(args):
+    raise RuntimeError("no such thing")
+'''
+
+
+def write_data(path):
+    draw = np.random.default_rng(0)
+    lines = ["size,colour,shop,note,y"]
+    for _ in range(400):
+        size, colour = draw.normal(), draw.choice(["red", "blue"])
+        lines.append(
+            f"{size:.3f}, {colour}, s{draw.integers(5)},x, {'yes' if size + (colour == 'red') > 0.5 else 'no'}"
+        )
+    (path / "data.csv").write_text("\n".join(lines) + "\n")
+    (path / "schema.yaml").write_text(SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("estimator")
+    write_data(path)
+    request = TrainRequest(data=str(path / "data.csv"), schema=str(path / "schema.yaml"), trainer="estimator")
+    outputs = Outputs.at(*(str(path / name) for name in ("model", "checkpoints", "logs", "samples.jsonl")))
+    return path, train(request, {"train_steps": 500, "batch_size": 40}, outputs)
+
+
+def requests(path, schema):
+    records = [json.loads(line) for line in (path / "samples.jsonl").read_text().splitlines()]
+    arrays = {
+        c.input_name: np.array([r[c.input_name] for r in records], dtype=object if c.dtype == "string" else c.dtype)
+        for c in schema.features
+    }
+    return records, arrays
+
+
+@ready
+def test_a_trained_estimator_answers_alike_in_every_format(trained, tmp_path):
+    path, result = trained
+    assert result.evaluation.scalars["accuracy"] > 0.9
+    assert not list((path / "model").rglob("*tfevents*"))
+    export(path / "model", tmp_path / "out", requests=Requests(formats=("json", "csv", "example")))
+    schema = schemas.parse((path / "model/schema.yaml").read_text(), "s")
+    records, arrays = requests(path, schema)
+    for loader in ("session", "v2"):
+        with Servable(tmp_path / "out", loader=loader) as servable:
+            answers = servable("serving_default", arrays)
+            right = [c[0].decode() == r["y"].strip() for c, r in zip(answers["classes"], records, strict=True)]
+            assert abs(np.mean(right) - result.evaluation.scalars["accuracy"]) < 1e-6
+            for which in ("csv", "example"):
+                again = servable(which, encode(arrays, schema, which))
+                assert np.allclose(again["probabilities"], answers["probabilities"], atol=1e-6)
+            gap = servable("csv", {"csv_row": np.array([b" , red , s1,,"], object)})
+            default = servable("csv", {"csv_row": np.array([b"0.5,red,s1,,"], object)})
+            assert np.array_equal(gap["probabilities"], default["probabilities"])
+
+
+@ready
+def test_a_model_dir_is_exported_without_retraining(trained, tmp_path):
+    path, _ = trained
+    before = sorted((file.name, file.stat().st_mtime_ns) for file in (path / "checkpoints").iterdir())
+    export(path / "checkpoints", tmp_path / "out", requests=Requests(formats=("example",)))
+    assert sorted((file.name, file.stat().st_mtime_ns) for file in (path / "checkpoints").iterdir()) == before
+    (meta_graph,) = read_saved_model(storage.open_dir(tmp_path / "out")).meta_graphs
+    methods = {name: s.method_name.rpartition("/")[2] for name, s in meta_graph.signatures.items()}
+    assert methods == {"serving_default": "predict", "classification": "classify", "regression": "regress"}
+    assert training_baggage(storage.open_dir(tmp_path / "out")) == []
+
+
+@ready
+def test_an_estimator_of_ones_own_with_its_serving_input_fn(tmp_path):
+    write_data(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    trainer = f"estimator:{tmp_path}/own.py:make"
+    request = TrainRequest(data=str(tmp_path / "data.csv"), schema=str(tmp_path / "schema.yaml"), trainer=trainer)
+    outputs = Outputs.at(*(str(tmp_path / name) for name in ("model", "checkpoints", "logs", "samples.jsonl")))
+    train(request, {"train_steps": 5}, outputs)
+    with pytest.raises(InputError) as caught:  # a name in a model's directory does not decide which code runs
+        export(tmp_path / "model", tmp_path / "out")
+    assert caught.value.code == "WHICH_ESTIMATOR"
+    chosen = Requests(trainer=trainer, serving_input_fn=f"{tmp_path}/own.py:receive")
+    result = export(tmp_path / "model", tmp_path / "out", requests=chosen)
+    assert (result.inputs, result.signatures) == (("how_large",), ("serving_default",))
+    with pytest.raises(TrainerError, match="no such thing"):
+        export(tmp_path / "model", tmp_path / "bad", requests=Requests(trainer=f"estimator:{tmp_path}/own.py:broken"))
+
+
+@ready
+def test_a_keras_2_file_that_keras_3_cannot_read(tmp_path):
+    """Keras 3 has no `groups` in DepthwiseConv2D, which Keras 2 writes."""
+    result = export(KERAS2_FILE, tmp_path / "out")
+    assert result.inputs == ("image",)
+    with Servable(tmp_path / "out") as servable:
+        answer = servable("serving_default", {"image": np.ones((1, 4, 4, 2), np.float32)})
+    assert np.allclose(answer["probabilities"], [[0.3838464, 0.3980032, 0.21815048]], atol=1e-5)
+
+
+def test_which_trainers_are_estimators():
+    assert estimator_function("estimator") == "servegraph.estimator.wide_and_deep:make"
+    assert estimator_function("estimator:a/b.py:make") == "a/b.py:make"
+    assert estimator_function("servegraph.train.wide_and_deep:train") is None
+
+
+def test_without_a_python_that_tensorflow_215_runs_on(tmp_path):
+    with pytest.raises(InputError) as caught:
+        environment.interpreter({environment.VARIABLE: str(tmp_path / "python")})
+    assert caught.value.code == "NO_PYTHON"
