@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection: bytes in, requests to the app, answers out in their order.
 
-An asyncio protocol straight over httptools (Node's parser). A general server such as uvicorn bounds neither headers, nor
-the time a body takes to come, nor that in which an answer is read; and for each request it builds an ASGI scope, a task
-and several messages, which a lone connection notices beside a small model (`benchmarks/serve.py` compares them).
+An asyncio protocol straight over httptools (Node's parser). A general server such as uvicorn bounds neither headers,
+nor the time a body takes to come, nor that in which an answer is read; and for each request it builds an ASGI scope, a
+task and several messages, which a lone connection notices beside a small model (`benchmarks/serve.py` compares them).
 """
 
 from __future__ import annotations
