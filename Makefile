@@ -62,7 +62,7 @@ $(READY): requirements/dev.txt pyproject.toml
 		{ echo "$(PYTHON) is not Python 3.10 to 3.13; set PYTHON, e.g. make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 		{ echo "$(PYTHON) has no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import pip, ssl' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)  # one that works is kept
 	@echo "Installing about 130 packages into $(VENV); TensorFlow is the largest ..."
 	$(INSTALL) --no-deps --require-hashes -r requirements/dev.txt
 	$(INSTALL) --no-deps --no-build-isolation --editable .
