@@ -78,7 +78,7 @@ class Climb:
             return Step(rung.name, rung.what, False, self.best.size, reason=reason)
         try:
             found = self._stored_smaller(rung) if rung.plan else self._changed(rung)
-        except StorageError:
+        except (ModelError, StorageError):  # a damaged source, a full disk: not the rung's fault
             raise
         except Untransformable as why:
             return Step(rung.name, rung.what, False, self.best.size, reason=f"cannot be applied: {why}")
@@ -114,7 +114,10 @@ class Climb:
         if found.objection:
             return f"undone: {found.objection}"
         if rung.speed is not None:
-            return speed.objection(speed.ratios(self.best.path, found.path, self.evidence.main), rung.speed)
+            try:
+                return speed.objection(speed.ratios(self.best.path, found.path, self.evidence.main), rung.speed)
+            except ModelError as exc:
+                return f"undone: {exc}"
         if rung.loss == "rounding" and found.size > self.best.size * 1.01 + 4096:
             return f"makes the model larger: {format_size(found.size)}"
         return "saves nothing" if rung.loss != "rounding" and found.size >= self.best.size else ""
@@ -134,7 +137,11 @@ class Climb:
         tables = {v.table: v.finds for graph in self.best.draft.serving_graphs for v in vocabularies(graph)}
         if not tables:
             raise Untransformable("it has no vocabulary whose ids only pick rows")
-        return shortened(self.best.draft, counted(self.best.path, question, tables), self.terms.min_count)
+        try:
+            seen = counted(self.best.path, question, tables)
+        except ModelError as exc:
+            raise Untransformable(f"what is looked up cannot be counted: {exc}") from exc
+        return shortened(self.best.draft, seen, self.terms.min_count)
 
     def _stored_smaller(self, rung: Rung) -> Written | None:
         """Apply a rung that stores weights in a smaller form, to as many weights as budget and tolerance ask."""

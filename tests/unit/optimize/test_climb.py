@@ -1,0 +1,45 @@
+"""A rung that fails is left out and named; a damaged source or a full disk ends the climb."""
+
+from pathlib import Path
+
+import pytest
+
+from servegraph.errors import ModelError, StorageError
+from servegraph.optimize.climb import Climb
+from servegraph.optimize.draft import Draft
+from servegraph.optimize.evidence import Evidence
+from servegraph.optimize.gate import Tolerance
+from servegraph.optimize.graph import Untransformable
+from servegraph.optimize.rungs import Rung
+from servegraph.optimize.terms import Terms, Written
+
+
+def _climbed(tmp_path: Path, error: Exception) -> Climb:
+    def fail(_: Draft) -> Draft:
+        raise error
+
+    draft = Draft(tmp_path, (), {}, {}, ())
+    terms = Terms(None, Tolerance(), (Rung("odd", "fails", "none", change=fail),), climbs_all=True)
+    climb = Climb(terms, Evidence((), {}), tmp_path, Written(draft, tmp_path, 100, [], ""), 0)
+    climb.run()
+    return climb
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (KeyError("a node"), "cannot be applied: KeyError: 'a node'"),
+        (Untransformable("it loops"), "cannot be applied: it loops"),
+    ],
+)
+def test_a_rung_that_fails_is_left_out_and_named(tmp_path: Path, error: Exception, reason: str) -> None:
+    (step,) = _climbed(tmp_path, error).steps
+    assert not step.kept
+    assert step.bytes == 100
+    assert step.reason == reason
+
+
+@pytest.mark.parametrize("error", [ModelError("A tensor is damaged."), StorageError("The disk is full.")])
+def test_what_is_not_the_rungs_fault_ends_the_climb(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error)):
+        _climbed(tmp_path, error)
