@@ -51,7 +51,7 @@ def train_and_deploy(
         eval_data: Evaluation data; empty holds a fixed fifth of the data out.
         schema: Schema file; empty infers one from the data.
         label: Label column for an inferred schema; empty takes the last column.
-        trainer: module:function or a .py file that takes TrainArgs and returns a Keras model.
+        trainer: module:function or a .py file that takes TrainArgs and returns a Keras model; for Estimators see train.
         hyperparameters: What the trainer may set.
         seed: Seed of weights, shuffling and dropout.
         budget: Size the model must fit, like 500MB; empty shrinks without loss only.

@@ -1,7 +1,7 @@
 """The rung that puts small weights into the graph as constants, which TensorFlow prepares for its kernels once.
 
 A variable may change between two calls, so that a convolution lays its weights out anew for each; those of a constant
-are laid out once and kept. It costs the weights a second time in memory, and the graph of a model ends at 2 GB.
+can be laid out once and kept. Whether that pays differs from model to model: it is measured. A graph ends at 2 GB.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from servegraph.optimize.child import in_child
 from servegraph.optimize.evidence import Question
 
 BATCHES = (1, 32)
-FASTER, AS_FAST = 1.03, 0.97  # the noise of a quiet machine is about a hundredth
+FASTER, AS_FAST = 1.03, 0.97  # nearer to 1 it could be noise
 _SECONDS = 2.0  # for each batch size, after warming up
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 300
 
