@@ -52,7 +52,7 @@ class Servable:
             ValueError,
             RuntimeError,
             OSError,
-            KeyError,
+            LookupError,  # IndexError of a truncated checkpoint
             TypeError,
             AttributeError,
             tf.errors.OpError,

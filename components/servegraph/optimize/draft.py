@@ -60,6 +60,13 @@ class Draft:
         """The MetaGraphs as they were read."""
         return [graph.original if isinstance(graph, ServingGraph) else graph for graph in self.graphs]
 
+    def require_undamaged(self) -> None:
+        """Raise ModelError (`TRUNCATED_SHARD`, `CRC_MISMATCH`, …) for the first stored tensor that cannot be read."""
+        with self.tensors() as tensors:
+            if tensors is not None:
+                for entry in tensors.entries.values():
+                    tensors.verify(entry)
+
     @property
     def loaded_bytes(self) -> int:
         """About what the variables of the model take once it is loaded; text counts as what it takes on disk."""

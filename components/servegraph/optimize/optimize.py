@@ -63,6 +63,7 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
     notes = [f"MetaGraph {number} is left as it is, because {why}." for number, why in original.untouched.items()]
     evidence = ask_original(model, read_saved_model(storage.open_dir(model)), original.definitions, samples, goal.label)
     if not evidence.questions:
+        original.require_undamaged()
         notes.append("The graph is left as it is, because the original could not be asked.")
     notes += [f"Not asked: {what}: {why}" for what, why in evidence.silent.items()]
     if evidence.questions and evidence.generated:

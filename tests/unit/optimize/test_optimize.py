@@ -252,6 +252,19 @@ def test_what_is_no_model_or_no_goal_is_refused(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
 
 
+@pytest.mark.parametrize("code", ["TRUNCATED_SHARD", "CRC_MISMATCH"])
+def test_damaged_variables_are_named_and_nothing_is_written(tmp_path, code):
+    dense_model(tmp_path / "m")
+    (shard,) = (tmp_path / "m/variables").glob("*.data-*")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    shard.write_bytes(content[: len(content) // 2] if code == "TRUNCATED_SHARD" else content)
+    with pytest.raises(ModelError) as caught:
+        optimize(tmp_path / "m", tmp_path / "out", Goal())
+    assert caught.value.code == code
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
+
+
 def dense_model(path, scale=1.0):
     keras.utils.set_random_seed(0)
     x = keras.Input((64,), name="x")
