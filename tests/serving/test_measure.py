@@ -55,3 +55,15 @@ def test_what_does_not_fit_says_so(tmp_path: Path) -> None:
     done = servegraph("measure", str(tmp_path / "broken"))
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
+
+
+def test_bfloat16_is_tried_where_allowed_and_rows_as_many_as_the_server_takes(tmp_path: Path) -> None:
+    samples = tmp_path / "long.jsonl"
+    samples.write_text(json.dumps({"age": 1.0, "job": "clerk" * 60_000}) + "\n")
+    options = ("--cpus", "1", "--seconds", "0.1", "--samples", str(samples), "--bfloat16-max-diff", "0.01", "--json")
+    done = servegraph("measure", str(MODELS / "people-1"), *options)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [batch["rows"] for batch in found["batches"]] == [1, 4, 16]
+    assert any("More than 16 rows were not asked" in note for note in found["notes"])
+    assert found["tried"][0]["name"] == "bfloat16"

@@ -18,6 +18,7 @@ def measure(
     memory: str = "",
     seconds: float = 2.0,
     tune: bool = True,
+    bfloat16_max_diff: float = 0.0,
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Measured",
     [
@@ -39,13 +40,14 @@ def measure(
         memory: Memory that it may use, like 7.5GB; empty sets no limit.
         seconds: Time of each kind of load.
         tune: Whether settings of the server are tried, and kept where faster with equal answers.
+        bfloat16_max_diff: How far an answer may be from float32's for bfloat16 to be kept; 0 does not try it.
 
     Returns:
         memory_bytes: The most memory that the server took.
         latency_ms: Median of a request of one row.
         requests_per_second: Rate of such requests on several connections.
         cpus: The CPUs it had.
-        settings: The settings that were kept: batch_rows, onednn, threads, and how to start a server with them.
+        settings: The settings that were kept (batch_rows, onednn, threads, bfloat16) and how to start a server so.
     """
     import json
     from collections import namedtuple
@@ -59,7 +61,9 @@ def measure(
 
     limits = Limits(cpus or this_machine.read().vcpus, parse_size(memory) if memory else None)
     samples_uri = samples.path if samples else None
-    found = take(MeasureRequest(Path(model.path), limits, samples_uri, seconds, tune)).to_json()
+    allowed = bfloat16_max_diff or None
+    request = MeasureRequest(Path(model.path), limits, samples_uri, seconds, tune, bfloat16_max_diff=allowed)
+    found = take(request).to_json()
     Path(measurement.path).write_text(json.dumps(found, indent=2), encoding="utf-8")
     names = ("load_seconds", "steady_memory_bytes", "peak_memory_bytes", "latency_ms", "requests_per_second")
     for name in names:

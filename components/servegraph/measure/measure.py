@@ -6,11 +6,12 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from servegraph.errors import InputError, Refusal
+from servegraph.machines.sizes import format_size
 from servegraph.measure.limits import Limits, cgroup, check
 from servegraph.measure.load import drive
 from servegraph.measure.questions import Questions, ask_for
@@ -19,6 +20,7 @@ from servegraph.measure.tuning import Change, changes, combined
 from servegraph.progress import Progress
 from servegraph.savedmodel.layout import require_saved_model
 from servegraph.serve.child import ServerProcess
+from servegraph.serve.options import DEFAULT_MAX_BODY_BYTES
 from servegraph.serve.settings import Settings
 from servegraph.storage import open_dir
 
@@ -33,7 +35,10 @@ _CHECKED = 8  # requests whose answers are compared
 
 @dataclass(frozen=True)
 class MeasureRequest:
-    """What to measure: `seconds` of each kind of load; `tune` False tries no settings."""
+    """What to measure: `seconds` of each kind of load; `tune` False tries no settings.
+
+    `bfloat16_max_diff` is how far an answer may be from float32's for bfloat16 to be kept; None does not try it.
+    """
 
     model: Path
     limits: Limits
@@ -41,6 +46,7 @@ class MeasureRequest:
     seconds: float = 3.0
     tune: bool = True
     latency_goal_ms: float | None = None
+    bfloat16_max_diff: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,9 @@ def measure(request: MeasureRequest) -> Measurement:
         with cgroup(request.limits) as group:
             bench = _Bench(root, request, questions, group)
             base = Settings()
-            planned = changes(base, request.limits.cpus, is_batched=questions.is_batched) if request.tune else []
+            may_round = request.bfloat16_max_diff is not None
+            planned = changes(base, request.limits.cpus, is_batched=questions.is_batched, may_round=may_round)
+            planned = planned if request.tune else []
             with Progress("measure", total=1 + len(planned)) as progress:
                 first = bench.run(base)
                 progress.advance("as it is")
@@ -83,7 +91,7 @@ def measure(request: MeasureRequest) -> Measurement:
         figures=figures,
         settings=settings,
         tried=tuple(tried),
-        notes=tuple(_notes(figures)),
+        notes=tuple(_notes(figures, bench)),
         latency_goal_ms=request.latency_goal_ms,
     )
 
@@ -98,13 +106,15 @@ def _tune(
     for change in planned:
         candidate = combined(settings, change.settings, base)
         run = bench.run(candidate)
-        verdict = judged(change.name, current.figures, run.figures, answers_equal(first.answers, run.answers))
+        verdict = judged(change.name, current.figures, run.figures, bench.agree(candidate, first, run))
         if verdict.kept:
             again = bench.run(settings)
             run = bench.run(candidate)
-            verdict = judged(change.name, again.figures, run.figures, answers_equal(first.answers, run.answers))
+            verdict = judged(change.name, again.figures, run.figures, bench.agree(candidate, first, run))
         if verdict.kept:
             settings, current = candidate, run
+            if candidate.bfloat16:
+                verdict = replace(verdict, reason="faster, with answers as near as was allowed")
         tried.append(verdict)
         advance(f"{change.name}: {'kept' if verdict.kept else verdict.reason}")
     return settings, current.figures, tried
@@ -123,14 +133,15 @@ def judged(name: str, before: Figures, after: Figures, is_equal: bool) -> Tried:
     return Tried(name, True, "faster, with equal answers", **ratios)
 
 
-def answers_equal(one: Any, other: Any) -> bool:
-    """Whether two answers in JSON agree, floats but for rounding."""
+def answers_equal(one: Any, other: Any, atol: float = ATOL) -> bool:
+    """Whether two answers in JSON agree, floats but for `atol` and rounding."""
     if isinstance(one, float) and isinstance(other, float):
-        return one == other or abs(one - other) <= ATOL + RTOL * abs(other) or (one != one and other != other)
+        return one == other or abs(one - other) <= atol + RTOL * abs(other) or (one != one and other != other)
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(answers_equal, one, other))
+        pairs = zip(one, other, strict=False)
+        return len(one) == len(other) and all(answers_equal(each, its_other, atol) for each, its_other in pairs)
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(answers_equal(value, other[key]) for key, value in one.items())
+        return one.keys() == other.keys() and all(answers_equal(value, other[key], atol) for key, value in one.items())
     return bool(one == other)
 
 
@@ -142,6 +153,12 @@ class _Bench:
         self._request = request
         self._questions = questions
         self._group = group
+        one_row_bytes = len(questions.body(1))
+        self.max_body_bytes = max(DEFAULT_MAX_BODY_BYTES, one_row_bytes)
+        batches = BATCHES if questions.is_batched else BATCHES[:1]
+        # Rows hardly differ in length: what is far beyond the limit is not written out to be counted.
+        self.batches = tuple(rows for rows in batches if rows * one_row_bytes <= self.max_body_bytes)
+        self.is_cut = self.batches != batches
 
     def run(self, settings: Settings) -> _Run:
         limits = self._request.limits
@@ -150,7 +167,10 @@ class _Bench:
         try:
             with ServerProcess(
                 self._root,
-                options=("--no-probe", "--ignore-settings", *settings.arguments()),
+                options=(
+                    *("--no-probe", "--ignore-settings", "--max-body-bytes", str(self.max_body_bytes)),
+                    *settings.arguments(),
+                ),
                 launch=launch,
                 environment=settings.environment(),
             ) as server:
@@ -172,6 +192,11 @@ class _Bench:
             ) from exc
         self._check_fits(figures.peak_memory_bytes)
         return _Run(figures, answers)
+
+    def agree(self, settings: Settings, first: _Run, run: _Run) -> bool:
+        """Whether a run's answers are those of the first; with bfloat16 as near as was asked for."""
+        allowed = self._request.bfloat16_max_diff if settings.bfloat16 else None
+        return answers_equal(first.answers, run.answers, max(ATOL, allowed or 0))
 
     def _check_fits(self, peak_bytes: int) -> None:
         limit_bytes = self._request.limits.memory_bytes
@@ -195,7 +220,7 @@ class _Bench:
         seconds = self._request.seconds
         port = int(server.url.rpartition(":")[2])
         batches = []
-        for rows in BATCHES if self._questions.is_batched else BATCHES[:1]:
+        for rows in self.batches:
             body = self._questions.body(rows)
             drive(port, _TARGET, body, connections=1, seconds=seconds / 10)  # warm
             load = drive(port, _TARGET, body, connections=1, seconds=seconds / 2)
@@ -230,8 +255,14 @@ def _status_bytes(pid: int, key: str) -> int:
     return 0
 
 
-def _notes(figures: Figures) -> list[str]:
+def _notes(figures: Figures, bench: _Bench) -> list[str]:
     notes = []
+    if bench.max_body_bytes > DEFAULT_MAX_BODY_BYTES:
+        size = bench.max_body_bytes
+        notes.append(f"One row takes {size} bytes as JSON: its server needs --max-body-bytes of at least so many.")
+    elif bench.is_cut:
+        most = format_size(DEFAULT_MAX_BODY_BYTES)
+        notes.append(f"More than {bench.batches[-1]} rows were not asked: as JSON they are larger than {most}.")
     if figures.batches[0].p99_ms > 5 * figures.latency_ms:
         notes.append("The slowest of a hundred took more than five times the median: this machine was not quiet.")
     return notes

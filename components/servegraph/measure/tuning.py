@@ -15,9 +15,13 @@ class Change(NamedTuple):
     settings: Settings
 
 
-def changes(settings: Settings, cpus: int, *, is_batched: bool) -> list[Change]:
-    """Return the single changes to `settings` that can help on so many CPUs, the likeliest first."""
-    found = [Change("oneDNN off", replace(settings, onednn=False))]
+def changes(settings: Settings, cpus: int, *, is_batched: bool, may_round: bool = False) -> list[Change]:
+    """Return the single changes to `settings` that can help on so many CPUs, the likeliest first.
+
+    `may_round`: whether bfloat16, which changes the answers, is among them.
+    """
+    found = [Change("bfloat16", replace(settings, bfloat16=True))] if may_round else []
+    found.append(Change("oneDNN off", replace(settings, onednn=False)))
     if cpus > 1:
         one = replace(settings, intra_op_threads=1, inter_op_threads=1)
         found.append(Change("one TensorFlow thread", one))

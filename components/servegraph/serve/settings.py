@@ -23,24 +23,28 @@ _MOST = 1 << 20
 class Settings:
     """How a server runs a model; None is TensorFlow's own default.
 
-    `batch_rows` are the rows of a shared call, 1 for none. oneDNN and the threads are the process's, not a model's.
+    `batch_rows` are the rows of a shared call, 1 for none. oneDNN, the threads and `bfloat16` are the process's, not a
+    model's. With `bfloat16` oneDNN may multiply float32 in bfloat16, and adds up in float32; a CPU that has no
+    instructions for it computes as before (oneDNN's documentation, "Primitive Attributes: floating-point math mode").
     """
 
     batch_rows: int = DEFAULT_BATCH_ROWS
     onednn: bool | None = None
     intra_op_threads: int | None = None
     inter_op_threads: int | None = None
+    bfloat16: bool = False
 
     def arguments(self) -> list[str]:
         """Return what `servegraph serve` is given."""
         return ["--batch-rows", str(self.batch_rows)]
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that TensorFlow reads when it is imported."""
+        """Return the variables that TensorFlow and oneDNN read when they are imported."""
         found = {
             "TF_ENABLE_ONEDNN_OPTS": None if self.onednn is None else int(self.onednn),
             "TF_NUM_INTRAOP_THREADS": self.intra_op_threads,
             "TF_NUM_INTEROP_THREADS": self.inter_op_threads,
+            "ONEDNN_DEFAULT_FPMATH_MODE": "BF16" if self.bfloat16 else None,
         }
         return {name: str(value) for name, value in found.items() if value is not None}
 
@@ -60,7 +64,10 @@ def settings_of(document: Mapping[str, Any]) -> Settings:
     onednn = document["onednn"]
     if onednn is not None and not isinstance(onednn, bool):
         raise ValueError(f"onednn is {onednn!r}")
-    return Settings(onednn=onednn, **counts)
+    bfloat16 = document.get("bfloat16", False)  # files from before there was such a choice have none
+    if not isinstance(bfloat16, bool):
+        raise ValueError(f"bfloat16 is {bfloat16!r}")
+    return Settings(onednn=onednn, bfloat16=bfloat16, **counts)
 
 
 def read_settings(model: Path) -> Settings | None:

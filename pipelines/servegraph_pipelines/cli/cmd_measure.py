@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     metavar="MS",
     help="Exit 1 if one row takes longer.",
 )
+@click.option(
+    "--bfloat16-max-diff",
+    type=click.FloatRange(min=0),
+    metavar="X",
+    help="Try bfloat16 too, and keep it if it is faster and no answer is further than X from float32's.",
+)
 @click.option("--no-tune", "tune", flag_value=False, default=True, help="Try no settings.")
 @click.option("--save", is_flag=True, help="Store the settings that were kept with the model, for its servers.")
 @click.option(
@@ -43,6 +49,7 @@ def command(
     samples: str | None,
     seconds: float,
     latency_goal_ms: float | None,
+    bfloat16_max_diff: float | None,
     tune: bool,
     save: bool,
     as_json: bool,
@@ -59,7 +66,7 @@ def command(
     from servegraph.serve.settings import write_settings
 
     limits = Limits(cpus or this_machine.read().vcpus, parse_size(memory) if memory else None)
-    found = measure(MeasureRequest(model, limits, samples, seconds, tune, latency_goal_ms))
+    found = measure(MeasureRequest(model, limits, samples, seconds, tune, latency_goal_ms, bfloat16_max_diff))
     if save:
         write_settings(model, found.settings)
     if as_json:

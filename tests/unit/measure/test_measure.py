@@ -51,10 +51,18 @@ def test_answers_agree_but_for_rounding():
     assert not answers_equal(one, {"predictions": one["outputs"]})
 
 
+def test_answers_may_be_as_far_apart_as_bfloat16_is_allowed():
+    assert answers_equal({"p": [[0.12, "a", 3]]}, {"p": [[0.125, "a", 3]]}, 0.01)
+    assert not answers_equal({"p": [[0.12, "a", 3]]}, {"p": [[0.15, "a", 3]]}, 0.01)
+    assert not answers_equal({"p": [[0.12, "a", 3]]}, {"p": [[0.12, "a", 4]]}, 2.0)
+
+
 def test_what_is_tried_fits_the_model_and_the_cpus():
     names = [change.name for change in changes(Settings(), 4, is_batched=True)]
     assert names == ["oneDNN off", "one TensorFlow thread", "no shared calls", "larger shared calls"]
     assert [change.name for change in changes(Settings(), 1, is_batched=False)] == ["oneDNN off"]
+    rounding = changes(Settings(), 1, is_batched=False, may_round=True)
+    assert [change.name for change in rounding] == ["bfloat16", "oneDNN off"]
 
 
 def test_settings_add_up_and_say_how_to_start_a_server():
@@ -69,6 +77,7 @@ def test_settings_add_up_and_say_how_to_start_a_server():
         "TF_NUM_INTEROP_THREADS": "1",
     }
     assert base.environment() == {}
+    assert Settings(bfloat16=True).environment() == {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}
     assert base.arguments() == ["--batch-rows", "64"]
 
 
@@ -117,7 +126,7 @@ def test_a_rate_from_more_cpus_than_the_machine_has_is_a_warning():
 
 def test_settings_are_stored_with_the_model_and_read_back(tmp_path):
     assert read_settings(tmp_path) is None
-    kept = Settings(128, False, 1, None)
+    kept = Settings(128, False, 1, None, bfloat16=True)
     write_settings(tmp_path, kept)
     assert read_settings(tmp_path) == kept
     assert [file.name for file in (tmp_path / "assets.extra").iterdir()] == ["serving_settings.json"]
@@ -125,7 +134,15 @@ def test_settings_are_stored_with_the_model_and_read_back(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"batch_rows": 0}, {"batch_rows": None}, {"batch_rows": "64"}, {"onednn": 1}, {"intra_op_threads": 1.5}, None],
+    [
+        {"batch_rows": 0},
+        {"batch_rows": None},
+        {"batch_rows": "64"},
+        {"onednn": 1},
+        {"bfloat16": 1},
+        {"intra_op_threads": 1.5},
+        None,
+    ],
 )
 def test_stored_settings_that_are_none(tmp_path, change):
     write_settings(tmp_path, Settings())
