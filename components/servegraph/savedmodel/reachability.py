@@ -8,7 +8,7 @@ output needs them. So what is called unreachable here never runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -72,7 +72,8 @@ class Reachability(NamedTuple):
     `restored` maps each checkpoint key to the nodes of the main graph that loading fills from it: a variable,
     the parts of a partitioned one, or a table. Several nodes can stand for one resource; `restored` has all.
     `requested` maps each key that loading asks the checkpoint for to the type it wants. `copies` maps a variable
-    that is filled to those that it is a copy of and that nothing fills, see `restores.copies`.
+    that is filled to those that it is a copy of and that nothing fills, see `restores.copies`. `computed` are the keys
+    that a node is not filled with as they are stored, but computed from.
     """
 
     entries: Mapping[str, Reach]
@@ -80,6 +81,7 @@ class Reachability(NamedTuple):
     requested: Mapping[str, str]
     main_nodes: Mapping[str, Node]
     copies: Mapping[str, tuple[str, ...]]
+    computed: Set[str] = frozenset()
 
     def reaching(self, body: Body, node: str) -> tuple[str, ...]:
         """Return the entry points that reach a node of `body`."""
@@ -98,6 +100,8 @@ class Reachability(NamedTuple):
 
     def expected_shape(self, key: str) -> Shape:
         """Return the shape of the variable that a stored tensor fills, None where the graph does not say."""
+        if key in self.computed:
+            return None
         for target in self.restored.get(key, ()):
             node = self.main_nodes.get(target)
             if node is not None and "shape" in node.attrs:
@@ -247,7 +251,7 @@ def _trace(file: GraphFile, meta_graph: MetaGraph) -> Reachability:
         key: tuple(name for target in targets for name in same.get(target, (target,)))
         for key, targets in restores.targets.items()
     }
-    return Reachability(entries, restored, restores.requested, nodes, copies(nodes, restored))
+    return Reachability(entries, restored, restores.requested, nodes, copies(nodes, restored), restores.computed)
 
 
 def _same_resources(nodes: Mapping[str, Node]) -> dict[str, tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from servegraph.savedmodel.graph import MetaGraph, Node, attr_strings, attr_types
 from servegraph.savedmodel.graph_reader import GraphFile
@@ -32,12 +32,16 @@ def read_restores(
 
 
 class Restores:
-    """Which nodes of the main graph are filled from which checkpoint key, and of which type each key is asked."""
+    """Which nodes of the main graph are filled from which checkpoint key, and of which type each key is asked.
+
+    `computed` are the keys that are one of several that a node is computed from, such as the scales of its levels.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
         self.targets: dict[str, tuple[str, ...]] = {}
         self.requested: dict[str, str] = {}
+        self.computed: set[str] = set()
 
     def collect(self, nodes: Mapping[str, Node], arguments: Mapping[str, str]) -> None:
         """Add what the assignments of a body fill; `arguments` are the nodes that it was called with."""
@@ -50,11 +54,10 @@ class Restores:
                 target = node_of(origin(target, nodes))
             target = arguments.get(target, target)
             for value in node.inputs[1:]:
-                source, _, output = origin(value, nodes).partition(":")
-                restored = keys.get(source)
-                index = _last_number(output)
-                if restored is not None and index < len(restored):
-                    key = restored[index]
+                behind = tuple(_keys_behind(value, nodes, keys))
+                if node_of(origin(value, nodes)) not in keys:
+                    self.computed.update(behind)
+                for key in behind:
                     self.targets[key] = (*self.targets[key], target) if key in self.targets else (target,)
 
     def _requests(self, node: Node, nodes: Mapping[str, Node]) -> list[str]:
@@ -101,6 +104,21 @@ def origin(reference: str, nodes: Mapping[str, Node]) -> str:
             break
         reference = inputs[0]
     return reference
+
+
+def _keys_behind(reference: str, nodes: Mapping[str, Node], keys: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield the checkpoint keys that a value is computed from: of quantized weights the levels and their scales."""
+    seen, pending = {reference}, [reference]
+    while pending:
+        source, _, output = pending.pop().partition(":")
+        if source in keys:
+            index = _last_number(output)
+            if index < len(keys[source]):
+                yield keys[source][index]
+        elif source in nodes:
+            inputs = [name for name in nodes[source].inputs if not name.startswith("^") and name not in seen]
+            seen.update(inputs)
+            pending.extend(inputs)
 
 
 def _last_number(output: str) -> int:

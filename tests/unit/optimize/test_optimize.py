@@ -11,6 +11,7 @@ import tensorflow as tf
 from servegraph import storage
 from servegraph.answers.ask import Servable
 from servegraph.errors import DataError, InputError, ModelError
+from servegraph.inspect_graph.inspect import inspect_directory
 from servegraph.optimize.gate import Tolerance
 from servegraph.optimize.optimize import Goal, optimize
 from servegraph.savedmodel.bundle_reader import BundleReader
@@ -178,6 +179,22 @@ class TestEveryModel:
         again = optimize(path / "optimized", tmp_path / "again", Goal())
         assert {step.agreement for step in again.steps} <= {1.0, None}
         assert again.after_bytes <= result.after_bytes * 1.01 + 200
+
+
+@pytest.mark.parametrize(
+    ("make", "rungs"),
+    [
+        (keras_export, ("strip", "quarter")),
+        (keras_export, ("strip", "eighth", "compress")),
+        (text_model, ("strip", "resident")),
+    ],
+)
+def test_what_is_stored_in_a_smaller_form_is_inspected_like_any_other(make, rungs, tmp_path):
+    make(tmp_path / "model")
+    optimize(tmp_path / "model", tmp_path / "small", Goal(rungs=rungs, tolerance=Tolerance(min_agreement=0)))
+    small = storage.open_dir(tmp_path / "small")
+    assert [found for found in inspect_directory(small, verify=True).findings if found.severity == "error"] == []
+    assert training_baggage(small) == []
 
 
 def test_equal_weights_are_one_variable_unless_serving_changes_them(tmp_path):
