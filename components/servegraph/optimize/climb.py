@@ -134,14 +134,15 @@ class Climb:
         question = self.evidence.main
         if question.samples.generated:
             raise Untransformable("no samples say what is looked up; give --samples")
-        tables = {v.table: v.finds for graph in self.best.draft.serving_graphs for v in vocabularies(graph)}
+        draft = self.best.draft
+        tables = {v.table: v.finds for graph in draft.serving_graphs for v in vocabularies(graph, draft.source)}
         if not tables:
             raise Untransformable("it has no vocabulary whose ids only pick rows")
         try:
             seen = counted(self.best.path, question, tables)
         except ModelError as exc:
             raise Untransformable(f"what is looked up cannot be counted: {exc}") from exc
-        return shortened(self.best.draft, seen, self.terms.min_count)
+        return shortened(draft, seen, self.terms.min_count)
 
     def _stored_smaller(self, rung: Rung) -> Written | None:
         """Apply a rung that stores weights in a smaller form, to as many weights as budget and tolerance ask."""

@@ -1,7 +1,7 @@
 """Where the ids of a lookup table go: only through operations that move them, to the embedding tables they pick from.
 
 If that is proven, a table may number its entries in another way, as long as the rows are picked accordingly. Ids below
-the least of the table (a mask, what is out of vocabulary) keep their numbers, so that comparisons with them stay true.
+the first that may move (a mask, what is out of vocabulary) keep their numbers, so that comparisons with them stay true.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Flow:
 def follow(finds: list[NodeDef], nodes: Nodes, roots: set[str], least: int) -> Flow | None:
     """Return where the ids go that `finds` look up; None where they are computed with, compared, or answered.
 
-    `least` is the lowest id of the table: constants below it may stand beside ids.
+    `least` is the lowest id that may get another number: constants below it may stand beside ids.
     """
     users: dict[str, list[tuple[NodeDef, int]]] = {}
     for node in nodes.values():

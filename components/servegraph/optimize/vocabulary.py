@@ -6,10 +6,9 @@ where its ids do anything but pick rows (`id_flow`), or where an entry could not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -27,32 +26,34 @@ from servegraph.optimize.id_flow import constant_value, follow
 from servegraph.optimize.meta_graph import ServingGraph, keep_what_serves
 from servegraph.optimize.restoring import Restore
 from servegraph.optimize.share import changes_variables
+from servegraph.optimize.table_entries import FILLS, Entries, Ids, read_entries, write_entries
 
-_FILLS = {"LookupTableImportV2", "InitializeTableV2"}
 _FINDS = {"LookupTableFindV2"}
-
-Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A table of constants whose ids only pick rows: `keys[i]` has the id `ids[i]`; `picked` are variables by node."""
+    """A table whose ids only pick rows; `fill` and `finds` are nodes, `picked` the nodes of the variables."""
 
     table: str
-    fill: NodeDef
+    fill: str
     finds: tuple[str, ...]
-    keys: NDArray[Any]
-    ids: Ids
+    entries: Entries
     picked: frozenset[str]
 
     @property
     def least(self) -> int:
-        """The lowest id of an entry; those below it stand for a mask or for what is not in the vocabulary."""
-        return int(self.ids.min())
+        """The lowest id of an entry."""
+        return int(self.entries.ids.min())
+
+    @property
+    def first_movable(self) -> int:
+        """The lowest id that may get another number; see `_first_movable`."""
+        return _first_movable(self.entries)
 
 
-def vocabularies(graph: ServingGraph) -> list[Vocabulary]:
-    """Return the vocabularies of a flat graph that can be shortened."""
+def vocabularies(graph: ServingGraph, source: Path) -> list[Vocabulary]:
+    """Return the vocabularies of a flat graph that can be shortened; `source` is the directory with its assets."""
     users: dict[str, list[NodeDef]] = {}
     for node in graph.nodes.values():
         for tensor in node.input:
@@ -60,7 +61,7 @@ def vocabularies(graph: ServingGraph) -> list[Vocabulary]:
     found = []
     for name, node in graph.nodes.items():
         if node.op == "HashTableV2":
-            vocabulary = _vocabulary(name, users, graph)
+            vocabulary = _vocabulary(name, users, graph, source)
             if vocabulary is not None:
                 found.append(vocabulary)
     return found
@@ -86,40 +87,62 @@ def shortened(draft: Draft, seen: Mapping[str, Ids], least_count: int) -> Draft:
         return draft
     (graph,) = draft.serving_graphs
     contents = dict(draft.contents)
-    for vocabulary in vocabularies(graph):
+    for vocabulary in vocabularies(graph, draft.source):
         looked_up = seen.get(vocabulary.table, np.empty(0, np.int64))
         entries, counts = np.unique(looked_up, return_counts=True)
-        wanted = np.isin(vocabulary.ids, entries[counts >= least_count])
+        ids = vocabulary.entries.ids
+        wanted = np.isin(ids, entries[counts >= least_count]) | (ids < vocabulary.first_movable)
         if looked_up.size and not wanted.all():
             graph = _shorter(graph, vocabulary, wanted, contents)
     if graph is draft.serving_graphs[0]:
         return draft
     forms = {key: form for key, form in draft.forms.items() if contents.get(key) is draft.contents.get(key)}
-    return replace(draft, graphs=(keep_what_serves(graph),), contents=contents, forms=forms).with_needed_contents()
+    served = keep_what_serves(graph)
+    dropped = {f"assets/{asset.filename}" for asset in graph.assets if asset not in served.assets}
+    files = tuple(path for path in draft.files if path not in dropped)
+    return replace(draft, graphs=(served,), contents=contents, forms=forms, files=files).with_needed_contents()
 
 
-def _vocabulary(table: str, users: Mapping[str, Sequence[NodeDef]], graph: ServingGraph) -> Vocabulary | None:
+def _vocabulary(
+    table: str, users: Mapping[str, Sequence[NodeDef]], graph: ServingGraph, source: Path
+) -> Vocabulary | None:
     nodes = graph.nodes
-    uses = users.get(table, ())
-    fills = [node for node in uses if node.op in _FILLS]
+    uses = list(_uses(table, users))
+    fills = [node for node in uses if node.op in FILLS]
     finds = [node for node in uses if node.op in _FINDS]
     if len(fills) != 1 or not finds or len(fills) + len(finds) != len(uses) or changes_variables(graph):
         return None
-    keys, ids = (nodes[node_name(behind_identities(tensor, nodes))] for tensor in fills[0].input[1:3])
-    if keys.op != "Const" or ids.op != "Const" or not tf.as_dtype(ids.attr["dtype"].type).is_integer:
+    entries = read_entries(fills[0], graph, source)
+    if entries is None or not entries.ids.size:
         return None
-    values = tf.make_ndarray(ids.attr["value"].tensor).ravel().astype(np.int64)
+    first = _first_movable(entries)
     defaults = [constant_value(find.input[2], nodes) for find in finds]
-    if not values.size or not all(default is not None and -1 <= default < values.min() for default in defaults):
+    if not all(default is not None and -1 <= default < first for default in defaults):
         return None
-    flow = follow(finds, nodes, set(graph.roots), int(values.min()))
+    flow = follow(finds, nodes, set(graph.roots), first)
     if flow is None or not flow.picks or not all(takes_rows(pick, nodes) for pick in flow.picks.values()):
         return None
     picked = {_variable(pick.input[0], nodes) for pick in flow.picks.values()}
     if not all(_is_picked_from_only(variable, set(flow.picks), users, graph) for variable in picked):
         return None
-    texts = tf.make_ndarray(keys.attr["value"].tensor).ravel()
-    return Vocabulary(table, fills[0], tuple(find.name for find in finds), texts, values, frozenset(picked))
+    return Vocabulary(table, fills[0].name, tuple(find.name for find in finds), entries, frozenset(picked))
+
+
+def _uses(table: str, users: Mapping[str, Sequence[NodeDef]]) -> Iterator[NodeDef]:
+    for node in users.get(table, ()):
+        if node.op == "Identity":
+            yield from _uses(node.name, users)
+        else:
+            yield node
+
+
+def _first_movable(entries: Entries) -> int:
+    """Return the first id of which nothing but its row is known.
+
+    Those below the entries' stand for a mask or for what is not in the vocabulary. Where the entries begin at 0, as the
+    lines of a file do, the first of them is what masks and defaults are: it stays.
+    """
+    return max(int(entries.ids.min()), 1)
 
 
 def _variable(tensor: str, nodes: Nodes) -> str:
@@ -154,21 +177,13 @@ def _is_picked_from_only(
 def _shorter(
     graph: ServingGraph, vocabulary: Vocabulary, wanted: NDArray[np.bool_], contents: dict[str, Content]
 ) -> ServingGraph:
-    least = vocabulary.least
-    left = np.unique(vocabulary.ids[wanted])
-    renumbered = np.searchsorted(left, vocabulary.ids[wanted]) + least
+    least, entries = vocabulary.least, vocabulary.entries
+    left = np.unique(entries.ids[wanted])
+    renumbered = np.searchsorted(left, entries.ids[wanted]) + least
     nodes = {name: _copied(node) for name, node in graph.nodes.items()}
     for node in nodes.values():
         node.attr.pop("_output_shapes", None)  # some of which are no longer true; they are found again
-    fill = nodes[vocabulary.fill.name]
-    for position, values in ((1, vocabulary.keys[wanted]), (2, renumbered)):
-        source = nodes[node_name(behind_identities(fill.input[position], nodes))]
-        name = f"{vocabulary.fill.name}/{'keys' if position == 1 else 'ids'}"
-        constant = nodes[name] = NodeDef(name=name, op="Const", device=source.device)
-        constant.attr["dtype"].CopyFrom(source.attr["dtype"])
-        dtype = tf.as_dtype(source.attr["dtype"].type)
-        constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values, dtype=dtype, shape=[len(values)]))
-        fill.input[position] = name
+    write_entries(nodes, nodes[vocabulary.fill], replace(entries, keys=entries.keys[wanted], ids=renumbered))
     restores = tuple(
         _fewer_rows(restore, nodes, contents, left, least) if restore.handle in vocabulary.picked else restore
         for restore in graph.restores

@@ -128,4 +128,45 @@ def test_a_vocabulary_stays_where_its_ids_do_more_than_pick_rows(tmp_path, also,
     model = Answering(also)
     tf.saved_model.save(model, str(tmp_path / "model"), signatures=model.serve)
     (graph,) = fold(strip(drafts.read(tmp_path / "model"))).serving_graphs
-    assert len(vocabularies(graph)) == count
+    assert len(vocabularies(graph, tmp_path / "model")) == count
+
+
+class FromFile(tf.Module):
+    """Ids are the lines of a file, the first of which is what all unknown words are."""
+
+    def __init__(self, file):
+        super().__init__()
+        columns = (tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER)
+        self.table = tf.lookup.StaticHashTable(tf.lookup.TextFileInitializer(str(file), *columns), 0)
+        self.rows = tf.Variable(tf.random.stateless_normal([901, 32], [1, 2]))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.string, name="text")])
+    def serve(self, text):
+        return {"row": tf.gather(self.rows, self.table.lookup(text[:, 0]))}
+
+
+@pytest.mark.parametrize("loader", ["session", "v2"])
+def test_a_vocabulary_in_a_file_moves_into_the_graph_when_it_is_shortened(loader, tmp_path):
+    (tmp_path / "words.txt").write_text("\n".join(["[UNK]", *WORDS]) + "\n")
+    model = FromFile(tmp_path / "words.txt")
+    tf.saved_model.save(model, str(tmp_path / "model"), signatures=model.serve)
+    lines = [json.dumps({"text": [word]}) + "\n" for word in ("w003", "w899", "never")]
+    (tmp_path / "samples.jsonl").write_text("".join(lines))
+    result = optimize(tmp_path / "model", tmp_path / "out", Goal(rungs=RUNGS), str(tmp_path / "samples.jsonl"))
+    assert result.steps[-1].kept, result.steps[-1].reason
+    assert tables(tmp_path / "out") == [(3, 32)]
+    assert not (tmp_path / "out" / "assets" / "words.txt").exists()
+    with Servable(tmp_path / "model", loader=loader) as before, Servable(tmp_path / "out", loader=loader) as after:
+        for said, meant in (("w003", "w003"), ("w899", "w899"), ("never", "never"), ("w004", "never")):
+            asked, expected = ({"text": np.array([[word]], object)} for word in (said, meant))
+            answer, of_original = after("serving_default", asked), before("serving_default", expected)
+            np.testing.assert_array_equal(answer["row"], of_original["row"])
+
+
+@pytest.mark.parametrize("content", ["[UNK]\r\nw000\r\nw001\r\n", None])
+def test_a_vocabulary_in_a_file_that_reads_otherwise_stays(content, tmp_path):
+    (tmp_path / "words.txt").write_bytes((content or "[UNK]\nw000\nw001\n").encode())
+    model = FromFile(tmp_path / "words.txt")
+    tf.saved_model.save(model, str(tmp_path / "model"), signatures=model.serve)
+    (graph,) = fold(strip(drafts.read(tmp_path / "model"))).serving_graphs
+    assert len(vocabularies(graph, tmp_path / "model")) == (content is None)
