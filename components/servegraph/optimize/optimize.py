@@ -11,18 +11,18 @@ from pathlib import Path
 from servegraph import storage
 from servegraph.answers import golden
 from servegraph.answers.ask import Servable
+from servegraph.answers.child import in_child, warm_up
+from servegraph.answers.evidence import Question, ask_original
+from servegraph.answers.gate import Tolerance
 from servegraph.errors import InputError, StorageError
 from servegraph.machines.fit import budget_bytes_for
 from servegraph.machines.sizes import parse_size
 from servegraph.optimize import climb
-from servegraph.optimize import draft as drafts
-from servegraph.optimize.child import in_child, warm_up
-from servegraph.optimize.evidence import Question, ask_original
 from servegraph.optimize.free_memory import free_bytes, require_room
-from servegraph.optimize.gate import Tolerance
 from servegraph.optimize.result import Optimized, Step
 from servegraph.optimize.rungs import RUNGS
 from servegraph.optimize.terms import Terms, directory_bytes, rungs_named
+from servegraph.rewriting import draft as drafts
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest, require_saved_model
 
