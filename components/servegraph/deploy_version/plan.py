@@ -164,6 +164,8 @@ class ModelFacts:
     signatures: Signatures
     golden_requests: int
     tensorflow_version: str = ""  # that saved it, where the model says
+    tags: tuple[str, ...] = ()  # of the MetaGraph that alone is deployed; empty: the model as it is
+    left_out: tuple[tuple[str, ...], ...] = ()  # the tags of the other ones
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,8 @@ class Plan:
                 "uri": self.model.uri,
                 "digest": self.model.digest,
                 "size_bytes": self.model.size_bytes,
+                "tags": list(self.model.tags or ("serve",)),
+                "left_out": [list(tags) for tags in self.model.left_out],
             },
             "exists": list(self.exists),
             "upload_bytes": self.upload_bytes,

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from servegraph.errors import InputError, ModelError, StorageError
 from servegraph.estimator import estimator_function
 from servegraph.export_serving_graph import sources
 from servegraph.export_serving_graph.recognize import Found, Kind, recognize
-from servegraph.export_serving_graph.signature_choice import DEFAULT, Requests, Wanted
+from servegraph.export_serving_graph.signature_choice import DEFAULT, Requests, Wanted, precision
+from servegraph.rewriting import Precision
 from servegraph.savedmodel.graph import Signature
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 class Exported:
     """What was written: bytes and digest of the whole directory, and the proof's largest difference.
 
-    `inputs` and `outputs` are those of the main signature, `notes` what could not be proven or was left behind.
+    `inputs` and `outputs` are those of the main signature, `notes` what could not be proven or was left behind,
+    `tag_sets` the tags of each MetaGraph.
     """
 
     size_bytes: int
@@ -45,6 +47,7 @@ class Exported:
     signatures: tuple[str, ...] = (DEFAULT,)
     notes: tuple[str, ...] = ()
     warmup_requests: int = 0
+    tag_sets: tuple[tuple[str, ...], ...] = (("serve",),)
 
 
 def export(
@@ -62,7 +65,7 @@ def export(
     Raises:
         ModelError: the source cannot be loaded, or is nothing that can be exported.
         ExportRefused: `FIXED_BATCH`, `NO_INPUTS`, `NO_SIGNATURE`, `TRAINING_BAGGAGE`, `ANSWERS_DIFFER`, `NOT_PROVEN`,
-            `NOT_UNDERSTOOD`, `UNTRACKED_RESOURCE`.
+            `NOT_UNDERSTOOD`, `UNTRACKED_RESOURCE`, `NOTHING_FOR_GPU`, `PRECISION_TOO_LOW`.
         DataError: the warmup requests are too many, too large, or not answered.
         InputError: `out` exists already (code `OUTPUT_EXISTS`), or it is not clear what is meant (`WHICH_SOURCE`,
             `WHICH_SIGNATURE`, `WHICH_TENSORS`, `WHICH_METAGRAPH`, `NO_SUCH_SIGNATURE`).
@@ -76,7 +79,13 @@ def export(
     options = _Options(schema_file, samples, trust_code, requests)
     with _staging(out) as staging:
         written = staging / "model"
-        proof = _write(found, written, staging / "source", wanted or Wanted(), options)
+        wanted = wanted or Wanted()
+        proof = _write(found, written, staging / "source", wanted, options)
+        if wanted.gpu_graph:
+            written, proof = (
+                staging / "both",
+                _with_gpu_graph(written, staging / "both", wanted.gpu_graph, samples, proof),
+            )
         count = _warm_up(written, requests.warmup) if requests.warmup else 0
         exported = _described(written, proof, found.kind, count)
         if out.exists():
@@ -85,7 +94,9 @@ def export(
     return exported
 
 
-def export_artifact(source: str, out: str, *, samples: str | None, trainer: str | None, trust_code: bool) -> Exported:
+def export_artifact(
+    source: str, out: str, *, samples: str | None, trainer: str | None, trust_code: bool, gpu_graph: str = ""
+) -> Exported:
     """Export for a pipeline: import the trainer, so that its own layers are known, and replace a failed attempt.
 
     Raises: as `export`.
@@ -96,7 +107,8 @@ def export_artifact(source: str, out: str, *, samples: str | None, trainer: str 
         load_trainer(trainer)
     shutil.rmtree(out, ignore_errors=True)  # a retried task finds what the failed attempt left
     requests = Requests(trainer=trainer)
-    return export(Path(source), Path(out), samples=samples, trust_code=trust_code, requests=requests)
+    wanted = Wanted(gpu_graph=precision(gpu_graph))
+    return export(Path(source), Path(out), samples=samples, trust_code=trust_code, wanted=wanted, requests=requests)
 
 
 @dataclass(frozen=True)
@@ -155,6 +167,14 @@ def _write(found: Found, out: Path, between: Path, wanted: Wanted, options: _Opt
     return reexport.serving_only(between, out, wanted, options.samples)
 
 
+def _with_gpu_graph(model: Path, out: Path, precision: Precision, samples: str | None, before: Proof) -> Proof:
+    from servegraph.export_serving_graph.gpu_meta_graph import add_gpu_graph
+
+    added = add_gpu_graph(model, out, precision, samples)
+    largest = max(before.max_abs_diff, added.max_abs_diff)
+    return replace(before, max_abs_diff=largest, notes=(*before.notes, *added.notes))
+
+
 def is_hdf5(file: Path) -> bool:
     """Whether a file begins as HDF5 does."""
     with file.open("rb") as stream:
@@ -211,4 +231,5 @@ def _described(path: Path, proof: Proof, kind: Kind, warmup_requests: int) -> Ex
         signatures=tuple(signatures),
         notes=proof.notes,
         warmup_requests=warmup_requests,
+        tag_sets=tuple(graph.tags for graph in read_saved_model(directory).meta_graphs),
     )

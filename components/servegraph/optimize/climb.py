@@ -21,12 +21,12 @@ from servegraph.optimize.result import Step
 from servegraph.optimize.rungs import Rung, planned
 from servegraph.optimize.terms import Terms, Written, directory_bytes
 from servegraph.optimize.vocabulary import counted, shortened, vocabularies
-from servegraph.optimize.weights import Weight, loosen, weights_of
 from servegraph.progress import Progress
 from servegraph.rewriting import draft as drafts
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.forms import Form
 from servegraph.rewriting.graph import Untransformable
+from servegraph.rewriting.weights import Weight, loosen, weights_of
 
 _log = logging.getLogger(__name__)
 _LOSSES: tuple[Loss, ...] = ("none", "rounding", "tolerance")

@@ -14,10 +14,10 @@ from servegraph.optimize.int4 import plan_int4
 from servegraph.optimize.names import shorten
 from servegraph.optimize.resident import keep_resident
 from servegraph.optimize.share import share
-from servegraph.optimize.weights import weights_of
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.forms import Form, Planner, plan_half, plan_int8, plan_narrow, saves
 from servegraph.rewriting.strip import strip
+from servegraph.rewriting.weights import weights_of
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 

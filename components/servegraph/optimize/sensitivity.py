@@ -17,8 +17,8 @@ from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 from servegraph.answers.ask import Arrays
 from servegraph.answers.child import in_child
 from servegraph.answers.evidence import Question
-from servegraph.optimize.weights import Weight
 from servegraph.rewriting.graph import node_name
+from servegraph.rewriting.weights import Weight
 from servegraph.savedmodel.bundle_reader import VARIABLES_PREFIX
 
 MOST_PROBES = 48  # with more weights, neighbours are probed together

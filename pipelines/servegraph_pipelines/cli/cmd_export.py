@@ -36,6 +36,13 @@ from servegraph_pipelines.cli.outcome import print_json
 @click.option("--input", "inputs", multiple=True, metavar="NAME=TENSOR", help="Input of a TF1 graph; repeatable.")
 @click.option("--constant", "constants", multiple=True, metavar="NAME=VALUE", help="Value of a TF1 placeholder.")
 @click.option("--tags", default="", metavar="TAG,TAG", help="Which of several MetaGraphs to export.")
+@click.option(
+    "--gpu-graph",
+    "gpu_graph",
+    default="",
+    metavar="PRECISION",
+    help="Add a MetaGraph for GPUs over the same variables, tags serve and gpu: float32, bfloat16 or float16.",
+)
 @click.option("--warmup", metavar="FILE.jsonl", help="Records to store as warmup requests of the default signature.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
@@ -57,7 +64,7 @@ def command(
     import_tensorflow_quietly()
     from servegraph.estimator import estimator_function
     from servegraph.export_serving_graph.export import export
-    from servegraph.export_serving_graph.signature_choice import Requests, Wanted, pairs
+    from servegraph.export_serving_graph.signature_choice import Requests, Wanted, pairs, precision
     from servegraph.machines.sizes import format_size
     from servegraph.trained.trainer import load_trainer
 
@@ -75,6 +82,7 @@ def command(
         outputs=pairs(names["outputs"], "--output"),
         constants=pairs(names["constants"], "--constant"),
         tags=tuple(tag for tag in names["tags"].split(",") if tag),
+        gpu_graph=precision(names["gpu_graph"]),
     )
     exported = export(
         source,
@@ -89,6 +97,8 @@ def command(
         print_json({"path": str(out), **dataclasses.asdict(exported)})
         return
     click.echo(f"{out}: {format_size(exported.size_bytes)}, serving-only")
+    if len(exported.tag_sets) > 1:
+        click.echo(f"  MetaGraphs  {' '.join('{' + ', '.join(tags) + '}' for tags in exported.tag_sets)}")
     click.echo(f"  signatures  {', '.join(exported.signatures)}")
     click.echo(f"  inputs      {', '.join(exported.inputs)}")
     click.echo(f"  outputs     {', '.join(exported.outputs)}")
