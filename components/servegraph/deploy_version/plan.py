@@ -215,7 +215,8 @@ class Plan:
             f"The signature of the new {self.request.name!r} would break clients of the live version: "
             f"{'; '.join(self.signature_changes)}.",
             code="SIGNATURE_CHANGED",
-            fix="Mend the export, or deploy with --allow-signature-change once the clients are ready for it.",
+            fix="Keep the names of the live version (`servegraph export SOURCE OUT --names-from LIVE_MODEL`), or "
+            "deploy with --allow-signature-change once the clients are ready for it.",
         )
 
     def to_json(self) -> dict[str, Any]:

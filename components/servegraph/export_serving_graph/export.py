@@ -20,7 +20,6 @@ from servegraph.estimator import estimator_function
 from servegraph.export_serving_graph import sources
 from servegraph.export_serving_graph.recognize import Found, Kind, recognize
 from servegraph.export_serving_graph.signature_choice import DEFAULT, Requests, Wanted, precision
-from servegraph.rewriting import Precision
 from servegraph.savedmodel.graph import Signature
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest
@@ -65,10 +64,12 @@ def export(
     Raises:
         ModelError: the source cannot be loaded, or is nothing that can be exported.
         ExportRefused: `FIXED_BATCH`, `NO_INPUTS`, `NO_SIGNATURE`, `TRAINING_BAGGAGE`, `ANSWERS_DIFFER`, `NOT_PROVEN`,
-            `NOT_UNDERSTOOD`, `UNTRACKED_RESOURCE`, `NOTHING_FOR_GPU`, `PRECISION_TOO_LOW`.
+            `NOT_UNDERSTOOD`, `UNTRACKED_RESOURCE`, `NOTHING_FOR_GPU`, `PRECISION_TOO_LOW`,
+            `METHOD_DOES_NOT_FIT`.
         DataError: the warmup requests are too many, too large, or not answered.
         InputError: `out` exists already (code `OUTPUT_EXISTS`), or it is not clear what is meant (`WHICH_SOURCE`,
-            `WHICH_SIGNATURE`, `WHICH_TENSORS`, `WHICH_METAGRAPH`, `NO_SUCH_SIGNATURE`).
+            `WHICH_SIGNATURE`, `WHICH_TENSORS`, `WHICH_METAGRAPH`, `NO_SUCH_SIGNATURE`),
+            or names do not fit (see `interface`).
         StorageError: `out` cannot be written (code `CANNOT_WRITE`).
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -81,11 +82,16 @@ def export(
         written = staging / "model"
         wanted = wanted or Wanted()
         proof = _write(found, written, staging / "source", wanted, options)
+        if wanted.names:
+            from servegraph.export_serving_graph.renaming import rename
+
+            proof = _also(proof, rename(written, staging / "named", wanted.names, samples))
+            written = staging / "named"
         if wanted.gpu_graph:
-            written, proof = (
-                staging / "both",
-                _with_gpu_graph(written, staging / "both", wanted.gpu_graph, samples, proof),
-            )
+            from servegraph.export_serving_graph.gpu_meta_graph import add_gpu_graph
+
+            proof = _also(proof, add_gpu_graph(written, staging / "both", wanted.gpu_graph, samples))
+            written = staging / "both"
         count = _warm_up(written, requests.warmup) if requests.warmup else 0
         exported = _described(written, proof, found.kind, count)
         if out.exists():
@@ -141,7 +147,7 @@ def _write(found: Found, out: Path, between: Path, wanted: Wanted, options: _Opt
     elif found.kind == "python":
         model, schema = function_sources.build(found.path), sources.read_schema(options.schema_file)
     if model is not None and not function_sources.is_module(model):
-        return write_keras(model, out, schema, options.requests.formats, options.samples)
+        return write_keras(model, out, schema, options.requests.formats, options.samples, wanted.names.methods)
     if options.requests.formats and found.kind != "estimator":
         raise InputError(
             f"Input formats are for Keras models and Estimators; {found.path} is a {found.kind}.", code="NO_FORMATS"
@@ -167,12 +173,10 @@ def _write(found: Found, out: Path, between: Path, wanted: Wanted, options: _Opt
     return reexport.serving_only(between, out, wanted, options.samples)
 
 
-def _with_gpu_graph(model: Path, out: Path, precision: Precision, samples: str | None, before: Proof) -> Proof:
-    from servegraph.export_serving_graph.gpu_meta_graph import add_gpu_graph
-
-    added = add_gpu_graph(model, out, precision, samples)
-    largest = max(before.max_abs_diff, added.max_abs_diff)
-    return replace(before, max_abs_diff=largest, notes=(*before.notes, *added.notes))
+def _also(before: Proof, after: Proof) -> Proof:
+    """Return the proof of two steps, one after the other."""
+    largest = max(before.max_abs_diff, after.max_abs_diff)
+    return replace(before, max_abs_diff=largest, notes=(*before.notes, *after.notes))
 
 
 def is_hdf5(file: Path) -> bool:

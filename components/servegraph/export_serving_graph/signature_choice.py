@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from servegraph.errors import InputError
+from servegraph.export_serving_graph.interface import WantedNames
 from servegraph.rewriting import Precision
 
 DEFAULT = "serving_default"
@@ -20,6 +21,7 @@ class Wanted:
     SavedModel); empty takes all. `inputs` and `outputs` map names to tensors, for a graph that has no signature, and
     `constants` its placeholders that serving never feeds to their values in JSON. `tags` picks one of several
     MetaGraphs. `gpu_graph` is the precision of a second one, {serve, gpu}, that shares what is stored; None for none.
+    `names` are those that clients see.
     """
 
     signatures: Mapping[str, str] = field(default_factory=dict)
@@ -28,6 +30,7 @@ class Wanted:
     constants: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     gpu_graph: Precision | None = None
+    names: WantedNames = field(default_factory=WantedNames)
 
 
 @dataclass(frozen=True)

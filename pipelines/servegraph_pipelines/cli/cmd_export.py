@@ -37,6 +37,16 @@ from servegraph_pipelines.cli.outcome import print_json
 @click.option("--constant", "constants", multiple=True, metavar="NAME=VALUE", help="Value of a TF1 placeholder.")
 @click.option("--tags", default="", metavar="TAG,TAG", help="Which of several MetaGraphs to export.")
 @click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="SIGNATURE=METHOD",
+    help="predict, classify or regress, where the outputs allow it; repeatable.",
+)
+@click.option("--names-from", metavar="SAVEDMODEL", help="Keep the names of inputs and outputs of an older version.")
+@click.option("--rename-input", "new_inputs", multiple=True, metavar="NEW=OLD", help="Rename an input; repeatable.")
+@click.option("--rename-output", "new_outputs", multiple=True, metavar="NEW=OLD", help="Rename an output; repeatable.")
+@click.option(
     "--gpu-graph",
     "gpu_graph",
     default="",
@@ -64,6 +74,7 @@ def command(
     import_tensorflow_quietly()
     from servegraph.estimator import estimator_function
     from servegraph.export_serving_graph.export import export
+    from servegraph.export_serving_graph.interface import WantedNames, parse_methods
     from servegraph.export_serving_graph.signature_choice import Requests, Wanted, pairs, precision
     from servegraph.machines.sizes import format_size
     from servegraph.trained.trainer import load_trainer
@@ -83,6 +94,12 @@ def command(
         constants=pairs(names["constants"], "--constant"),
         tags=tuple(tag for tag in names["tags"].split(",") if tag),
         gpu_graph=precision(names["gpu_graph"]),
+        names=WantedNames(
+            inputs=pairs(names["new_inputs"], "--rename-input"),
+            outputs=pairs(names["new_outputs"], "--rename-output"),
+            methods=parse_methods(pairs(names["methods"], "--method")),
+            like=names["names_from"],
+        ),
     )
     exported = export(
         source,
