@@ -29,6 +29,7 @@ def retrain(
     seed: int = 1,
     warm_start: bool = False,
     force: bool = False,
+    gpu_graph: str = "",
     budget: str = "",
     min_agreement: float = 0.99,
     min_metric: str = "",
@@ -66,6 +67,7 @@ def retrain(
         seed: Seed of weights, shuffling and dropout.
         warm_start: Start from the weights of the model that was deployed last.
         force: Train even if nothing has changed.
+        gpu_graph: Precision of a MetaGraph for GPUs beside the other: float32, bfloat16 or float16; empty for none.
         budget: Size the model must fit, like 500MB; empty shrinks without loss only.
         min_agreement: Share of held-out records that must get the same answer after shrinking.
         min_metric: The least accuracy, or the largest mean absolute error; empty sets none.
@@ -127,7 +129,9 @@ def retrain(
             warm_start=checked.outputs["warm_start"],
             data_digest=checked.outputs["data_digest"],  # so that a cached training is one on the same content
         )
-        exported = export_serving_graph(trained=trained.outputs["model"], samples=trained.outputs["samples"])
+        exported = export_serving_graph(
+            trained=trained.outputs["model"], samples=trained.outputs["samples"], gpu_graph=gpu_graph
+        )
         slim = optimize(
             model=exported.outputs["model"],
             samples=trained.outputs["samples"],

@@ -23,6 +23,7 @@ def train_and_deploy(
     trainer: str = "servegraph.train.wide_and_deep:train",
     hyperparameters: dict = {},  # KFP copies it
     seed: int = 1,
+    gpu_graph: str = "",
     budget: str = "",
     min_agreement: float = 0.99,
     platform: str = "vertex",
@@ -54,6 +55,7 @@ def train_and_deploy(
         trainer: module:function or a .py file that takes TrainArgs and returns a Keras model; for Estimators see train.
         hyperparameters: What the trainer may set.
         seed: Seed of weights, shuffling and dropout.
+        gpu_graph: Precision of a MetaGraph for GPUs beside the other: float32, bfloat16 or float16; empty for none.
         budget: Size the model must fit, like 500MB; empty shrinks without loss only.
         min_agreement: Share of held-out records that must get the same answer after shrinking.
         platform: Whose machines to choose from: vertex, ai-platform, kserve or local.
@@ -84,7 +86,9 @@ def train_and_deploy(
         seed=seed,
     )
     trained.set_caching_options(enable_caching=False)  # the data behind the same name may be other data
-    exported = export_serving_graph(trained=trained.outputs["model"], samples=trained.outputs["samples"])
+    exported = export_serving_graph(
+        trained=trained.outputs["model"], samples=trained.outputs["samples"], gpu_graph=gpu_graph
+    )
     slim = optimize(
         model=exported.outputs["model"],
         samples=trained.outputs["samples"],

@@ -39,7 +39,9 @@ class Servable:
                 self._keep = loaded  # signatures hold their variables weakly
                 self._functions = {name: _eager_call(function) for name, function in loaded.signatures.items()}
             else:
-                self._session = tf.compat.v1.Session(graph=tf.Graph())
+                # A graph for GPUs is asked on the CPU as well; TensorFlow Serving would refuse it there.
+                config = tf.compat.v1.ConfigProto(allow_soft_placement="gpu" in tags)
+                self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
                 with self._session.graph.as_default():
                     graph = SavedModelLoader(str(path)).load(self._session, list(tags))
                 self._definitions = graph.signature_def

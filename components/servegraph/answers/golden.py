@@ -2,6 +2,8 @@
 
 The file is `assets.extra/golden_requests.jsonl.gz` (TF Serving passes over what it does not know there), one JSON
 object a line: {"signature_name": …, "inputs": {name: [values of the batch]}, "outputs": {name: [values of the batch]}}.
+Of a model with several MetaGraphs those lines are of {serve}, which servers load; lines of another one have its "tags"
+as well, and "within": how far its numbers are from those of {serve}, which is as close as another machine must come.
 It is compressed, since the pixels of one image in JSON can be larger than a small model.
 Bytes that are not UTF-8 stand as {"b64": …}, as in TF Serving's REST API.
 """
@@ -10,12 +12,16 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from servegraph.answers.ask import Arrays, Servable
+from servegraph.answers.dtypes import is_float
 from servegraph.answers.json_values import is_holdable, to_json
 from servegraph.answers.samples import Samples
 from servegraph.savedmodel.layout import GOLDEN_FILE
@@ -34,12 +40,14 @@ def write(
     samples: Samples,
     model_bytes: int,
     free_bytes: int | None = None,
+    others: Mapping[tuple[str, ...], Servable] = MappingProxyType({}),
 ) -> int:
     """Ask `servable` the first samples in batches of 1, 2 and the rest, write the file into `model`, return its lines.
 
     Requests or answers that JSON cannot hold (NaN, infinity, complex numbers) are left out, and those that would make
     the model grow by more than `ALLOWANCE`, or by more than the `free_bytes` of its budget. A file that is there
-    already has the answers of another model and goes.
+    already has the answers of another model and goes. `others` are further MetaGraphs of the model by their tags, whose
+    lines are written beside, and not counted.
 
     Raises:
         ModelError: a request cannot be answered.
@@ -58,7 +66,13 @@ def write(
         if not all(map(is_holdable, (*request.values(), *answer.values()))):
             continue
         document = {"signature_name": signature, "inputs": _plain(request), "outputs": _plain(answer)}
-        line = _compressed((json.dumps(document, ensure_ascii=False, sort_keys=True) + "\n").encode())
+        line = _line(document)
+        for tags, other in others.items():
+            its = other(signature, request)
+            if not all(map(is_holdable, its.values())):
+                continue
+            within = _largest_difference(answer, its)
+            line += _line({**document, "outputs": _plain(its), "tags": tags, "within": within})
         row_bytes = len(line) / rows
         if sum(map(len, lines)) + len(line) <= (min(allowance, free) if lines else free):
             lines.append(line)
@@ -66,6 +80,16 @@ def write(
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"".join(lines))  # a gzip file may have several members, one after the other
     return len(lines)
+
+
+def _line(document: Mapping[str, Any]) -> bytes:
+    return _compressed((json.dumps(document, ensure_ascii=False, sort_keys=True) + "\n").encode())
+
+
+def _largest_difference(one: Arrays, other: Arrays) -> float:
+    """Return how far the numbers of two answers are from each other."""
+    numbers = [name for name, values in one.items() if is_float(values.dtype)]
+    return max((float(np.max(np.abs(one[name] - other[name]), initial=0)) for name in numbers), default=0.0)
 
 
 def _compressed(line: bytes) -> bytes:

@@ -10,6 +10,8 @@ from typing import Any
 
 from servegraph import storage
 from servegraph.data import census
+from servegraph.errors import InputError
+from servegraph.estimator import estimator_function
 from servegraph.retraining.history import Training
 
 _CHUNK_BYTES = 1 << 20
@@ -46,6 +48,16 @@ def data_digest(uris: Sequence[str]) -> str:
 def settings_digest(settings: Sequence[Any]) -> str:
     """Return the SHA-256 over JSON values."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def require_warm_start(trainer: str, *, warm_start: bool) -> None:
+    """Raise InputError (code `NO_WARM_START`) where a training that cannot start from an earlier one shall do so."""
+    if warm_start and estimator_function(trainer):
+        raise InputError(
+            "An Estimator does not start from the model of an earlier run.",
+            code="NO_WARM_START",
+            fix="Leave out the parameter `warm_start`.",
+        )
 
 
 def decide(now: Seen, last: Training | None, *, force: bool = False) -> tuple[str, str]:

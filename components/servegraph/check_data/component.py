@@ -38,7 +38,7 @@ def check_data(
         hyperparameters: What the trainer is given.
         seed: Seed of the training.
         live_version: The version now live; if none is although one was deployed, there is something to train.
-        warm_start: Say where the last deployed model is, to start from.
+        warm_start: Say where the last deployed Keras model is, to start from.
         force: Train in any case.
 
     Returns:
@@ -53,6 +53,7 @@ def check_data(
     from servegraph.check_data import check
     from servegraph.retraining.history import History
 
+    check.require_warm_start(trainer, warm_start=warm_start)
     last = History(history, model_name).read()
     files = [data, eval_data, schema]
     settings = [data, eval_data, label, trainer, hyperparameters, seed]

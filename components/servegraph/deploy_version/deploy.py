@@ -5,8 +5,10 @@ from __future__ import annotations
 from servegraph.deploy_version.golden import parse_golden
 from servegraph.deploy_version.interrupt import terminated_as_interrupted
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Outcome, Plan
+from servegraph.deploy_version.served_graph import chosen_tags, served
 from servegraph.deploy_version.targets import OnStep, Target, say_nothing
 from servegraph.errors import ModelError
+from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import GOLDEN_FILE, content_digest, require_saved_model
 from servegraph.serve.signatures import read_serving_graph
 from servegraph.storage import open_dir
@@ -26,18 +28,23 @@ def deploy(request: DeployRequest, target: Target, on_step: OnStep = say_nothing
 
 def plan_deploy(request: DeployRequest, target: Target) -> Plan:
     """Return what `deploy` would do, changing nothing. Raises as it does."""
-    return target.plan(request, examine(request.model_uri))
+    return target.plan(request, examine(request))
 
 
-def examine(model_uri: str) -> ModelFacts:
-    """Return what a plan has to know about the model at `model_uri` (path or gs://).
+def examine(request: DeployRequest) -> ModelFacts:
+    """Return what a plan has to know about the model of a request, as it deploys it.
 
     Raises:
         ModelError: it is not a SavedModel, or has nothing to serve (code `NO_SIGNATURE`).
         StorageError: it cannot be read.
     """
-    directory = open_dir(model_uri)
-    files = require_saved_model(directory)
+    whole = open_dir(request.model_uri)
+    require_saved_model(whole)
+    found = read_saved_model(whole)
+    tag_sets = [graph.tags for graph in found.meta_graphs]
+    tags = chosen_tags(tag_sets, request, found.path)
+    directory = served(whole, tags)
+    files = directory.files()
     graph = read_serving_graph(directory)
     if not graph.signatures:
         raise ModelError(
@@ -54,4 +61,6 @@ def examine(model_uri: str) -> ModelFacts:
         signatures=graph.signatures,
         golden_requests=len(parse_golden(directory.read_bytes(GOLDEN_FILE))) if has_golden else 0,
         tensorflow_version=graph.tensorflow_version,
+        tags=tags,
+        left_out=tuple(other for other in tag_sets if tags and set(other) != set(tags)),
     )

@@ -14,6 +14,7 @@ from servegraph.deploy_version.golden import GoldenRequest, difference, parse_go
 from servegraph.deploy_version.machine_check import check_machine
 from servegraph.deploy_version.plan import Step
 from servegraph.deploy_version.remote import Answer, Goal, Seen
+from servegraph.deploy_version.served_graph import served
 from servegraph.deploy_version.site import Site
 from servegraph.deploy_version.targets import OnStep
 from servegraph.errors import DeployRefused, StorageError
@@ -114,7 +115,7 @@ class Deploying:
 
     def _upload(self) -> None:
         model, told = self._goal.model, _Told(self._goal.model.size_bytes, self._on_step)
-        source = self._site.open(model.uri)
+        source = served(self._site.open(model.uri), model.tags)
 
         def check() -> None:
             if content_digest(source) != model.digest:
@@ -129,9 +130,10 @@ class Deploying:
         upload(source, place, self._staging.client, told.count, check, self._staging.sizes)
 
     def _golden(self) -> tuple[GoldenRequest, ...]:
-        if not self._goal.model.golden_requests:
+        model = self._goal.model
+        if not model.golden_requests:
             return ()
-        return parse_golden(self._site.open(self._goal.model.uri).read_bytes(GOLDEN_FILE))
+        return parse_golden(served(self._site.open(model.uri), model.tags).read_bytes(GOLDEN_FILE))
 
     def _probe(self, seen: Seen) -> None:
         unasked = 0
@@ -169,7 +171,7 @@ class Deploying:
 
     def _compare(self, request: GoldenRequest, outputs: Mapping[str, Any], when: str) -> None:
         tolerance = self._goal.request.tolerance
-        found = difference(request.outputs, outputs, tolerance)
+        found = difference(request, outputs, tolerance)
         if found:
             what = f"{found} (tolerance abs {tolerance.abs:g}, rel {tolerance.rel:g})."
             raise self._failed(request, when, what)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import gzip
 import json
 import math
 import zlib
@@ -33,23 +34,31 @@ class GoldenRequest:
     signature_name: str
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
+    within: float = 0.0  # how far a number may be from it whatever the tolerance
 
 
 def parse_golden(content: bytes) -> tuple[GoldenRequest, ...]:
-    """Return the requests of a golden file, compressed or not; empty lines are skipped.
+    """Return the requests of a golden file, compressed or not; empty lines and those of other MetaGraphs are skipped.
 
     Raises:
         ModelError: a line is not such an object (code `BAD_GOLDEN_REQUESTS`).
     """
     requests = []
-    content = _inflated(content) if content.startswith(_GZIP) else content
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(_lines(content), start=1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
+            if "tags" in entry:
+                continue
             requests.append(
-                GoldenRequest(number, str(entry["signature_name"]), dict(entry["inputs"]), dict(entry["outputs"]))
+                GoldenRequest(
+                    number,
+                    str(entry["signature_name"]),
+                    dict(entry["inputs"]),
+                    dict(entry["outputs"]),
+                    float(entry.get("within", 0)),
+                )
             )
         except (ValueError, KeyError, TypeError) as exc:
             raise ModelError(
@@ -60,22 +69,51 @@ def parse_golden(content: bytes) -> tuple[GoldenRequest, ...]:
     return tuple(requests)
 
 
+def golden_of(content: bytes, tags: tuple[str, ...]) -> bytes:
+    """Return a golden file as that of the MetaGraph with `tags` alone; that of {serve} where it has no lines.
+
+    Raises:
+        ModelError: it cannot be inflated (code `BAD_GOLDEN_REQUESTS`).
+    """
+    own, plain = [], []
+    for line in _lines(content):
+        try:
+            entry = json.loads(line)
+            its = entry.pop("tags", None)
+        except (ValueError, AttributeError):  # whoever asks with it says so
+            plain.append(line)
+            continue
+        if its is None:
+            plain.append(line)
+        elif set(its) == set(tags):
+            own.append(json.dumps(entry, ensure_ascii=False, sort_keys=True).encode())
+    return gzip.compress(b"".join(line + b"\n" for line in own or plain), mtime=0)
+
+
+def _lines(content: bytes) -> list[bytes]:
+    return (_inflated(content) if content.startswith(_GZIP) else content).splitlines()
+
+
 def _inflated(content: bytes) -> bytes:
-    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        inflated = inflater.decompress(content, LARGEST_BYTES)
-    except zlib.error as exc:
-        raise ModelError(f"{GOLDEN_FILE} cannot be inflated: {exc}.", code="BAD_GOLDEN_REQUESTS") from exc
-    if inflater.unconsumed_tail or not inflater.eof:
-        raise ModelError(
-            f"{GOLDEN_FILE} is cut short, or inflates to more than {LARGEST_BYTES} bytes.", code="BAD_GOLDEN_REQUESTS"
-        )
-    return inflated
+    """Inflate all members of a gzip file: each request may be one."""
+    found = bytearray()
+    while content:
+        inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        try:
+            found += inflater.decompress(content, LARGEST_BYTES - len(found) + 1)
+        except zlib.error as exc:
+            raise ModelError(f"{GOLDEN_FILE} cannot be inflated: {exc}.", code="BAD_GOLDEN_REQUESTS") from exc
+        if not inflater.eof or len(found) > LARGEST_BYTES:
+            message = f"{GOLDEN_FILE} is cut short, or inflates to more than {LARGEST_BYTES} bytes."
+            raise ModelError(message, code="BAD_GOLDEN_REQUESTS")
+        content = inflater.unused_data
+    return bytes(found)
 
 
-def difference(want: Mapping[str, Any], got: Mapping[str, Any], tolerance: Tolerance) -> str | None:
+def difference(request: GoldenRequest, got: Mapping[str, Any], tolerance: Tolerance) -> str | None:
     """Return the first difference between recorded and received outputs, or None; more outputs are none."""
-    for name, value in want.items():
+    tolerance = Tolerance(max(tolerance.abs, request.within), tolerance.rel)
+    for name, value in request.outputs.items():
         if name not in got:
             return f"output {name!r}: not answered, only {', '.join(sorted(got)) or 'nothing'}"
         found = _first_difference(value, got[name], tolerance, "")

@@ -164,6 +164,8 @@ class ModelFacts:
     signatures: Signatures
     golden_requests: int
     tensorflow_version: str = ""  # that saved it, where the model says
+    tags: tuple[str, ...] = ()  # of the MetaGraph that alone is deployed; empty: the model as it is
+    left_out: tuple[tuple[str, ...], ...] = ()  # the tags of the other ones
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,8 @@ class Plan:
             f"The signature of the new {self.request.name!r} would break clients of the live version: "
             f"{'; '.join(self.signature_changes)}.",
             code="SIGNATURE_CHANGED",
-            fix="Mend the export, or deploy with --allow-signature-change once the clients are ready for it.",
+            fix="Keep the names of the live version (`servegraph export SOURCE OUT --names-from LIVE_MODEL`), or "
+            "deploy with --allow-signature-change once the clients are ready for it.",
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -232,6 +235,8 @@ class Plan:
                 "uri": self.model.uri,
                 "digest": self.model.digest,
                 "size_bytes": self.model.size_bytes,
+                "tags": list(self.model.tags or ("serve",)),
+                "left_out": [list(tags) for tags in self.model.left_out],
             },
             "exists": list(self.exists),
             "upload_bytes": self.upload_bytes,

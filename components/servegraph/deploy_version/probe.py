@@ -64,7 +64,7 @@ def _ask(
     names = list(signatures[request.signature_name].outputs)
     if len(names) == 1:  # a lone output is answered without its name
         outputs = {names[0]: outputs}
-    found = difference(request.outputs, outputs, tolerance)
+    found = difference(request, outputs, tolerance)
     if found:
         raise _failed(f"{which}, {found} (tolerance abs {tolerance.abs:g}, rel {tolerance.rel:g}).")
 

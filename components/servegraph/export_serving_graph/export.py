@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from servegraph.errors import InputError, ModelError, StorageError
 from servegraph.estimator import estimator_function
 from servegraph.export_serving_graph import sources
 from servegraph.export_serving_graph.recognize import Found, Kind, recognize
-from servegraph.export_serving_graph.signature_choice import DEFAULT, Requests, Wanted
+from servegraph.export_serving_graph.signature_choice import DEFAULT, Requests, Wanted, precision
 from servegraph.savedmodel.graph import Signature
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class Exported:
     """What was written: bytes and digest of the whole directory, and the proof's largest difference.
 
-    `inputs` and `outputs` are those of the main signature, `notes` what could not be proven or was left behind.
+    `inputs` and `outputs` are those of the main signature, `notes` what could not be proven or was left behind,
+    `tag_sets` the tags of each MetaGraph.
     """
 
     size_bytes: int
@@ -45,6 +46,7 @@ class Exported:
     signatures: tuple[str, ...] = (DEFAULT,)
     notes: tuple[str, ...] = ()
     warmup_requests: int = 0
+    tag_sets: tuple[tuple[str, ...], ...] = (("serve",),)
 
 
 def export(
@@ -62,10 +64,12 @@ def export(
     Raises:
         ModelError: the source cannot be loaded, or is nothing that can be exported.
         ExportRefused: `FIXED_BATCH`, `NO_INPUTS`, `NO_SIGNATURE`, `TRAINING_BAGGAGE`, `ANSWERS_DIFFER`, `NOT_PROVEN`,
-            `NOT_UNDERSTOOD`, `UNTRACKED_RESOURCE`.
+            `NOT_UNDERSTOOD`, `UNTRACKED_RESOURCE`, `NOTHING_FOR_GPU`, `PRECISION_TOO_LOW`,
+            `METHOD_DOES_NOT_FIT`.
         DataError: the warmup requests are too many, too large, or not answered.
         InputError: `out` exists already (code `OUTPUT_EXISTS`), or it is not clear what is meant (`WHICH_SOURCE`,
-            `WHICH_SIGNATURE`, `WHICH_TENSORS`, `WHICH_METAGRAPH`, `NO_SUCH_SIGNATURE`).
+            `WHICH_SIGNATURE`, `WHICH_TENSORS`, `WHICH_METAGRAPH`, `NO_SUCH_SIGNATURE`),
+            or names do not fit (see `interface`).
         StorageError: `out` cannot be written (code `CANNOT_WRITE`).
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -76,7 +80,18 @@ def export(
     options = _Options(schema_file, samples, trust_code, requests)
     with _staging(out) as staging:
         written = staging / "model"
-        proof = _write(found, written, staging / "source", wanted or Wanted(), options)
+        wanted = wanted or Wanted()
+        proof = _write(found, written, staging / "source", wanted, options)
+        if wanted.names:
+            from servegraph.export_serving_graph.renaming import rename
+
+            proof = _also(proof, rename(written, staging / "named", wanted.names, samples))
+            written = staging / "named"
+        if wanted.gpu_graph:
+            from servegraph.export_serving_graph.gpu_meta_graph import add_gpu_graph
+
+            proof = _also(proof, add_gpu_graph(written, staging / "both", wanted.gpu_graph, samples))
+            written = staging / "both"
         count = _warm_up(written, requests.warmup) if requests.warmup else 0
         exported = _described(written, proof, found.kind, count)
         if out.exists():
@@ -85,7 +100,9 @@ def export(
     return exported
 
 
-def export_artifact(source: str, out: str, *, samples: str | None, trainer: str | None, trust_code: bool) -> Exported:
+def export_artifact(
+    source: str, out: str, *, samples: str | None, trainer: str | None, trust_code: bool, gpu_graph: str = ""
+) -> Exported:
     """Export for a pipeline: import the trainer, so that its own layers are known, and replace a failed attempt.
 
     Raises: as `export`.
@@ -96,7 +113,8 @@ def export_artifact(source: str, out: str, *, samples: str | None, trainer: str 
         load_trainer(trainer)
     shutil.rmtree(out, ignore_errors=True)  # a retried task finds what the failed attempt left
     requests = Requests(trainer=trainer)
-    return export(Path(source), Path(out), samples=samples, trust_code=trust_code, requests=requests)
+    wanted = Wanted(gpu_graph=precision(gpu_graph))
+    return export(Path(source), Path(out), samples=samples, trust_code=trust_code, wanted=wanted, requests=requests)
 
 
 @dataclass(frozen=True)
@@ -129,7 +147,7 @@ def _write(found: Found, out: Path, between: Path, wanted: Wanted, options: _Opt
     elif found.kind == "python":
         model, schema = function_sources.build(found.path), sources.read_schema(options.schema_file)
     if model is not None and not function_sources.is_module(model):
-        return write_keras(model, out, schema, options.requests.formats, options.samples)
+        return write_keras(model, out, schema, options.requests.formats, options.samples, wanted.names.methods)
     if options.requests.formats and found.kind != "estimator":
         raise InputError(
             f"Input formats are for Keras models and Estimators; {found.path} is a {found.kind}.", code="NO_FORMATS"
@@ -153,6 +171,12 @@ def _write(found: Found, out: Path, between: Path, wanted: Wanted, options: _Opt
         function_sources.save_module(model, between, wanted.signatures, found.path)
         wanted = Wanted()
     return reexport.serving_only(between, out, wanted, options.samples)
+
+
+def _also(before: Proof, after: Proof) -> Proof:
+    """Return the proof of two steps, one after the other."""
+    largest = max(before.max_abs_diff, after.max_abs_diff)
+    return replace(before, max_abs_diff=largest, notes=(*before.notes, *after.notes))
 
 
 def is_hdf5(file: Path) -> bool:
@@ -211,4 +235,5 @@ def _described(path: Path, proof: Proof, kind: Kind, warmup_requests: int) -> Ex
         signatures=tuple(signatures),
         notes=proof.notes,
         warmup_requests=warmup_requests,
+        tag_sets=tuple(graph.tags for graph in read_saved_model(directory).meta_graphs),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +22,9 @@ from servegraph.answers.samples import InputSpec, Samples
 from servegraph.data.schema import Schema
 from servegraph.errors import ExportRefused, InputError
 from servegraph.export_serving_graph import sources
+from servegraph.export_serving_graph.interface import Method
 from servegraph.export_serving_graph.reexport import Proof, refuse_baggage
-from servegraph.export_serving_graph.signature import format_function, serving_function
+from servegraph.export_serving_graph.signature import format_function, ranking, serving_function
 from servegraph.export_serving_graph.signature_choice import DEFAULT
 from servegraph.savedmodel.graph import TensorInfo
 from servegraph.savedmodel.graph_reader import read_saved_model
@@ -38,17 +40,24 @@ TOLERANCE = 1e-5
 
 
 def write_keras(
-    model: keras.Model, out: Path, schema: Schema | None, formats: tuple[str, ...], samples: str | None
+    model: keras.Model,
+    out: Path,
+    schema: Schema | None,
+    formats: tuple[str, ...],
+    samples: str | None,
+    methods: Mapping[str, Method] = MappingProxyType({}),
 ) -> Proof:
     """Write `model` to the new directory `out`, and prove that it holds nothing of training and answers alike.
 
-    Without `formats` there is one signature, which takes the model's own inputs.
+    Without `formats` there is one signature, which takes the model's own inputs. One with the method classify answers
+    with all classes, for which there has to be a schema that names them.
 
     Raises:
         ExportRefused: `FIXED_BATCH`, `NO_INPUTS`, `TRAINING_BAGGAGE`, `ANSWERS_DIFFER`, `UNTRACKED_RESOURCE`.
         InputError: formats without a schema (code `NO_SCHEMA`), or one that does not name the model's inputs.
     """
-    serve = serving_function(model, sources.classes(schema))
+    classes = sources.classes(schema)
+    serve = serving_function(model, classes)
     chosen = parse_formats(formats or ("json",))
     if schema is None and chosen != ("json",):
         raise InputError(
@@ -58,8 +67,11 @@ def write_keras(
         (which if number else DEFAULT): format_function(serve, schema, which) if schema and which != "json" else serve
         for number, which in enumerate(chosen)
     }
+    ranked = {name for name in functions if classes and methods.get(name) == "classify"}
+    functions = {name: ranking(f, classes) if name in ranked else f for name, f in functions.items()}
+    answers = {name: ranking(serve, classes) if name in ranked else serve for name in functions}
     _save(model, functions, out)
-    return _prove(serve, out, schema, dict(zip(functions, chosen, strict=True)), samples)
+    return _prove(answers, out, schema, dict(zip(functions, chosen, strict=True)), samples)
 
 
 def _save(model: keras.Model, functions: dict[str, Any], path: Path) -> None:
@@ -89,21 +101,23 @@ def _save(model: keras.Model, functions: dict[str, Any], path: Path) -> None:
         ) from exc
 
 
-def _prove(serve: Any, path: Path, schema: Schema | None, formats: dict[str, Format], samples: str | None) -> Proof:
-    """Ask each signature, in its format, for the same records."""
+def _prove(
+    answers: Mapping[str, Any], path: Path, schema: Schema | None, formats: dict[str, Format], samples: str | None
+) -> Proof:
+    """Ask each signature, in its format, for the same records; `answers` are the functions to compare with."""
     refuse_baggage(path)
     signatures = read_saved_model(storage.open_dir(path)).meta_graphs[0].signatures
     for name in formats:
         for side, tensors in (("inputs", signatures[name].inputs), ("outputs", signatures[name].outputs)):
             _refuse_fixed_batch(side, tensors)
-    (given,) = serve.input_signature
+    (given,) = next(iter(answers.values())).input_signature
     specs = {name: InputSpec(t.dtype.name, tuple(t.shape)) for name, t in given.items()}
     records = sampling.read(samples, specs, limit=64) if samples else sampling.generate(specs, rows=16)
     largest, rows = 0.0, 0
     servable = Servable(path)
     for name, which in formats.items():
         encoded = partial(encode, schema=schema, which=which)
-        difference, asked = _compare(serve, servable, records, name, encoded)
+        difference, asked = _compare(answers[name], servable, records, name, encoded)
         largest, rows = max(largest, difference), rows + asked
     return Proof(rows, largest, ())
 

@@ -13,15 +13,14 @@ from pathlib import Path
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from servegraph import storage
-from servegraph.answers import warmup
+from servegraph.answers import gate, warmup
+from servegraph.answers.evidence import Evidence, ask_original
 from servegraph.errors import DataError, ExportRefused, InputError, ModelError
 from servegraph.export_serving_graph.signature_choice import Wanted, choose
-from servegraph.optimize import draft as drafts
-from servegraph.optimize import gate
-from servegraph.optimize.draft import Draft
-from servegraph.optimize.evidence import Evidence, ask_original
-from servegraph.optimize.meta_graph import ServingGraph
-from servegraph.optimize.strip import strip
+from servegraph.rewriting import draft as drafts
+from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.meta_graph import ServingGraph
+from servegraph.rewriting.strip import strip
 from servegraph.savedmodel.graph import SavedModelGraph
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.reachability import training_baggage

@@ -97,6 +97,23 @@ def format_function(
     return answer
 
 
+def ranking(
+    answer: tf.types.experimental.PolymorphicFunction, classes: tuple[str, ...]
+) -> tf.types.experimental.PolymorphicFunction:
+    """Return a tf.function with the inputs of `answer` that gives each class its score, as the method classify does.
+
+    `classes` string [batch, classes] in the order of the schema, `scores` float32 [batch, classes].
+    """
+    import tensorflow as tf
+
+    @tf.function(input_signature=answer.input_signature, autograph=False)  # type: ignore[untyped-decorator]
+    def rank(request: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        scores = answer(request)["probabilities"]
+        return {"classes": tf.tile(tf.constant([list(classes)]), [tf.shape(scores)[0], 1]), "scores": scores}
+
+    return rank
+
+
 def _shaped(values: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
     """Give values of shape [batch] the rank that the model takes, such as [batch, 1]."""
     import tensorflow as tf

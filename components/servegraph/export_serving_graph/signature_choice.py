@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 from servegraph.errors import InputError
+from servegraph.export_serving_graph.interface import WantedNames
+from servegraph.rewriting import Precision
 
 DEFAULT = "serving_default"
 
@@ -17,7 +20,8 @@ class Wanted:
     `signatures` maps the new name of each signature to that in the source (a method of a module, a signature of a
     SavedModel); empty takes all. `inputs` and `outputs` map names to tensors, for a graph that has no signature, and
     `constants` its placeholders that serving never feeds to their values in JSON. `tags` picks one of several
-    MetaGraphs.
+    MetaGraphs. `gpu_graph` is the precision of a second one, {serve, gpu}, that shares what is stored; None for none.
+    `names` are those that clients see.
     """
 
     signatures: Mapping[str, str] = field(default_factory=dict)
@@ -25,6 +29,8 @@ class Wanted:
     outputs: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
+    gpu_graph: Precision | None = None
+    names: WantedNames = field(default_factory=WantedNames)
 
 
 @dataclass(frozen=True)
@@ -101,3 +107,19 @@ def choose_functions(available: Iterable[str], wanted: Mapping[str, str], source
             fix=f"Say which: --signature {DEFAULT}={names[0]}.",
         )
     return {DEFAULT: names[0]}
+
+
+def precision(text: str) -> Precision | None:
+    """Return the precision that `text` names, None where it is empty.
+
+    Raises:
+        InputError: there is no such precision (code `UNKNOWN_PRECISION`).
+    """
+    found: Precision | None = next((known for known in get_args(Precision) if known == text), None)
+    if text and found is None:
+        raise InputError(
+            f"{text!r} is no precision of a graph for GPUs.",
+            code="UNKNOWN_PRECISION",
+            fix=f"Take one of {', '.join(get_args(Precision))}.",
+        )
+    return found

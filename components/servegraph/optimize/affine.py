@@ -11,8 +11,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from servegraph.optimize.graph import Nodes, attr, node_name, output_index
 from servegraph.optimize.statics import Statics
+from servegraph.rewriting.graph import Nodes, attr, node_name, output_index
 
 Values = NDArray[np.float64]
 

@@ -10,23 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from servegraph.answers import golden
+from servegraph.answers import gate, golden
 from servegraph.answers.ask import Loader
+from servegraph.answers.evidence import Evidence
+from servegraph.answers.gate import Loss
 from servegraph.errors import ModelError, StorageError
 from servegraph.machines.sizes import format_size
-from servegraph.optimize import draft as drafts
-from servegraph.optimize import gate, sensitivity, speed, spending
-from servegraph.optimize.draft import Draft
-from servegraph.optimize.evidence import Evidence
-from servegraph.optimize.forms import Form
-from servegraph.optimize.gate import Loss
-from servegraph.optimize.graph import Untransformable
+from servegraph.optimize import sensitivity, speed, spending
 from servegraph.optimize.result import Step
 from servegraph.optimize.rungs import Rung, planned
 from servegraph.optimize.terms import Terms, Written, directory_bytes
 from servegraph.optimize.vocabulary import counted, shortened, vocabularies
-from servegraph.optimize.weights import Weight, loosen, weights_of
 from servegraph.progress import Progress
+from servegraph.rewriting import draft as drafts
+from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.forms import Form
+from servegraph.rewriting.graph import Untransformable
+from servegraph.rewriting.weights import Weight, loosen, weights_of
 
 _log = logging.getLogger(__name__)
 _LOSSES: tuple[Loss, ...] = ("none", "rounding", "tolerance")

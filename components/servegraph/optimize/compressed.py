@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from servegraph.optimize.contents import Content, size_bytes
-from servegraph.optimize.forms import Form, Part, add, enum, reshaped
-from servegraph.optimize.graph import Nodes
+from servegraph.rewriting.contents import Content, size_bytes
+from servegraph.rewriting.forms import Form, Part, add, enum, reshaped
+from servegraph.rewriting.graph import Nodes
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 LEAST_BYTES = 4096

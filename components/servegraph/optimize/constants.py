@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from servegraph.optimize.contents import Content, read_values, size_bytes
-from servegraph.optimize.draft import Draft
-from servegraph.optimize.forms import FLOATS, constant
-from servegraph.optimize.graph import Nodes, node_name
-from servegraph.optimize.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
 from servegraph.optimize.share import changes_variables
+from servegraph.rewriting.contents import Content, read_values, size_bytes
+from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.forms import FLOATS, constant
+from servegraph.rewriting.graph import Nodes, node_name
+from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 LARGEST_BYTES = 64 * 1024**2  # of all constants of a graph together; the smallest weights come first

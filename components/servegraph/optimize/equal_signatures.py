@@ -11,8 +11,8 @@ from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from servegraph.optimize.graph import is_handle, node_name
-from servegraph.optimize.meta_graph import ServingGraph
+from servegraph.rewriting.graph import is_handle, node_name
+from servegraph.rewriting.meta_graph import ServingGraph
 
 _FIRST = "serving_default"  # the name that stays in the graph where several compute the same
 Digest = bytes

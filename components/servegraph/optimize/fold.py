@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from servegraph.optimize.affine import Affine, Chain, affine_of, find_chains
-from servegraph.optimize.contents import Content, Literal, Scaled, Stored, digest
-from servegraph.optimize.draft import Draft
-from servegraph.optimize.forms import constant
-from servegraph.optimize.graph import Nodes, Untransformable, node_name
 from servegraph.optimize.inline import changes_state, inline
-from servegraph.optimize.meta_graph import ServingGraph, keep_what_serves
-from servegraph.optimize.restoring import variable
 from servegraph.optimize.statics import Statics
+from servegraph.rewriting.contents import Content, Literal, Scaled, Stored, digest
+from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.forms import constant
+from servegraph.rewriting.graph import Nodes, Untransformable, node_name
+from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
+from servegraph.rewriting.restoring import variable
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 SMALL_BYTES = 1024  # a result up to this stays in the graph as a constant, a larger one is a variable

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from servegraph.optimize.graph import Nodes, attr, behind_identities, node_name
+from servegraph.rewriting.graph import Nodes, attr, behind_identities, node_name
 
 # Operations that move the values of an input as they are, with the inputs whose values come out.
 _MOVES: Mapping[str, tuple[int, ...]] = {

@@ -13,8 +13,8 @@ from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.errors_impl import OpError
 from tensorflow.python.grappler import tf_optimizer
 
-from servegraph.optimize.graph import Nodes, Untransformable, called_functions, is_handle, node_name, reachable
-from servegraph.optimize.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
+from servegraph.rewriting.graph import Nodes, Untransformable, called_functions, is_handle, node_name, reachable
+from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
 
 # Stateful for TensorFlow, and yet it does not matter when they run: they read what nothing changes.
 _READS = {

@@ -9,8 +9,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from servegraph.optimize.contents import Content, matrix_rows
-from servegraph.optimize.forms import (
+from servegraph.rewriting.contents import Content, matrix_rows
+from servegraph.rewriting.forms import (
     FLOATS,
     Elementwise,
     Form,
@@ -22,7 +22,7 @@ from servegraph.optimize.forms import (
     enum,
     reshaped,
 )
-from servegraph.optimize.graph import Nodes
+from servegraph.rewriting.graph import Nodes
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 GROUP = 32

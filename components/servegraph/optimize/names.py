@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 
-from servegraph.optimize.draft import Draft
-from servegraph.optimize.graph import Nodes, is_handle, node_name
-from servegraph.optimize.meta_graph import ServingGraph
+from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.graph import Nodes, is_handle, node_name
+from servegraph.rewriting.meta_graph import ServingGraph
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _HINT = "_output_shapes"  # what shape inference finds as well

@@ -5,24 +5,25 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from servegraph import storage
 from servegraph.answers import golden
 from servegraph.answers.ask import Servable
+from servegraph.answers.child import in_child, warm_up
+from servegraph.answers.evidence import Evidence, ask_original
+from servegraph.answers.gate import Tolerance
 from servegraph.errors import InputError, StorageError
 from servegraph.machines.fit import budget_bytes_for
 from servegraph.machines.sizes import parse_size
 from servegraph.optimize import climb
-from servegraph.optimize import draft as drafts
-from servegraph.optimize.child import in_child, warm_up
-from servegraph.optimize.evidence import Question, ask_original
 from servegraph.optimize.free_memory import free_bytes, require_room
-from servegraph.optimize.gate import Tolerance
 from servegraph.optimize.result import Optimized, Step
 from servegraph.optimize.rungs import RUNGS
 from servegraph.optimize.terms import Terms, directory_bytes, rungs_named
+from servegraph.rewriting import draft as drafts
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest, require_saved_model
 
@@ -78,7 +79,7 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
         else:
             done.steps = [Step(r.name, r.what, False, before, reason="no evidence, see notes") for r in terms.rungs]
         best = done.best.path if done.best.path != model else climb.unchanged(original, workspace)
-        lines = in_child(_record_golden, best, evidence.main, goal.budget_bytes) if evidence.questions else 0
+        lines = in_child(_record_golden, best, evidence, goal.budget_bytes) if evidence.questions else 0
         after, digest = directory_bytes(best), content_digest(storage.open_dir(best))
         if out.exists():
             out.rmdir()
@@ -165,9 +166,24 @@ def _workspace(out: Path) -> Path:
         raise StorageError(f"{out} cannot be written: {exc}.", code="CANNOT_WRITE") from exc
 
 
-def _record_golden(best: Path, question: Question, budget_bytes: int | None) -> int:
+def _others(evidence: Evidence) -> list[tuple[str, ...]]:
+    """Return the tags of the other MetaGraphs that were asked what the main question asks."""
+    main = evidence.main
+    return [
+        question.tags
+        for question in evidence.questions
+        if (question.signature, question.loader) == (main.signature, main.loader) and question.tags != main.tags
+    ]
+
+
+def _record_golden(best: Path, evidence: Evidence, budget_bytes: int | None) -> int:
     """Runs in a child: ask the result itself."""
+    question, others = evidence.main, _others(evidence)
     size = directory_bytes(best)
     free = None if budget_bytes is None else max(budget_bytes - size, 0)
-    with Servable(best, tags=question.tags, loader=question.loader) as servable:
-        return golden.write(best, servable, question.signature, question.samples, size, free)
+    with ExitStack() as opened:
+        servable, *rest = (
+            opened.enter_context(Servable(best, tags=tags, loader=question.loader)) for tags in (question.tags, *others)
+        )
+        asked = dict(zip(others, rest, strict=True))
+        return golden.write(best, servable, question.signature, question.samples, size, free, asked)

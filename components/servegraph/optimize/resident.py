@@ -11,14 +11,14 @@ from dataclasses import replace
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from servegraph.optimize.contents import Content
-from servegraph.optimize.draft import Draft
-from servegraph.optimize.forms import Int8, add, binary, cast, enum, plan_int8
-from servegraph.optimize.graph import Nodes, node_name, takes_rows
-from servegraph.optimize.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
-from servegraph.optimize.restoring import variable
 from servegraph.optimize.share import changes_variables
-from servegraph.optimize.weights import Weight, loosen, weights_of
+from servegraph.rewriting.contents import Content
+from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.forms import Int8, add, binary, cast, enum, plan_int8
+from servegraph.rewriting.graph import Nodes, node_name, takes_rows
+from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
+from servegraph.rewriting.restoring import variable
+from servegraph.rewriting.weights import Weight, loosen, weights_of
 
 LEAST_ROWS = 512  # of a table; of a smaller one a call may need most
 _GATHERS = ("ResourceGather", "GatherV2")

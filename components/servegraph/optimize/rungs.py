@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from servegraph.answers.gate import Loss
 from servegraph.optimize import speed
 from servegraph.optimize.compressed import plan_compressed
 from servegraph.optimize.constants import as_constants
-from servegraph.optimize.draft import Draft
 from servegraph.optimize.fold import fold
-from servegraph.optimize.forms import Form, Planner, plan_half, plan_int8, plan_narrow, saves
-from servegraph.optimize.gate import Loss
 from servegraph.optimize.int4 import plan_int4
 from servegraph.optimize.names import shorten
 from servegraph.optimize.resident import keep_resident
 from servegraph.optimize.share import share
-from servegraph.optimize.strip import strip
-from servegraph.optimize.weights import weights_of
+from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.forms import Form, Planner, plan_half, plan_int8, plan_narrow, saves
+from servegraph.rewriting.strip import strip
+from servegraph.rewriting.weights import weights_of
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 

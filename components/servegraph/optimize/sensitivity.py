@@ -15,10 +15,10 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from servegraph.answers.ask import Arrays
-from servegraph.optimize.child import in_child
-from servegraph.optimize.evidence import Question
-from servegraph.optimize.graph import node_name
-from servegraph.optimize.weights import Weight
+from servegraph.answers.child import in_child
+from servegraph.answers.evidence import Question
+from servegraph.rewriting.graph import node_name
+from servegraph.rewriting.weights import Weight
 from servegraph.savedmodel.bundle_reader import VARIABLES_PREFIX
 
 MOST_PROBES = 48  # with more weights, neighbours are probed together

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import groupby
 
-from servegraph.optimize.draft import Draft
 from servegraph.optimize.equal_signatures import share_signatures
-from servegraph.optimize.graph import Nodes, node_name
-from servegraph.optimize.meta_graph import ServingGraph, keep_what_serves
-from servegraph.optimize.restoring import Restore
+from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.graph import Nodes, node_name
+from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
+from servegraph.rewriting.restoring import Restore
 from servegraph.savedmodel.bundle_index import TensorEntry
 from servegraph.savedmodel.bundle_reader import BundleReader
 

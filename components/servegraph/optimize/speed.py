@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegraph.answers.ask import Servable
+from servegraph.answers.child import in_child
+from servegraph.answers.evidence import Question
 from servegraph.answers.samples import Samples
-from servegraph.optimize.child import in_child
-from servegraph.optimize.evidence import Question
 
 BATCHES = (1, 32)
 FASTER, AS_FAST = 1.03, 0.97  # nearer to 1 it could be noise

@@ -6,9 +6,9 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from servegraph.optimize.contents import size_bytes
-from servegraph.optimize.forms import Form
-from servegraph.optimize.weights import Weight
+from servegraph.rewriting.contents import size_bytes
+from servegraph.rewriting.forms import Form
+from servegraph.rewriting.weights import Weight
 
 Forms = Mapping[str, Form]
 

@@ -15,9 +15,9 @@ from tensorflow.core.framework.types_pb2 import DT_RESOURCE, DT_STRING, DT_VARIA
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.errors_impl import OpError
 
-from servegraph.optimize.contents import Content, read_values, size_bytes
-from servegraph.optimize.graph import behind_identities, node_name
-from servegraph.optimize.meta_graph import ServingGraph
+from servegraph.rewriting.contents import Content, read_values, size_bytes
+from servegraph.rewriting.graph import behind_identities, node_name
+from servegraph.rewriting.meta_graph import ServingGraph
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 MOST_BYTES = 32_000_000  # of the variables and constants that one evaluated tensor may need

@@ -12,8 +12,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from servegraph.optimize.graph import Nodes, attr, behind_identities, node_name
-from servegraph.optimize.meta_graph import ServingGraph
+from servegraph.rewriting.graph import Nodes, attr, behind_identities, node_name
+from servegraph.rewriting.meta_graph import ServingGraph
 
 FROM_CONSTANTS = frozenset({"LookupTableImportV2", "InitializeTableV2"})
 FROM_FILE = "InitializeTableFromTextFileV2"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from servegraph import storage
-from servegraph.optimize.draft import Draft
-from servegraph.optimize.gate import Measured, Tolerance
+from servegraph.answers.gate import Measured, Tolerance
 from servegraph.optimize.rungs import RUNGS, Rung
+from servegraph.rewriting.draft import Draft
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
+from servegraph.answers.child import in_child
+from servegraph.answers.evidence import BATCH, Question
 from servegraph.answers.samples import Samples
-from servegraph.optimize.child import in_child
-from servegraph.optimize.contents import Content, SomeRows
-from servegraph.optimize.draft import Draft
-from servegraph.optimize.evidence import BATCH, Question
-from servegraph.optimize.graph import Nodes, behind_identities, node_name, takes_rows
 from servegraph.optimize.id_flow import constant_value, follow
-from servegraph.optimize.meta_graph import ServingGraph, keep_what_serves
-from servegraph.optimize.restoring import Restore
 from servegraph.optimize.share import changes_variables
 from servegraph.optimize.table_entries import FILLS, Entries, Ids, read_entries, write_entries
+from servegraph.rewriting.contents import Content, SomeRows
+from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.graph import Nodes, behind_identities, node_name, takes_rows
+from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
+from servegraph.rewriting.restoring import Restore
 
 _FINDS = {"LookupTableFindV2"}
 

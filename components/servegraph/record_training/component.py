@@ -18,7 +18,7 @@ def record_training(
     """Remember what was trained on what, so that the same is not trained again.
 
     Args:
-        trained: The Keras model as `train` left it; kept to start from where it was deployed.
+        trained: The model as `train` left it; a Keras model that was deployed is kept to start from.
         model_name: Name of the model.
         history: Directory, a path or gs://.
         data_digest: As `check_data` gave it.
@@ -31,5 +31,6 @@ def record_training(
     from servegraph.trained import MODEL_FILE
 
     training = Training(data_digest, settings_digest, deployed)
-    kept = History(history, model_name).write(training, Path(trained.path) / MODEL_FILE if deployed else None)
+    file = Path(trained.path) / MODEL_FILE
+    kept = History(history, model_name).write(training, file if file.is_file() else None)
     print(f"remembered: {kept}")

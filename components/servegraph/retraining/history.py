@@ -52,14 +52,17 @@ class History:
     def write(self, training: Training, model_file: Path | None) -> Training:
         """Remember a training; the model first, so that what is remembered is there.
 
+        Of one that was deployed `model_file` is the Keras file, None for an Estimator: nothing can start from it.
+
         Raises:
             StorageError: the place cannot be written.
         """
         last = self.read()
-        if model_file is None:
-            kept = dataclasses.replace(training, model=last.model if last else "")
+        if not training.deployed:
+            model = last.model if last else ""
         else:
-            kept = dataclasses.replace(training, model=self._keep(model_file, training))
+            model = self._keep(model_file, training) if model_file else ""
+        kept = dataclasses.replace(training, model=model)
         local = local_path(self._directory)
         if local is not None:
             local.mkdir(parents=True, exist_ok=True)

@@ -144,7 +144,7 @@ class Model:
         if wanted is None:
             return
         asked_for = {name: found[name] for name in wanted if name in found}
-        if not answers_close(asked_for, wanted, rtol=_GOLDEN_RTOL, atol=_GOLDEN_ATOL):
+        if not answers_close(asked_for, wanted, rtol=_GOLDEN_RTOL, atol=max(_GOLDEN_ATOL, trial.within)):
             raise ModelError(
                 f"A golden request ({trial.signature_name}) is answered otherwise than recorded.",
                 code="GOLDEN_MISMATCH",

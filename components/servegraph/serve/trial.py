@@ -24,6 +24,7 @@ class Trial(NamedTuple):
     signature_name: str
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array] | None = None
+    within: float = 0.0  # how far a number may be from it whatever the tolerance
 
 
 def stored_trials(directory: Path, signatures: Mapping[str, Signature], with_golden: bool = True) -> list[Trial]:
@@ -79,12 +80,14 @@ def _golden(directory: Path, signatures: Mapping[str, Signature]) -> list[Trial]
         trials = []
         for line in text.splitlines()[:MOST_REQUESTS]:
             entry = json.loads(line)
+            if "tags" in entry:  # of another MetaGraph
+                continue
             signature = signatures[entry["signature_name"]]
             inputs, outputs = (
                 {name: from_json(value, numpy_type(infos[name].dtype)) for name, value in entry[key].items()}
                 for key, infos in (("inputs", signature.inputs), ("outputs", signature.outputs))
             )
-            trials.append(Trial(entry["signature_name"], inputs, outputs))
+            trials.append(Trial(entry["signature_name"], inputs, outputs, float(entry.get("within", 0))))
     except (OSError, EOFError, ValueError, KeyError, TypeError) as exc:
         _log.warning("%s is not a file of golden requests: %r", path, exc)
         return []

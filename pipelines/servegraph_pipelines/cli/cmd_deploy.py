@@ -132,6 +132,9 @@ def _print_plan(plan: Plan) -> None:
     table.add_column("what", overflow="fold")
     for step in plan.steps:
         table.add_row(step.action, step.detail)
+    if plan.model.tags:
+        left = ", ".join(f"{{{', '.join(tags)}}}" for tags in plan.model.left_out)
+        table.add_row("graph", f"{{{', '.join(plan.model.tags)}}} as {{serve}}{left and f'; left out: {left}'}")
     before = ", ".join(f"version {version}: {share} %" for version, share in plan.traffic_before.items())
     after = ", ".join(f"version {version}: {share} %" for version, share in plan.traffic_after.items())
     table.add_row("traffic", f"{before or 'none'} -> {after or 'none'}")

@@ -36,6 +36,23 @@ from servegraph_pipelines.cli.outcome import print_json
 @click.option("--input", "inputs", multiple=True, metavar="NAME=TENSOR", help="Input of a TF1 graph; repeatable.")
 @click.option("--constant", "constants", multiple=True, metavar="NAME=VALUE", help="Value of a TF1 placeholder.")
 @click.option("--tags", default="", metavar="TAG,TAG", help="Which of several MetaGraphs to export.")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="SIGNATURE=METHOD",
+    help="predict, classify or regress, where the outputs allow it; repeatable.",
+)
+@click.option("--names-from", metavar="SAVEDMODEL", help="Keep the names of inputs and outputs of an older version.")
+@click.option("--rename-input", "new_inputs", multiple=True, metavar="NEW=OLD", help="Rename an input; repeatable.")
+@click.option("--rename-output", "new_outputs", multiple=True, metavar="NEW=OLD", help="Rename an output; repeatable.")
+@click.option(
+    "--gpu-graph",
+    "gpu_graph",
+    default="",
+    metavar="PRECISION",
+    help="Add a MetaGraph for GPUs over the same variables, tags serve and gpu: float32, bfloat16 or float16.",
+)
 @click.option("--warmup", metavar="FILE.jsonl", help="Records to store as warmup requests of the default signature.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
@@ -57,7 +74,8 @@ def command(
     import_tensorflow_quietly()
     from servegraph.estimator import estimator_function
     from servegraph.export_serving_graph.export import export
-    from servegraph.export_serving_graph.signature_choice import Requests, Wanted, pairs
+    from servegraph.export_serving_graph.interface import WantedNames, parse_methods
+    from servegraph.export_serving_graph.signature_choice import Requests, Wanted, pairs, precision
     from servegraph.machines.sizes import format_size
     from servegraph.trained.trainer import load_trainer
 
@@ -75,6 +93,13 @@ def command(
         outputs=pairs(names["outputs"], "--output"),
         constants=pairs(names["constants"], "--constant"),
         tags=tuple(tag for tag in names["tags"].split(",") if tag),
+        gpu_graph=precision(names["gpu_graph"]),
+        names=WantedNames(
+            inputs=pairs(names["new_inputs"], "--rename-input"),
+            outputs=pairs(names["new_outputs"], "--rename-output"),
+            methods=parse_methods(pairs(names["methods"], "--method")),
+            like=names["names_from"],
+        ),
     )
     exported = export(
         source,
@@ -89,6 +114,8 @@ def command(
         print_json({"path": str(out), **dataclasses.asdict(exported)})
         return
     click.echo(f"{out}: {format_size(exported.size_bytes)}, serving-only")
+    if len(exported.tag_sets) > 1:
+        click.echo(f"  MetaGraphs  {' '.join('{' + ', '.join(tags) + '}' for tags in exported.tag_sets)}")
     click.echo(f"  signatures  {', '.join(exported.signatures)}")
     click.echo(f"  inputs      {', '.join(exported.inputs)}")
     click.echo(f"  outputs     {', '.join(exported.outputs)}")

@@ -52,7 +52,7 @@ def command(
     model: Path, out: Path, samples: str | None, rungs: str, html: Path | None, as_json: bool, **wanted: Any
 ) -> int:
     """Shrink the SavedModel MODEL into the new directory OUT until it fits the budget, losing as little as possible."""
-    from servegraph.optimize.child import warm_up
+    from servegraph.answers.child import warm_up
 
     warm_up()
     import_tensorflow_quietly()

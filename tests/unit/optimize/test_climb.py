@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from servegraph.answers.evidence import Evidence
+from servegraph.answers.gate import Tolerance
 from servegraph.errors import ModelError, StorageError
 from servegraph.optimize.climb import Climb
-from servegraph.optimize.draft import Draft
-from servegraph.optimize.evidence import Evidence
-from servegraph.optimize.gate import Tolerance
-from servegraph.optimize.graph import Untransformable
 from servegraph.optimize.rungs import Rung
 from servegraph.optimize.terms import Terms, Written
+from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.graph import Untransformable
 
 
 def _climbed(tmp_path: Path, error: Exception) -> Climb:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from servegraph.optimize.contents import Literal
-from servegraph.optimize.forms import plan_half, plan_int8, plan_narrow
 from servegraph.optimize.int4 import plan_int4
+from servegraph.rewriting.contents import Literal
+from servegraph.rewriting.forms import plan_half, plan_int8, plan_narrow
 
 
 def normal(shape):

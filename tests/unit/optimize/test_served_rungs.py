@@ -6,12 +6,12 @@ import tensorflow as tf
 
 from servegraph import storage
 from servegraph.answers.ask import Servable
-from servegraph.optimize import draft as drafts
 from servegraph.optimize import speed
 from servegraph.optimize.constants import as_constants
 from servegraph.optimize.fold import fold
 from servegraph.optimize.optimize import Goal, optimize
 from servegraph.optimize.resident import keep_resident
+from servegraph.rewriting import draft as drafts
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 IDS = {"ids": np.array([[0, 5, 599], [7, 7, 1]], np.int32)}

@@ -10,11 +10,11 @@ import tensorflow as tf
 from servegraph import storage
 from servegraph.answers.ask import Servable
 from servegraph.errors import InputError
-from servegraph.optimize import draft as drafts
 from servegraph.optimize.fold import fold
 from servegraph.optimize.optimize import Goal, goal_of, optimize
-from servegraph.optimize.strip import strip
 from servegraph.optimize.vocabulary import vocabularies
+from servegraph.rewriting import draft as drafts
+from servegraph.rewriting.strip import strip
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 WORDS = [f"w{number:03d}" for number in range(900)]

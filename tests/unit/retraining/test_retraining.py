@@ -6,7 +6,7 @@ import pytest
 from tests.emulators.gcs import FakeGcs
 
 from servegraph.answers.metric import Metric
-from servegraph.check_data.check import Seen, data_digest, decide, settings_digest
+from servegraph.check_data.check import Seen, data_digest, decide, require_warm_start, settings_digest
 from servegraph.errors import InputError, StorageError
 from servegraph.evaluate.judge import Criteria, Measured, judge
 from servegraph.retraining.history import History, Training
@@ -56,12 +56,22 @@ def test_a_history_on_this_machine(tmp_path):
     assert history.read() == kept
     refused = history.write(Training("e" * 64, "s" * 64, deployed=False), None)
     assert refused.model == kept.model  # of the version that is still live
+    of_an_estimator = history.write(Training("f" * 64, "s" * 64, deployed=True), None)
+    assert (of_an_estimator.model, history.read()) == ("", of_an_estimator)
     (tmp_path / "history/census.json").write_text("[")
     with pytest.raises(InputError) as caught:
         history.read()
     assert caught.value.code == "BAD_HISTORY"
     with pytest.raises(InputError):
         History("", "census")
+
+
+def test_an_estimator_has_nothing_to_start_from():
+    require_warm_start("estimator", warm_start=False)
+    require_warm_start("servegraph.train.wide_and_deep:train", warm_start=True)
+    with pytest.raises(InputError) as caught:
+        require_warm_start("estimator:own.py:make", warm_start=True)
+    assert caught.value.code == "NO_WARM_START"
 
 
 def metric(value: float, *, higher: bool = True) -> Metric:

@@ -24,6 +24,7 @@ from servegraph.deploy_version.plan import (
     Plan,
 )
 from servegraph.deploy_version.probe import Probe, probe
+from servegraph.deploy_version.served_graph import served
 from servegraph.deploy_version.staging import copy_model, make_staging, remove_tree
 from servegraph.deploy_version.targets import OnStep, say_nothing
 from servegraph.deploy_version.targets.local_files import see
@@ -164,7 +165,8 @@ class LocalTarget:
         staged = staging / name / version
         is_copy = any(step.action == "copy" for step in plan.steps)
         if is_copy:
-            copy_model(open_dir(plan.model.uri), staged, plan.model.digest, lambda path: on_step(f"copying {path}"))
+            source = served(open_dir(plan.model.uri), plan.model.tags)
+            copy_model(source, staged, plan.model.digest, lambda path: on_step(f"copying {path}"))
         else:
             with answering("write", staged):
                 staged.parent.mkdir()

@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef, MetaGraphDef
 
-from servegraph.optimize.draft import Draft
-from servegraph.optimize.meta_graph import ServingGraph, keep_what_serves
-from servegraph.optimize.switches import settle_switches
+from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
+from servegraph.rewriting.switches import settle_switches
 
 # What TF Serving and the SavedModel format know beside graph and variables; everything else is a stray file (R15).
 _KEPT_FOLDERS = ("assets", "assets.extra")

@@ -19,11 +19,11 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from servegraph import storage
 from servegraph.errors import ModelError, StorageError
-from servegraph.optimize.contents import Content, Stored
-from servegraph.optimize.forms import Form
-from servegraph.optimize.graph import Untransformable
-from servegraph.optimize.meta_graph import ServingGraph, put_together, take_apart
-from servegraph.optimize.restoring import Restore, StoredAs
+from servegraph.rewriting.contents import Content, Stored
+from servegraph.rewriting.forms import Form
+from servegraph.rewriting.graph import Untransformable
+from servegraph.rewriting.meta_graph import ServingGraph, put_together, take_apart
+from servegraph.rewriting.restoring import Restore, StoredAs
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.layout import GOLDEN_FILE, STRAY_ROLES, role_of

@@ -8,8 +8,8 @@ from dataclasses import replace
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from servegraph.optimize.graph import Nodes, behind_identities, node_name, output_index
-from servegraph.optimize.meta_graph import ServingGraph
+from servegraph.rewriting.graph import Nodes, behind_identities, node_name, output_index
+from servegraph.rewriting.meta_graph import ServingGraph
 
 _CALL_OF = {"If": "StatefulPartitionedCall", "StatelessIf": "PartitionedCall"}
 

@@ -20,8 +20,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from servegraph.answers.fork_server import read_message, write_message
 from servegraph.errors import ModelError
-from servegraph.optimize.fork_server import read_message, write_message
 
 Result = TypeVar("Result")
 
@@ -34,7 +34,7 @@ def warm_up() -> None:
     global _server
     if _server is None or _server.poll() is not None:
         _server = subprocess.Popen(
-            [sys.executable, "-m", "servegraph.optimize.fork_server"],
+            [sys.executable, "-m", "servegraph.answers.fork_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for this process, which then ends the server and its child

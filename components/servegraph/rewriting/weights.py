@@ -13,11 +13,11 @@ from math import prod
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from servegraph.optimize.contents import Content, Literal, Stored, digest
-from servegraph.optimize.draft import Draft
-from servegraph.optimize.graph import Nodes
-from servegraph.optimize.meta_graph import ServingGraph
-from servegraph.optimize.restoring import Restore, variable
+from servegraph.rewriting.contents import Content, Literal, Stored, digest
+from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.graph import Nodes
+from servegraph.rewriting.meta_graph import ServingGraph
+from servegraph.rewriting.restoring import Restore, variable
 from servegraph.savedmodel.bundle_index import SliceSpec
 from servegraph.savedmodel.bundle_reader import BundleReader
 

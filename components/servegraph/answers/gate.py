@@ -9,11 +9,11 @@ from typing import Literal
 
 from servegraph.answers import metric
 from servegraph.answers.ask import Loader, Servable
+from servegraph.answers.child import in_child
 from servegraph.answers.compare import Agreement, compare, together
+from servegraph.answers.evidence import BATCH, Answers, Evidence
 from servegraph.answers.metric import Metric
 from servegraph.answers.samples import Samples
-from servegraph.optimize.child import in_child
-from servegraph.optimize.evidence import BATCH, Answers, Evidence
 
 ROUNDING = 1e-5  # of the largest value of the output: float32 has 24 bits, a deep net loses a few
 FOLDING = 1e-3  # folded weights round elsewhere, in every layer of a deep net

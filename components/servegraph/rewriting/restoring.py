@@ -17,9 +17,9 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
-from servegraph.optimize.contents import Content, size_bytes
-from servegraph.optimize.forms import Form, Part, enum
-from servegraph.optimize.graph import (
+from servegraph.rewriting.contents import Content, size_bytes
+from servegraph.rewriting.forms import Form, Part, enum
+from servegraph.rewriting.graph import (
     CALLS,
     Nodes,
     Untransformable,

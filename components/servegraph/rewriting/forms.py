@@ -16,8 +16,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from servegraph.optimize.contents import Content, matrix_rows, numpy_of, size_bytes, typed_rows
-from servegraph.optimize.graph import Nodes
+from servegraph.rewriting.contents import Content, matrix_rows, numpy_of, size_bytes, typed_rows
+from servegraph.rewriting.graph import Nodes
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")

@@ -14,7 +14,7 @@ from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef, MetaGraphDef, SignatureDef
 
-from servegraph.optimize.graph import (
+from servegraph.rewriting.graph import (
     Nodes,
     Untransformable,
     attr,
@@ -25,8 +25,8 @@ from servegraph.optimize.graph import (
     takes_reference,
     tensors_of,
 )
-from servegraph.optimize.object_graph import missing_restores
-from servegraph.optimize.restoring import Restore, StoredAs, read_restores, write_restores
+from servegraph.rewriting.object_graph import missing_restores
+from servegraph.rewriting.restoring import Restore, StoredAs, read_restores, write_restores
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 INIT_SIGNATURE = "__saved_model_init_op"

@@ -13,10 +13,10 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from servegraph.answers import metric, string_inputs, warmup
 from servegraph.answers import samples as sampling
 from servegraph.answers.ask import Loader, Servable
+from servegraph.answers.child import in_child
 from servegraph.answers.metric import Metric
 from servegraph.answers.samples import InputSpec, Samples
 from servegraph.errors import DataError, InputError, ModelError
-from servegraph.optimize.child import in_child
 from servegraph.savedmodel.graph import MetaGraph, SavedModelGraph, Signature
 
 BATCH = 64
