@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from servegraph.errors import InputError, Refusal, ServegraphError, StorageError
 from servegraph_pipelines import flows
+from servegraph_pipelines.images import for_trainer
 from servegraph_pipelines.specification import Specification
 from servegraph_pipelines.step_errors import last_raised, own_error
 
@@ -115,10 +116,11 @@ def _in_containers(request: LocalRequest, settings: Mapping[str, Any], folder: P
 
     To deploy here is to ask the version through a server, which the image without TensorFlow does not have.
     """
-    specification = request.specification
-    image = next((name for name in specification.images().values() if "/python-tensorflow" in name), None)
+    specification = for_trainer(request.specification, settings)
+    images = specification.images().values()
+    image = next((name for name in images if "/python-tensorflow" in name), None)
     if image and settings.get("target", "local") == "local":
-        specification = specification.with_image_of("deploy-version", image)
+        specification = specification.with_images(dict.fromkeys(images, image), ["deploy-version"])
     path = folder / "pipeline.yaml"
     path.write_text(specification.to_yaml(), encoding="utf-8")
     return str(path)

@@ -17,7 +17,9 @@ from typing import Any
 import yaml
 
 import servegraph
+from servegraph import _image
 from servegraph.errors import InputError
+from servegraph.estimator import estimator_function
 from servegraph_pipelines import parameters as checked
 from servegraph_pipelines.engines.runs import RunOptions
 from servegraph_pipelines.images import ImageChoice
@@ -50,11 +52,14 @@ class TrainingJob:
         """Check counts and parameters.
 
         Raises:
-            InputError: fewer than one worker (code `BAD_WORKERS`), or a parameter that `train` does not take.
+            InputError: fewer than one worker, or several for an Estimator (code `BAD_WORKERS`), or a parameter that
+                `train` does not take.
         """
         if self.workers < 1:
             raise InputError(f"There cannot be {self.workers} workers.", code="BAD_WORKERS", fix="Give at least 1.")
         checked.check(component(), self.parameters)
+        if self.workers > 1 and _is_estimator(self):
+            raise InputError("An Estimator is trained on one machine.", code="BAD_WORKERS", fix="Give --workers 1.")
 
 
 def component() -> Specification:
@@ -156,7 +161,12 @@ def _container(job: TrainingJob, mounted: str) -> dict[str, Any]:
         },
     }
     arguments = [text.replace("{{$}}", json.dumps(executor_input)) for text in container["args"]]
-    return {"image": job.images.of(container["image"]), "command": list(container["command"]), "args": arguments}
+    image = _image.ESTIMATOR if _is_estimator(job) else container["image"]
+    return {"image": job.images.of(image), "command": list(container["command"]), "args": arguments}
+
+
+def _is_estimator(job: TrainingJob) -> bool:
+    return estimator_function(str(job.parameters.get("trainer", ""))) is not None
 
 
 def _default(row: Mapping[str, Any]) -> Any:

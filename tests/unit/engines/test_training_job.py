@@ -66,6 +66,7 @@ def test_a_tf_job_has_the_fields_of_the_operators_types() -> None:
         (tf_job, {"output": "gs://b/o"}, "BAD_OUTPUT"),
         (tf_job, {"output": "/mnt/output/x"}, "BAD_OUTPUT"),
         (custom_job, {"output": "gs://b/o", "workers": 0}, "BAD_WORKERS"),
+        (custom_job, {"output": "gs://b/o", "workers": 2, "parameters": {"trainer": "estimator"}}, "BAD_WORKERS"),
         (custom_job, {"output": "gs://b/o", "parameters": {"sed": 1}}, "UNKNOWN_PARAMETER"),
     ],
 )
