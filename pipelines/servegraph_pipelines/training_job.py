@@ -9,6 +9,7 @@ https://cloud.google.com/vertex-ai/docs/training/distributed-training.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ from servegraph_pipelines.specification import Specification
 COMPONENT = Path(servegraph.__file__).parent / "train/component.yaml"
 STEP = "train"
 VOLUME = "output"
+# The operator makes a service for each worker, NAME-worker-NUMBER, whose name is a DNS label (RFC 1035).
+_DNS_LABEL, _LONGEST_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?"), 63
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,12 @@ def tf_job(job: TrainingJob) -> dict[str, Any]:
     """Return the TFJob (kubeflow.org/v1): one chief, and the other workers.
 
     Raises:
-        InputError: no volume for the output (code `BAD_OUTPUT`), or an option that a cluster has no use for.
+        InputError: no volume for the output (code `BAD_OUTPUT`), no name of a cluster's (`BAD_RUN_NAME`), or an option
+            that a cluster has no use for.
     """
+    if not _DNS_LABEL.fullmatch(job.name) or len(f"{job.name}-worker-{job.workers}") > _LONGEST_LABEL:
+        fix = "Write a lower-case letter, then letters, digits and -, about 50 characters at most."
+        raise InputError(f"{job.name!r} is no name of a TFJob.", code="BAD_RUN_NAME", fix=fix)
     if not job.volume_claim or not job.output.startswith("/"):
         fix = "Give --volume-claim, and --output as a path below its mount, /mnt/output."
         raise InputError("The workers need a volume for the output.", code="BAD_OUTPUT", fix=fix)
