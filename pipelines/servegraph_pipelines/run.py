@@ -27,6 +27,7 @@ Runner = Literal["subprocess", "docker"]
 # Parameters of a pipeline that name a place of its own, and the folder that a local run gives them.
 PLACES = {"location": "serving", "history": "history"}
 _END_TIMEOUT_S = 10
+_ENDS: dict[str, Literal["succeeded", "cached"]] = {"success": "succeeded", "cached": "cached"}
 
 
 @dataclass
@@ -34,7 +35,7 @@ class StepRecord:
     """One step of a run; `seconds` is None while it has not ended."""
 
     name: str
-    status: Literal["waiting", "running", "succeeded", "skipped", "failed"] = "waiting"
+    status: Literal["waiting", "running", "succeeded", "cached", "skipped", "failed"] = "waiting"
     seconds: float | None = None
     started: float = 0.0
 
@@ -58,7 +59,7 @@ class Run:
     @property
     def succeeded(self) -> bool:
         """Whether every step succeeded."""
-        return self.error is None and all(step.status in ("succeeded", "skipped") for step in self.steps)
+        return self.error is None and all(step.status in ("succeeded", "cached", "skipped") for step in self.steps)
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class LocalRequest:
     parameters: Mapping[str, Any]
     runner: Runner = "subprocess"
     docker_network: str | None = None  # None takes the engine's default
+    cache: bool = False  # take pure steps from earlier runs in the directory, see `step_cache`
 
 
 def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None]) -> Run:
@@ -99,7 +101,7 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
         known = set(root.glob(f"{specification.name}-*"))
         pipeline = _in_containers(request, settings, temporary) if request.runner == "docker" else request.pipeline
         message: dict[str, Any] = {"pipeline": pipeline, "pipeline_root": str(root), "runner": request.runner}
-        message |= {"output_dir": str(output_dir), "docker_network": request.docker_network}
+        message |= {"output_dir": str(output_dir), "docker_network": request.docker_network, "cache": request.cache}
         exit_code = _run_child(state, {**message, "parameters": settings}, temporary, on_change)
         state.pipeline_dir = max(set(root.glob(f"{specification.name}-*")) - known, default=None)
     for step in steps:
@@ -182,7 +184,7 @@ def _apply(event: dict[str, Any], state: Run) -> None:
     if event["event"] == "started":
         step.status, step.started = "running", event["time"]
     else:
-        step.status = "succeeded" if event["event"] == "success" else "failed"
+        step.status = _ENDS.get(event["event"], "failed")
         step.seconds = round(event["time"] - step.started, 2)
 
 
