@@ -12,4 +12,5 @@ REGISTRY = "docker.io/servegraph"
 
 TENSORFLOW = f"{REGISTRY}/python-tensorflow:{__version__}"  # up to measure: extras train and serve
 SLIM = f"{REGISTRY}/python-slim:{__version__}"  # inspect_graph, choose_machine, deploy_version
+ESTIMATOR = f"{REGISTRY}/python-estimator:{__version__}"  # Estimators: 2.15 beside the above
 SERVING = f"{REGISTRY}/python-serving:{__version__}"  # the prediction server

@@ -27,6 +27,7 @@ class TrainedModel:
     size_bytes: int
     trainer: str
     metrics: dict[str, float] = field(default_factory=dict)
+    digest: str = ""  # of all files, the schema too
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class HeldOut:
     """Records that a model was not trained on, from `train`."""
 
     label: str  # the key of the right answer
+    digest: str = ""  # of the records
 
 
 def record(artifact: dsl.Artifact, facts: object) -> None:

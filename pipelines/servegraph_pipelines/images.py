@@ -10,11 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from servegraph import _image
 from servegraph.errors import InputError
+from servegraph.estimator import estimator_function
 from servegraph_pipelines.specification import Specification
 
+ESTIMATOR_STEPS = ("train", "export-serving-graph")  # which run TensorFlow 2.15 for one
 _PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 _REGISTRY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9][a-z0-9._-]*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -58,6 +61,16 @@ class ImageChoice:
     def apply(self, specification: Specification) -> Specification:
         """Return the pipeline with these images."""
         return specification.with_images({image: self.of(image) for image in specification.images().values()})
+
+
+def for_trainer(specification: Specification, parameters: Mapping[str, Any]) -> Specification:
+    """Return the pipeline with the image that has TensorFlow 2.15 where its trainer is an Estimator's.
+
+    A pipeline that has other images than the public names is left as it is: then those choose.
+    """
+    if estimator_function(str(parameters.get("trainer", ""))) is None:
+        return specification
+    return specification.with_images({_image.TENSORFLOW: _image.ESTIMATOR}, ESTIMATOR_STEPS)
 
 
 def read_lock(path: Path) -> dict[str, str]:

@@ -1,15 +1,15 @@
 """The child process of `servegraph run`: one pipeline run on kfp.local, in a process group of its own.
 
 Started as `python -m servegraph_pipelines.local_runner FD`, with one JSON line on stdin: `{"pipeline", "pipeline_root",
-"runner", "output_dir", "docker_network", "parameters"}`. Each line on the file descriptor FD is a JSON event about a
-task. kfp.local prints everything else; the parent sends that to a log file. When stdin closes, the parent is gone, and
-the group ends.
+"runner", "output_dir", "docker_network", "cache", "parameters"}`. Each line on the file descriptor FD is a JSON event
+about a task. kfp.local prints everything else; the parent sends that to a log file. When stdin closes, the parent is
+gone, and the group ends.
 
 kfp.local 2.17 does things that a user's run must not meet. It rewrites the text `python3` in every argument
 (`replace_interpreter`), takes a condition on a named output of a task for false (`resolve_channel`), and deletes
 `workspace_root` after a run (a throwaway one is given); that it takes a gs:// root for a local directory is refused by
 the parent. In Docker it takes a container whose exit code it lost for a success, and fetches images that are there
-(`run_container`).
+(`_in_container`, `run_container`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from kfp.local import docker_task_handler, subprocess_task_handler, task_dispatc
 from kfp.local.orchestrator import enhanced_dag_orchestrator
 
 from servegraph_pipelines import flows
+from servegraph_pipelines.step_cache import StepCache
+from servegraph_pipelines.step_keys import installed_code
 
 
 def main() -> None:
@@ -39,12 +41,14 @@ def main() -> None:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     subprocess_task_handler.replace_python_executable = replace_interpreter
-    docker_task_handler.run_docker_container = run_container
+    cache = StepCache(Path(request["pipeline_root"]), takes=request["cache"])
+    subprocess_task_handler.run_local_subprocess = _in_process(cache, subprocess_task_handler.run_local_subprocess)
+    docker_task_handler.run_docker_container = _in_container(cache)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a container ends with its step
     conditions = enhanced_dag_orchestrator.ConditionEvaluator
     conditions._resolve_pipeline_channel = staticmethod(resolve_channel)
     task_dispatcher.run_single_task_implementation = _reporting(
-        task_dispatcher.run_single_task_implementation, lambda event: print(json.dumps(event), file=events)
+        task_dispatcher.run_single_task_implementation, lambda event: print(json.dumps(event), file=events), cache
     )
     runner = _docker(request) if request["runner"] == "docker" else local.SubprocessRunner(use_venv=False)
     local.init(
@@ -86,15 +90,35 @@ def _docker(request: dict[str, Any]) -> Any:
     )
 
 
-def run_container(client: Any, image: str, command: list[str], volumes: dict[str, Any], **arguments: Any) -> int:
-    """Run a step's container to its end and return its exit code; the image is fetched only where it is not there."""
-    from docker.errors import ImageNotFound
+def _in_process(cache: StepCache, run: Callable[..., int]) -> Callable[..., int]:
+    """Return what runs a step in a process, unless an earlier run has it."""
 
-    try:
-        client.images.get(image)
-    except ImageNotFound:
-        print(f"Fetching the image {image} ...")
-        client.images.pull(image)
+    def run_process(full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
+        given = [*full_command, *sorted(f"{name}={value}" for name, value in (env_vars or {}).items())]
+        return cache.run(given, installed_code(), lambda: run(full_command, env_vars))
+
+    return run_process
+
+
+def _in_container(cache: StepCache) -> Callable[..., int]:
+    """Return what runs a step in its image, unless an earlier run has it; the image is fetched if it is not there."""
+
+    def run(client: Any, image: str, command: list[str], volumes: dict[str, Any], **arguments: Any) -> int:
+        from docker.errors import ImageNotFound
+
+        try:
+            found = client.images.get(image)
+        except ImageNotFound:
+            print(f"Fetching the image {image} ...")
+            found = client.images.pull(image)
+        given = [*command, *sorted(f"{name}={value}" for name, value in arguments.get("environment", {}).items())]
+        return cache.run(given, found.id, lambda: run_container(client, image, command, volumes, **arguments))
+
+    return run
+
+
+def run_container(client: Any, image: str, command: list[str], volumes: dict[str, Any], **arguments: Any) -> int:
+    """Run a step's container to its end and return its exit code."""
     container = client.containers.create(image=image, command=command, volumes=volumes, **arguments)
     try:
         container.start()
@@ -131,7 +155,9 @@ def resolve_channel(channel: str, io_store: Any) -> Any:
     return None
 
 
-def _reporting(run_task: Callable[..., Any], report: Callable[[dict[str, Any]], None]) -> Callable[..., Any]:
+def _reporting(
+    run_task: Callable[..., Any], report: Callable[[dict[str, Any]], None], cache: StepCache
+) -> Callable[..., Any]:
     """Return `run_task` with an event before and after each task."""
 
     def run(**arguments: Any) -> Any:
@@ -140,7 +166,7 @@ def _reporting(run_task: Callable[..., Any], report: Callable[[dict[str, Any]], 
         status = "FAILURE"
         try:
             outputs, task_status = run_task(**arguments)
-            status = task_status.name
+            status = "CACHED" if cache.was_taken else task_status.name
             return outputs, task_status
         finally:
             report({"task": name, "event": status.lower(), "time": time.time()})

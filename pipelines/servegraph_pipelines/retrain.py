@@ -10,6 +10,7 @@ from servegraph.components import (
     export_serving_graph,
     inspect_graph,
     live_version,
+    measure,
     optimize,
     record_training,
     train,
@@ -40,6 +41,9 @@ def retrain(
     platform: str = "vertex",
     accelerator: str = "auto",
     latency_goal_ms: float = 0.0,
+    target_rate: float = 0.0,
+    serving_cpus: int = 0,
+    serving_memory: str = "",
     granted_model_bytes: int = 0,
     target: str = "local",
     location: str = "",
@@ -73,11 +77,14 @@ def retrain(
         min_metric: The least accuracy, or the largest mean absolute error; empty sets none.
         max_metric_drop: Accuracy that may be lost against the live version, or the part by which the error may grow.
         max_size_growth: How many times the size of the live version it may be; 0 sets no limit.
-        max_latency_ms: The longest median of one record; 0 sets none.
-        max_latency_growth: How many times the latency of the live version it may have; 0 sets no limit.
+        max_latency_ms: The longest median of one record, of a server under the limits below; 0 sets none.
+        max_latency_growth: How many times the time of a call of the live version it may take; 0 sets no limit.
         platform: Whose machines to choose from: vertex, ai-platform, kserve or local.
         accelerator: auto, none or a GPU type.
         latency_goal_ms: Goal for one request; with the measured latency above it, auto takes a GPU.
+        target_rate: Requests a second to be served, for the number of replicas in the decision; 0 for none.
+        serving_cpus: CPUs under which the model is measured; 0 takes those of the step.
+        serving_memory: Memory under which it is measured, like 7.5GB; empty sets no limit.
         granted_model_bytes: Model size quota granted on ai-platform; 0 for the default limits.
         target: Where to deploy: local, vertex, ai-platform or kserve.
         location: Directory of the local target's versions.
@@ -127,7 +134,7 @@ def retrain(
             hyperparameters=hyperparameters,
             seed=seed,
             warm_start=checked.outputs["warm_start"],
-            data_digest=checked.outputs["data_digest"],  # so that a cached training is one on the same content
+            data_digest=checked.outputs["content_digest"],  # so that a cached training is one on the same content
         )
         exported = export_serving_graph(
             trained=trained.outputs["model"], samples=trained.outputs["samples"], gpu_graph=gpu_graph
@@ -138,6 +145,15 @@ def retrain(
             budget=budget,
             min_agreement=min_agreement,
         )
+        measured = measure(
+            model=slim.outputs["optimized"],
+            samples=trained.outputs["samples"],
+            cpus=serving_cpus,
+            memory=serving_memory,
+            seconds=1.0,
+            tune=False,
+        )
+        measured.set_caching_options(enable_caching=False)  # what was measured holds for the machine it ran on
         evaluated = evaluate(
             model=slim.outputs["optimized"],
             samples=trained.outputs["samples"],
@@ -147,6 +163,7 @@ def retrain(
             max_size_growth=max_size_growth,
             max_latency_ms=max_latency_ms,
             max_latency_growth=max_latency_growth,
+            measured_latency_ms=measured.outputs["latency_ms"],
             allow_incomparable=allow_signature_change,
         )
         evaluated.set_caching_options(enable_caching=False)  # what is live changes
@@ -157,7 +174,11 @@ def retrain(
             platform=platform,
             accelerator=accelerator,
             latency_goal_ms=latency_goal_ms,
-            measured_latency_ms=evaluated.outputs["latency_ms"],
+            memory_bytes=measured.outputs["memory_bytes"],
+            measured_latency_ms=measured.outputs["latency_ms"],
+            measured_rate=measured.outputs["requests_per_second"],
+            measured_cpus=measured.outputs["cpus"],
+            target_rate=target_rate,
             granted_model_bytes=granted_model_bytes,
         )
         chosen.set_caching_options(enable_caching=False)  # machines end: the decision depends on the day

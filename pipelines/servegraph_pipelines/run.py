@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from servegraph.errors import InputError, Refusal, ServegraphError, StorageError
 from servegraph_pipelines import flows
+from servegraph_pipelines.images import for_trainer
 from servegraph_pipelines.specification import Specification
 from servegraph_pipelines.step_errors import last_raised, own_error
 
@@ -26,6 +27,7 @@ Runner = Literal["subprocess", "docker"]
 # Parameters of a pipeline that name a place of its own, and the folder that a local run gives them.
 PLACES = {"location": "serving", "history": "history"}
 _END_TIMEOUT_S = 10
+_ENDS: dict[str, Literal["succeeded", "cached"]] = {"success": "succeeded", "cached": "cached"}
 
 
 @dataclass
@@ -33,7 +35,7 @@ class StepRecord:
     """One step of a run; `seconds` is None while it has not ended."""
 
     name: str
-    status: Literal["waiting", "running", "succeeded", "skipped", "failed"] = "waiting"
+    status: Literal["waiting", "running", "succeeded", "cached", "skipped", "failed"] = "waiting"
     seconds: float | None = None
     started: float = 0.0
 
@@ -57,7 +59,7 @@ class Run:
     @property
     def succeeded(self) -> bool:
         """Whether every step succeeded."""
-        return self.error is None and all(step.status in ("succeeded", "skipped") for step in self.steps)
+        return self.error is None and all(step.status in ("succeeded", "cached", "skipped") for step in self.steps)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class LocalRequest:
     parameters: Mapping[str, Any]
     runner: Runner = "subprocess"
     docker_network: str | None = None  # None takes the engine's default
+    cache: bool = False  # take pure steps from earlier runs in the directory, see `step_cache`
 
 
 def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None]) -> Run:
@@ -98,7 +101,7 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
         known = set(root.glob(f"{specification.name}-*"))
         pipeline = _in_containers(request, settings, temporary) if request.runner == "docker" else request.pipeline
         message: dict[str, Any] = {"pipeline": pipeline, "pipeline_root": str(root), "runner": request.runner}
-        message |= {"output_dir": str(output_dir), "docker_network": request.docker_network}
+        message |= {"output_dir": str(output_dir), "docker_network": request.docker_network, "cache": request.cache}
         exit_code = _run_child(state, {**message, "parameters": settings}, temporary, on_change)
         state.pipeline_dir = max(set(root.glob(f"{specification.name}-*")) - known, default=None)
     for step in steps:
@@ -115,10 +118,11 @@ def _in_containers(request: LocalRequest, settings: Mapping[str, Any], folder: P
 
     To deploy here is to ask the version through a server, which the image without TensorFlow does not have.
     """
-    specification = request.specification
-    image = next((name for name in specification.images().values() if "/python-tensorflow" in name), None)
+    specification = for_trainer(request.specification, settings)
+    images = specification.images().values()
+    image = next((name for name in images if "/python-tensorflow" in name), None)
     if image and settings.get("target", "local") == "local":
-        specification = specification.with_image_of("deploy-version", image)
+        specification = specification.with_images(dict.fromkeys(images, image), ["deploy-version"])
     path = folder / "pipeline.yaml"
     path.write_text(specification.to_yaml(), encoding="utf-8")
     return str(path)
@@ -180,7 +184,7 @@ def _apply(event: dict[str, Any], state: Run) -> None:
     if event["event"] == "started":
         step.status, step.started = "running", event["time"]
     else:
-        step.status = "succeeded" if event["event"] == "success" else "failed"
+        step.status = _ENDS.get(event["event"], "failed")
         step.seconds = round(event["time"] - step.started, 2)
 
 

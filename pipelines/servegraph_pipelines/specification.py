@@ -8,13 +8,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
 
 from servegraph.errors import InputError
+
+_NUMBER = re.compile(r"-\d+$")  # of the second and later uses of a component
 
 
 @dataclass(frozen=True)
@@ -60,21 +63,17 @@ class Specification:
         """Return the image of each executor that has one."""
         return {name: row["container"]["image"] for name, row in self._executors().items() if "container" in row}
 
-    def with_images(self, images: Mapping[str, str]) -> Specification:
-        """Return the pipeline with other images; `images` has the new one of each old one."""
-        document = _copied(self.document)
-        for executor in document["deploymentSpec"]["executors"].values():
-            if "container" in executor:
-                before = executor["container"]["image"]
-                executor["container"]["image"] = images.get(before, before)
-        return replace(self, document=document)
+    def with_images(self, images: Mapping[str, str], components: Collection[str] = ()) -> Specification:
+        """Return the pipeline with other images: `images` has the new one of each old one.
 
-    def with_image_of(self, component: str, image: str) -> Specification:
-        """Return the pipeline with another image for the steps of one component, like `deploy-version`."""
-        executors = {step.executor for step in self.steps if step.component.startswith(f"comp-{component}")}
+        With `components`, like `deploy-version`, only the steps of these get them.
+        """
+        wanted = {f"comp-{name}" for name in components}
+        chosen = {s.executor for s in self.steps if not wanted or _NUMBER.sub("", s.component) in wanted}
         document = _copied(self.document)
-        for name in executors:
-            document["deploymentSpec"]["executors"][name]["container"]["image"] = image
+        for name in chosen:
+            container = document["deploymentSpec"]["executors"][name]["container"]
+            container["image"] = images.get(container["image"], container["image"])
         return replace(self, document=document)
 
     def without_caching(self) -> Specification:

@@ -9,6 +9,7 @@ https://cloud.google.com/vertex-ai/docs/training/distributed-training.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,9 @@ from typing import Any
 import yaml
 
 import servegraph
+from servegraph import _image
 from servegraph.errors import InputError
+from servegraph.estimator import estimator_function
 from servegraph_pipelines import parameters as checked
 from servegraph_pipelines.engines.runs import RunOptions
 from servegraph_pipelines.images import ImageChoice
@@ -27,6 +30,8 @@ from servegraph_pipelines.specification import Specification
 COMPONENT = Path(servegraph.__file__).parent / "train/component.yaml"
 STEP = "train"
 VOLUME = "output"
+# The operator makes a service for each worker, NAME-worker-NUMBER, whose name is a DNS label (RFC 1035).
+_DNS_LABEL, _LONGEST_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?"), 63
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,14 @@ class TrainingJob:
         """Check counts and parameters.
 
         Raises:
-            InputError: fewer than one worker (code `BAD_WORKERS`), or a parameter that `train` does not take.
+            InputError: fewer than one worker, or several for an Estimator (code `BAD_WORKERS`), or a parameter that
+                `train` does not take.
         """
         if self.workers < 1:
             raise InputError(f"There cannot be {self.workers} workers.", code="BAD_WORKERS", fix="Give at least 1.")
         checked.check(component(), self.parameters)
+        if self.workers > 1 and _is_estimator(self):
+            raise InputError("An Estimator is trained on one machine.", code="BAD_WORKERS", fix="Give --workers 1.")
 
 
 def component() -> Specification:
@@ -103,8 +111,12 @@ def tf_job(job: TrainingJob) -> dict[str, Any]:
     """Return the TFJob (kubeflow.org/v1): one chief, and the other workers.
 
     Raises:
-        InputError: no volume for the output (code `BAD_OUTPUT`), or an option that a cluster has no use for.
+        InputError: no volume for the output (code `BAD_OUTPUT`), no name of a cluster's (`BAD_RUN_NAME`), or an option
+            that a cluster has no use for.
     """
+    if not _DNS_LABEL.fullmatch(job.name) or len(f"{job.name}-worker-{job.workers}") > _LONGEST_LABEL:
+        fix = "Write a lower-case letter, then letters, digits and -, about 50 characters at most."
+        raise InputError(f"{job.name!r} is no name of a TFJob.", code="BAD_RUN_NAME", fix=fix)
     if not job.volume_claim or not job.output.startswith("/"):
         fix = "Give --volume-claim, and --output as a path below its mount, /mnt/output."
         raise InputError("The workers need a volume for the output.", code="BAD_OUTPUT", fix=fix)
@@ -156,7 +168,12 @@ def _container(job: TrainingJob, mounted: str) -> dict[str, Any]:
         },
     }
     arguments = [text.replace("{{$}}", json.dumps(executor_input)) for text in container["args"]]
-    return {"image": job.images.of(container["image"]), "command": list(container["command"]), "args": arguments}
+    image = _image.ESTIMATOR if _is_estimator(job) else container["image"]
+    return {"image": job.images.of(image), "command": list(container["command"]), "args": arguments}
+
+
+def _is_estimator(job: TrainingJob) -> bool:
+    return estimator_function(str(job.parameters.get("trainer", ""))) is not None
 
 
 def _default(row: Mapping[str, Any]) -> Any:

@@ -7,11 +7,14 @@ here: what is the same gets the cached result, what differs has a line that says
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from servegraph.errors import InputError
+from servegraph_pipelines import step_keys
 from servegraph_pipelines.specification import Specification
+from servegraph_pipelines.step_keys import StepKey
 
 _LONGEST = 80  # characters of a value
 _WHAT = {"image": "image", "command": "code", "args": "arguments", "env": "environment"}
@@ -24,6 +27,7 @@ class PastRun:
     id: str
     specification: Specification
     parameters: Mapping[str, Any]
+    contents: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # digests by step and input, where known
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,12 @@ class Reason:
     def __str__(self) -> str:
         """One line."""
         return f"{self.step}: {self.what}: {self.before} → {self.now}"
+
+
+def digest_of(metadata: Mapping[str, Any]) -> str:
+    """Return the digest of an artifact's content, as our components note it in its metadata; empty where none is."""
+    facts = (value for value in metadata.values() if isinstance(value, Mapping))
+    return str(next((row["digest"] for row in facts if row.get("digest")), ""))
 
 
 def why(step: str, before: PastRun, now: PastRun) -> list[Reason]:
@@ -63,6 +73,50 @@ def why(step: str, before: PastRun, now: PastRun) -> list[Reason]:
     return found
 
 
+def why_here(step: str, before: Path, now: Path) -> list[Reason]:
+    """Return what differs in a step of two runs on this machine, by content, and in those that wrote other inputs.
+
+    Raises:
+        InputError: one of the runs has no such step that succeeded (code `UNKNOWN_STEP`).
+    """
+    for run in (before, now):
+        if step_keys.read(run / step) is None:
+            known = ", ".join(sorted(file.parent.name for file in run.glob(f"*/{step_keys.FILE}")))
+            what = f"The run {run.name} has no step {step!r} that succeeded."
+            raise InputError(what, code="UNKNOWN_STEP", fix=f"It has {known or 'none'}.")
+    found: list[Reason] = []
+    asked = [step]
+    for name in asked:
+        old, new = step_keys.read(before / name), step_keys.read(now / name)
+        if old is None or new is None:
+            found.append(Reason(name, "step", "there" if old else "nothing", "there" if new else "nothing"))
+            continue
+        found += _differences_here(name, old, new)
+        changed = [taken for key, taken in new.artifacts.items() if taken != old.artifacts.get(key)]
+        producers = [producer for taken in changed for producer in taken.producer.split(",") if producer]
+        asked += [producer for producer in producers if producer not in asked]
+    return found
+
+
+def _differences_here(name: str, old: StepKey, new: StepKey) -> Iterator[Reason]:
+    if old.code != new.code:
+        yield Reason(name, "code that ran", _short_digest(old.code), _short_digest(new.code))
+    if old.command != new.command:
+        yield Reason(name, "component", _short_digest(old.command), _short_digest(new.command))
+    for key in sorted({*old.parameters, *new.parameters}):
+        before, now = old.parameters.get(key), new.parameters.get(key)
+        if before != now:
+            yield Reason(name, f"input {key}", _short(before), _short(now))
+    mine, its = ({**key.files, **{n: t.digest for n, t in key.artifacts.items()}} for key in (old, new))
+    for key in sorted({*mine, *its}):
+        if mine.get(key) != its.get(key):
+            yield Reason(name, f"content of {key}", _short_digest(mine.get(key)), _short_digest(its.get(key)))
+
+
+def _short_digest(digest: str | None) -> str:
+    return digest.removeprefix("sha256:")[:12] if digest else "nothing" if digest is None else "not read"
+
+
 @dataclass(frozen=True)
 class _Task:
     """A task with everything that its cache key has: the container, and the inputs down to values or producers."""
@@ -83,7 +137,11 @@ class _Task:
             inputs = {key: row.get("defaultValue") for key, row in defaults.items()}
             given = task.get("inputs", {})
             inputs |= {key: _resolved(row, scope, run) for key, row in given.get("parameters", {}).items()}
-            inputs |= {key: _resolved(row, scope, run) for key, row in given.get("artifacts", {}).items()}
+            contents = run.contents.get(name, {})
+            for key, row in given.get("artifacts", {}).items():
+                source = _resolved(row, scope, run)
+                known = contents.get(key, "") if isinstance(source, _Output) else ""
+                inputs[key] = replace(source, digest=known) if known else source
             producers = tuple(dict.fromkeys(v.task for v in inputs.values() if isinstance(v, _Output)))
             cached = bool(task.get("cachingOptions", {}).get("enableCache"))
             return cls(executor["container"], inputs, producers, cached)
@@ -94,9 +152,15 @@ class _Task:
 class _Output:
     task: str
     key: str
+    digest: str = ""  # of its content, where the engine says it
 
     def __str__(self) -> str:
-        return f"{self.key} of {self.task}"
+        return f"{self.key} of {self.task}" + (f" ({_short_digest(self.digest)})" if self.digest else "")
+
+    def is_like(self, other: Any) -> bool:
+        if not isinstance(other, _Output) or (self.task, self.key) != (other.task, other.key):
+            return False
+        return self.digest == other.digest or not self.digest or not other.digest
 
 
 Scope = Mapping[str, Any]  # what the inputs of a group of tasks stand for
@@ -152,7 +216,7 @@ def _differences(name: str, old: _Task, new: _Task) -> Iterator[Reason]:
             yield Reason(name, what, "another" if is_code else _short(before), "this" if is_code else _short(now))
     for key in sorted({*old.inputs, *new.inputs}):
         before, now = old.inputs.get(key), new.inputs.get(key)
-        if _plain(before) != _plain(now):
+        if not (now.is_like(before) if isinstance(now, _Output) else _plain(before) == _plain(now)):
             yield Reason(name, f"input {key}", _short(before), _short(now))
 
 

@@ -59,7 +59,7 @@ def test_every_substitution_is_documented_and_every_image_built():
     text = (ROOT / "cloudbuild.yaml").read_text()
     for name in BUILD["substitutions"]:
         assert re.search(rf"^#   {name} ", text, re.MULTILINE), name
-    for image in ("slim", "tensorflow", "serving"):
+    for image in ("slim", "tensorflow", "estimator", "serving"):
         assert (ROOT / f"images/{image}/Dockerfile").is_file()
         assert f"python-{image}" in " ".join(BUILD["images"])
 

@@ -23,7 +23,14 @@ def check_data(
     force: bool = False,
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Checked",
-    [("decision", str), ("reason", str), ("data_digest", str), ("settings_digest", str), ("warm_start", str)],
+    [
+        ("decision", str),
+        ("reason", str),
+        ("data_digest", str),
+        ("settings_digest", str),
+        ("content_digest", str),
+        ("warm_start", str),
+    ],
 ):
     """Compare the data and the settings with those of the last training; the same again is nothing to train on.
 
@@ -45,22 +52,25 @@ def check_data(
         decision: train or skip.
         reason: Why, in words.
         data_digest: SHA-256 over the content of all data files.
-        settings_digest: SHA-256 over the settings.
+        settings_digest: SHA-256 over the settings, and the trainer's file where it is one.
+        content_digest: SHA-256 over both, for the cache of the training.
         warm_start: The last deployed model as a Keras file; empty for none.
     """
     from collections import namedtuple
 
     from servegraph.check_data import check
     from servegraph.retraining.history import History
+    from servegraph.trained.trainer import source_file
 
     check.require_warm_start(trainer, warm_start=warm_start)
     last = History(history, model_name).read()
     files = [data, eval_data, schema]
-    settings = [data, eval_data, label, trainer, hyperparameters, seed]
+    code = check.data_digest([source_file(trainer) or ""])
+    settings = [data, eval_data, label, trainer, code, hyperparameters, seed]
     now = check.Seen(check.data_digest(files), check.settings_digest(settings), bool(live_version))
     decision, reason = check.decide(now, last, force=force)
     print(f"{decision}: {reason}")
-    Checked = namedtuple("Checked", ["decision", "reason", "data_digest", "settings_digest", "warm_start"])
-    return Checked(
-        decision, reason, now.data_digest, now.settings_digest, last.model if warm_start and last is not None else ""
-    )
+    Checked = namedtuple("Checked", "decision reason data_digest settings_digest content_digest warm_start")
+    both = check.settings_digest([now.data_digest, now.settings_digest])
+    start = last.model if warm_start and last is not None else ""
+    return Checked(decision, reason, now.data_digest, now.settings_digest, both, start)

@@ -49,10 +49,13 @@ class _Asked:
         return Measured(self.metric, self.size_bytes, latency_ms)
 
 
-def evaluate(model: str, live: str, records: str, label: str, criteria: Criteria) -> Evaluation:
+def evaluate(
+    model: str, live: str, records: str, label: str, criteria: Criteria, measured_latency_ms: float = 0.0
+) -> Evaluation:
     """Return the evaluation of the SavedModel at `model` against that at `live` (a path, gs://, or empty for none).
 
-    `records` are JSON lines with the label under `label`, which is KEY or KEY=OUTPUT.
+    `records` are JSON lines with the label under `label`, which is KEY or KEY=OUTPUT. `measured_latency_ms` is what a
+    server under the limits of its machine took for one, 0 where that was not measured.
 
     Raises:
         InputError: no label is named (code `NO_LABEL`).
@@ -77,7 +80,7 @@ def evaluate(model: str, live: str, records: str, label: str, criteria: Criteria
         both = [candidate] if other is None else [candidate, other]
         latencies = _latencies_ms(both)
     found = [asked.measured(latency) for asked, latency in zip(both, latencies, strict=True)]
-    return judge(found[0], found[1] if len(found) > 1 else None, criteria, incomparable)
+    return judge(found[0], found[1] if len(found) > 1 else None, criteria, incomparable, measured_latency_ms)
 
 
 def _signature(path: Path) -> tuple[str, Signature, tuple[str, ...]]:

@@ -46,7 +46,11 @@ def train(
         warm_start: Keras file of an earlier model to start from, a path or gs://; empty starts anew.
         data_digest: Digest of the data's content, for the cache of an engine: without it the key has only its name.
     """
-    from servegraph import artifacts
+    from pathlib import Path
+
+    from servegraph import artifacts, storage
+    from servegraph.savedmodel.layout import content_digest
+    from servegraph.storage.digests import file_digest
     from servegraph.train.train import Outputs, TrainRequest, train
 
     request = TrainRequest(
@@ -60,9 +64,12 @@ def train(
     )
     outputs = Outputs.at(model.path, checkpoint_dir or checkpoints.path, logs.path, samples.path)
     trained = train(request, hyperparameters, outputs)
-    facts = artifacts.TrainedModel(trained.file, trained.size_bytes, trainer, trained.evaluation.scalars)
-    artifacts.record(model, facts)
-    artifacts.record(samples, artifacts.HeldOut(trained.label))
+    digest = content_digest(storage.open_dir(model.path))
+    artifacts.record(
+        model,
+        artifacts.TrainedModel(trained.file, trained.size_bytes, trainer, trained.evaluation.scalars, digest),
+    )
+    artifacts.record(samples, artifacts.HeldOut(trained.label, file_digest(Path(samples.path))))
     for name, value in trained.evaluation.scalars.items():
         metrics.log_metric(name, value)
     if trained.evaluation.confusion:

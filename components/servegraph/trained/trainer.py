@@ -21,7 +21,7 @@ def load_trainer(name: str) -> Callable[..., Any]:
         InputError: there is no such module, file or function (code `NO_TRAINER`).
         TrainerError: the module raised while it was imported (code `TRAINER_FAILED`).
     """
-    source, _, function = name.rpartition(":") if _names_function(name) else (name, "", "train")
+    source, function = _source_and_function(name)
     try:
         module = _module_from_file(source) if source.endswith(".py") else importlib.import_module(source)
     except ModuleNotFoundError as exc:
@@ -46,9 +46,16 @@ def load_trainer(name: str) -> Callable[..., Any]:
     return trainer  # type: ignore[no-any-return]
 
 
-def _names_function(name: str) -> bool:
-    """Whether the last colon separates a function (`file.py:train`), not a scheme (`gs://…/file.py`)."""
-    return ":" in name and not name.rpartition(":")[2].startswith("//")
+def source_file(name: str) -> str | None:
+    """Return the file, a path or gs://, that a trainer's name names (`file.py:train`); None for one of a package."""
+    source, _ = _source_and_function(name.removeprefix("estimator:"))
+    return source if source.endswith(".py") else None
+
+
+def _source_and_function(name: str) -> tuple[str, str]:
+    """Split `file.py:train` at the last colon, unless that is of a scheme (`gs://…/file.py`)."""
+    source, colon, function = name.rpartition(":")
+    return (source, function) if colon and not function.startswith("//") else (name, "train")
 
 
 def _module_from_file(source: str) -> Any:

@@ -34,6 +34,9 @@ from servegraph_pipelines.cli.outcome import print_json
     help="Run each step in a process here, or in its image.",
 )
 @click.option("--docker-network", metavar="NAME", help="Network of the steps' containers, or none.")
+@click.option(
+    "--cache", is_flag=True, help="Take train, export, optimize and inspect from earlier runs that did the same."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print run.json on stdout.")
 def command(
     pipeline: str,
@@ -42,6 +45,7 @@ def command(
     output_dir: Path,
     runner: Any,
     docker_network: str | None,
+    cache: bool,
     as_json: bool,
 ) -> int:
     """Train, export, optimize, inspect, choose and deploy on this machine: no account, no Docker.
@@ -57,7 +61,7 @@ def command(
 
     specification = flows.load(pipeline)
     values = gather(specification, params_file, params, PLACES)
-    request = LocalRequest(pipeline, specification, values, runner, docker_network)
+    request = LocalRequest(pipeline, specification, values, runner, docker_network, cache)
     with StepDisplay() as display:
         state = run(output_dir, request, display.show)
     document = finish(state)

@@ -54,8 +54,9 @@ def command(pipeline: str, engine_name: Any, place: Any, images: ImageChoice, **
     from servegraph_pipelines.submit import request_of
 
     options, chosen = _chosen(given, images)
-    specification = chosen.apply(flows.load(pipeline), engine_name)
-    values = parameters.gather(specification, given["params_file"], given["params"])
+    compiled = flows.load(pipeline)
+    values = parameters.gather(compiled, given["params_file"], given["params"])
+    specification = chosen.apply(compiled, engine_name, values)
     request = request_of(specification, values, options, given["name"])
     with contextlib.closing(open_engine(engine_name, place)) as engine:
         body = engine.body(request)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,23 +17,32 @@ from servegraph_pipelines.cli.outcome import print_json
 @click.argument("run")
 @click.argument("step")
 @click.option("--against", metavar="RUN", help="The run to compare with.  [default: the one before, of its pipeline]")
-@engine_options
+@functools.partial(engine_options, local=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(run: str, step: str, against: str | None, engine_name: Any, place: Any, as_json: bool) -> int:
-    """Say why STEP of RUN was not taken from the cache: what of it, and of all before it, is not as it was."""
-    from servegraph_pipelines.engines import open_engine
-    from servegraph_pipelines.why import why
+    """Say why STEP of RUN was not taken from the cache: what of it, and of all before it, is not as it was.
 
-    with contextlib.closing(open_engine(engine_name, place)) as engine:
-        now, before = engine.past(run, against)
-    reasons = why(step, before, now)
+    On this machine RUN is the output directory of `servegraph run`, for its newest run, or the folder of one below its
+    `pipeline`; elsewhere its name or id.
+    """
+    from servegraph_pipelines.engines import open_engine
+    from servegraph_pipelines.step_keys import local_runs
+    from servegraph_pipelines.why import why, why_here
+
+    if engine_name == "local":
+        folder, other = local_runs(Path(run), Path(against) if against else None)
+        reasons, ids = why_here(step, other, folder), (folder.name, other.name)
+    else:
+        with contextlib.closing(open_engine(engine_name, place)) as engine:
+            now, before = engine.past(run, against)
+        reasons, ids = why(step, before, now), (now.id, before.id)
     if as_json:
         rows = [{"step": r.step, "what": r.what, "before": r.before, "now": r.now} for r in reasons]
-        print_json({"run": now.id, "against": before.id, "step": step, "reasons": rows})
+        print_json({"run": ids[0], "against": ids[1], "step": step, "reasons": rows})
         return 0
-    click.echo(f"{step} of {now.id} against {before.id}:")
+    click.echo(f"{step} of {ids[0]} against {ids[1]}:")
     for reason in reasons:
         click.echo(f"  {reason}")
     if not reasons:
-        click.echo("  nothing differs: a cached result is taken where the engine still has it.")
+        click.echo("  nothing differs: a cached result is taken where there still is one.")
     return 0

@@ -27,8 +27,11 @@ PLACES: tuple[tuple[tuple[str, ...], Any, str], ...] = (
 )
 
 
-def engine_options(function: Command) -> Command:
-    """Add `--engine` and the options of `PLACES`, which arrive as `engine_name` and `place`."""
+def engine_options(function: Command, *, local: bool = False) -> Command:
+    """Add `--engine` and the options of `PLACES`, which arrive as `engine_name` and `place`.
+
+    With `local` the engine may be this machine, and is that unless told otherwise.
+    """
 
     @functools.wraps(function)
     def with_place(experiment: str, **options: Any) -> Any:
@@ -39,8 +42,15 @@ def engine_options(function: Command) -> Command:
     command = click.option("--experiment", default="Default", help="Experiment of the run, for kfp.")(with_place)
     for flags, kind, what in reversed(PLACES):
         command = click.option(*flags, type=kind, help=what)(command)
-    kinds = click.Choice(list(ENGINES))
-    return click.option("--engine", "engine_name", type=kinds, required=True, help="Where it runs.")(command)
+    if local:
+        kinds = click.Choice(["local", *ENGINES])
+        option = click.option(
+            "--engine", "engine_name", type=kinds, default="local", show_default=True, help="Where it ran."
+        )
+    else:
+        kinds = click.Choice(list(ENGINES))
+        option = click.option("--engine", "engine_name", type=kinds, required=True, help="Where it runs.")
+    return option(command)
 
 
 def image_options(function: Command) -> Command:

@@ -27,7 +27,7 @@ from servegraph_pipelines.engines.runs import (
 )
 from servegraph_pipelines.resources import EngineName
 from servegraph_pipelines.specification import Specification
-from servegraph_pipelines.why import PastRun
+from servegraph_pipelines.why import PastRun, digest_of
 
 _RUN: dict[str, RunStatus] = {
     "PIPELINE_STATE_SUCCEEDED": "succeeded",
@@ -160,7 +160,15 @@ class VertexEngine:
     @staticmethod
     def _past(job: Mapping[str, Any]) -> PastRun:
         values = job.get("runtimeConfig", {}).get("parameterValues", {})
-        return PastRun(job["name"].rsplit("/", 1)[-1], Specification(job["pipelineSpec"]), values)
+        contents = {
+            detail.get("taskName", ""): {
+                name: digest_of(row["artifacts"][0].get("metadata", {}))
+                for name, row in detail.get("inputs", {}).items()
+                if row.get("artifacts")
+            }
+            for detail in job.get("jobDetail", {}).get("taskDetails", [])
+        }
+        return PastRun(job["name"].rsplit("/", 1)[-1], Specification(job["pipelineSpec"]), values, contents)
 
     def close(self) -> None:
         """Close the connections."""

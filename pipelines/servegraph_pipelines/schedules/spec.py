@@ -109,9 +109,9 @@ def read(path: Path) -> list[Schedule]:
 def _schedule(row: dict[str, Any], folder: Path) -> Schedule:
     _check_keys(row)
     name, engine = row["name"], row["engine"]
-    specification = _choices(row, folder).apply(flows.load(_reference(row["pipeline"], folder)), _limits_of(engine))
-    filled = PLACES if engine == "local" else ()
-    values = parameters.check(specification, row.get("parameters", {}), filled)
+    compiled = flows.load(_reference(row["pipeline"], folder))
+    values = parameters.check(compiled, row.get("parameters", {}), PLACES if engine == "local" else ())
+    specification = _choices(row, folder).apply(compiled, _limits_of(engine), values)
     options = RunOptions(
         labels={key: str(value) for key, value in row.get("labels", {}).items()},
         service_account=row.get("service_account"),

@@ -98,8 +98,18 @@ def test_images_come_from_a_registry_or_by_digest(tmp_path):
 
 
 def test_one_component_may_have_another_image():
-    images = FLOW.with_image_of("deploy-version", "r.io/other:1").images()
+    old = FLOW.images()["exec-deploy-version"]
+    images = FLOW.with_images({old: "r.io/other:1"}, ["deploy-version"]).images()
     assert [name for name, image in images.items() if image == "r.io/other:1"] == ["exec-deploy-version"]
+
+
+def test_an_estimator_is_trained_and_exported_where_its_tensorflow_is():
+    choices = Choices(ImageChoice(registry="r.io/x"))
+    images = choices.apply(FLOW, "vertex", {"trainer": "estimator:own.py:make"}).images()
+    with_215 = {name for name, image in images.items() if image.startswith("r.io/x/python-estimator:")}
+    assert with_215 == {"exec-train", "exec-export-serving-graph"}
+    assert images == choices.apply(FLOW, "vertex", {"trainer": "estimator"}).images()
+    assert "estimator" not in str(choices.apply(FLOW, "vertex", {"trainer": "own.py:train"}).images())
 
 
 def test_other_peoples_images_stay():
@@ -108,7 +118,7 @@ def test_other_peoples_images_stay():
 
 def test_resources_of_a_step_and_of_no_other():
     wanted = resources.parse(["train.cpu=8", "train.memory=32Gi", "train.accelerator=NVIDIA_L4:2"])
-    executors = Choices(resources=wanted).apply(FLOW, "vertex").document["deploymentSpec"]["executors"]
+    executors = Choices(resources=wanted).apply(FLOW, "vertex", {}).document["deploymentSpec"]["executors"]
     assert executors["exec-train"]["container"]["resources"] == {
         "cpuLimit": 8.0,
         "resourceCpuLimit": "8",
@@ -135,13 +145,13 @@ def test_resources_of_a_step_and_of_no_other():
 )
 def test_what_an_engine_does_not_give_is_refused(engine, text, code):
     with pytest.raises(InputError) as caught:
-        Choices(resources=resources.parse([text])).apply(FLOW, engine)
+        Choices(resources=resources.parse([text])).apply(FLOW, engine, {})
     assert caught.value.code == code
 
 
 def test_a_cluster_may_have_any_gpu():
     wanted = resources.parse(["train.accelerator=nvidia.com/gpu:3", "train.cpu=200"])
-    assert Choices(resources=wanted).apply(FLOW, "kfp")
+    assert Choices(resources=wanted).apply(FLOW, "kfp", {})
 
 
 def cached(specification):
@@ -152,10 +162,10 @@ def test_steps_are_cached_only_on_images_bound_to_digests():
     pure = {"export-serving-graph", "optimize", "inspect-graph"}
     assert cached(FLOW) == pure  # not training on a name, not the choice of the day, not deploying
     bound = ImageChoice(lock={name: f"r.io/{name}@{DIGEST}" for name in ("python-slim", "python-tensorflow")})
-    assert cached(Choices(images=bound).apply(FLOW, "vertex")) == pure
-    assert cached(Choices().apply(FLOW, "vertex")) == set()
-    assert cached(Choices(caching="as-compiled").apply(FLOW, "vertex")) == pure
-    assert cached(Choices(images=bound, caching="off").apply(FLOW, "vertex")) == set()
+    assert cached(Choices(images=bound).apply(FLOW, "vertex", {})) == pure
+    assert cached(Choices().apply(FLOW, "vertex", {})) == set()
+    assert cached(Choices(caching="as-compiled").apply(FLOW, "vertex", {})) == pure
+    assert cached(Choices(images=bound, caching="off").apply(FLOW, "vertex", {})) == set()
 
 
 @pytest.mark.parametrize("text", ["[", "a: 1", "root: {}\ncomponents: {}\n", ""])

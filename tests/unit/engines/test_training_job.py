@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.emulators import kserve
 from tests.emulators.http_server import Answer, LoopbackServer, Request, json_answer
 from tests.emulators.kubeflow import problems
 from tests.emulators.vertex_pipelines import FakeVertexPipelines
@@ -21,6 +22,35 @@ from servegraph_pipelines import resources
 from servegraph_pipelines.cli import app
 from servegraph_pipelines.training_job import TrainingJob, custom_job, tf_job
 
+# The fields of a TFJob, but for those of its pods: manifests/base/crds/kubeflow.org_tfjobs.yaml of
+# github.com/kubeflow/training-operator at 374e88af2, the newest that has it.
+RUN_POLICY = {
+    "activeDeadlineSeconds": int,
+    "backoffLimit": int,
+    "cleanPodPolicy": re.compile("All|Running|None"),
+    "managedBy": str,
+    "schedulingPolicy": {
+        "minAvailable": int,
+        "minResources": {"*": kserve.QUANTITY},
+        "priorityClass": str,
+        "queue": str,
+        "scheduleTimeoutSeconds": int,
+    },
+    "suspend": bool,
+    "ttlSecondsAfterFinished": int,
+}
+REPLICAS = {"replicas": int, "restartPolicy": re.compile("Always|OnFailure|Never|ExitCode"), "template": dict}
+TF_JOB = {
+    "apiVersion": re.compile(r"kubeflow\.org/v1"),
+    "kind": re.compile("TFJob"),
+    "metadata": kserve.METADATA,
+    "spec": {
+        "enableDynamicWorker": bool,
+        "runPolicy": RUN_POLICY,
+        "successPolicy": str,
+        "tfReplicaSpecs": dict.fromkeys(("Chief", "Master", "Worker", "PS", "Evaluator"), REPLICAS),
+    },
+}
 CREATE = "aiplatform.projects.locations.customJobs.create"
 
 
@@ -49,12 +79,12 @@ def test_a_tf_job_has_the_fields_of_the_operators_types() -> None:
     pod = body["spec"]["tfReplicaSpecs"]["Worker"]["template"]
     limits = pod["spec"]["containers"][0]["resources"]["limits"]
     assert limits == {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "1"}
-    # The pods by Kubernetes' own models; the rest by the operator's reference, kubeflow.org/v1.
+    assert kserve.problems(TF_JOB, body, "TFJob") == []
+    wrong = {**body, "spec": {**body["spec"], "tfReplicaSpec": {}, "runPolicy": {"cleanPodPolicy": "Some"}}}
+    assert len(kserve.problems(TF_JOB, wrong, "TFJob")) == 2
     from kubernetes.client import models
 
     assert problems(pod, "V1PodTemplateSpec", "template", models) == []
-    assert set(body["spec"]) <= {"runPolicy", "successPolicy", "tfReplicaSpecs", "enableDynamicWorker"}
-    assert set(body["spec"]["tfReplicaSpecs"]["Chief"]) == {"replicas", "restartPolicy", "template"}
 
 
 @pytest.mark.parametrize(
@@ -64,8 +94,11 @@ def test_a_tf_job_has_the_fields_of_the_operators_types() -> None:
         (custom_job, {"output": "gs://b/o", "resources": resources.StepResources(cpu="8")}, "BAD_RESOURCES"),
         (custom_job, {"output": "gs://b/o", "resources": resources.StepResources(accelerator="T5")}, "BAD_RESOURCES"),
         (tf_job, {"output": "gs://b/o"}, "BAD_OUTPUT"),
+        (tf_job, {"output": "/mnt/output/x", "volume_claim": "v", "name": "Wide"}, "BAD_RUN_NAME"),
+        (tf_job, {"output": "/mnt/output/x", "volume_claim": "v", "name": 60 * "w"}, "BAD_RUN_NAME"),
         (tf_job, {"output": "/mnt/output/x"}, "BAD_OUTPUT"),
         (custom_job, {"output": "gs://b/o", "workers": 0}, "BAD_WORKERS"),
+        (custom_job, {"output": "gs://b/o", "workers": 2, "parameters": {"trainer": "estimator"}}, "BAD_WORKERS"),
         (custom_job, {"output": "gs://b/o", "parameters": {"sed": 1}}, "UNKNOWN_PARAMETER"),
     ],
 )

@@ -14,6 +14,7 @@ from tests.emulators.vertex_pipelines import FakeVertexPipelines
 from servegraph.errors import InputError
 from servegraph_pipelines import flows
 from servegraph_pipelines.cli import app
+from servegraph_pipelines.engines.vertex import VertexEngine
 from servegraph_pipelines.why import PastRun, why
 
 PACKAGE = Path(flows.__file__).parent
@@ -55,6 +56,21 @@ def test_steps_within_a_condition() -> None:
     with pytest.raises(InputError) as caught:
         why("trian", before, now)
     assert caught.value.code == "UNKNOWN_STEP"
+
+
+def test_the_content_of_an_input_is_compared_where_the_engine_says_it() -> None:
+    def took(digest: str) -> dict[str, Any]:
+        artifact = {"name": "a/1", "metadata": {"ServingModel": {"size_bytes": 3.0, "digest": digest}}}
+        detail = {"taskName": "optimize", "inputs": {"model": {"artifacts": [artifact]}}}
+        job = {"name": f"projects/p/locations/r/pipelineJobs/{digest}", "pipelineSpec": FLOW.document}
+        return {**job, "jobDetail": {"taskDetails": [detail, {"taskName": "train"}]}}
+
+    first, again, other = (VertexEngine._past(took(f"sha256:{text}")) for text in ("aa", "aa", "bb"))
+    assert not any("model" in line for line in lines("optimize", first, again))
+    assert "optimize: input model: model of export-serving-graph (aa) → model of export-serving-graph (bb)" in lines(
+        "optimize", first, other
+    )
+    assert not any("model" in line for line in lines("optimize", PastRun("old", FLOW, {}), other))  # it is not known
 
 
 @pytest.fixture(params=["vertex", "kfp"])

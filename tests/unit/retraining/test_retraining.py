@@ -7,6 +7,7 @@ from tests.emulators.gcs import FakeGcs
 
 from servegraph.answers.metric import Metric
 from servegraph.check_data.check import Seen, data_digest, decide, require_warm_start, settings_digest
+from servegraph.components import check_data
 from servegraph.errors import InputError, StorageError
 from servegraph.evaluate.judge import Criteria, Measured, judge
 from servegraph.retraining.history import History, Training
@@ -45,6 +46,26 @@ def test_the_digest_is_that_of_the_content(tmp_path):
     with pytest.raises(StorageError):
         data_digest([str(tmp_path / "none*.csv")])
     assert settings_digest(["a", {"x": 1, "y": 2}]) == settings_digest(["a", {"y": 2, "x": 1}])
+
+
+def test_another_trainer_under_the_same_name_is_something_new(tmp_path):
+    (tmp_path / "own.py").write_text("def train(args): return 1\n")
+    history = str(tmp_path / "history")
+
+    def check():
+        trainer = f"{tmp_path}/own.py:train"
+        return check_data.python_func(model_name="m", history=history, data="census", trainer=trainer, live_version="1")
+
+    first = check()
+    assert first.decision == "train"
+    model = tmp_path / "model.keras"
+    model.write_bytes(b"weights")
+    History(history, "m").write(Training(first.data_digest, first.settings_digest, deployed=True), model)
+    assert check().decision == "skip"
+    (tmp_path / "own.py").write_text("def train(args): return 2\n")
+    other = check()
+    assert (other.decision, other.data_digest) == ("train", first.data_digest)
+    assert other.content_digest != first.content_digest
 
 
 def test_a_history_on_this_machine(tmp_path):
@@ -100,6 +121,14 @@ def test_the_verdict_names_what_is_lacking(live, criteria, word):
     found = judge(NEW, live, Criteria.of(**criteria))
     assert (found.verdict == "refused") == bool(word)
     assert word in " ".join(found.reasons)
+
+
+def test_the_limit_on_latency_is_for_a_server_where_that_was_measured():
+    limit = Criteria.of(max_latency_ms=1.0, max_latency_growth=1.5)
+    assert judge(NEW, Measured(metric(0.9), 1000, 2.0), limit, "", 0.9).verdict == "blessed"
+    slow = judge(NEW, Measured(metric(0.9), 1000, 1.0), limit, "", 1.1)
+    assert (slow.latency_ms, len(slow.reasons)) == (1.1, 2)
+    assert slow.figures()["measured_latency_ms"] == 1.1
 
 
 def test_an_error_that_grows_is_a_loss():
