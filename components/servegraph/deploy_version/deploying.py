@@ -10,7 +10,7 @@ from typing import Any
 from servegraph.deploy_version import rollout
 from servegraph.deploy_version.converge import converge
 from servegraph.deploy_version.faults import CannotServe, NoCapacity, Rejected, Unavailable
-from servegraph.deploy_version.golden import GoldenRequest, difference, parse_golden
+from servegraph.deploy_version.golden import GoldenRequest, difference, read_golden
 from servegraph.deploy_version.machine_check import check_machine
 from servegraph.deploy_version.plan import Step
 from servegraph.deploy_version.remote import Answer, Goal, Seen
@@ -18,7 +18,7 @@ from servegraph.deploy_version.site import Site
 from servegraph.deploy_version.targets import OnStep
 from servegraph.errors import DeployRefused, StorageError
 from servegraph.machines.sizes import format_size
-from servegraph.savedmodel.layout import GOLDEN_FILE, content_digest
+from servegraph.savedmodel.layout import content_digest
 from servegraph.serve.state import ServingConfig
 from servegraph.storage.gcs_lease import Lease
 from servegraph.storage.gcs_upload import remove_below, upload
@@ -131,7 +131,7 @@ class Deploying:
     def _golden(self) -> tuple[GoldenRequest, ...]:
         if not self._goal.model.golden_requests:
             return ()
-        return parse_golden(self._site.open(self._goal.model.uri).read_bytes(GOLDEN_FILE))
+        return read_golden(self._site.open(self._goal.model.uri), self._goal.model.routine)
 
     def _probe(self, seen: Seen) -> None:
         unasked = 0
@@ -177,7 +177,7 @@ class Deploying:
     def _failed(self, request: GoldenRequest, when: str, what: str) -> CannotServe:
         name = self._goal.request.name
         return CannotServe(
-            f"Golden request {request.line} ({request.signature_name}) of {name}, asked {when}, {what}",
+            f"Golden request {request.line} ({request.asked}) of {name}, asked {when}, {what}",
             code="PROBE_FAILED",
             fix="The traffic is where it was and the version is gone. Mend the model and deploy again.",
         )
