@@ -62,7 +62,7 @@ def upload_model(parent: str, goal: Goal, seen: Seen, image: str) -> Step:
             "env": [{"name": "MODEL_NAME", "value": name}],
         }
     if goal.model.routine is not None:  # that its code may run has been said
-        container["env"].append({"name": TRUST_VARIABLE, "value": "1"})
+        container.setdefault("env", []).append({"name": TRUST_VARIABLE, "value": "1"})
     if options.image is None:
         container |= {"command": list(SERVE), "args": ["--no-probe"]}
     model: dict[str, Any] = {
