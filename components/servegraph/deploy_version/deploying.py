@@ -98,7 +98,9 @@ class Deploying:
         def look() -> Seen:
             return self._site.look(self._goal.request.name, self._goal)
 
-        return converge(look, missing, self._perform, self._site.waits.patience(), self._on_step)
+        patience = self._site.waits.patience()
+        patience.relax()  # the plan was made by what the service answered: it can be reached
+        return converge(look, missing, self._perform, patience, self._on_step)
 
     def _perform(self, step: Step, seen: Seen) -> None:
         self._lease.check()

@@ -257,7 +257,9 @@ class RemoteTarget:
             lease.check()
             self._service.perform(step)
 
-        return converge(lambda: self._site.look(name, goal), missing, perform, self._site.waits.patience(), on_step)
+        patience = self._site.waits.patience()
+        patience.relax()  # it has been looked at
+        return converge(lambda: self._site.look(name, goal), missing, perform, patience, on_step)
 
     def _outcome(
         self,
