@@ -19,6 +19,7 @@ from servegraph.deploy_version.plan import DeployRequest, ServiceOptions, Tolera
 from servegraph.deploy_version.targets import TARGETS, Place, Target, open_target
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.errors import DeployRefused, InputError, ModelError
+from servegraph.routine.manifest import Routine
 from servegraph.serve.signatures import Signatures
 from servegraph.serve.state import ServingConfig
 
@@ -48,6 +49,7 @@ class LocalProbe:
         signatures: Signatures,
         golden: tuple[GoldenRequest, ...],
         tolerance: Tolerance,
+        routine: Routine | None,
     ) -> None:
         (version,) = (root / name).iterdir()
         assert (version / "saved_model.pb").is_file()

@@ -66,6 +66,7 @@ class Emulated:
     storage_url: str
     lock_timeout_s: float = 0.3
     call_timeout_s: float = 30.0
+    region: str | None = "us-central1"  # None: AI Platform's global endpoint
 
     def open(self, stack: ExitStack) -> RemoteTarget:
         """Open the target; its connections are closed with `stack`."""
@@ -81,13 +82,12 @@ class Emulated:
 
     def _service(self, stack: ExitStack) -> Service:
         if self.kind == "vertex":
-            return Vertex(
-                "p", "us-central1", VertexApi("us-central1", self.service_url, 0.01, hasty, self.call_timeout_s)
-            )
+            region = self.region or "us-central1"
+            return Vertex("p", region, VertexApi(region, self.service_url, 0.01, hasty, self.call_timeout_s))
         if self.kind == "ai-platform":
-            api = AiPlatformApi("us-central1", self.service_url, 0.01, hasty, self.call_timeout_s)
+            api = AiPlatformApi(self.region, self.service_url, 0.01, hasty, self.call_timeout_s)
             stack.callback(api.close)
-            return AiPlatform("p", "us-central1", api, today_is_fine=True)
+            return AiPlatform("p", self.region, api, today_is_fine=True)
         cluster = KserveApi("default", None, self.service_url, 0.01, hasty, self.call_timeout_s)
         stack.callback(cluster.close)
         return Kserve(cluster)

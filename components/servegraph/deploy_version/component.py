@@ -29,6 +29,7 @@ def deploy_version(
     traffic_percent: int = 100,
     traffic_steps: list = [],  # type: ignore[type-arg]
     allow_signature_change: bool = False,
+    trust_code: bool = False,
     keep_versions: int = 2,
     api_url: str = "",
 ) -> NamedTuple(  # type: ignore[valid-type]
@@ -56,6 +57,7 @@ def deploy_version(
         traffic_percent: Share of the traffic that the version has in the end; 0 is none.
         traffic_steps: Rising shares that it goes through before, like [10, 50].
         allow_signature_change: Deploy even if clients of the live version break.
+        trust_code: Whether a custom prediction routine that the model brings may run.
         keep_versions: How many versions stay, the live one included.
         api_url: Another address of the service, such as a private endpoint's.
 
@@ -83,6 +85,7 @@ def deploy_version(
         rollout=(traffic_percent, traffic_steps, keep_versions),
         labels=labels,
         allow_signature_change=allow_signature_change,
+        trust_code=trust_code,
         run_labels=os.environ.get("VERTEX_AI_PIPELINES_RUN_LABELS", ""),
     )
     place = Place(location, project, region, staging, namespace, None, api_url or None)

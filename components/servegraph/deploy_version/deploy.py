@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from servegraph.deploy_version.golden import parse_golden
+from servegraph.deploy_version.golden import read_golden
 from servegraph.deploy_version.interrupt import terminated_as_interrupted
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Outcome, Plan
 from servegraph.deploy_version.served_graph import chosen_tags, served
 from servegraph.deploy_version.targets import OnStep, Target, say_nothing
 from servegraph.errors import ModelError
+from servegraph.routine.manifest import read_routine
 from servegraph.savedmodel.graph_reader import read_saved_model
-from servegraph.savedmodel.layout import GOLDEN_FILE, content_digest, require_saved_model
+from servegraph.savedmodel.layout import content_digest, require_saved_model
 from servegraph.serve.signatures import read_serving_graph
 from servegraph.storage import open_dir
 
@@ -52,15 +53,16 @@ def examine(request: DeployRequest) -> ModelFacts:
             code="NO_SIGNATURE",
             fix="Export it with signatures, for a Keras model with `servegraph export`.",
         )
-    has_golden = any(info.path == GOLDEN_FILE for info in files)
+    routine = read_routine(directory)
     return ModelFacts(
         uri=directory.uri,
         digest=content_digest(directory),
         size_bytes=sum(info.size_bytes for info in files),
         file_count=len(files),
         signatures=graph.signatures,
-        golden_requests=len(parse_golden(directory.read_bytes(GOLDEN_FILE))) if has_golden else 0,
+        golden_requests=len(read_golden(directory, routine)),
         tensorflow_version=graph.tensorflow_version,
         tags=tags,
         left_out=tuple(other for other in tag_sets if tags and set(other) != set(tags)),
+        routine=routine,
     )

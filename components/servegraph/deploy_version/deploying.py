@@ -10,7 +10,7 @@ from typing import Any
 from servegraph.deploy_version import rollout
 from servegraph.deploy_version.converge import converge
 from servegraph.deploy_version.faults import CannotServe, NoCapacity, Rejected, Unavailable
-from servegraph.deploy_version.golden import GoldenRequest, difference, parse_golden
+from servegraph.deploy_version.golden import GoldenRequest, difference, read_golden
 from servegraph.deploy_version.machine_check import check_machine
 from servegraph.deploy_version.plan import Step
 from servegraph.deploy_version.remote import Answer, Goal, Seen
@@ -19,7 +19,7 @@ from servegraph.deploy_version.site import Site
 from servegraph.deploy_version.targets import OnStep
 from servegraph.errors import DeployRefused, StorageError
 from servegraph.machines.sizes import format_size
-from servegraph.savedmodel.layout import GOLDEN_FILE, content_digest
+from servegraph.savedmodel.layout import content_digest
 from servegraph.serve.state import ServingConfig
 from servegraph.storage.gcs_lease import Lease
 from servegraph.storage.gcs_upload import remove_below, upload
@@ -99,7 +99,9 @@ class Deploying:
         def look() -> Seen:
             return self._site.look(self._goal.request.name, self._goal)
 
-        return converge(look, missing, self._perform, self._site.waits.patience(), self._on_step)
+        patience = self._site.waits.patience()
+        patience.relax()  # the plan was made by what the service answered: it can be reached
+        return converge(look, missing, self._perform, patience, self._on_step)
 
     def _perform(self, step: Step, seen: Seen) -> None:
         self._lease.check()
@@ -133,7 +135,7 @@ class Deploying:
         model = self._goal.model
         if not model.golden_requests:
             return ()
-        return parse_golden(served(self._site.open(model.uri), model.tags).read_bytes(GOLDEN_FILE))
+        return read_golden(served(self._site.open(model.uri), model.tags), model.routine)
 
     def _probe(self, seen: Seen) -> None:
         unasked = 0
@@ -179,7 +181,7 @@ class Deploying:
     def _failed(self, request: GoldenRequest, when: str, what: str) -> CannotServe:
         name = self._goal.request.name
         return CannotServe(
-            f"Golden request {request.line} ({request.signature_name}) of {name}, asked {when}, {what}",
+            f"Golden request {request.line} ({request.asked}) of {name}, asked {when}, {what}",
             code="PROBE_FAILED",
             fix="The traffic is where it was and the version is gone. Mend the model and deploy again.",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import time
@@ -9,14 +10,23 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from servegraph.errors import DeployRefused
+from servegraph.storage.unreachable import FIX, REACH_S, is_unreachable
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class Unavailable(DeployRefused):
     """The service did not answer, or not sensibly: its effect is unknown, look again and go on."""
 
     default_code = "SERVICE_UNAVAILABLE"
+
+
+class Unreachable(Unavailable):
+    """No connection could be made: the service never saw the request."""
+
+    default_code = "UNREACHABLE"
 
 
 class Overtaken(DeployRefused):
@@ -84,8 +94,23 @@ def fault_of(status: int, message: str, what: str) -> DeployRefused:
     return Rejected(text, fix="Mend what the service names, then run again.")
 
 
+def no_answer(what: str, error: Exception, fix: str = "Check the network, then run again.") -> Unavailable:
+    """Return the fault for a request that got no answer; `error` is what the HTTP library raised."""
+    if is_unreachable(error):
+        return Unreachable(f"{what}: the service cannot be reached ({_reason(error)}).", fix=FIX)
+    return Unavailable(f"{what}: no answer ({type(error).__name__}).", fix=fix)
+
+
+def _reason(error: Exception) -> str:
+    """The last words of what a chain of wrapped errors says: those of the system."""
+    return str(error).rsplit(": ", 1)[-1].strip("'\")>. ")[:200] or type(error).__name__
+
+
 class Patience:
-    """How long to go on in the face of faults that pass: waits that double, until `deadline_s` without progress."""
+    """How long to go on in the face of faults that pass: waits that double, until `deadline_s` without progress.
+
+    Where nothing has answered yet and no connection can be made, it is `REACH_S`. What is waited for is logged.
+    """
 
     def __init__(
         self,
@@ -99,16 +124,23 @@ class Patience:
         self._sleep = sleep
         self._since: float | None = None
         self._wait_s = first_s
+        self._has_answered = False
 
     def relax(self) -> None:
         """Start anew: there was progress."""
+        self._has_answered = True
         self._since, self._wait_s = None, self._first_s
 
     def pause(self, fault: DeployRefused) -> None:
         """Wait before the next try. Raises `fault` where the deadline is over."""
         now = time.monotonic()
-        self._since = now if self._since is None else self._since
-        if now + self._wait_s > self._since + self._deadline_s:
+        deadline_s = self._deadline_s
+        if isinstance(fault, Unreachable) and not self._has_answered:
+            deadline_s = min(deadline_s, REACH_S)
+        if self._since is None:
+            self._since = now
+            _log.warning("%s Trying again for up to %g s.", fault.message, deadline_s)
+        if now + self._wait_s > self._since + deadline_s:
             raise fault
         self._sleep(self._wait_s * random.uniform(0.7, 1.3))  # noqa: S311  so that many do not come back together
         self._wait_s = min(self._longest_s, 2 * self._wait_s)

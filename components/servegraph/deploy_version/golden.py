@@ -4,6 +4,8 @@ The file `assets.extra/golden_requests.jsonl.gz` holds one JSON object a line, v
 format has them (bytes as `{"b64": …}`):
 
     {"signature_name": "serving_default", "inputs": {"age": [39]}, "outputs": {"probabilities": [[0.9, 0.1]]}}
+
+Those of a routine, which answers in place of the graph, are whole bodies, {"request": …, "response": …} a line.
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from servegraph.deploy_version.plan import Tolerance
-from servegraph.errors import ModelError
+from servegraph.errors import ModelError, StorageError
+from servegraph.routine.manifest import GOLDEN as ROUTINE_GOLDEN
+from servegraph.routine.manifest import Routine
 from servegraph.savedmodel.layout import GOLDEN_FILE
+from servegraph.storage import Directory
 
 _GZIP = b"\x1f\x8b"
 LARGEST_BYTES = 100_000_000
@@ -28,13 +33,58 @@ LARGEST_BYTES = 100_000_000
 
 @dataclass(frozen=True)
 class GoldenRequest:
-    """One request and the answer it must get; `line` is where it stands in the file."""
+    """One request and the answer it must get; `line` is where it stands in the file.
+
+    `signature_name` None: a routine is asked, `inputs` and `outputs` are the bodies of the request and of the answer.
+    """
 
     line: int
-    signature_name: str
+    signature_name: str | None
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
     within: float = 0.0  # how far a number may be from it whatever the tolerance
+
+    @property
+    def asked(self) -> str:
+        """Return what is asked, in words."""
+        return self.signature_name or "routine"
+
+
+def read_golden(directory: Directory, routine: Routine | None) -> tuple[GoldenRequest, ...]:
+    """Return the golden requests of the model in `directory`, or those of its routine; empty where there are none.
+
+    Raises:
+        ModelError: the file cannot be used (code `BAD_GOLDEN_REQUESTS`).
+        StorageError: it cannot be read.
+    """
+    path, parse = (GOLDEN_FILE, parse_golden) if routine is None else (ROUTINE_GOLDEN, parse_bodies)
+    try:
+        content = directory.read_bytes(path)
+    except StorageError as exc:
+        if exc.code in ("NOT_FOUND", "NOT_A_DIRECTORY"):
+            return ()
+        raise
+    return parse(content)
+
+
+def parse_bodies(content: bytes) -> tuple[GoldenRequest, ...]:
+    """Return the requests of a routine's golden file.
+
+    Raises:
+        ModelError: a line is no such object (code `BAD_GOLDEN_REQUESTS`).
+    """
+    requests = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            requests.append(GoldenRequest(number, None, dict(entry["request"]), dict(entry["response"])))
+        except (ValueError, KeyError, TypeError) as exc:
+            raise ModelError(
+                f"Line {number} of {ROUTINE_GOLDEN} is not a golden request: {exc!r}.",
+                code="BAD_GOLDEN_REQUESTS",
+                fix="Package the routine again with `servegraph package`.",
+            ) from exc
+    return tuple(requests)
 
 
 def parse_golden(content: bytes) -> tuple[GoldenRequest, ...]:
@@ -131,13 +181,20 @@ def _first_difference(want: Any, got: Any, tolerance: Tolerance, at: str) -> str
             for index, (one, other) in enumerate(zip(want, got, strict=True))
         )
         return next((text for text in found if text), None)
+    if _is_object(want) and _is_object(got) and want.keys() == got.keys():
+        found = (_first_difference(value, got[key], tolerance, f"{at}[{key!r}]") for key, value in want.items())
+        return next((text for text in found if text), None)
     if _equal(want, got, tolerance):
         return None
     return f"{at}: expected {json.dumps(want)}, got {json.dumps(got)}"
 
 
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() != {"b64"}
+
+
 def _equal(want: Any, got: Any, tolerance: Tolerance) -> bool:
-    if isinstance(want, bool) or isinstance(got, bool):
+    if isinstance(want, bool) or isinstance(got, bool) or want is None:
         return want is got
     if isinstance(want, int) and isinstance(got, int):
         return want == got

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_type_hints
 
 from servegraph.deploy_version.traffic import check_steps
 from servegraph.errors import DeployRefused, InputError
+from servegraph.routine.manifest import Routine
 from servegraph.serve.signatures import Signatures
 from servegraph.serve.state import ServingConfig
 
@@ -50,8 +51,6 @@ class ServiceOptions:
     reservation: str | None = None  # projects/P/zones/Z/reservations/NAME
     spot: bool = False
     explanation: str | None = None  # JSON: an ExplanationSpec, or an ExplanationConfig of ai-platform
-    package: str | None = None  # gs:// of the source package with the prediction class
-    prediction_class: str | None = None
     resources: tuple[tuple[str, str], ...] = ()  # kserve: requests and limits of the container
     labels: tuple[tuple[str, str], ...] = ()
 
@@ -134,6 +133,7 @@ class DeployRequest:
     traffic_steps: tuple[int, ...] = ()
     fallbacks: tuple[ServingConfig, ...] = ()
     service: ServiceOptions = ServiceOptions()
+    trust_code: bool = False  # whether a routine that the model brings may run
 
     def __post_init__(self) -> None:
         """Check what holds for every target.
@@ -166,6 +166,7 @@ class ModelFacts:
     tensorflow_version: str = ""  # that saved it, where the model says
     tags: tuple[str, ...] = ()  # of the MetaGraph that alone is deployed; empty: the model as it is
     left_out: tuple[tuple[str, ...], ...] = ()  # the tags of the other ones
+    routine: Routine | None = None  # Python around the graph, which answers in its place
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Protocol
 from servegraph.deploy_version.golden import GoldenRequest, difference
 from servegraph.deploy_version.plan import Tolerance
 from servegraph.errors import DeployRefused, Refusal
+from servegraph.routine.manifest import Routine
 from servegraph.savedmodel.layout import GOLDEN_FILE
 from servegraph.serve.child import ServerProcess
 from servegraph.serve.signatures import Signatures
@@ -28,20 +29,30 @@ class Probe(Protocol):
         signatures: Signatures,
         golden: tuple[GoldenRequest, ...],
         tolerance: Tolerance,
+        routine: Routine | None,
     ) -> None:
         """Raise `DeployRefused` where the only version of `name` below `root` must not take traffic."""
 
 
 def probe(
-    root: Path, name: str, signatures: Signatures, golden: tuple[GoldenRequest, ...], tolerance: Tolerance
+    root: Path,
+    name: str,
+    signatures: Signatures,
+    golden: tuple[GoldenRequest, ...],
+    tolerance: Tolerance,
+    routine: Routine | None = None,
 ) -> None:
     """Load the only version of `name` below `root` in a server process and compare answers with the recorded.
+
+    Its `routine` runs: that it may has been said by then.
 
     Raises:
         DeployRefused: it does not load, does not answer, or answers differently (code `PROBE_FAILED`).
     """
     try:
-        with ServerProcess(root, options=("--no-probe",)) as server:  # the answers are compared below, more strictly
+        # The answers are compared below, more strictly.
+        options = ("--no-probe",) if routine is None else ("--no-probe", "--trust-code")
+        with ServerProcess(root, options=options) as server:
             server.wait_until_available(name)
             for request in golden:
                 _ask(server, name, signatures, request, tolerance)
@@ -54,14 +65,13 @@ def probe(
 def _ask(
     server: ServerProcess, name: str, signatures: Signatures, request: GoldenRequest, tolerance: Tolerance
 ) -> None:
-    answer = server.post(
-        f"/v1/models/{name}:predict", {"signature_name": request.signature_name, "inputs": request.inputs}
-    )
-    which = f"Golden request {request.line} ({request.signature_name}) of {name}"
+    by_column = {"signature_name": request.signature_name, "inputs": request.inputs}
+    answer = server.post(f"/v1/models/{name}:predict", by_column if request.signature_name else dict(request.inputs))
+    which = f"Golden request {request.line} ({request.asked}) of {name}"
     if answer.status != 200:
         raise _failed(f"{which} was answered with HTTP {answer.status}: {answer.document.get('error')}")
-    outputs = answer.document["outputs"]
-    names = list(signatures[request.signature_name].outputs)
+    outputs = answer.document if request.signature_name is None else answer.document["outputs"]
+    names = list(signatures[request.signature_name].outputs) if request.signature_name else []
     if len(names) == 1:  # a lone output is answered without its name
         outputs = {names[0]: outputs}
     found = difference(request, outputs, tolerance)

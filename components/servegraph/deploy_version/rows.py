@@ -14,10 +14,15 @@ DEFAULT_SIGNATURE = "serving_default"
 MAX_REQUEST_BYTES = 1_500_000  # of both services; the catalogue has it with its source
 
 
-def as_instances(request: GoldenRequest) -> list[dict[str, Any]] | None:
+def as_instances(request: GoldenRequest) -> list[Any] | None:
     """Return the request as one object a row, or None where it cannot be one: those services take rows, of
-    `serving_default`, and not too many bytes.
+    `serving_default`, and not too many bytes. Of a routine's the service passes `instances` and `predictions` only.
     """
+    if request.signature_name is None:
+        instances = request.inputs.get("instances")
+        is_passed = request.inputs.keys() == {"instances"} and request.outputs.keys() == {"predictions"}
+        fits = is_passed and isinstance(instances, list) and len(json.dumps(instances)) < MAX_REQUEST_BYTES
+        return instances if fits else None
     columns = list(request.inputs.values())
     if request.signature_name != DEFAULT_SIGNATURE or not columns:
         return None
@@ -28,11 +33,13 @@ def as_instances(request: GoldenRequest) -> list[dict[str, Any]] | None:
 
 
 def as_outputs(predictions: Sequence[Any], request: GoldenRequest, signatures: Signatures) -> dict[str, list[Any]]:
-    """Return predictions by output; a lone output comes without its name.
+    """Return predictions by output; a lone output comes without its name. Those of a routine are as they are.
 
     Raises:
         DeployRefused: they are not what a server of the signature answers (code `BAD_PREDICTIONS`).
     """
+    if request.signature_name is None:
+        return {"predictions": list(predictions)}
     names = list(signatures[request.signature_name].outputs)
     if len(names) == 1:
         return {names[0]: [_lone(row, names[0]) for row in predictions]}

@@ -22,6 +22,7 @@ def make_request(
     rollout: tuple[int, Sequence[float], int] = (100, (), 2),
     labels: Sequence[str] = (),
     allow_signature_change: bool = False,
+    trust_code: bool = False,
     run_labels: str = "",
 ) -> DeployRequest:
     """Return the request of a step; an empty string is absence there.
@@ -47,6 +48,7 @@ def make_request(
         traffic_steps=tuple(int(step) for step in steps),
         keep_versions=keep,
         allow_signature_change=allow_signature_change,
+        trust_code=trust_code,
         fallbacks=read_fallbacks(fallbacks),
         service=ServiceOptions.from_json(options),
     )

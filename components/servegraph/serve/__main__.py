@@ -25,6 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, help="0: any free one")
     parser.add_argument("--name", help="serve only this model")
     parser.add_argument("--predictor", metavar="MODULE:CLASS", help="a custom prediction routine for ROOT")
+    parser.add_argument(
+        "--trust-code", dest="trusts_code", action="store_true", help="run the routines that models bring"
+    )
     parser.add_argument("--max-body-bytes", type=int, default=DEFAULT_MAX_BODY_BYTES)
     parser.add_argument("--batch-rows", type=int, help="rows of a shared call; 1: none; 64 if nothing says otherwise")
     parser.add_argument(

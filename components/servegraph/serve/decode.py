@@ -48,6 +48,15 @@ def decode(body: bytes, graph: ServingGraph) -> PredictRequest:
         if request is not None:
             return request
     document = parse(body)
+    return request_of(document, graph, has_numbers_only=_has_numbers_only(body, document))
+
+
+def request_of(document: Mapping[str, Any], graph: ServingGraph, *, has_numbers_only: bool = False) -> PredictRequest:
+    """Return the request that a JSON document is; `has_numbers_only` where no other values are known to be in it.
+
+    Raises:
+        RequestError: it is not a predict request, or does not match the signature.
+    """
     signature_name, signature = named_signature(document, graph)
     if ("instances" in document) == ("inputs" in document):
         raise RequestError("A request has either 'instances' (rows) or 'inputs' (columns), exactly one of them.")
@@ -57,7 +66,6 @@ def decode(body: bytes, graph: ServingGraph) -> PredictRequest:
     else:
         form = "column"
         columns = _columns(document["inputs"], signature)
-    has_numbers_only = _has_numbers_only(body, document)
     inputs = {
         name: to_array(value, name, signature.inputs[name], has_numbers_only=has_numbers_only)
         for name, value in columns.items()

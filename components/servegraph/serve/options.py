@@ -17,6 +17,7 @@ DEFAULT_MAX_BODY_BYTES = 8 << 20  # some 10,000 wide rows, or an image as base64
 DEFAULT_WAITING = 1024
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_NAME = "model"  # as in TF Serving's image
+TRUST_VARIABLE = "SERVEGRAPH_TRUST_CODE"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class ServeOptions:
 
     `aliases` are further targets, as Vertex names them. With `predictor` (module:Class) that class answers instead of
     TensorFlow, for the artifacts at `artifacts_uri`. With `artifacts_uri` alone what lies there is the only model.
-    `uses_settings`: whether what `servegraph measure --save` stored with a model is followed.
+    `uses_settings`: whether what `servegraph measure --save` stored with a model is followed. `trusts_code`: whether
+    the routines that models bring may run.
     """
 
     root: Path | None
@@ -44,6 +46,7 @@ class ServeOptions:
     aliases: Mapping[bytes, Route] = field(default_factory=dict)
     predictor: str | None = None
     artifacts_uri: str = ""
+    trusts_code: bool = False
 
 
 def options_of(
@@ -57,12 +60,13 @@ def options_of(
     """Return the options for what was given; what is None comes from Vertex's variables, else from the defaults.
 
     `MODEL_BASE_PATH` (the root, where nothing else names one) and on Vertex AI `MODEL_NAME` are those of TF Serving's
-    image.
+    image. `SERVEGRAPH_TRUST_CODE=1` is what a deploy with --trust-code sets where it cannot give an argument.
 
     Raises:
         InputError: there is nothing to serve (code `NOTHING_TO_SERVE`), or a variable cannot be used.
     """
     vertex = contract_of(environment)
+    more["trusts_code"] = bool(more.get("trusts_code")) or environment.get(TRUST_VARIABLE) == "1"
     artifacts_uri = vertex.storage_uri if vertex is not None and root is None else ""
     if root is None and vertex is not None:
         predictor = predictor or vertex.predictor

@@ -130,7 +130,8 @@ async def _run(options: ServeOptions, listener: socket.socket) -> None:
 def _repository(options: ServeOptions) -> Any:
     from servegraph.serve.artifacts import root_of
     from servegraph.serve.lane import LaneLimits
-    from servegraph.serve.model import ModelOptions, load_model
+    from servegraph.serve.loading import load_version
+    from servegraph.serve.model import ModelOptions
     from servegraph.serve.repository import Repository
 
     limits = LaneLimits(options.waiting, options.timeout_s)
@@ -146,7 +147,10 @@ def _repository(options: ServeOptions) -> Any:
     loading = ModelOptions(options.batch_rows, options.is_probed, options.uses_settings, limits)
     if options.uses_settings:
         _set_environment(root, options.name)
-    return Repository(root, lambda directory: load_model(directory, loading), only=options.name)
+    trusts_code = options.trusts_code
+    return Repository(
+        root, lambda directory: load_version(directory, loading, trusts_code=trusts_code), only=options.name
+    )
 
 
 def _set_environment(root: Path, only: str | None) -> None:

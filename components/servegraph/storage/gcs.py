@@ -14,10 +14,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
+from weakref import WeakSet
 
 from servegraph.errors import StorageError
 from servegraph.storage.directory import FileInfo, as_stream, checked_path
+from servegraph.storage.unreachable import FIX, giving_up, is_unreachable
 
+_CLIENTS_ANSWERED: WeakSet[Any] = WeakSet()  # those that have reached Cloud Storage
 # One row per HTTP status: code, what to do.
 _ANSWERS = {
     400: ("BAD_URI", "Check the names of the bucket and the object."),
@@ -175,7 +178,9 @@ def default_client(uri: str) -> Any:
         ) from exc
     try:
         return storage.Client()
-    except (DefaultCredentialsError, OSError) as exc:  # OSError: no project is configured
+    except OSError:  # no project is configured, and objects need none
+        return storage.Client(project=None)
+    except DefaultCredentialsError as exc:
         code, fix = _ANSWERS[401]
         raise StorageError(f"Cannot reach {uri!r}: {exc}", code=code, fix=fix) from exc
 
@@ -183,7 +188,13 @@ def default_client(uri: str) -> Any:
 def list_objects(client: Any, bucket: str, **selection: str) -> list[Any]:
     """Return the blobs that `selection` (`prefix`, `match_glob`) names, without markers of folders."""
     fields = "items(name,size,generation,contentEncoding),nextPageToken"
-    blobs = client.list_blobs(bucket, fields=fields, **selection)
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    retry = DEFAULT_RETRY
+    if client not in _CLIENTS_ANSWERED:  # a listing comes first whatever is done
+        retry = retry.with_predicate(giving_up(retry._predicate, "Cloud Storage"))
+    blobs = list(client.list_blobs(bucket, fields=fields, retry=retry, **selection))
+    _CLIENTS_ANSWERED.add(client)
     return [blob for blob in blobs if not blob.name.endswith("/")]
 
 
@@ -205,7 +216,7 @@ def answering(verb: str, uri: str) -> Iterator[None]:
             f"Cannot {verb} {uri!r}: Cloud Storage answered {status} ({_detail(exc)}).", code=code, fix=fix
         ) from exc
     except GoogleAuthError as exc:
-        code, fix = _ANSWERS[401]
+        code, fix = ("UNREACHABLE", FIX) if is_unreachable(exc) else _ANSWERS[401]
         raise StorageError(f"Cannot {verb} {uri!r}: {exc}", code=code, fix=fix) from exc
     except DataCorruption as exc:
         raise StorageError(
@@ -214,6 +225,10 @@ def answering(verb: str, uri: str) -> Iterator[None]:
             fix="Run again; the transfer failed.",
         ) from exc
     except (GoogleAPIError, OSError) as exc:  # the errors of `requests` are OSErrors
+        if is_unreachable(exc):
+            raise StorageError(
+                f"Cannot {verb} {uri!r}: Cloud Storage cannot be reached.", code="UNREACHABLE", fix=FIX
+            ) from exc
         raise StorageError(
             f"Cannot {verb} {uri!r}: {exc}", code="UNREACHABLE", fix="Check the network, then run again."
         ) from exc

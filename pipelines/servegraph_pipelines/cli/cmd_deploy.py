@@ -43,6 +43,7 @@ from servegraph_pipelines.cli.target_options import show_outcome, show_warnings,
     help="How many versions stay, the live one included; the previous one goes last.",
 )
 @click.option("--allow-signature-change", is_flag=True, help="Deploy even if clients of the live version break.")
+@click.option("--trust-code", is_flag=True, help="Run the custom prediction routine that MODEL brings.")
 @click.option(
     "--tolerance",
     type=(float, float),
@@ -68,6 +69,7 @@ def command(
     labels: tuple[str, ...],
     keep: int,
     allow_signature_change: bool,
+    trust_code: bool,
     tolerance: tuple[float, float],
 ) -> int:
     """Deploy MODEL, a SavedModel directory (path or gs://), as the version of NAME that has the traffic.
@@ -93,6 +95,7 @@ def command(
         keep_versions=keep,
         allow_signature_change=allow_signature_change,
         tolerance=Tolerance(*tolerance),
+        trust_code=trust_code,
     )
     opened = open_target(target, place)
     plan = plan_deploy(request, opened)
@@ -106,7 +109,8 @@ def command(
     else:
         show_outcome(outcome)
         if target == "local" and place.root is not None:
-            click.echo(f"  serve it: servegraph serve {Path(place.root)}")
+            trust = "" if plan.model.routine is None else " --trust-code"
+            click.echo(f"  serve it: servegraph serve {Path(place.root)}{trust}")
     return 0
 
 

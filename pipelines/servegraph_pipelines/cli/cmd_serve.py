@@ -26,6 +26,7 @@ from servegraph.serve.options import (
 @click.option(
     "--predictor", metavar="MODULE:CLASS", help="A custom prediction routine, written for Vertex's SDK or not."
 )
+@click.option("--trust-code", "trusts_code", is_flag=True, help="Run the custom prediction routines that models bring.")
 @click.option(
     "--max-body-bytes",
     type=click.IntRange(min=1),

@@ -26,8 +26,6 @@ OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("network", str, "Network of a private endpoint: projects/NUMBER/global/networks/NAME."),
     ("reservation", str, "Reservation to take machines from: projects/P/zones/Z/reservations/NAME."),
     ("explanation", click.Path(exists=True, dir_okay=False), "JSON file with the explanation spec of the service."),
-    ("package", str, "Source package of a custom prediction routine: gs://….tar.gz."),
-    ("prediction-class", str, "Class of a custom prediction routine: module.Class."),
 )
 
 

@@ -34,6 +34,8 @@ from servegraph.deploy_version.targets.ai_platform_seen import (
 )
 from servegraph.errors import DeployRefused
 from servegraph.machines.catalog import load
+from servegraph.routine.interfaces import Routine as Adapter
+from servegraph.routine.manifest import ADAPTER, FOLDER, Routine
 
 RUNTIME, PYTHON = "2.11", "3.7"  # the newest there was; R12 of the requirements, "Runtime" in the discovery document
 UNUSED = frozenset({"image", "encryption_key", "network", "reservation", "spot", "resources"})
@@ -71,13 +73,13 @@ class AiPlatform:
             raise _refused("WRONG_ENDPOINT", f"{machine} is on {where}.")
         if options.min_replicas < 1 and not machine.startswith("mls1"):
             raise _refused("BAD_REPLICAS", f"{machine} keeps at least one node; only MLS1 goes down to none.")
-        if bool(options.package) != bool(options.prediction_class):
-            raise _refused("HALF_A_ROUTINE", "A custom prediction routine needs its package and its class.")
-        if options.package and not options.package.startswith("gs://"):
-            raise _refused("BAD_PACKAGE", f"The package {options.package!r} is not on Cloud Storage (gs://…).")
-        if options.package and not machine.startswith("mls1"):
+        if model.routine is not None and not machine.startswith("mls1"):
             raise _refused("ROUTINE_NEEDS_MLS1", f"{machine} takes no custom prediction routine; MLS1 does.")
-        if options.service_account and not options.prediction_class:
+        if model.routine is not None and model.routine.needs_servegraph:
+            why = f"derives from a class of servegraph, which has no release for Python {PYTHON}"
+            fix = "derive it from the Vertex SDK's Predictor."
+            raise _refused("ROUTINE_NEEDS_SERVEGRAPH", f"{model.routine.predictor} {why}; {fix}")
+        if options.service_account and model.routine is None:
             raise _refused("NOT_FOR_THIS_TARGET", "A service account goes with a custom prediction routine only.")
         return _runtime_warnings(options.runtime_version or RUNTIME, model.tensorflow_version)
 
@@ -238,8 +240,10 @@ class AiPlatform:
         if config.accelerator_type:
             accelerator = load().accelerator(config.accelerator_type).name
             body["acceleratorConfig"] = {"type": accelerator, "count": str(config.accelerator_count)}
-        if options.prediction_class:  # a framework must not be named then
-            body |= {"predictionClass": options.prediction_class, "packageUris": [options.package]}
+        routine = goal.model.routine
+        if routine is not None:  # a framework must not be named then
+            package = f"{goal.artifact_uri}/{FOLDER}/{routine.sdist}"  # it is uploaded with the model
+            body |= {"predictionClass": _prediction_class(routine), "packageUris": [package]}
             body |= {"serviceAccount": options.service_account} if options.service_account else {}
         else:
             body["framework"] = "TENSORFLOW"
@@ -261,6 +265,12 @@ class AiPlatform:
             body["etag"] = model["etag"]
         params = {"name": f"{self._parent}/models/{model_id(seen.name)}", "updateMask": "description"}
         return (Step("remember", json.dumps(dict(changes)), body, "models.patch", params),)
+
+
+def _prediction_class(routine: Routine) -> str:
+    if routine.interface == "from_path":
+        return routine.predictor.replace(":", ".")
+    return f"{ADAPTER}.{Adapter.__name__}"
 
 
 def _delete(version: SeenVersion) -> Step:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from servegraph.deploy_version.discovery import load, require_valid
-from servegraph.deploy_version.faults import Patience, Unavailable, fault_of
+from servegraph.deploy_version.faults import Patience, fault_of, no_answer
 from servegraph.deploy_version.google_api import GoogleApi, is_loopback, no_credentials
 from servegraph.errors import InputError
 
@@ -97,8 +97,7 @@ def _faults(what: str) -> Iterator[None]:
     except HttpError as exc:
         raise fault_of(int(exc.status_code), _message(exc), what) from exc
     except (TransportError, HttpLib2Error, http.client.HTTPException, OSError) as exc:
-        why = f"{what}: no answer ({type(exc).__name__})."
-        raise Unavailable(why, fix="Check the network, then run again.") from exc
+        raise no_answer(what, exc) from exc
     except GoogleAuthError as exc:
         raise no_credentials(exc) from exc
 

@@ -26,9 +26,7 @@ from servegraph.errors import DeployRefused
 from servegraph.serve.state import ServingConfig
 
 READY_TIMEOUT_S = 3600.0
-UNUSED = frozenset(
-    {"python_version", "encryption_key", "network", "reservation", "spot", "explanation", "package", "prediction_class"}
-)
+UNUSED = frozenset({"python_version", "encryption_key", "network", "reservation", "spot", "explanation"})
 
 
 class Kserve:
@@ -51,6 +49,12 @@ class Kserve:
                 f"KServe has no use for {', '.join(sorted(unused))}.",
                 code="NOT_FOR_THIS_TARGET",
                 fix="Leave it out; nodes are chosen by the cluster.",
+            )
+        if model.routine is not None:
+            raise DeployRefused(
+                f"TensorFlow Serving, which KServe runs, has no place for the routine {model.routine.predictor}.",
+                code="NOT_FOR_THIS_TARGET",
+                fix="Deploy to vertex or local, or deploy the model without its routine.",
             )
         return ()
 
@@ -209,7 +213,7 @@ class Kserve:
     def ask(self, goal: Goal, seen: Seen, request: GoldenRequest) -> Answer | None:
         """Ask the newest revision at its own address."""
         url = status.address(seen.own["object"])
-        if url is None:
+        if url is None or request.signature_name is None:
             return None
         name = objects.object_name(seen.name)
         document = {"signature_name": request.signature_name, "inputs": request.inputs}

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from servegraph.deploy_version.faults import NotFound, Overtaken, Patience, Unavailable, fault_of
+from servegraph.deploy_version.faults import NotFound, Overtaken, Patience, fault_of, no_answer
 from servegraph.deploy_version.google_api import is_loopback
 from servegraph.errors import DeployRefused, InputError
 
@@ -70,7 +70,7 @@ class KserveApi:
                 )
             except urllib3.exceptions.HTTPError as exc:
                 fix = "Run it where the cluster's addresses are reached, such as in a pipeline on the cluster."
-                raise Unavailable(f"{url}: no answer ({type(exc).__name__}).", fix=fix) from exc
+                raise no_answer(url, exc, fix) from exc
             if answer.status != 200:
                 raise fault_of(answer.status, answer.data.decode("utf-8", "replace"), url)
             found: dict[str, Any] = json.loads(answer.data)
@@ -166,8 +166,7 @@ def _faults(what: str) -> Iterator[None]:
     except ApiException as exc:
         raise fault_of(int(exc.status or 500), _message(exc), what) from exc
     except (HTTPError, OSError) as exc:
-        why = f"{what}: no answer ({type(exc).__name__})."
-        raise Unavailable(why, fix="Check that the API server can be reached, then run again.") from exc
+        raise no_answer(what, exc, "Check that the API server can be reached, then run again.") from exc
 
 
 def _message(exc: Any) -> str:

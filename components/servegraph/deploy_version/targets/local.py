@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from servegraph.deploy_version.golden import parse_golden
+from servegraph.deploy_version.golden import read_golden
 from servegraph.deploy_version.lock import LOCK_FILE, locked
 from servegraph.deploy_version.plan import (
     DeployedVersion,
@@ -31,7 +31,6 @@ from servegraph.deploy_version.targets.local_files import see
 from servegraph.deploy_version.targets.local_plan import Seen, make_plan, make_record, to_clear
 from servegraph.deploy_version.targets.local_state import announced, finished, rolled_back, surplus, switched
 from servegraph.errors import DeployRefused, InputError
-from servegraph.savedmodel.layout import GOLDEN_FILE
 from servegraph.serve.state import STATE_FILE, ModelState, check_model_name, sync_directory, write_state
 from servegraph.serve.versions import model_names
 from servegraph.storage import open_dir
@@ -172,9 +171,9 @@ class LocalTarget:
                 staged.parent.mkdir()
                 staged.symlink_to(model_dir / version, target_is_directory=True)
         on_step("staged")
-        golden_file = staged / GOLDEN_FILE
-        golden = parse_golden(golden_file.read_bytes()) if golden_file.is_file() else ()
-        self._probe(staging, name, plan.model.signatures, golden, plan.request.tolerance)
+        routine = plan.model.routine
+        golden = read_golden(open_dir(staged), routine)
+        self._probe(staging, name, plan.model.signatures, golden, plan.request.tolerance, routine)
         on_step("probed")
         if is_copy:
             state = announced(state, int(version))

@@ -10,6 +10,7 @@ from pathlib import Path
 from servegraph.deploy_version.staging import leftovers
 from servegraph.deploy_version.targets.local_plan import Seen
 from servegraph.errors import ModelError, StorageError
+from servegraph.routine.manifest import Routine, read_routine
 from servegraph.savedmodel.layout import content_digest, require_saved_model
 from servegraph.serve.signatures import read_serving_graph
 from servegraph.serve.state import ModelState, VersionRecord, read_state
@@ -35,7 +36,14 @@ def see(model_dir: Path) -> Seen:
         directories=directories,
         leftovers=leftovers(model_dir),
         adoptable=dict(_digests(model_dir, set(state.unfinished) & set(directories))),
+        live_routine=_routine_of(model_dir, state.live),
     )
+
+
+def _routine_of(model_dir: Path, live: int | None) -> Routine | None:
+    with contextlib.suppress(StorageError, ModelError):  # then nothing can be said of it
+        return None if live is None else read_routine(open_dir(model_dir / str(live)))
+    return None
 
 
 def _digests(model_dir: Path, numbers: Iterable[int]) -> Iterator[tuple[int, str]]:
@@ -64,6 +72,7 @@ def _plain_layout(model_dir: Path, directories: tuple[int, ...]) -> Seen:
         directories=directories,
         leftovers=leftovers(model_dir),
         adoptable={number: record.digest for number, record in versions.items()},
+        live_routine=_routine_of(model_dir, state.live),
     )
 
 

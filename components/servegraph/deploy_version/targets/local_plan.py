@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple
 
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, OutcomeName, Plan, Step
 from servegraph.deploy_version.probe import NO_GOLDEN_WARNING
-from servegraph.deploy_version.signature_gate import breaking_changes
+from servegraph.deploy_version.routine_gate import breaks_clients, check_trust
 from servegraph.deploy_version.targets.local_state import surplus, switched
-from servegraph.errors import InputError
+from servegraph.errors import DeployRefused, InputError
+from servegraph.routine.manifest import Routine
 from servegraph.serve.state import ModelState, VersionRecord
 
 Action = Literal["clear", "copy", "adopt", "probe", "publish", "switch", "remove"]
@@ -31,6 +32,7 @@ class Seen:
     directories: tuple[int, ...] = ()
     leftovers: tuple[str, ...] = ()
     adoptable: Mapping[int, str] = field(default_factory=dict)
+    live_routine: Routine | None = None
 
     @property
     def next_version(self) -> int:
@@ -72,7 +74,8 @@ def make_plan(request: DeployRequest, model: ModelFacts, seen: Seen, model_dir: 
         share = request.traffic_percent
         after = switched(state, decision.version, record, request.labels, request.keep_versions, share)
     if decision.files and state.live is not None:
-        changes = breaking_changes(state.versions[state.live].signatures, model.signatures)
+        live = state.versions[state.live].signatures
+        changes = breaks_clients(live, seen.live_routine, model.signatures, model.routine)
     return Plan(
         target="local",
         request=request,
@@ -85,6 +88,7 @@ def make_plan(request: DeployRequest, model: ModelFacts, seen: Seen, model_dir: 
         traffic_after={str(number): share for number, share in after.traffic.items()},
         signature_changes=changes,
         warnings=_warnings(decision, model, seen),
+        refused=_refused(request, model) if decision.files else None,
     )
 
 
@@ -102,6 +106,14 @@ def make_record(request: DeployRequest, model: ModelFacts, created: str) -> Vers
 def to_clear(seen: Seen, keep: int | None) -> tuple[int, ...]:
     """Return the directories of unfinished changes but for version `keep`: nobody uses them."""
     return tuple(n for n in seen.state.unfinished if n != keep and n in seen.directories)
+
+
+def _refused(request: DeployRequest, model: ModelFacts) -> tuple[str, str, str] | None:
+    try:
+        check_trust(request, model)
+    except DeployRefused as exc:
+        return exc.code, exc.message, exc.fix
+    return None
 
 
 def _decide(request: DeployRequest, model: ModelFacts, seen: Seen) -> _Decision:

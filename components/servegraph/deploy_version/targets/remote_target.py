@@ -22,10 +22,11 @@ from servegraph.deploy_version.plan import (
 )
 from servegraph.deploy_version.probe import NO_GOLDEN_WARNING
 from servegraph.deploy_version.remote import Goal, Seen, SeenVersion
-from servegraph.deploy_version.signature_gate import breaking_changes
+from servegraph.deploy_version.routine_gate import breaks_clients, check_trust
 from servegraph.deploy_version.site import Site
 from servegraph.deploy_version.targets import OnStep, say_nothing
 from servegraph.errors import DeployRefused, InputError, ModelError, StorageError
+from servegraph.routine.manifest import read_routine
 from servegraph.serve.signatures import read_serving_graph
 from servegraph.serve.state import ServingConfig, check_model_name
 from servegraph.storage.gcs_lease import Lease, leased
@@ -199,6 +200,7 @@ class RemoteTarget:
     def _checked(self, request: DeployRequest, model: ModelFacts) -> tuple[list[str], tuple[str, str, str] | None]:
         """What can be said without asking the service: warnings, and what speaks against the request."""
         try:
+            check_trust(request, model)
             warnings = check_machine(self._service.target, self._machine(request), model, self._site.today())
             warnings += self._service.check(request, model, self._site.today())
         except DeployRefused as exc:
@@ -216,7 +218,8 @@ class RemoteTarget:
             return (), []
         try:
             directory = self._site.open(self._service.layout(live.artifact_uri))
-            return breaking_changes(read_serving_graph(directory).signatures, model.signatures), []
+            served, routine = read_serving_graph(directory).signatures, read_routine(directory)
+            return breaks_clients(served, routine, model.signatures, model.routine), []
         except (StorageError, ModelError) as exc:
             why = f"the files of the live version {live.version} cannot be read: {exc.message}"
             return (), [f"NO_SIGNATURE_GATE: whether clients would break is not known, as {why}"]
@@ -254,7 +257,9 @@ class RemoteTarget:
             lease.check()
             self._service.perform(step)
 
-        return converge(lambda: self._site.look(name, goal), missing, perform, self._site.waits.patience(), on_step)
+        patience = self._site.waits.patience()
+        patience.relax()  # it has been looked at
+        return converge(lambda: self._site.look(name, goal), missing, perform, patience, on_step)
 
     def _outcome(
         self,

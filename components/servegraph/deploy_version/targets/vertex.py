@@ -20,13 +20,14 @@ from servegraph.deploy_version.google_api import check_labels
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
 from servegraph.deploy_version.prebuilt import check_image
 from servegraph.deploy_version.remote import STABLE, Answer, Goal, Seen, SeenVersion, Shift
+from servegraph.deploy_version.routine_gate import check_wheels
 from servegraph.deploy_version.rows import as_instances, as_outputs
 from servegraph.deploy_version.targets import vertex_plan as requests
 from servegraph.deploy_version.targets.vertex_api import PREFIX, VertexApi
 from servegraph.deploy_version.targets.vertex_seen import links_of, pick, versions_of
 from servegraph.errors import DeployRefused
 
-UNUSED = frozenset({"runtime_version", "python_version", "package", "prediction_class", "resources"})
+UNUSED = frozenset({"runtime_version", "python_version", "resources"})
 
 
 class Vertex:
@@ -60,7 +61,16 @@ class Vertex:
                 code="BAD_REPLICAS",
                 fix="Give --min-replicas 1 or more.",
             )
-        check_image(request.service.image or self._image, model.tensorflow_version, today)
+        image = request.service.image or self._image
+        check_image(image, model.tensorflow_version, today)
+        if model.routine is not None:
+            if "/vertex-ai/prediction/" in image:
+                raise DeployRefused(
+                    f"{image} serves graphs only, and the model has the routine {model.routine.predictor}.",
+                    code="ROUTINE_NEEDS_OUR_IMAGE",
+                    fix="Leave --image out, or give one that is built from servegraph's serving image.",
+                )
+            check_wheels(model.routine)
         return ()
 
     def validate(self, step: Step) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from servegraph.deploy_version.discovery import load, require_valid
-from servegraph.deploy_version.faults import Patience, Unavailable, fault_of
+from servegraph.deploy_version.faults import Patience, fault_of, no_answer
 from servegraph.deploy_version.google_api import GoogleApi, is_loopback, no_credentials
 from servegraph.errors import InputError
 
@@ -155,13 +155,11 @@ def _faults(what: str) -> Iterator[None]:
     except GoogleAPICallError as exc:
         raise fault_of(int(exc.code or 500), str(exc.message), what) from exc
     except (TransportError, RetryError) as exc:
-        raise Unavailable(f"{what}: {exc}") from exc
+        raise no_answer(what, exc) from exc
     except GoogleAuthError as exc:
         raise no_credentials(exc) from exc
     except OSError as exc:  # those of `requests` are
-        raise Unavailable(
-            f"{what}: no answer ({type(exc).__name__}).", fix="Check the network, then run again."
-        ) from exc
+        raise no_answer(what, exc) from exc
 
 
 def _as_json(answer: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from servegraph.deploy_version.plan import ServiceOptions, Step
 from servegraph.deploy_version.remote import Goal, Seen, SeenVersion, Shift
 from servegraph.errors import InputError
 from servegraph.machines.catalog import load
+from servegraph.serve.options import TRUST_VARIABLE
 
 IDENTITY, BYTES = "servegraph-identity", "servegraph-bytes"
 PREVIOUS, ROLLED_BACK = "servegraph-previous", "servegraph-rolled-back-from"
@@ -60,6 +61,8 @@ def upload_model(parent: str, goal: Goal, seen: Seen, image: str) -> Step:
             "healthRoute": f"/v1/models/{name}",
             "env": [{"name": "MODEL_NAME", "value": name}],
         }
+    if goal.model.routine is not None:  # that its code may run has been said
+        container.setdefault("env", []).append({"name": TRUST_VARIABLE, "value": "1"})
     if options.image is None:
         container |= {"command": list(SERVE), "args": ["--no-probe"]}
     model: dict[str, Any] = {
