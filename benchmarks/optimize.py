@@ -32,7 +32,7 @@ QUICK = ("digits", "census", "module")
 ASK_TO_MEASURE = ("big",)  # takes 10 GB of memory and half an hour: only by name
 PEERED = ("vgg16", "resnet50", "mobilenetv2", "digits", "digits-mobilenetv2", "mnist", "module")
 
-FOLD = ("strip", "share", "narrow", "fold")  # in the order of the ladder
+FOLD = ("strip", "share", "narrow", "fold", "tables")  # in the order of the ladder
 SHORT = (*FOLD, "shorten")
 SETS: dict[str, tuple[str, ...]] = {
     "lossless": ("strip", "share"),

@@ -118,9 +118,10 @@ class Climb:
                 return speed.objection(speed.ratios(self.best.path, found.path, self.evidence.main), rung.speed)
             except ModelError as exc:
                 return f"undone: {exc}"
-        if rung.loss == "rounding" and found.size > self.best.size * 1.01 + 4096:
-            return f"makes the model larger: {format_size(found.size)}"
-        return "saves nothing" if rung.loss != "rounding" and found.size >= self.best.size else ""
+        if not rung.grows:
+            return "saves nothing" if found.size >= self.best.size else ""
+        is_larger = found.size > self.best.size * 1.01 + 4096
+        return f"makes the model larger: {format_size(found.size)}" if is_larger else ""
 
     def _changed(self, rung: Rung) -> Written | None:
         """Apply a rung that changes the draft."""

@@ -14,6 +14,7 @@ from servegraph.optimize.int4 import plan_int4
 from servegraph.optimize.names import shorten
 from servegraph.optimize.resident import keep_resident
 from servegraph.optimize.share import share
+from servegraph.optimize.tables import store_tables
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.forms import Form, Planner, plan_half, plan_int8, plan_narrow, saves
 from servegraph.rewriting.strip import strip
@@ -29,7 +30,8 @@ class Rung:
     Lossy rungs are climbed only until the budget is met, as is one that `costs_names`, which loses nothing but makes a
     graph harder to read. A rung with `speed` is for the served model, not for its size: it is tried only where it is
     named, and kept only where the model answers at least that many times as fast as before. One that `trims` forgets
-    words; it too is tried only where it is named.
+    words; it too is tried only where it is named. One that `grows` is kept for what it does when the model is served,
+    even where its files are up to 1 % larger by it.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Rung:
     speed: float | None = None
     costs_names: bool = False
     trims: bool = False
+    grows: bool = False
 
     @property
     def is_default(self) -> bool:
@@ -89,9 +92,10 @@ RUNGS: tuple[Rung, ...] = (
     Rung("strip", "drop what no signature reaches, and stray files", "none", change=strip),
     Rung("share", "store equal tensors once, and equal signatures", "none", change=share),
     Rung("narrow", "store integers in the smallest type that holds them", "none", change=narrow),
-    Rung("fold", "inline functions, fold batch norm and constants", "rounding", change=fold),
+    Rung("fold", "inline functions, fold batch norm and constants", "rounding", change=fold, grows=True),
     Rung("shorten", "give inner nodes short names", "none", change=shorten, costs_names=True),
     Rung("trim", "shorten vocabularies to what the samples look up", "tolerance", trims=True),
+    Rung("tables", "restore large vocabularies, so that the graph is small", "none", change=store_tables, grows=True),
     Rung("halve", "store weights as float16 or bfloat16", "tolerance", plan=plan_half),
     Rung("quarter", "store weights as int8 with scales per channel", "tolerance", plan=plan_int8),
     Rung("eighth", "store weights as int4 in groups of 32 with a scale each", "tolerance", plan=plan_int4),

@@ -54,9 +54,9 @@ def write_entries(nodes: Nodes, fill: NodeDef, entries: Entries) -> None:
     if fill.op == FROM_FILE:
         control = [tensor for tensor in fill.input if tensor.startswith("^")]
         table, path = fill.input[:2]
-        filled = NodeDef(name=fill.name, op="InitializeTableV2", input=[table, "", "", *control], device=fill.device)
-        filled.attr["Tkey"].type = entries.key_type.as_datatype_enum
-        filled.attr["Tval"].type = entries.id_type.as_datatype_enum
+        filled = NodeDef(name=fill.name, op="LookupTableImportV2", input=[table, "", "", *control], device=fill.device)
+        filled.attr["Tin"].type = entries.key_type.as_datatype_enum
+        filled.attr["Tout"].type = entries.id_type.as_datatype_enum
         fill.CopyFrom(filled)
         _forget(path, nodes)
     columns = (("keys", entries.keys, entries.key_type), ("ids", entries.ids, entries.id_type))

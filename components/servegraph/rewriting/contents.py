@@ -79,14 +79,14 @@ class Scaled:
 
 @dataclass(frozen=True, eq=False)
 class Literal:
-    """Values held in memory: computed while folding, or a constant of the graph."""
+    """Values held in memory: computed while folding, or a constant of the graph; text as an array of bytes objects."""
 
     values: NDArray[Any]
 
     @property
     def dtype(self) -> str:
         """TensorFlow's name of the dtype."""
-        return str(self.values.dtype)
+        return "string" if self.values.dtype == object else str(self.values.dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -129,7 +129,11 @@ Content = Stored | Scaled | Literal | SomeRows
 def digest(values: NDArray[Any]) -> str:
     """Return what tells values from all others: of equal values it is equal."""
     found = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
-    found.update(np.ascontiguousarray(values).tobytes())
+    if values.dtype == object:
+        for text in values.ravel():
+            found.update(len(text).to_bytes(8, "little") + text)
+    else:
+        found.update(np.ascontiguousarray(values).tobytes())
     return found.hexdigest()[:16]
 
 

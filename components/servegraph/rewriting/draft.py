@@ -19,7 +19,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from servegraph import storage
 from servegraph.errors import ModelError, StorageError
-from servegraph.rewriting.contents import Content, Stored
+from servegraph.rewriting.contents import Content, Literal, Stored
 from servegraph.rewriting.forms import Form
 from servegraph.rewriting.graph import Untransformable
 from servegraph.rewriting.meta_graph import ServingGraph, put_together, take_apart
@@ -210,6 +210,8 @@ def _write_tensors(draft: Draft, out: Path) -> None:
             elif isinstance(content, Stored) and content.spec is None:
                 assert tensors is not None  # what is stored is in a checkpoint
                 writer.copy(tensors.entries[content.key], tensors, key)
+            elif isinstance(content, Literal) and content.dtype == "string":
+                writer.add_strings(key, content.shape, content.values.ravel())
             else:
                 writer.add(key, content.dtype, content.shape, content.chunks(tensors))
         for key, same_as in draft.aliases.items():
