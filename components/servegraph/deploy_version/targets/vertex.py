@@ -15,6 +15,7 @@ from datetime import date
 from servegraph import __version__
 from servegraph.deploy_version.discovery import load as load_document
 from servegraph.deploy_version.discovery import require_valid
+from servegraph.deploy_version.explaining import check_explanation
 from servegraph.deploy_version.golden import GoldenRequest
 from servegraph.deploy_version.google_api import check_labels
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
@@ -62,6 +63,7 @@ class Vertex:
                 fix="Give --min-replicas 1 or more.",
             )
         image = request.service.image or self._image
+        check_explanation(self.target, request.service, model, today, image)
         check_image(image, model.tensorflow_version, today)
         if model.routine is not None:
             if "/vertex-ai/prediction/" in image:
