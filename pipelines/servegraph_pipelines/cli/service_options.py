@@ -38,7 +38,7 @@ def service_options(function: Command) -> Command:
     @functools.wraps(function)
     def with_service(service_labels: tuple[str, ...], **options: Any) -> Any:
         names = [name.replace("-", "_") for name, _, _ in OPTIONS] + ["spot"]
-        given = {name: value for name in names if (value := options.pop(name)) not in (None, False)}
+        given = {name: value for name in names if (value := options.pop(name)) is not None and value is not False}
         if "explanation" in given:
             given["explanation"] = Path(given["explanation"]).read_text(encoding="utf-8")
         return function(service=ServiceOptions(**given, labels=_labels(service_labels)), **options)

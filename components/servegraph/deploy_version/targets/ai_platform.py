@@ -20,6 +20,7 @@ from servegraph.deploy_version.explaining import check_explanation, config_of
 from servegraph.deploy_version.faults import Rejected
 from servegraph.deploy_version.golden import GoldenRequest
 from servegraph.deploy_version.google_api import check_labels
+from servegraph.deploy_version.option_forms import check_forms
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
 from servegraph.deploy_version.remote import Answer, Goal, Seen, SeenVersion, Shift
 from servegraph.deploy_version.rows import as_instances, as_outputs
@@ -66,6 +67,7 @@ class AiPlatform:
             )
         options, machine = request.service, request.config.machine_type or self.default_machine or ""
         check_labels(options.labels)
+        check_forms(options, self._region)
         unused = UNUSED & options.given()
         if unused:
             raise _refused("NOT_FOR_THIS_TARGET", f"AI Platform has no use for {', '.join(sorted(unused))}.")
