@@ -90,7 +90,7 @@ def test_the_metadata_of_a_tf2_model_are_what_the_sdk_writes():
     builders = pytest.importorskip("google.cloud.aiplatform.explain.metadata.tf.v2.saved_model_metadata_builder")
     model = Path(__file__).parents[1] / "real_models/keras_dense"
     theirs = builders.SavedModelMetadataBuilder(str(model)).get_metadata()
-    signature = examine(str(model)).signatures["serving_default"]
+    signature = examine(DeployRequest(str(model), "m")).signatures["serving_default"]
     ours = vertex_spec(signature, "sampled-shapley", None, prebuilt=True, is_tf1=False)["metadata"]
     assert {k: v["inputTensorName"] for k, v in ours["inputs"].items()} == {
         k: v["inputTensorName"] for k, v in theirs["inputs"].items()
@@ -153,7 +153,7 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(opened, kind, optio
 
 
 def test_after_its_end_nothing_is_explained(tmp_path):
-    facts = examine(str(write_tiny_model(tmp_path / "model")))
+    facts = examine(DeployRequest(str(write_tiny_model(tmp_path / "model")), "m"))
     options = ServiceOptions(explain="sampled-shapley")
     check_explanation("vertex", options, facts, date(2027, 3, 15))
     with pytest.raises(DeployRefused, match="ended on 2027-03-16"):
