@@ -31,6 +31,7 @@ from servegraph.inspect_graph.inspect import inspect, inspect_directory
 from servegraph.inspect_graph.platforms import check_platform
 from servegraph.inspect_graph.runtimes import RUNTIMES, compatibility
 from servegraph.inspect_graph.signatures import check_signatures
+from servegraph.routine.manifest import MANIFEST, Routine
 from servegraph.savedmodel.dtypes import BY_NAME
 from servegraph.savedmodel.graph import SavedModelGraph, Signature, TensorInfo
 from servegraph.savedmodel.graph_reader import read_saved_model
@@ -182,6 +183,16 @@ def test_code_beside_the_graph_is_named() -> None:
     (found,) = inspect_directory(MemoryDirectory(files)).findings
     assert found.code == "PYTHON_CODE"
     assert "'twice'" in found.message
+
+
+def test_a_routine_is_named_and_not_run() -> None:
+    files = {"saved_model.pb": model({"x": X}, {"y": Y})}
+    routine = Routine("census:Census", "predictor", False, "c.whl", "c.tar.gz", ("six==1.17.0",))
+    (found,) = inspect_directory(MemoryDirectory({**files, MANIFEST: routine.to_json().encode()})).findings
+    assert (found.code, found.severity) == ("ROUTINE", "warning")
+    assert "census:Census answers in place of the graph, which needs six==1.17.0" in found.message
+    (found,) = inspect_directory(MemoryDirectory({**files, MANIFEST: b"{"})).findings
+    assert (found.code, "cannot be used" in found.message) == ("ROUTINE", True)
 
 
 def test_many_findings_of_one_kind_are_counted(tmp_path: Path) -> None:
