@@ -316,7 +316,7 @@ def test_out_of_stock_without_a_fallback_leaves_nothing(world: World) -> None:
 
 def test_a_container_that_never_gets_ready_is_quoted_and_taken_back(world: World) -> None:
     world.fresh("unready")
-    world.service.unready = "Op type not registered 'MyOp'"
+    world.service.unready = "loading the model\nOp type not registered 'MyOp'"
     with pytest.raises(DeployRefused, match="Op type not registered 'MyOp'") as refused:
         deploy(world.request("2"), world.target)
     assert refused.value.code == "CANNOT_SERVE"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.contract.life import live_through
 from tests.emulators.gcs import FakeGcs
 from tests.emulators.remote_places import FAKES, Emulated
-from tests.live.life import live_through
 
 from servegraph.serve.child import ServerProcess
 

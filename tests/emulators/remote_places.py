@@ -19,6 +19,7 @@ from tests.emulators.ai_platform import FakeAiPlatform
 from tests.emulators.kserve import FakeKserve
 from tests.emulators.vertex import FakeVertex
 
+from servegraph.deploy_version.cloud_logging import CloudLogging
 from servegraph.deploy_version.deploy import deploy
 from servegraph.deploy_version.faults import Patience
 from servegraph.deploy_version.plan import DeployRequest
@@ -83,7 +84,10 @@ class Emulated:
     def _service(self, stack: ExitStack) -> Service:
         if self.kind == "vertex":
             region = self.region or "us-central1"
-            return Vertex("p", region, VertexApi(region, self.service_url, 0.01, hasty, self.call_timeout_s))
+            api = VertexApi(region, self.service_url, 0.01, hasty, self.call_timeout_s)
+            logging = CloudLogging("p", self.service_url)
+            stack.callback(logging.close)
+            return Vertex("p", region, api, logging)
         if self.kind == "ai-platform":
             api = AiPlatformApi(self.region, self.service_url, 0.01, hasty, self.call_timeout_s)
             stack.callback(api.close)

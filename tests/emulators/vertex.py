@@ -15,7 +15,14 @@ from typing import Any
 from google.cloud import aiplatform_v1
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from tests.emulators.google_api import Failed, GoogleService, Refused, need, now
+from tests.emulators.http_server import Request
 
+from servegraph.deploy_version.discovery import load
+
+CONTAINER_LOG = re.compile(
+    r'resource\.type="aiplatform\.googleapis\.com/Endpoint" AND resource\.labels\.endpoint_id="([^"]+)" '
+    r'AND resource\.labels\.location="([^"]+)" AND timestamp>="\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"'
+)
 ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9-]")
 LABEL_KEY, LABEL_VALUE = re.compile(r"[a-z][a-z0-9_-]{0,63}"), re.compile(r"[a-z0-9_-]{0,63}")
 
@@ -51,6 +58,18 @@ class FakeVertex(GoogleService):
             return MessageToDict(ParseDict(body, kind.pb(kind())))
         except ParseError as error:
             raise Refused(400, f"Invalid JSON payload received. {error}") from error
+
+    def _handle(self, request: Request) -> dict[str, Any]:
+        """Answer a request; to Cloud Logging too, which has what a container printed."""
+        if request.path != "/v2/entries:list":
+            return super()._handle(request)
+        problems = load("logging", "v2").problems("logging.entries.list", {}, request.json())
+        need(not problems, f"Invalid request: {problems}")
+        asked = CONTAINER_LOG.fullmatch(request.json()["filter"])
+        need(asked and request.json()["orderBy"] == "timestamp desc", "The emulator knows no such filter.")
+        assert asked is not None
+        need(any(n.endswith(f"/{asked[2]}/endpoints/{asked[1]}") for n in self.endpoints), "No such endpoint.", 404)
+        return {"entries": [{"jsonPayload": {"message": line}} for line in reversed(self.unready.splitlines())]}
 
     def running(self, endpoint_id: str) -> dict[str, int]:
         """The traffic of an endpoint by version, of all that runs there."""
@@ -207,7 +226,11 @@ class FakeVertex(GoogleService):
             if lacking := parts & self.out_of_stock:
                 raise Failed(8, f"Machine type temporarily unavailable, out of stock: {lacking.pop()}.")
             if self.unready:
-                raise Failed(9, f"Model server never became ready. Last lines of its log: {self.unready}")
+                raise Failed(
+                    9,
+                    "Model server never became ready. Please validate that your model file or container "
+                    "configuration are valid. Model server logs can be found at https://console.cloud.google.com/logs.",
+                )
             version = model["versionId"]
             entry = {**deployed, "model": model["name"], "modelVersionId": version, "createTime": now()}
             place["deployedModels"] = [*place["deployedModels"], entry]

@@ -205,7 +205,7 @@ class FakeVertexPipelines(FakeVertex):
     # Cloud Logging
 
     def _handle(self, request: Request) -> dict[str, Any]:
-        if request.path != "/v2/entries:list":
+        if request.path != "/v2/entries:list" or "job_id" not in request.json()["filter"]:
             return super()._handle(request)
         problems = load("logging", "v2").problems("logging.entries.list", {}, request.json())
         need(not problems, f"Invalid request: {problems}")

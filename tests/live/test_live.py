@@ -1,9 +1,13 @@
-"""The life of a model on a real service.
+"""The contract of a target, as in tests/contract, on a real service: the same tests with another site.
 
-Skipped unless `SERVEGRAPH_LIVE` says where, as JSON; it costs money and takes up to two hours:
+Skipped unless `SERVEGRAPH_LIVE` says where, as JSON. Each test deploys real models under a name of its own and removes
+it; that costs money, and on Vertex AI up to half an hour a deployment:
 
-    SERVEGRAPH_LIVE='{"target": "vertex", "project": "P", "region": "us-central1", "staging": "gs://bucket/live",
-                      "image": "us-central1-docker.pkg.dev/P/servegraph/python-serving:0.1.0"}' pytest tests/live
+    SERVEGRAPH_LIVE='{"target": "vertex", "project": "P", "region": "us-central1", "staging": "gs://bucket/live"}' \\
+        pytest tests/live
+
+On Vertex AI servegraph's serving image has to be in the project's Artifact Registry (docs/deploy.md).
+`{"target": "local", "root": "/tmp/live"}` needs no account: what serves then is the real server.
 """
 
 from __future__ import annotations
@@ -16,28 +20,48 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.live.life import live_through
 
 from servegraph.deploy_version.targets import Place, Target, open_target
+from servegraph.serve.state import ServingConfig
 
-PLACE: dict[str, Any] = json.loads(os.environ.get("SERVEGRAPH_LIVE", "{}"))
+pytest.register_assert_rewrite("tests.contract.target_suite", "tests.contract.life")
 
-pytestmark = pytest.mark.skipif(not PLACE, reason="SERVEGRAPH_LIVE does not say where")
+from tests.contract.life import live_through  # noqa: E402
+from tests.contract.target_suite import *  # noqa: E402, F403
+from tests.contract.target_suite import There, Write  # noqa: E402
+from tests.live.doubling import write_doubling_model  # noqa: E402
+
+SITE: dict[str, Any] = json.loads(os.environ.get("SERVEGRAPH_LIVE", "{}"))
+CONFIGS = {
+    "kserve": (ServingConfig("container"), ServingConfig()),
+    "ai-platform": (ServingConfig("mls1-c1-m2"), ServingConfig("mls1-c4-m2")),
+}
+MACHINES = (ServingConfig("n1-standard-2"), ServingConfig("n1-standard-4"))
+
+pytestmark = pytest.mark.skipif(not SITE, reason="SERVEGRAPH_LIVE does not say where; see tests/live/test_live.py")
+
+
+def opened() -> Target:
+    return open_target(SITE["target"], Place(**{key: value for key, value in SITE.items() if key != "target"}))
 
 
 @pytest.fixture
-def target() -> Target:
-    fields = {key: value for key, value in PLACE.items() if key not in ("target", "image")}
-    return open_target(PLACE["target"], Place(**fields))
-
-
-@pytest.fixture
-def name(target: Target) -> Iterator[str]:
+def place() -> Iterator[There]:
     name = f"live-{uuid.uuid4().hex[:8]}"
-    yield name
-    target.undeploy(name)
+    yield There(opened, CONFIGS.get(SITE["target"], MACHINES), shares=SITE["target"] != "ai-platform", name=name)
+    opened().undeploy(name)
 
 
-def test_the_life_of_a_model(target: Target, name: str, tmp_path: Path) -> None:
-    splits = PLACE["target"] != "ai-platform"
-    live_through(target, name, tmp_path, splits=splits, image=PLACE.get("image"))
+@pytest.fixture
+def model(tmp_path: Path) -> Write:
+    made: list[Path] = []
+
+    def write(content: str = "1", **parts: Any) -> str:
+        made.append(write_doubling_model(tmp_path / "models" / str(len(made)), content, **parts))
+        return str(made[-1])
+
+    return write
+
+
+def test_the_life_of_a_model(place: There, tmp_path: Path) -> None:
+    live_through(place.open(), place.name, tmp_path, splits=SITE["target"] in ("vertex", "kserve"))

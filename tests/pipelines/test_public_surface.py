@@ -52,6 +52,8 @@ def test_public_verbs():
         "optimize",
         "measure",
         "choose",
+        "explain",
+        "package",
         "deploy",
         "versions",
         "rollback",
@@ -84,7 +86,9 @@ def test_light_modules_stay_light(statement):
     assert imported_by(statement) == set()
 
 
-@pytest.mark.parametrize("verb", ["inspect", "choose", "deploy", "versions", "serve", "run", "optimize", "submit"])
+@pytest.mark.parametrize(
+    "verb", ["inspect", "choose", "deploy", "versions", "serve", "run", "optimize", "submit", "package", "explain"]
+)
 def test_help_imports_nothing_heavy(verb):
     statement = (
         "import contextlib, io\nfrom servegraph_pipelines.cli import app\n"

@@ -64,5 +64,6 @@ def examine(request: DeployRequest) -> ModelFacts:
         tensorflow_version=graph.tensorflow_version,
         tags=tags,
         left_out=tuple(other for other in tag_sets if tags and set(other) != set(tags)),
+        is_tf1=not graph.declares_shapes,
         routine=routine,
     )

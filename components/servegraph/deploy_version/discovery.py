@@ -53,6 +53,10 @@ class Document:
         check = _Check(self, require=not is_patch, elsewhere=in_path)
         return found + list(check.value({"$ref": method["request"]["$ref"]}, body, "body"))
 
+    def value_problems(self, schema: str, value: Any) -> list[str]:
+        """Return what is wrong with a value that is to be of a schema, a sentence each."""
+        return list(_Check(self, require=True, elsewhere=frozenset()).value({"$ref": schema}, value, schema))
+
     def path(self, method_id: str, params: Mapping[str, str]) -> str:
         """Return the path of a request with its parameters filled in."""
         template = str(self.methods[method_id]["path"])

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_type_hints
 
 from servegraph.deploy_version.traffic import check_steps
 from servegraph.errors import DeployRefused, InputError
+from servegraph.explanations.rules import METHODS
 from servegraph.routine.manifest import Routine
 from servegraph.serve.signatures import Signatures
 from servegraph.serve.state import ServingConfig
@@ -50,7 +51,9 @@ class ServiceOptions:
     network: str | None = None  # projects/NUMBER/global/networks/NAME
     reservation: str | None = None  # projects/P/zones/Z/reservations/NAME
     spot: bool = False
-    explanation: str | None = None  # JSON: an ExplanationSpec, or an ExplanationConfig of ai-platform
+    explain: str | None = None  # a method: what explanations need is made from the signature
+    explain_output: str | None = None  # of several numeric outputs the one to explain
+    explanation: str | None = None  # or one's own, as JSON: an ExplanationSpec, or an ExplanationConfig of ai-platform
     resources: tuple[tuple[str, str], ...] = ()  # kserve: requests and limits of the container
     labels: tuple[tuple[str, str], ...] = ()
 
@@ -61,6 +64,12 @@ class ServiceOptions:
             InputError: there are fewer replicas than none, or the most are fewer than the least (code `BAD_REPLICAS`),
                 or the explanation is no JSON object (code `BAD_EXPLANATION`).
         """
+        if self.explain not in (None, *METHODS) or (self.explain and self.explanation):
+            raise InputError(
+                f"{self.explain!r} is no method, or an explanation of one's own is given beside it.",
+                code="BAD_EXPLANATION",
+                fix=f"Give one of {', '.join(METHODS)}, or the explanation alone.",
+            )
         if self.explanation and not _is_object(self.explanation):
             raise InputError(
                 "The explanation is not a JSON object.",
@@ -166,6 +175,7 @@ class ModelFacts:
     tensorflow_version: str = ""  # that saved it, where the model says
     tags: tuple[str, ...] = ()  # of the MetaGraph that alone is deployed; empty: the model as it is
     left_out: tuple[tuple[str, ...], ...] = ()  # the tags of the other ones
+    is_tf1: bool = False  # no object graph: the names of tensors are those in the graph
     routine: Routine | None = None  # Python around the graph, which answers in its place
 
 

@@ -256,6 +256,13 @@ _SAFE = (
         "R18",
     ),
     Rule(
+        "ROUTINE",
+        "warning",
+        "The model brings a custom prediction routine: Python code that a server runs if it is told to trust it.",
+        "Look at it in assets.extra/routine before you deploy with --trust-code.",
+        "R11",
+    ),
+    Rule(
         "PYTHON_CODE",
         "warning",
         "Beside the graph there is Python code, which keras.models.load_model runs and no server does.",

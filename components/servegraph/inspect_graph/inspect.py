@@ -18,7 +18,7 @@ from servegraph.inspect_graph.integrity import (
 )
 from servegraph.inspect_graph.operations import check_operations
 from servegraph.inspect_graph.references import check_references
-from servegraph.inspect_graph.security import check_keras, check_security, check_table_files
+from servegraph.inspect_graph.security import check_keras, check_routine, check_security, check_table_files
 from servegraph.inspect_graph.signatures import check_signatures, tag_label
 from servegraph.inspect_graph.weights import check_weights, weigh
 from servegraph.savedmodel.bundle_index import TensorEntry
@@ -68,6 +68,7 @@ def inspect_directory(directory: Directory, *, verify: bool = False, platform: s
     findings = [*check_files(directory, files), *variables.findings, *graph.findings]
     findings += [*check_weights(weights, graph.unread), *check_keras(keras)]
     findings += check_pointers(directory, files, findings)
+    findings += check_routine(directory, paths)
     if variables.is_absent and graph.graph is not None and has_variables(graph.graph):
         findings.append(finding("NO_VARIABLES", f"{VARIABLES_PREFIX}.index is not there."))
     if platform is not None:

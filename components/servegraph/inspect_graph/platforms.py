@@ -50,7 +50,7 @@ def check_platform(
                 "OLD_RUNTIME",
                 f"{item.runtime.name} has TensorFlow {item.runtime.tf_version}{lacks}: {VERDICTS[item.verdict]}.",
             )
-    answer = explanations(platform, graph, needed_ops, today)
+    answer = explanations(platform, graph, today)
     verdict = "can explain it" if answer.possible else "cannot explain it"
     yield finding("EXPLANATIONS", f"{platform} {verdict}: {answer.reason}")
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
+from servegraph.errors import ModelError
 from servegraph.inspect_graph.findings import Finding, finding
 from servegraph.savedmodel.embedded import GraphSource, StringInputs, embedded_graphs
 from servegraph.savedmodel.graph import Body, MetaGraph, Node, attr_bytes
+from servegraph.savedmodel.layout import ROUTINE_FILE
 from servegraph.savedmodel.metadata_files import KERAS_METADATA, KerasMetadata
 from servegraph.savedmodel.ops import DANGER_OF, DANGEROUS
 from servegraph.savedmodel.reachability import INIT, PYTHON_LOAD, RESTORE, Reachability, is_signature
+from servegraph.storage.directory import Directory
 
 _WHAT = {rule.kind: rule.what for rule in DANGEROUS}
 _MAX_NESTING = 8
@@ -146,6 +149,22 @@ HARMLESS: dict[str, Callable[[StringInputs, Body, Node], bool]] = {
     "DebugNumericSummary": _has_no_url,
     "DebugNumericSummaryV2": _has_no_url,
 }
+
+
+def check_routine(directory: Directory, paths: Collection[str]) -> Iterator[Finding]:
+    """Find Python code that a server would run around the graph; its manifest is read and nothing is run."""
+    if ROUTINE_FILE not in paths:
+        return
+    from servegraph.routine.manifest import read_routine  # few models have one
+
+    try:
+        routine = read_routine(directory)
+    except ModelError as exc:
+        yield finding("ROUTINE", f"It cannot be used as it is: {exc.message}")
+        return
+    if routine is not None:
+        needs = f", which needs {', '.join(routine.requirements)}" if routine.requirements else ""
+        yield finding("ROUTINE", f"{routine.predictor} answers in place of the graph{needs}.")
 
 
 def check_keras(metadata: KerasMetadata | None) -> Iterator[Finding]:

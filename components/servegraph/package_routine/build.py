@@ -97,7 +97,8 @@ def build(
 
 
 def _run_hatchling(project: Path, destination: Path) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-t", "wheel", "-d", str(destination)]
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-t", "wheel"]
+    command += ["-d", str(destination.resolve())]  # it runs in another directory
     environment = {**os.environ, "SOURCE_DATE_EPOCH": _EPOCH}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 0:

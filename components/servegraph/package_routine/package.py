@@ -21,6 +21,7 @@ from servegraph.serve.child import ServerProcess
 from servegraph.storage import open_dir
 
 NAME = "routine"  # of the model while it is tried
+OnStep = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Packaged:
         }
 
 
-def package(request: PackageRequest, on_step: Callable[[str], None] = lambda step: None) -> Packaged:
+def package(request: PackageRequest, on_step: OnStep = lambda step: None) -> Packaged:
     """Build the routine, put it beside the model, try it through a server and write `request.out`, whole or not at all.
 
     Raises:
@@ -88,7 +89,7 @@ def package(request: PackageRequest, on_step: Callable[[str], None] = lambda ste
         on_step(f"building {request.source}")
         put_routine(request, pins, staged, Path(work))
         on_step("trying it through the server")
-        answers, warnings = try_out(staged.parents[1], samples)
+        answers, warnings = try_out(staged.parents[1], samples, on_step)
         recorded = [answer for answer in answers if answer.pop("is_stable")]
         if recorded:
             lines = "".join(json.dumps(answer, sort_keys=True) + "\n" for answer in recorded)
@@ -212,8 +213,8 @@ def print_description(place: str, predictor: str) -> None:
     print(json.dumps({"interface": interface, "needs_servegraph": bool(ours) and not is_from_path}))
 
 
-def try_out(root: Path, samples: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Load the only model below `root` in a server and ask each sample twice.
+def try_out(root: Path, samples: Sequence[dict[str, Any]], on_step: OnStep) -> tuple[list[dict[str, Any]], list[str]]:
+    """Load the only model below `root` in a server and ask each sample twice; `on_step` gets its log if that fails.
 
     Returns:
         The requests with their answers, with whether the second was the same; and warnings.
@@ -226,16 +227,18 @@ def try_out(root: Path, samples: Sequence[dict[str, Any]]) -> tuple[list[dict[st
         try:
             server.wait_until_available(NAME)
         except Refusal as exc:
-            lines = server.last_lines(30)
-            fix = f"The server's last lines: {lines}"
+            on_step(f"the server's last lines:\n{server.last_lines(30)}")
+            fix = "Mend the routine; what it wrote is above."
             raise ModelError(f"The routine does not load: {exc.message}", code="ROUTINE_FAILED", fix=fix) from exc
         for number, sample in enumerate(samples, start=1):
             first, second = (server.post(f"/v1/models/{NAME}:predict", sample) for _ in range(2))
             if first.status != 200:
+                on_step(f"the server's last lines:\n{server.last_lines(20)}")
+                said = str(first.document.get("error")).rstrip(".")
                 raise Refusal(
-                    f"Sample {number} is answered with HTTP {first.status}: {first.document.get('error')}.",
+                    f"Sample {number} is answered with HTTP {first.status}: {said}.",
                     code="SAMPLE_FAILED",
-                    fix=f"Mend the routine or the sample. The server's last lines: {server.last_lines(20)}",
+                    fix="Mend the routine or the sample; what the server wrote is above.",
                 )
             is_stable = first == second
             if not is_stable:

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from servegraph.errors import ModelError, StorageError
+from servegraph.savedmodel.layout import ROUTINE_FILE
 from servegraph.storage import Directory
 
-FOLDER = "assets.extra/routine"
-MANIFEST = f"{FOLDER}/routine.json"
+MANIFEST = ROUTINE_FILE
+FOLDER = MANIFEST.rpartition("/")[0]
 GOLDEN = f"{FOLDER}/golden_requests.jsonl"
 # Beside the user's modules lies what AI Platform's runtime calls, under this name.
 ADAPTER = "servegraph_routine"

@@ -38,6 +38,7 @@ ROLES: tuple[tuple[Role, str], ...] = (
 # Sample requests and the answers the model gave, for whoever deploys it; TF Serving passes over what it does not know
 # in assets.extra.
 GOLDEN_FILE = "assets.extra/golden_requests.jsonl.gz"
+ROUTINE_FILE = "assets.extra/routine/routine.json"  # the manifest of a custom prediction routine
 STRAY_ROLES = frozenset({"stray_checkpoint", "stray_summary", "stray"})
 
 

@@ -53,7 +53,7 @@ class _Process:
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what the routine prints is log
                 start_new_session=True,  # Ctrl-C reaches the server only, which first answers what was begun
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONUNBUFFERED": "1"},
             )
         self._connection = Connection(ours.detach())
         try:

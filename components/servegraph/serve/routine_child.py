@@ -39,7 +39,8 @@ def main(descriptor: int, directory: Path) -> None:
         try:
             predictor = load(directory, Path(scratch, "packages"))
         except Exception as exc:  # whatever the routine raises
-            traceback.print_exc()
+            if not isinstance(exc, ServegraphError):
+                traceback.print_exc()
             connection.send_bytes(error_message(exc))
             return
         connection.send_bytes(ANSWER)
@@ -87,7 +88,7 @@ def check_requirements(routine: Routine) -> None:
         raise ModelError(
             f"The routine {routine.predictor} needs {', '.join(wrong)}.",
             code="REQUIREMENT_MISSING",
-            fix="Package it again where the server's packages are those of the image that will serve it.",
+            fix="Pin what the server has, or leave it out; what it has not is fetched by `servegraph package`.",
         )
 
 

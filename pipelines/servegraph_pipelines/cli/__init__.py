@@ -25,6 +25,7 @@ VERBS = {
     "optimize": "Shrink a SavedModel until it fits a budget, and prove that its answers stayed.",
     "measure": "Serve a model under a machine's limits: load time, memory, latency, rate, settings.",
     "choose": "Pick the machine for a model from its measured size, and say why.",
+    "explain": "Say whether predictions can be explained, and make the metadata for it.",
     "package": "Package Python that goes around a model, and try it through the server.",
     "deploy": "Deploy a model as a new version; running it again changes nothing.",
     "versions": "List the deployed versions of a model.",

@@ -11,6 +11,7 @@ import click
 
 from servegraph.deploy_version.plan import ServiceOptions
 from servegraph.errors import InputError
+from servegraph.explanations.rules import METHODS
 
 Command = Callable[..., Any]
 
@@ -25,7 +26,9 @@ OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("encryption-key", str, "Key of your own: projects/P/locations/L/keyRings/R/cryptoKeys/K."),
     ("network", str, "Network of a private endpoint: projects/NUMBER/global/networks/NAME."),
     ("reservation", str, "Reservation to take machines from: projects/P/zones/Z/reservations/NAME."),
-    ("explanation", click.Path(exists=True, dir_okay=False), "JSON file with the explanation spec of the service."),
+    ("explain", click.Choice(METHODS), "Have predictions explained; see `servegraph explain`."),
+    ("explain-output", str, "Of several numeric outputs the one to explain."),
+    ("explanation", click.Path(exists=True, dir_okay=False), "JSON file with an explanation spec of one's own."),
 )
 
 
@@ -35,7 +38,7 @@ def service_options(function: Command) -> Command:
     @functools.wraps(function)
     def with_service(service_labels: tuple[str, ...], **options: Any) -> Any:
         names = [name.replace("-", "_") for name, _, _ in OPTIONS] + ["spot"]
-        given = {name: value for name in names if (value := options.pop(name)) not in (None, False)}
+        given = {name: value for name in names if (value := options.pop(name)) is not None and value is not False}
         if "explanation" in given:
             given["explanation"] = Path(given["explanation"]).read_text(encoding="utf-8")
         return function(service=ServiceOptions(**given, labels=_labels(service_labels)), **options)

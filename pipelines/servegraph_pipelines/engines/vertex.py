@@ -10,11 +10,11 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from servegraph.deploy_version.cloud_logging import CloudLogging, of_job
 from servegraph.deploy_version.discovery import load, require_valid
 from servegraph.deploy_version.faults import NotFound, Overtaken, Patience, Unavailable
 from servegraph.deploy_version.targets.vertex_api import PREFIX, VertexApi
 from servegraph.errors import Refusal
-from servegraph_pipelines.engines.cloud_logging import CloudLogging
 from servegraph_pipelines.engines.runs import (
     RunRequest,
     RunState,
@@ -134,7 +134,7 @@ class VertexEngine:
     def log(self, run_id: str, step: StepState) -> list[str]:
         """Return the last lines of the custom jobs that ran a step."""
         try:
-            return [line for job in step.log for line in self._logging.last_lines(job)]
+            return [line for job in step.log for line in self._logging.last_lines(of_job(job))]
         except (Refusal, Unavailable):
             return []  # to read logs is another permission than to run pipelines
 

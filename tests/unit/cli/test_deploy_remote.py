@@ -58,6 +58,7 @@ def test_planned_then_deployed(cloud: Cloud, tmp_path: Path) -> None:
     assert bodies["models.upload"]["model"]["labels"]["team"] == "fraud"
     resources = bodies["endpoints.deployModel"]["deployedModel"]["dedicatedResources"]
     assert resources == {"machineSpec": {"machineType": "n1-standard-4"}, "minReplicaCount": 1, "maxReplicaCount": 3}
+    assert bodies["endpoints.patch"]["labels"]["team"] == "fraud"
     assert (cloud.service.models, cloud.storage.names("bucket")) == ({}, [])
     done = cloud.run("deploy", model, *options)
     assert (done.returncode, "census: created, version 1 is live" in done.stdout) == (0, True), done.stderr
@@ -71,6 +72,8 @@ def test_what_is_refused_before_anything_is_sent(cloud: Cloud, tmp_path: Path) -
     model = write_tiny_model(tmp_path / "1")
     ended = ("--machine-type", "n1-standard-4", "--accelerator-type", "NVIDIA_TESLA_P100", "--accelerator-count", "1")
     assert cloud.json("deploy", model, *ended, code=1)["error"]["code"] == "ACCELERATOR_ENDED"
+    assert cloud.json("deploy", model, "--min-replicas", "0", code=1)["error"]["code"] == "BAD_REPLICAS"
+    assert cloud.json("deploy", model, "--network", "default", code=2)["error"]["code"] == "BAD_RESOURCE_NAME"
     steps = cloud.json("deploy", model, "--traffic-steps", "50,10", code=2)
     assert steps["error"]["code"] == "BAD_TRAFFIC_STEPS"
     choice = tmp_path / "choice.json"

@@ -31,6 +31,7 @@ from servegraph.inspect_graph.inspect import inspect, inspect_directory
 from servegraph.inspect_graph.platforms import check_platform
 from servegraph.inspect_graph.runtimes import RUNTIMES, compatibility
 from servegraph.inspect_graph.signatures import check_signatures
+from servegraph.routine.manifest import MANIFEST, Routine
 from servegraph.savedmodel.dtypes import BY_NAME
 from servegraph.savedmodel.graph import SavedModelGraph, Signature, TensorInfo
 from servegraph.savedmodel.graph_reader import read_saved_model
@@ -184,6 +185,16 @@ def test_code_beside_the_graph_is_named() -> None:
     assert "'twice'" in found.message
 
 
+def test_a_routine_is_named_and_not_run() -> None:
+    files = {"saved_model.pb": model({"x": X}, {"y": Y})}
+    routine = Routine("census:Census", "predictor", False, "c.whl", "c.tar.gz", ("six==1.17.0",))
+    (found,) = inspect_directory(MemoryDirectory({**files, MANIFEST: routine.to_json().encode()})).findings
+    assert (found.code, found.severity) == ("ROUTINE", "warning")
+    assert "census:Census answers in place of the graph, which needs six==1.17.0" in found.message
+    (found,) = inspect_directory(MemoryDirectory({**files, MANIFEST: b"{"})).findings
+    assert (found.code, "cannot be used" in found.message) == ("ROUTINE", True)
+
+
 def test_many_findings_of_one_kind_are_counted(tmp_path: Path) -> None:
     found = condensed([finding("STRAY_FILE", f"{number}") for number in range(1000)] + [finding("NO_SIGNATURE", "x")])
     assert [item.code for item in found] == ["NO_SIGNATURE"] + ["STRAY_FILE"] * MAX_OF_A_CODE
@@ -271,7 +282,7 @@ def test_runtimes(version: str, ops: set[str], verdicts: dict[str, str]) -> None
     ("platform", "inputs", "outputs", "version", "today", "possible", "says"),
     [
         ("vertex", {"x": X}, {"y": Y}, "2.15.0", TODAY, True, "2027-03-16"),
-        ("vertex", {"x": X}, {"y": Y}, "2.21.0", TODAY, False, "prebuilt image"),
+        ("vertex", {"x": X}, {"y": Y}, "2.21.0", TODAY, True, "sampled Shapley alone"),
         ("vertex", {"x": X}, {"y": Y}, "2.15.0", date(2027, 4, 1), False, "ended"),
         ("vertex", {"x": tensor_info("x:0", STRING)}, {"y": Y}, "2.15.0", TODAY, False, "serialized"),
         ("vertex", {"x": X}, {"y": tensor_info("y:0", STRING)}, "2.15.0", TODAY, False, "numeric"),
@@ -282,7 +293,7 @@ def test_runtimes(version: str, ops: set[str], verdicts: dict[str, str]) -> None
     ],
 )
 def test_explanations(platform, inputs, outputs, version, today, possible, says) -> None:
-    answer = explanations(platform, read(model(inputs, outputs, version)), frozenset({"Identity"}), today)
+    answer = explanations(platform, read(model(inputs, outputs, version)), today)
     assert answer.possible == possible
     assert says in answer.reason
 

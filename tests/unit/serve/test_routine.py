@@ -2,9 +2,14 @@
 
 import asyncio
 import gc
+import http.client
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -166,3 +171,40 @@ def test_the_server_hosts_it_beside_other_models(tmp_path):
         with pytest.raises(Refusal, match="--trust-code"):
             server.wait_until_available("routine")
         server.wait_until_available("half")
+
+
+def test_the_container_of_vertex_finds_it_beside_the_model(tmp_path):
+    """As `vertex_plan` sets it up: no directory, and the variables of the service and of the deploy."""
+    model = with_routine(tmp_path / "artifacts", 9)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        "AIP_MODE": "PREDICTION",
+        "AIP_HTTP_PORT": str(port),
+        "AIP_STORAGE_URI": str(model),
+        "AIP_HEALTH_ROUTE": "/v1/models/m",
+        "AIP_PREDICT_ROUTE": "/v1/models/m:predict",
+        "MODEL_NAME": "m",
+        "SERVEGRAPH_TRUST_CODE": "1",
+    }
+    command = [sys.executable, "-m", "servegraph.serve", "--no-probe", "--host", "127.0.0.1"]
+    with subprocess.Popen(command, env={**os.environ, **environment}, cwd=tmp_path, stderr=subprocess.PIPE) as server:
+        try:
+            asked = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            for _ in range(600):
+                try:
+                    asked.request("GET", "/v1/models/m")
+                    healthy = asked.getresponse()
+                    healthy.read()
+                    if healthy.status == 200:
+                        break
+                except (OSError, http.client.HTTPException):
+                    asked.close()
+                time.sleep(0.1)
+            asked.request("POST", "/v1/models/m:predict", json.dumps({"instances": [1]}))
+            assert json.loads(asked.getresponse().read())["predictions"] == [9]
+        finally:
+            asked.close()
+            server.terminate()
+            server.communicate(timeout=60)

@@ -87,13 +87,14 @@ def _local(place: Place) -> Target:
 
 
 def _vertex(place: Place) -> Target:
+    from servegraph.deploy_version.cloud_logging import CloudLogging
     from servegraph.deploy_version.site import Site, Staging
     from servegraph.deploy_version.targets.remote_target import RemoteTarget
     from servegraph.deploy_version.targets.vertex import Vertex
     from servegraph.deploy_version.targets.vertex_api import VertexApi
 
     project, region = _needed(place, "vertex", "project"), _needed(place, "vertex", "region")
-    service = Vertex(project, region, VertexApi(region, place.api_url))
+    service = Vertex(project, region, VertexApi(region, place.api_url), CloudLogging(project, place.api_url))
     return RemoteTarget(Site(service, Staging(_staging(place, "vertex"))))
 
 

@@ -16,9 +16,11 @@ from typing import Any
 
 from servegraph.deploy_version.discovery import load as load_document
 from servegraph.deploy_version.discovery import require_valid
+from servegraph.deploy_version.explaining import check_explanation, config_of
 from servegraph.deploy_version.faults import Rejected
 from servegraph.deploy_version.golden import GoldenRequest
 from servegraph.deploy_version.google_api import check_labels
+from servegraph.deploy_version.option_forms import check_forms
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
 from servegraph.deploy_version.remote import Answer, Goal, Seen, SeenVersion, Shift
 from servegraph.deploy_version.rows import as_instances, as_outputs
@@ -65,6 +67,7 @@ class AiPlatform:
             )
         options, machine = request.service, request.config.machine_type or self.default_machine or ""
         check_labels(options.labels)
+        check_forms(options, self._region)
         unused = UNUSED & options.given()
         if unused:
             raise _refused("NOT_FOR_THIS_TARGET", f"AI Platform has no use for {', '.join(sorted(unused))}.")
@@ -81,6 +84,7 @@ class AiPlatform:
             raise _refused("ROUTINE_NEEDS_SERVEGRAPH", f"{model.routine.predictor} {why}; {fix}")
         if options.service_account and model.routine is None:
             raise _refused("NOT_FOR_THIS_TARGET", "A service account goes with a custom prediction routine only.")
+        check_explanation(self.target, options, model, date.min if self._ignores_end else today)
         return _runtime_warnings(options.runtime_version or RUNTIME, model.tensorflow_version)
 
     def validate(self, step: Step) -> None:
@@ -247,8 +251,9 @@ class AiPlatform:
             body |= {"serviceAccount": options.service_account} if options.service_account else {}
         else:
             body["framework"] = "TENSORFLOW"
-        if options.explanation:
-            body["explanationConfig"] = json.loads(options.explanation)
+        explanation = config_of(options)
+        if explanation is not None:
+            body["explanationConfig"] = explanation
         return body
 
     def _remember(self, seen: Seen, changes: Mapping[str, Any], newest: str = "0") -> tuple[Step, ...]:

@@ -26,7 +26,8 @@ from servegraph.errors import DeployRefused
 from servegraph.serve.state import ServingConfig
 
 READY_TIMEOUT_S = 3600.0
-UNUSED = frozenset({"python_version", "encryption_key", "network", "reservation", "spot", "explanation"})
+_EXPLAINING = {"explain", "explain_output", "explanation"}
+UNUSED = frozenset({"python_version", "encryption_key", "network", "reservation", "spot", *_EXPLAINING})
 
 
 class Kserve:

@@ -10,13 +10,17 @@ address a deployed model past the split).
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime, timezone
 
 from servegraph import __version__
+from servegraph.deploy_version.cloud_logging import CloudLogging, of_endpoint
 from servegraph.deploy_version.discovery import load as load_document
 from servegraph.deploy_version.discovery import require_valid
+from servegraph.deploy_version.explaining import check_explanation
+from servegraph.deploy_version.faults import CannotServe
 from servegraph.deploy_version.golden import GoldenRequest
 from servegraph.deploy_version.google_api import check_labels
+from servegraph.deploy_version.option_forms import check_forms, check_together
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
 from servegraph.deploy_version.prebuilt import check_image
 from servegraph.deploy_version.remote import STABLE, Answer, Goal, Seen, SeenVersion, Shift
@@ -25,8 +29,9 @@ from servegraph.deploy_version.rows import as_instances, as_outputs
 from servegraph.deploy_version.targets import vertex_plan as requests
 from servegraph.deploy_version.targets.vertex_api import PREFIX, VertexApi
 from servegraph.deploy_version.targets.vertex_seen import links_of, pick, versions_of
-from servegraph.errors import DeployRefused
+from servegraph.errors import DeployRefused, ServegraphError
 
+LAST_LINES = 15  # of a container's log; an error is one line of 2,000 characters
 UNUSED = frozenset({"runtime_version", "python_version", "resources"})
 
 
@@ -38,9 +43,10 @@ class Vertex:
     splits_traffic = True
     can_be_empty = True
 
-    def __init__(self, project: str, region: str, api: VertexApi) -> None:
+    def __init__(self, project: str, region: str, api: VertexApi, logging: CloudLogging | None = None) -> None:
         """Name the place; nothing is sent."""
-        self._parent, self._api = f"projects/{project}/locations/{region}", api
+        self._logging = logging or CloudLogging(project)
+        self._parent, self._region, self._api = f"projects/{project}/locations/{region}", region, api
         # Vertex AI runs images of Artifact Registry only: the published one has to be copied there once.
         self._image = f"{region}-docker.pkg.dev/{project}/servegraph/python-serving:{__version__}"
 
@@ -48,6 +54,8 @@ class Vertex:
         """Refuse what Vertex AI has no use for, too few replicas, and images that cannot load the model."""
         requests.check_aliases(request.labels)
         check_labels(request.service.labels)
+        check_forms(request.service, self._region)
+        check_together(request)
         unused = UNUSED & request.service.given()
         if unused:
             raise DeployRefused(
@@ -62,6 +70,7 @@ class Vertex:
                 fix="Give --min-replicas 1 or more.",
             )
         image = request.service.image or self._image
+        check_explanation(self.target, request.service, model, today, image)
         check_image(image, model.tensorflow_version, today)
         if model.routine is not None:
             if "/vertex-ai/prediction/" in image:
@@ -143,7 +152,10 @@ class Vertex:
         """The endpoint gets a new etag with each change, which nobody knows before."""
         endpoint = seen.own["endpoint"]
         for step in steps:
-            if endpoint is not None and endpoint["name"] in (step.params.get("endpoint"), step.params.get("name")):
+            if step.method == "endpoints.create" and step.params["endpointId"] == requests.slug(seen.name):
+                made = dict(step.body or {})
+                endpoint = {"name": f"{self._parent}/endpoints/{requests.slug(seen.name)}", "labels": made["labels"]}
+            elif endpoint is not None and endpoint["name"] in (step.params.get("endpoint"), step.params.get("name")):
                 changed = {"labels": step.body["labels"]} if step.body and "labels" in step.body else {}
                 endpoint = {**{key: value for key, value in endpoint.items() if key != "etag"}, **changed}
         return replace(seen, own={**seen.own, "endpoint": endpoint})
@@ -204,8 +216,14 @@ class Vertex:
         if step.action == "wait":
             for operation in step.params["operations"].split(","):
                 self._api.running.wait(operation, "the operation in flight")
-        else:
+            return
+        since = datetime.now(timezone.utc)
+        try:
             self._api.run(step.method, step.params, step.body)
+        except CannotServe as fault:
+            if step.method == "endpoints.deployModel":
+                fault.message = f"{fault.message} {self._container_said(step.params['endpoint'], since)}"
+            raise
 
     def ask(self, goal: Goal, seen: Seen, request: GoldenRequest) -> Answer | None:
         """Ask on the endpoint of the probe while there is one, else through the shared traffic."""
@@ -224,6 +242,14 @@ class Vertex:
     def cancel(self) -> None:
         """Cancel the operation that is waited for."""
         self._api.running.cancel()
+
+    def _container_said(self, endpoint: str, since: datetime) -> str:
+        """What the container printed last: the service's own error says where to look for it."""
+        try:
+            lines = self._logging.last_lines(of_endpoint(endpoint, since), LAST_LINES)
+        except ServegraphError as exc:  # to read logs is another permission than to deploy
+            return f"Its log could not be read: {exc.message}"
+        return f"The container's last lines: {' | '.join(lines)}" if lines else "The container printed nothing."
 
     def _probe_id(self, name: str) -> str:
         return requests.slug(name, "-probe")

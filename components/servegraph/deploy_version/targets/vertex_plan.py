@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from servegraph import __version__
+from servegraph.deploy_version.explaining import spec_of
 from servegraph.deploy_version.plan import ServiceOptions, Step
 from servegraph.deploy_version.remote import Goal, Seen, SeenVersion, Shift
 from servegraph.errors import InputError
@@ -72,8 +72,9 @@ def upload_model(parent: str, goal: Goal, seen: Seen, image: str) -> Step:
         "labels": {**dict(options.labels), IDENTITY: goal.identity, BYTES: str(goal.model.size_bytes)},
         "versionDescription": f"{goal.model.digest} by servegraph {__version__}",
     }
-    if options.explanation:
-        model["explanationSpec"] = json.loads(options.explanation)
+    explanation = spec_of(options, goal.model, image)
+    if explanation is not None:
+        model["explanationSpec"] = explanation
     if options.encryption_key:
         model["encryptionSpec"] = {"kmsKeyName": options.encryption_key}
     known = seen.own.get("model")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from servegraph.deploy_version.deploy import deploy, plan_deploy
-from servegraph.deploy_version.plan import DeployRequest, ServiceOptions
+from servegraph.deploy_version.plan import DeployRequest
 from servegraph.deploy_version.targets import Target
 from servegraph.errors import DeployRefused
 from servegraph.savedmodel.layout import GOLDEN_FILE
@@ -28,9 +28,9 @@ def half_plus_two(directory: Path, note: str, answers: tuple[float, float] = (2.
     return str(directory)
 
 
-def live_through(target: Target, name: str, folder: Path, *, splits: bool, image: str | None = None) -> None:
+def live_through(target: Target, name: str, folder: Path, *, splits: bool) -> None:
     """Planned, deployed, unchanged, answering wrongly, held at 0 %, shared out by steps, rolled back, removed."""
-    first = DeployRequest(half_plus_two(folder / "1", "one"), name, service=ServiceOptions(image=image))
+    first = DeployRequest(half_plus_two(folder / "1", "one"), name)
     assert plan_deploy(first, target).refusal() is None
     done = deploy(first, target, print)
     assert (done.outcome, dict(done.traffic)) == ("created", {done.version: 100})

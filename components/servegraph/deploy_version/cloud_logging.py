@@ -1,9 +1,10 @@
-"""The last lines that a custom job printed, from Cloud Logging: a pipeline job's own error says only that it failed."""
+"""The last lines that a job or a container printed, from Cloud Logging: the services' own errors only point there."""
 
 from __future__ import annotations
 
 import functools
 import http.client
+from datetime import datetime
 from typing import Any
 
 from servegraph.deploy_version.discovery import load, require_valid
@@ -23,8 +24,8 @@ class CloudLogging:
         self._project, self._url = project, url or "https://logging.googleapis.com"
         self._anonymous = is_loopback(url)
 
-    def last_lines(self, job: str) -> list[str]:
-        """Return the last lines that the custom job of this id printed, oldest first.
+    def last_lines(self, which: str, most: int = LINES) -> list[str]:
+        """Return the last lines of the entries that the filter `which` names, oldest first.
 
         Raises:
             DeployRefused: they cannot be read (`faults`).
@@ -34,9 +35,9 @@ class CloudLogging:
 
         body = {
             "resourceNames": [f"projects/{self._project}"],
-            "filter": f'resource.type="ml_job" AND resource.labels.job_id="{job}"',
+            "filter": which,
             "orderBy": "timestamp desc",
-            "pageSize": LINES,
+            "pageSize": most,
         }
         require_valid(load("logging", "v2"), "logging.entries.list", {}, body)
         try:
@@ -46,7 +47,7 @@ class CloudLogging:
         except (HttpLib2Error, http.client.HTTPException, OSError) as exc:
             raise Unavailable(f"entries.list: no answer ({type(exc).__name__}).") from exc
         texts = [_text(entry) for entry in reversed(found.get("entries", []))]
-        return [line for text in texts for line in text.splitlines()]
+        return [line for text in texts for line in text.splitlines()][-most:]
 
     def close(self) -> None:
         """Close the connections."""
@@ -73,6 +74,19 @@ class CloudLogging:
             transport = google_auth_httplib2.AuthorizedHttp(credentials, http=transport)
         options = {"api_endpoint": self._url.rstrip("/") + "/"}
         return discovery.build("logging", "v2", http=transport, static_discovery=True, client_options=options)
+
+
+def of_job(job: str) -> str:
+    """Return the filter for what the custom job of this id printed."""
+    return f'resource.type="ml_job" AND resource.labels.job_id="{job}"'
+
+
+def of_endpoint(endpoint: str, since: datetime) -> str:
+    """Return the filter for what containers of `projects/…/locations/L/endpoints/ID` printed since a time in UTC."""
+    *_, location, _, identifier = endpoint.split("/")
+    kind = 'resource.type="aiplatform.googleapis.com/Endpoint"'
+    where = f'resource.labels.endpoint_id="{identifier}" AND resource.labels.location="{location}"'
+    return f'{kind} AND {where} AND timestamp>="{since.isoformat(timespec="seconds")}"'
 
 
 def _text(entry: dict[str, Any]) -> str:

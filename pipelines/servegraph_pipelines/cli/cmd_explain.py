@@ -1,0 +1,105 @@
+"""`servegraph explain MODEL --platform P`."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, datetime, timezone
+from typing import Any
+
+import click
+
+from servegraph.errors import InputError, Refusal
+from servegraph.explanations.metadata import (
+    METADATA_FILE,
+    ai_platform_config,
+    ai_platform_metadata,
+    vertex_spec,
+)
+from servegraph.explanations.rules import METHODS, Answer, Method, explainable
+from servegraph.savedmodel.graph import Signature
+from servegraph_pipelines.cli.outcome import print_json
+
+PLATFORMS = ("vertex", "ai-platform", "kserve", "local")
+
+
+@click.command("explain")
+@click.argument("model")
+@click.option("--platform", type=click.Choice(PLATFORMS), default="vertex", show_default=True, help="Where it serves.")
+@click.option("--image", help="Serving image on Vertex AI, if not servegraph's own.")
+@click.option("--method", type=click.Choice(METHODS), help="How to explain.  [default: the first that is possible]")
+@click.option("--output", help="Of several numeric outputs the one to explain.")
+@click.option("--write", is_flag=True, help=f"Write {METADATA_FILE} into MODEL, where AI Platform reads it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(
+    model: str,
+    platform: str,
+    image: str | None,
+    method: Method | None,
+    output: str | None,
+    write: bool,
+    as_json: bool,
+) -> int:
+    """Say whether a platform can explain the predictions of MODEL (path or gs://), and what it has to be told.
+
+    What it has to be told is made from the signature: the inputs with baselines, the output, the method. `servegraph
+    deploy --explain METHOD` sends the same; its `--explanation FILE` takes one that was edited. Exit code 1 where it is
+    not possible.
+    """
+    from servegraph.savedmodel.layout import require_saved_model
+    from servegraph.serve.signatures import read_serving_graph
+    from servegraph.storage import open_dir
+
+    directory = open_dir(model)
+    require_saved_model(directory)
+    graph = read_serving_graph(directory)
+    signature = graph.signatures.get("serving_default")
+    today = datetime.now(timezone.utc).date()
+    answer = explainable(platform, signature, graph.tensorflow_version, today, image)
+    # What AI Platform was to be told can be said after its end.
+    told_by = explainable(platform, signature, graph.tensorflow_version, date.min, image)
+    told: dict[str, Any] = {}
+    if told_by.possible and signature is not None:
+        chosen = _method(method, told_by)
+        if platform == "vertex":
+            told = _for_vertex(signature, chosen, output, image, is_tf1=not graph.declares_shapes)
+        else:
+            metadata = ai_platform_metadata(signature, output, is_tf1=not graph.declares_shapes)
+            told = {"explanationConfig": ai_platform_config(chosen), METADATA_FILE: metadata}
+    if write:
+        if METADATA_FILE not in told:
+            raise InputError(f"{METADATA_FILE} is for --platform ai-platform.", code="NOT_FOR_THIS_TARGET")
+        directory.write_bytes(METADATA_FILE, json.dumps(told[METADATA_FILE], indent=2).encode() + b"\n")
+    if as_json:
+        until = None if answer.until is None else answer.until.isoformat()
+        print_json({"platform": platform, **_plain(answer), "until": until, **told})
+    else:
+        click.echo(f"{platform} {'can' if answer.possible else 'cannot'} explain it: {answer.reason}")
+        for name, value in told.items():
+            click.echo(f"{name}: {json.dumps(value, indent=2)}")
+    return 0 if answer.possible else 1
+
+
+def _plain(answer: Answer) -> dict[str, Any]:
+    return {"possible": answer.possible, "reason": answer.reason, "methods": list(answer.methods)}
+
+
+def _method(wanted: Method | None, answer: Answer) -> Method:
+    if wanted is not None and wanted not in answer.methods:
+        raise Refusal(
+            f"{wanted} is not for this model and image.",
+            code="NO_EXPLANATIONS",
+            fix=f"Take {' or '.join(answer.methods)}.",
+        )
+    return wanted or answer.methods[0]
+
+
+def _for_vertex(
+    signature: Signature, method: Method, output: str | None, image: str | None, *, is_tf1: bool
+) -> dict[str, Any]:
+    """Return the spec, held to the published schema where that is installed."""
+    from servegraph.deploy_version.discovery import load
+
+    spec = vertex_spec(signature, method, output, prebuilt="/vertex-ai/prediction/" in (image or ""), is_tf1=is_tf1)
+    problems = load("aiplatform", "v1").value_problems("GoogleCloudAiplatformV1ExplanationSpec", spec)
+    assert not problems, problems
+    return {"explanationSpec": spec}
