@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pytest
 from tests.emulators.gcs import FakeGcs
 from tests.emulators.remote_places import FAKES, Emulated
-from tests.tiny_models import Y, write_tiny_model
+from tests.tiny_models import SCHEMA_VERSION, Y, saved_model, write_tiny_model
 
 from servegraph.deploy_version.deploy import deploy, plan_deploy
 from servegraph.deploy_version.golden import GoldenRequest
@@ -20,8 +20,10 @@ from servegraph.deploy_version.targets import TARGETS, Place, Target, open_targe
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.errors import DeployRefused, InputError, ModelError
 from servegraph.routine.manifest import Routine
+from servegraph.savedmodel.layout import content_digest
 from servegraph.serve.signatures import Signatures
 from servegraph.serve.state import ServingConfig
+from servegraph.storage import open_dir
 
 GOLDEN = [{"signature_name": "serving_default", "inputs": {"x": [1.0, 2.5]}, "outputs": {"y": [2.0, 5.0]}}]
 
@@ -275,6 +277,20 @@ def test_a_signature_that_breaks_clients_is_refused_unless_allowed(place: There,
             DeployRequest(model("3", inputs={"z": ("float32", [None])}, outputs=wider), "census"),
             place.open(),
         )
+
+
+def test_of_two_metagraphs_the_version_gets_that_of_its_machine(place: There, tmp_path: Path) -> None:
+    one, both = (write_tiny_model(tmp_path / name, "1") for name in ("one", "both"))
+    second = saved_model(tags=["serve", "gpu"])
+    (both / "saved_model.pb").write_bytes(saved_model() + second.removeprefix(SCHEMA_VERSION))
+    plain, on_gpu = (DeployRequest(str(both), "census", config) for config in place.configs)
+    plan = plan_deploy(plain, place.open())
+    assert (plan.model.tags, plan.model.left_out) == (("serve",), (("serve", "gpu"),))
+    assert plan.model.digest == content_digest(open_dir(one))
+    assert deploy(plain, place.open()).outcome == "created"
+    assert plan_deploy(on_gpu, place.open()).model.tags == ("serve", "gpu")
+    assert deploy(on_gpu, place.open()).version == "2"
+    assert deploy(on_gpu, place.open()).outcome == "unchanged"
 
 
 def test_a_plan_that_was_overtaken_becomes_what_is_right_now(place: There, model: Callable[..., str]) -> None:

@@ -49,8 +49,9 @@ _RUNNING = {
 def for_gpu(graph: ServingGraph, precision: Precision = "float32") -> ServingGraph:
     """Return the MetaGraph {serve, gpu} with the answers of `graph`; with a lower precision nearly those.
 
-    Matrix products and convolutions, and what simply follows them, compute in `precision`; variables, inputs and
-    outputs stay as they are, so that both graphs share what is stored.
+    What the model itself places on another device is meant for the other graph, and gives way. Matrix products and
+    convolutions, and what simply follows them, compute in `precision`; variables, inputs and outputs stay as they are,
+    so that both graphs share what is stored.
     """
     running = _running(graph)
     if precision != "float32":
@@ -98,7 +99,7 @@ def _called(nodes: Iterable[NodeDef], library: Mapping[str, FunctionDef]) -> set
 
 
 def _placed(node: NodeDef) -> NodeDef:
-    if node.op not in PLACED or node.device or not _computes_floats(node):
+    if node.op not in PLACED or not _computes_floats(node):
         return node
     copy = NodeDef()
     copy.CopyFrom(node)

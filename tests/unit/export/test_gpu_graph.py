@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.python.framework import kernels, op_def_registry
 
 from servegraph import storage
 from servegraph.answers.ask import Servable
@@ -20,6 +21,8 @@ from servegraph.export_serving_graph.export import export
 from servegraph.export_serving_graph.signature_choice import Wanted, precision
 from servegraph.inspect_graph.inspect import inspect
 from servegraph.optimize.optimize import Goal, optimize
+from servegraph.rewriting.gpu_graph import PLACED
+from servegraph.rewriting.lower_precision import FOLLOWING, PRODUCTS
 from servegraph.serve.model import load_model
 
 v1 = tf.compat.v1
@@ -150,3 +153,20 @@ def test_what_comes_after_export_takes_both(tmp_path):
     records.write_text('{"x": [' + ", ".join(["0.5"] * 40) + '], "word": "red", "y": 1}\n')
     judged = evaluate(str(tmp_path / "slim"), "", str(records), "y=p", Criteria())
     assert judged.to_json()
+
+
+@pytest.mark.parametrize("op", sorted(PRODUCTS | FOLLOWING))
+def test_an_operation_of_lower_precision_has_one_output_and_kernels(op):
+    (output,) = op_def_registry.get(op).output_arg
+    assert output.type_attr == "T"
+    allowed = [
+        {t for constraint in kernel.constraint if constraint.name == "T" for t in constraint.allowed_values.list.type}
+        for kernel in kernels.get_registered_kernels_for_op(op).kernel
+        if kernel.device_type == "CPU"  # where it is asked before it is published
+    ]
+    assert {tf.bfloat16.as_datatype_enum, tf.float16.as_datatype_enum} <= set().union(*allowed) or set() in allowed
+
+
+def test_what_is_placed_is_known():
+    assert PRODUCTS | FOLLOWING - {"Identity", "Reshape", "Squeeze", "ExpandDims"} <= PLACED
+    assert not [op for op in PLACED if op_def_registry.get(op) is None]
