@@ -14,7 +14,7 @@ from servegraph.export_serving_graph.reexport import Proof, refuse_baggage, requ
 from servegraph.machines.sizes import format_size
 from servegraph.rewriting import Precision
 from servegraph.rewriting import draft as drafts
-from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.draft import Draft, OnGpu
 from servegraph.rewriting.gpu_graph import GPU_TAGS, for_gpu, placed_nodes
 from servegraph.rewriting.strip import strip
 from servegraph.rewriting.weights import loosen
@@ -72,7 +72,7 @@ def _with_both(plain: Draft, precision: Precision) -> Draft:
             code="NOTHING_FOR_GPU",
             fix="Export it without --gpu-graph: a GPU would not be used.",
         )
-    return replace(shared, graphs=(graph, on_gpu))
+    return replace(shared, on_gpu=OnGpu(precision, on_gpu.original))
 
 
 def _measure(out: Path, evidence: Evidence, tags: tuple[str, ...]) -> list[Measured]:

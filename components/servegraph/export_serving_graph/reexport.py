@@ -113,9 +113,7 @@ def _chosen_graph(draft: Draft, tags: Sequence[str], source: str) -> Draft:
             code="WHICH_METAGRAPH",
             fix="Say which: --tags serve,gpu.",
         )
-    number = fitting[0]
-    untouched = {0: draft.untouched[number]} if number in draft.untouched else {}
-    return replace(draft, graphs=(draft.graphs[number],), untouched=untouched)
+    return draft.only(fitting[0])
 
 
 def _with_signatures(graph: ServingGraph, chosen: Mapping[str, str]) -> ServingGraph:
