@@ -80,7 +80,7 @@ def export(
     wanted = wanted or Wanted()
     if wanted.tags and found.kind != "saved_model":
         raise InputError(
-            f"{found.path} is a {found.kind}, which has no MetaGraphs to choose from by tags.",
+            f"{found.path} is no SavedModel, so there are no MetaGraphs to choose from by tags.",
             code="NO_METAGRAPHS",
             fix="Leave out --tags; --write-tags names those of the export.",
         )
