@@ -12,6 +12,7 @@ from servegraph.savedmodel.dtypes import BY_NAME
 Tensors = Mapping[str, tuple[str, Sequence[int | None]]]
 X: Tensors = {"x": ("float32", [None])}
 Y: Tensors = {"y": ("float32", [None])}
+SCHEMA_VERSION = b"\x08\x01"  # that the file begins with
 
 
 def write_tiny_model(
@@ -32,14 +33,16 @@ def write_tiny_model(
     return directory
 
 
-def saved_model(inputs: Tensors = X, outputs: Tensors = Y, name: str = "serving_default", tag: str = "serve") -> bytes:
+def saved_model(
+    inputs: Tensors = X, outputs: Tensors = Y, name: str = "serving_default", tags: Sequence[str] = ("serve",)
+) -> bytes:
     """Return a `saved_model.pb` with one MetaGraph and one signature, or none where `name` is empty."""
     signature = b"".join(_entry(1, key, _tensor_info(key, *value)) for key, value in inputs.items())
     signature += b"".join(_entry(2, key, _tensor_info(key, *value)) for key, value in outputs.items())
     signature += _field(3, b"tensorflow/serving/predict")
-    meta_graph = _field(1, _field(4, tag.encode())) + _field(2, b"")
+    meta_graph = _field(1, b"".join(_field(4, tag.encode()) for tag in tags)) + _field(2, b"")
     meta_graph += _entry(5, name, signature) if name else b""
-    return b"\x08\x01" + _field(2, meta_graph)
+    return SCHEMA_VERSION + _field(2, meta_graph)
 
 
 def _tensor_info(name: str, dtype: str, shape: Sequence[int | None]) -> bytes:

@@ -10,16 +10,19 @@ from typing import Any
 import pytest
 from tests.emulators.gcs import FakeGcs
 from tests.emulators.remote_places import FAKES, Emulated
-from tests.tiny_models import write_tiny_model
+from tests.tiny_models import SCHEMA_VERSION, saved_model, write_tiny_model
 
+from servegraph.deploy_version.deploy import deploy, plan_deploy
 from servegraph.deploy_version.golden import GoldenRequest, difference
 from servegraph.deploy_version.plan import DeployRequest, ServiceOptions, Tolerance
 from servegraph.deploy_version.targets import TARGETS, Place, open_target
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.errors import DeployRefused, InputError
 from servegraph.routine.manifest import Routine
+from servegraph.savedmodel.layout import content_digest
 from servegraph.serve.signatures import Signatures
 from servegraph.serve.state import ServingConfig
+from servegraph.storage import open_dir
 
 pytest.register_assert_rewrite("tests.contract.target_suite")
 
@@ -110,3 +113,17 @@ def test_every_target_of_the_table_opens() -> None:
         open_target("local", Place())
     with pytest.raises(InputError, match=r"needs a project"):
         open_target("vertex", Place())
+
+
+def test_of_two_metagraphs_the_version_gets_that_of_its_machine(place: There, tmp_path: Path) -> None:
+    one, both = (write_tiny_model(tmp_path / name, "1") for name in ("one", "both"))
+    second = saved_model(tags=["serve", "gpu"])
+    (both / "saved_model.pb").write_bytes(saved_model() + second.removeprefix(SCHEMA_VERSION))
+    plain, on_gpu = (DeployRequest(str(both), "census", config) for config in place.configs)
+    plan = plan_deploy(plain, place.open())
+    assert (plan.model.tags, plan.model.left_out) == (("serve",), (("serve", "gpu"),))
+    assert plan.model.digest == content_digest(open_dir(one))
+    assert deploy(plain, place.open()).outcome == "created"
+    assert plan_deploy(on_gpu, place.open()).model.tags == ("serve", "gpu")
+    assert deploy(on_gpu, place.open()).version == "2"
+    assert deploy(on_gpu, place.open()).outcome == "unchanged"

@@ -47,12 +47,14 @@ class Question:
 class Evidence:
     """Everything the original was asked; `silent` says what could not be asked, and why.
 
-    `metric` is how well its answers match the labels, None where there are none.
+    `metric` is how well its answers match the labels, None where there are none. `coarse` are the tags of a MetaGraph
+    that computes in half precision, so that its answers move with every change of rounding.
     """
 
     questions: tuple[Question, ...]
     silent: Mapping[str, str]
     metric: Metric | None = None
+    coarse: tuple[str, ...] = ()
 
     @property
     def loaders(self) -> tuple[Loader, ...]:

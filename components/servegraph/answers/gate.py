@@ -17,6 +17,7 @@ from servegraph.answers.samples import Samples
 
 ROUNDING = 1e-5  # of the largest value of the output: float32 has 24 bits, a deep net loses a few
 FOLDING = 1e-3  # folded weights round elsewhere, in every layer of a deep net
+COARSE = 0.1  # bfloat16 has 8 bits, and a deep net loses a few
 
 # What a rung may do to the answers: nothing at all, round differently, or what the user's tolerance allows.
 Loss = Literal["none", "rounding", "tolerance"]
@@ -40,13 +41,14 @@ class Measured:
     """What one loader says of a changed model.
 
     `everything` is the agreement on all questions, `agreement` on those that count for the tolerance: where there are
-    real samples, made-up ones do not.
+    real samples, made-up ones do not. Neither has the answers of a MetaGraph in half precision: `coarse` has those.
     """
 
     loader: Loader
     everything: Agreement
     agreement: Agreement
     metric: Metric | None
+    coarse: Agreement | None = None
 
 
 def measure(path: Path, evidence: Evidence, loaders: Sequence[Loader]) -> list[Measured]:
@@ -61,12 +63,17 @@ def measure(path: Path, evidence: Evidence, loaders: Sequence[Loader]) -> list[M
         asked = [question for question in evidence.questions if question.loader == loader]
         have = in_child(_ask_again, path, [(q.tags, q.signature, q.samples) for q in asked], loader)
         each = [compare(q.answers, answers, q.rows) for q, answers in zip(asked, have, strict=True)]
-        real = [one for one, question in zip(each, asked, strict=True) if not question.samples.generated]
+        pairs = list(zip(each, asked, strict=True))
+        coarse = [one for one, question in pairs if question.tags == evidence.coarse]
+        each = [one for one, question in pairs if question.tags != evidence.coarse]
+        real = [one for one, q in pairs if q.tags != evidence.coarse and not q.samples.generated]
         after = None
         if evidence.metric is not None and evidence.main in asked:
             answers = have[asked.index(evidence.main)]
             after = metric.score(answers, evidence.main.samples.labels, evidence.metric.output)
-        found.append(Measured(loader, together(each), together(real or each), after))
+        found.append(
+            Measured(loader, together(each), together(real or each), after, together(coarse) if coarse else None)
+        )
     return found
 
 
@@ -84,9 +91,13 @@ def _objection(measured: Measured, evidence: Evidence, loss: Loss, tolerance: To
     tf.saved_model.load builds other calls around the same operations once the object graph is gone, and TensorFlow
     fuses them differently: there float32 rounding is allowed.
     """
-    everything, counted = measured.everything, measured.agreement
+    everything, counted, coarse = measured.everything, measured.agreement, measured.coarse
     if everything.new_non_finite:
         return f"{everything.new_non_finite} answers became NaN or infinite"
+    if coarse and (coarse.new_non_finite or coarse.max_relative_diff > COARSE):
+        return f"an answer in half precision changed by {coarse.max_abs_diff:g}"
+    if coarse and not evidence.generated and coarse.agreement < tolerance.min_agreement:
+        return f"agreement in half precision {coarse.agreement:.4f} is below {tolerance.min_agreement:g}"
     if loss == "none" and measured.loader == "session" and not everything.identical:
         return f"a lossless rung changed an answer by {everything.max_abs_diff:g}"
     allowed = {"none": ROUNDING, "rounding": FOLDING, "tolerance": None}[loss]

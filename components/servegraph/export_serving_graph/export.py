@@ -68,7 +68,7 @@ def export(
             `METHOD_DOES_NOT_FIT`.
         DataError: the warmup requests are too many, too large, or not answered.
         InputError: `out` exists already (code `OUTPUT_EXISTS`), or it is not clear what is meant (`WHICH_SOURCE`,
-            `WHICH_SIGNATURE`, `WHICH_TENSORS`, `WHICH_METAGRAPH`, `NO_SUCH_SIGNATURE`),
+            `WHICH_SIGNATURE`, `WHICH_TENSORS`, `WHICH_METAGRAPH`, `NO_SUCH_SIGNATURE`, `NO_METAGRAPHS`),
             or names do not fit (see `interface`).
         StorageError: `out` cannot be written (code `CANNOT_WRITE`).
     """
@@ -77,10 +77,16 @@ def export(
     requests = requests or Requests()
     is_estimator = bool(requests.serving_input_fn or (requests.trainer and estimator_function(requests.trainer)))
     found = recognize(str(source), is_estimator=is_estimator)
+    wanted = wanted or Wanted()
+    if wanted.tags and found.kind != "saved_model":
+        raise InputError(
+            f"{found.path} is no SavedModel, so there are no MetaGraphs to choose from by tags.",
+            code="NO_METAGRAPHS",
+            fix="Leave out --tags; --write-tags names those of the export.",
+        )
     options = _Options(schema_file, samples, trust_code, requests)
     with _staging(out) as staging:
         written = staging / "model"
-        wanted = wanted or Wanted()
         proof = _write(found, written, staging / "source", wanted, options)
         if wanted.names:
             from servegraph.export_serving_graph.renaming import rename

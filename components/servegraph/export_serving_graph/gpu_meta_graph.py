@@ -10,11 +10,11 @@ from servegraph.answers import gate
 from servegraph.answers.evidence import Evidence, ask_original
 from servegraph.answers.gate import Measured
 from servegraph.errors import ExportRefused, InputError, ModelError
-from servegraph.export_serving_graph.reexport import Proof, refuse_baggage
+from servegraph.export_serving_graph.reexport import Proof, refuse_baggage, require_asked
 from servegraph.machines.sizes import format_size
 from servegraph.rewriting import Precision
 from servegraph.rewriting import draft as drafts
-from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.draft import Draft, OnGpu
 from servegraph.rewriting.gpu_graph import GPU_TAGS, for_gpu, placed_nodes
 from servegraph.rewriting.strip import strip
 from servegraph.rewriting.weights import loosen
@@ -52,6 +52,7 @@ def add_gpu_graph(model: Path, out: Path, precision: Precision, samples: str | N
     drafts.write(draft, out)
     refuse_baggage(out)
     evidence = ask_original(model, read_saved_model(storage.open_dir(model)), plain.definitions, samples)
+    require_asked(evidence)
     _require_same(_measure(out, evidence, ("serve",)), evidence, ("serve",))
     measured = _measure(out, evidence, GPU_TAGS)
     if precision == "float32":
@@ -71,7 +72,7 @@ def _with_both(plain: Draft, precision: Precision) -> Draft:
             code="NOTHING_FOR_GPU",
             fix="Export it without --gpu-graph: a GPU would not be used.",
         )
-    return replace(shared, graphs=(graph, on_gpu))
+    return replace(shared, on_gpu=OnGpu(precision, on_gpu.original))
 
 
 def _measure(out: Path, evidence: Evidence, tags: tuple[str, ...]) -> list[Measured]:

@@ -20,17 +20,18 @@ Tensors = Mapping[str, TensorInfo]
 
 @dataclass(frozen=True)
 class WantedNames:
-    """What is asked of the names: {new name: name in the source} of inputs and outputs, {signature: method}, and the
-    path of a SavedModel, often an older version, whose names are kept."""
+    """What is asked of the names: {new name: name in the source} of inputs and outputs, {signature: method}, the
+    path of a SavedModel, often an older version, whose names are kept, and the tags of the MetaGraph."""
 
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     methods: Mapping[str, Method] = field(default_factory=dict)
     like: str | None = None
+    tags: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything is asked."""
-        return bool(self.inputs or self.outputs or self.methods or self.like)
+        return bool(self.inputs or self.outputs or self.methods or self.like or self.tags)
 
 
 class Interface(NamedTuple):

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from servegraph import storage
 from servegraph.answers import gate, warmup
-from servegraph.answers.evidence import Evidence, ask_original
+from servegraph.answers.ask import Loader
+from servegraph.answers.evidence import LOADERS, Evidence, ask_original
 from servegraph.errors import DataError, ExportRefused, InputError, ModelError
 from servegraph.export_serving_graph.signature_choice import Wanted, choose
 from servegraph.rewriting import draft as drafts
@@ -23,6 +25,7 @@ from servegraph.rewriting.meta_graph import ServingGraph
 from servegraph.rewriting.strip import strip
 from servegraph.savedmodel.graph import SavedModelGraph
 from servegraph.savedmodel.graph_reader import read_saved_model
+from servegraph.savedmodel.ops import has_lost_its_kernel
 from servegraph.savedmodel.reachability import training_baggage
 
 _INTERNAL = "__saved_model_"
@@ -48,7 +51,7 @@ def serving_only(model: Path, out: Path, wanted: Wanted, samples: str | None = N
     Raises:
         InputError: it is not clear which MetaGraph (`WHICH_METAGRAPH`) or signature is wanted (`NO_SUCH_SIGNATURE`).
         ModelError: the model is damaged.
-        ExportRefused: `TRAINING_BAGGAGE`, `NO_SIGNATURE`, `ANSWERS_DIFFER`, `NOT_PROVEN`.
+        ExportRefused: `TRAINING_BAGGAGE`, `NO_SIGNATURE`, `ANSWERS_DIFFER`, `NOT_PROVEN`, `LOST_KERNEL`.
     """
     whole = drafts.read(model)
     draft = _chosen_graph(whole, wanted.tags, str(model))
@@ -72,7 +75,19 @@ def serving_only(model: Path, out: Path, wanted: Wanted, samples: str | None = N
     drafts.write(stripped, out)
     refuse_baggage(out)
     evidence = _ask(model, draft.definitions, chosen, samples)
+    if not evidence.questions and (lost := _without_kernel(stripped)):
+        raise ExportRefused(
+            f"TensorFlow {tf.__version__} cannot run {', '.join(lost)} any more: it has no kernel for it.",
+            code="LOST_KERNEL",
+            fix="Serve it with a TensorFlow of the time that saved it, or train a model of another kind.",
+        )
     return _compare(out, evidence, stale)
+
+
+def _without_kernel(draft: Draft) -> list[str]:
+    """Return the operations that TensorFlow knows and cannot run any more."""
+    bodies = [b for g in draft.serving_graphs for b in (g.nodes.values(), *(f.node_def for f in g.library.values()))]
+    return sorted({node.op for body in bodies for node in body if has_lost_its_kernel(node.op)})
 
 
 def refuse_baggage(path: Path) -> None:
@@ -98,9 +113,7 @@ def _chosen_graph(draft: Draft, tags: Sequence[str], source: str) -> Draft:
             code="WHICH_METAGRAPH",
             fix="Say which: --tags serve,gpu.",
         )
-    number = fitting[0]
-    untouched = {0: draft.untouched[number]} if number in draft.untouched else {}
-    return replace(draft, graphs=(draft.graphs[number],), untouched=untouched)
+    return draft.only(fitting[0])
 
 
 def _with_signatures(graph: ServingGraph, chosen: Mapping[str, str]) -> ServingGraph:
@@ -141,14 +154,19 @@ def _ask(model: Path, definitions: Sequence[MetaGraphDef], chosen: Mapping[str, 
     return Evidence(tuple(questions), asked.silent)
 
 
-def _compare(out: Path, evidence: Evidence, stale: str) -> Proof:
-    notes = tuple(f"Not asked: {what}: {why}" for what, why in evidence.silent.items())
+def require_asked(evidence: Evidence) -> None:
+    """Raise `ExportRefused` (`NOT_PROVEN`) where nothing could be asked, so that nothing can be compared."""
     if not evidence.questions:
         raise ExportRefused(
             f"No answer of the source could be compared: {' '.join(evidence.silent.values())}",
             code="NOT_PROVEN",
             fix="Give --samples with records that the model can answer.",
         )
+
+
+def _compare(out: Path, evidence: Evidence, stale: str) -> Proof:
+    notes = [f"Not asked: {what}: {why}" for what, why in evidence.silent.items()]
+    require_asked(evidence)
     try:
         measured = gate.measure(out, evidence, evidence.loaders)
         objection = gate.objection(measured, evidence, "none", gate.Tolerance())
@@ -161,4 +179,19 @@ def _compare(out: Path, evidence: Evidence, stale: str) -> Proof:
             fix="Report this model: an export must not change its answers.",
         )
     largest = max(one.everything.max_abs_diff for one in measured)
+    notes += [_through(out, evidence, loader) for loader in LOADERS if loader not in evidence.loaders]
     return Proof(evidence.rows, largest, (*notes, *([stale] if stale else [])))
+
+
+def _through(out: Path, evidence: Evidence, loader: Loader) -> str:
+    """Say whether the result can be asked through a loader that does not take the source."""
+    first = evidence.loaders[0]
+    asked = tuple(replace(question, loader=loader) for question in evidence.questions if question.loader == first)
+    again = replace(evidence, questions=asked)
+    try:
+        objection = gate.objection(gate.measure(out, again, [loader]), again, "rounding", gate.Tolerance())
+    except (ModelError, ValueError) as exc:
+        objection = exc.message if isinstance(exc, ModelError) else str(exc)
+    if objection:
+        return f"The {loader} loader does not take the result either: {objection}"
+    return f"The {loader} loader, which does not take the source, takes the result, with the same answers."

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 
 from servegraph import storage
 from servegraph.answers import gate, warmup
@@ -15,13 +15,15 @@ from servegraph.answers.evidence import Evidence, Question, ask_original
 from servegraph.answers.samples import Samples
 from servegraph.errors import ExportRefused, ModelError
 from servegraph.export_serving_graph.interface import Interface, WantedNames, interfaces
-from servegraph.export_serving_graph.reexport import Proof
+from servegraph.export_serving_graph.reexport import Proof, require_asked
 from servegraph.rewriting import draft as drafts
 from servegraph.rewriting.meta_graph import ServingGraph
 from servegraph.rewriting.strip import strip
 from servegraph.savedmodel.graph import Signature
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.serve.signatures import read_serving_graph
+
+_TAG_NOTE = "Servers load the tags {serve} unless they are told otherwise (--saved_model_tags of TensorFlow Serving)."
 
 
 def rename(model: Path, out: Path, wanted: WantedNames, samples: str | None = None) -> Proof:
@@ -42,13 +44,15 @@ def rename(model: Path, out: Path, wanted: WantedNames, samples: str | None = No
             code="NOT_UNDERSTOOD",
             fix="Export it without new names.",
         )
-    renamed = strip(draft.with_graphs(lambda one: _with_interfaces(one, found)))
+    renamed = strip(draft.with_graphs(lambda one: _with_interfaces(one, found, wanted.tags)))
     stale = _stale_warmup(model, found)
     if stale:
         renamed = replace(renamed, files=tuple(file for file in renamed.files if file != warmup.WARMUP_FILE))
     drafts.write(renamed, out)
     evidence = ask_original(model, graph, draft.definitions, samples)
-    asked = Evidence(tuple(_renamed_question(q, found[q.signature]) for q in evidence.questions), evidence.silent)
+    require_asked(evidence)
+    questions = tuple(_renamed_question(q, found[q.signature], wanted.tags) for q in evidence.questions)
+    asked = Evidence(questions, evidence.silent)
     try:
         measured = gate.measure(out, asked, asked.loaders)
         objection = gate.objection(measured, asked, "none", gate.Tolerance())
@@ -60,17 +64,16 @@ def rename(model: Path, out: Path, wanted: WantedNames, samples: str | None = No
             code="ANSWERS_DIFFER",
             fix="Report this model: names must not change answers.",
         )
-    left = [
-        f"The outputs {', '.join(gone)} are left out." for gone in _left_out(graph.meta_graphs[0].signatures, found)
-    ]
-    return Proof(evidence.rows, 0.0, (*left, *([stale] if stale else [])))
+    tagged = [_TAG_NOTE] if wanted.tags and set(wanted.tags) != {"serve"} else []
+    left = _left_out(graph.meta_graphs[0].signatures, found)
+    return Proof(evidence.rows, 0.0, (*left, *tagged, *([stale] if stale else [])))
 
 
 def _public(signatures: Mapping[str, Signature]) -> dict[str, Signature]:
     return {name: signature for name, signature in signatures.items() if not name.startswith("__saved_model_")}
 
 
-def _with_interfaces(graph: ServingGraph, found: Mapping[str, Interface]) -> ServingGraph:
+def _with_interfaces(graph: ServingGraph, found: Mapping[str, Interface], tags: Sequence[str]) -> ServingGraph:
     signatures = {}
     for name, signature in graph.signatures.items():
         new = signatures[name] = SignatureDef(method_name=found[name].method_name)
@@ -83,10 +86,14 @@ def _with_interfaces(graph: ServingGraph, found: Mapping[str, Interface]) -> Ser
         for key, before in found[name].inputs.items():
             if before in signature.defaults:
                 new.defaults[key].CopyFrom(signature.defaults[before])
-    return replace(graph, signatures=signatures)
+    original = MetaGraphDef()
+    original.CopyFrom(graph.original)
+    if tags:
+        original.meta_info_def.tags[:] = tags
+    return replace(graph, original=original, signatures=signatures)
 
 
-def _renamed_question(question: Question, interface: Interface) -> Question:
+def _renamed_question(question: Question, interface: Interface, tags: tuple[str, ...]) -> Question:
     def of(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
         return {new: values[before] for new, before in names.items() if before in values}
 
@@ -96,7 +103,8 @@ def _renamed_question(question: Question, interface: Interface) -> Question:
         inputs=of(samples.inputs, interface.inputs),
         more=tuple(of(part, interface.inputs) for part in samples.more),
     )
-    return replace(question, samples=renamed, answers=[of(answer, interface.outputs) for answer in question.answers])
+    answers = [of(answer, interface.outputs) for answer in question.answers]
+    return replace(question, tags=tags or question.tags, samples=renamed, answers=answers)
 
 
 def _left_out(before: Mapping[str, Signature], found: Mapping[str, Interface]) -> list[str]:

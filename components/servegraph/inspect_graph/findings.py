@@ -218,6 +218,13 @@ _ASKED = (
         "Serve it with a binary that registers the operation, or export a function without it.",
         "R10",
     ),
+    Rule(
+        "LOST_KERNEL",
+        "error",
+        "The graph has an operation that TensorFlow still knows and cannot run any more: every request fails.",
+        "Serve it with a TensorFlow of the time that saved it, or train a model of another kind.",
+        "R10",
+    ),
 )
 
 _WEIGHT = (

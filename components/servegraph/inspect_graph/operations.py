@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from servegraph.inspect_graph.findings import Finding, finding
 from servegraph.savedmodel.graph import Body, MetaGraph
-from servegraph.savedmodel.ops import TF_VERSION, VARIABLE_OPS, known_ops
+from servegraph.savedmodel.ops import TF_VERSION, VARIABLE_OPS, has_lost_its_kernel, known_ops
 from servegraph.savedmodel.reachability import INIT, Baggage, Reachability, is_signature
 
 FROZEN_BYTES = 32 * 10**6
@@ -35,9 +35,14 @@ def const_bytes(meta_graph: MetaGraph) -> int:
 def custom_ops(meta_graph: MetaGraph) -> dict[str, list[Body]]:
     """Return the operations that TensorFlow does not have, with the bodies that use them."""
     known = known_ops()
+    return _users(meta_graph, lambda op: op not in known and op not in meta_graph.functions)
+
+
+def _users(meta_graph: MetaGraph, is_meant: Callable[[str], bool]) -> dict[str, list[Body]]:
+    """Return the operations that are meant, with the bodies that use them."""
     found: dict[str, list[Body]] = defaultdict(list)
     for body in bodies(meta_graph):
-        for op in body.ops.keys() - known.keys() - meta_graph.functions.keys():
+        for op in filter(is_meant, body.ops):
             found[op].append(body)
     return dict(sorted(found.items()))
 
@@ -47,24 +52,26 @@ def check_operations(
 ) -> Iterator[Finding]:
     """Find operations that keep a model from being served, or are left from training."""
     for op, users in custom_ops(meta_graph).items():
-        reached = _reached(op, users, reachability)
-        by = f", reached from {', '.join(reached)}" if reached else ""
         name = users[0].name or "the main graph"
+        by = _reached_by(op, users, reachability)
         yield finding("CUSTOM_OP", f"{where}: {op} in {name} is not in TensorFlow {TF_VERSION}{by}.")
+    for op, users in _users(meta_graph, has_lost_its_kernel).items():
+        by = _reached_by(op, users, reachability)
+        yield finding("LOST_KERNEL", f"{where}: {op} has no kernel in TensorFlow {TF_VERSION}{by}.")
     yield from _check_variables(where, meta_graph, reachability)
     yield from _check_training(where, training)
     if const_bytes(meta_graph) >= FROZEN_BYTES:
         yield finding("FROZEN_CONSTANTS", f"{where} has {const_bytes(meta_graph):,} bytes of constants.")
 
 
-def _reached(op: str, users: list[Body], reachability: Reachability) -> list[str]:
-    """Return the entry points that reach an operation in any of the bodies that use it."""
+def _reached_by(op: str, users: list[Body], reachability: Reachability) -> str:
+    """Name the entry points that reach an operation in any of the bodies that use it."""
     reached: dict[str, None] = {}
     for body in users:
         names = [""] if body.name else [node.name for node in body.watched if node.op == op]
         for name in names:
             reached.update(dict.fromkeys(reachability.reaching(body, name)))
-    return list(reached)
+    return f", reached from {', '.join(reached)}" if reached else ""
 
 
 def _check_variables(where: str, meta_graph: MetaGraph, reachability: Reachability) -> Iterator[Finding]:

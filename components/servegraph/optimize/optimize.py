@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from servegraph import storage
@@ -63,6 +63,8 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
     require_room(original.loaded_bytes, free_bytes())
     notes = [f"MetaGraph {number} is left as it is, because {why}." for number, why in original.untouched.items()]
     evidence = ask_original(model, read_saved_model(storage.open_dir(model)), original.definitions, samples, goal.label)
+    if original.on_gpu and original.on_gpu.precision != "float32":
+        evidence = replace(evidence, coarse=tuple(original.on_gpu.definition.meta_info_def.tags))
     if not evidence.questions:
         original.require_undamaged()
         notes.append("The graph is left as it is, because the original could not be asked.")

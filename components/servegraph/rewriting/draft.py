@@ -19,8 +19,10 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from servegraph import storage
 from servegraph.errors import ModelError, StorageError
+from servegraph.rewriting import Precision
 from servegraph.rewriting.contents import Content, Literal, Stored
 from servegraph.rewriting.forms import Form
+from servegraph.rewriting.gpu_graph import for_gpu, precision_of
 from servegraph.rewriting.graph import Untransformable
 from servegraph.rewriting.meta_graph import ServingGraph, put_together, take_apart
 from servegraph.rewriting.restoring import Restore, StoredAs
@@ -33,12 +35,21 @@ _GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 
 @dataclass(frozen=True)
+class OnGpu:
+    """The MetaGraph for GPUs beside {serve}: the precision that it computes in, and how it was read."""
+
+    precision: Precision
+    definition: MetaGraphDef
+
+
+@dataclass(frozen=True)
 class Draft:
     """`graphs` has one entry per MetaGraph: its parts, or the untouched MetaGraph where it cannot be taken apart.
 
     `contents` are the tensors to write by key, `forms` those not stored as they are, `aliases` keys that share the
     bytes of another, `files` the paths of everything beside graph and variables, `keep` names or patterns (`*`, `?`) of
-    checkpoint keys or variables that lossy rungs leave as they are.
+    checkpoint keys or variables that lossy rungs leave as they are. `on_gpu` is a MetaGraph that follows from the only
+    one in `graphs` and is made of it again when the draft is written, so that a change of one is a change of both.
     """
 
     source: Path
@@ -49,6 +60,7 @@ class Draft:
     forms: Mapping[str, Form] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
+    on_gpu: OnGpu | None = None
 
     @property
     def serving_graphs(self) -> list[ServingGraph]:
@@ -58,7 +70,16 @@ class Draft:
     @property
     def definitions(self) -> list[MetaGraphDef]:
         """The MetaGraphs as they were read."""
-        return [graph.original if isinstance(graph, ServingGraph) else graph for graph in self.graphs]
+        found = [graph.original if isinstance(graph, ServingGraph) else graph for graph in self.graphs]
+        return [*found, self.on_gpu.definition] if self.on_gpu else found
+
+    def only(self, number: int) -> Draft:
+        """Return the draft with one of its MetaGraphs."""
+        if self.on_gpu and number == len(self.graphs):
+            (graph,) = self.serving_graphs
+            return replace(self, graphs=(for_gpu(graph, self.on_gpu.precision),), on_gpu=None)
+        untouched = {0: self.untouched[number]} if number in self.untouched else {}
+        return replace(self, graphs=(self.graphs[number],), untouched=untouched, on_gpu=None)
 
     def require_undamaged(self) -> None:
         """Raise ModelError (`TRUNCATED_SHARD`, `CRC_MISMATCH`, …) for the first stored tensor that cannot be read."""
@@ -127,15 +148,19 @@ def read(path: Path, keep: tuple[str, ...] = ()) -> Draft:
     draft = Draft(path, (), {}, {}, files, keep=keep)
     graphs: list[ServingGraph | MetaGraphDef] = []
     untouched = {}
+    on_gpu = None
     with draft.tensors() as tensors:
         for number, meta_graph in enumerate(saved_model.meta_graphs):
+            if number and (precision := precision_of(meta_graph)) and _is_whole_serve(graphs):
+                on_gpu = OnGpu(precision, meta_graph)
+                continue
             try:
                 graphs.append(take_apart(meta_graph, tensors))
             except Untransformable as reason:
                 graphs.append(meta_graph)
                 untouched[number] = str(reason)
         contents = {key: Stored.whole(entry) for key, entry in tensors.entries.items()} if tensors else {}
-    return replace(draft, graphs=tuple(graphs), untouched=untouched, contents=contents)
+    return replace(draft, graphs=tuple(graphs), untouched=untouched, contents=contents, on_gpu=on_gpu)
 
 
 def write(draft: Draft, out: Path, before: tuple[Draft, Path] | None = None) -> None:
@@ -226,10 +251,19 @@ def _write_form(key: str, content: Content, form: Form, tensors: BundleReader | 
             writer.add(f"{key}{part.suffix}", part.dtype, part.shape, chunks)
 
 
+def _is_whole_serve(graphs: list[ServingGraph | MetaGraphDef]) -> bool:
+    """Whether {serve} alone was read so far, and could be taken apart."""
+    whole = [graph.original for graph in graphs if isinstance(graph, ServingGraph)]
+    return len(graphs) == 1 and [list(one.meta_info_def.tags) for one in whole] == [["serve"]]
+
+
 def _graph_bytes(draft: Draft) -> bytes:
     stored = {key: StoredAs(content, draft.forms.get(key)) for key, content in draft.contents.items()}
     result = SavedModel(saved_model_schema_version=1)
     for graph in draft.graphs:
         result.meta_graphs.add().CopyFrom(graph if isinstance(graph, MetaGraphDef) else put_together(graph, stored))
+    if draft.on_gpu:
+        (graph,) = draft.serving_graphs
+        result.meta_graphs.add().CopyFrom(put_together(for_gpu(graph, draft.on_gpu.precision), stored))
     content: bytes = result.SerializeToString(deterministic=True)
     return content

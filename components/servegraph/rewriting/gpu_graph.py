@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import get_args
 
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -23,6 +24,7 @@ from servegraph.rewriting.meta_graph import ServingGraph
 
 GPU_TAGS = ("serve", "gpu")
 DEVICE = "/device:GPU:0"
+_MADE_HERE = "servegraph {serve} on a GPU in "  # what a MetaGraph's version says, and the precision
 
 # Have a GPU kernel for all floats, by get_registered_kernels_for_op of TensorFlow 2.21 built for GPUs.
 _WITH_A_KERNEL = """
@@ -49,8 +51,9 @@ _RUNNING = {
 def for_gpu(graph: ServingGraph, precision: Precision = "float32") -> ServingGraph:
     """Return the MetaGraph {serve, gpu} with the answers of `graph`; with a lower precision nearly those.
 
-    Matrix products and convolutions, and what simply follows them, compute in `precision`; variables, inputs and
-    outputs stay as they are, so that both graphs share what is stored.
+    What the model itself places on another device is meant for the other graph, and gives way. Matrix products and
+    convolutions, and what simply follows them, compute in `precision`; variables, inputs and outputs stay as they are,
+    so that both graphs share what is stored.
     """
     running = _running(graph)
     if precision != "float32":
@@ -62,12 +65,22 @@ def for_gpu(graph: ServingGraph, precision: Precision = "float32") -> ServingGra
     original = MetaGraphDef()
     original.CopyFrom(graph.original)
     original.meta_info_def.tags[:] = GPU_TAGS
+    original.meta_info_def.meta_graph_version = _MADE_HERE + precision
     return replace(
         graph,
         original=original,
         nodes={name: _placed(node) for name, node in graph.nodes.items()},
         library={name: _placed_function(f) if name in running else f for name, f in graph.library.items()},
     )
+
+
+def precision_of(meta_graph: MetaGraphDef) -> Precision | None:
+    """Return the precision of a MetaGraph that `for_gpu` made, None of any other."""
+    info = meta_graph.meta_info_def
+    if tuple(info.tags) != GPU_TAGS or not info.meta_graph_version.startswith(_MADE_HERE):
+        return None
+    known = {name: name for name in get_args(Precision)}
+    return known.get(info.meta_graph_version.removeprefix(_MADE_HERE))
 
 
 def placed_nodes(graph: ServingGraph) -> int:
@@ -98,7 +111,7 @@ def _called(nodes: Iterable[NodeDef], library: Mapping[str, FunctionDef]) -> set
 
 
 def _placed(node: NodeDef) -> NodeDef:
-    if node.op not in PLACED or node.device or not _computes_floats(node):
+    if node.op not in PLACED or not _computes_floats(node):
         return node
     copy = NodeDef()
     copy.CopyFrom(node)

@@ -104,9 +104,7 @@ class _Body:
 
     def _to_lower(self) -> set[str]:
         floats = {
-            name: node
-            for name, node in self.nodes.items()
-            if attr(node, "T").type == DT_FLOAT and name not in self.fed and not node.device.endswith("CPU:0")
+            name: node for name, node in self.nodes.items() if attr(node, "T").type == DT_FLOAT and name not in self.fed
         }
         lowered = {name for name, node in floats.items() if node.op in PRODUCTS}
         following = {name: node for name, node in floats.items() if node.op in FOLLOWING}

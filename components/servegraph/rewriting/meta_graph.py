@@ -142,6 +142,7 @@ def put_together(graph: ServingGraph, stored: Mapping[str, StoredAs]) -> MetaGra
     prefix = _free_prefix(nodes)
     result = MetaGraphDef()
     result.meta_info_def.tags.extend(graph.original.meta_info_def.tags)
+    result.meta_info_def.meta_graph_version = graph.original.meta_info_def.meta_graph_version
     result.meta_info_def.tensorflow_version = graph.original.meta_info_def.tensorflow_version
     result.meta_info_def.tensorflow_git_version = graph.original.meta_info_def.tensorflow_git_version
     if restores:

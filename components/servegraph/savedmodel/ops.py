@@ -65,6 +65,17 @@ TRAINING = (
 BATCH_NORM = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
 
 
+# Registered, so that a graph with them can be read, but with no kernel left on any device: by comparing
+# get_all_registered_kernels of TensorFlow 2.21, with and without GPU support, with its operations. What else has none
+# runs on TPUs only, or is for TensorFlow's own tests.
+_KERNEL_GONE = re.compile(r"(Is)?BoostedTrees\w+")
+
+
+def has_lost_its_kernel(op: str) -> bool:
+    """Return whether TensorFlow `TF_VERSION` knows an operation of older models and cannot run it."""
+    return _KERNEL_GONE.fullmatch(op) is not None
+
+
 class DangerRule(NamedTuple):
     """Operations (names, separated by spaces) that reach outside of the graph."""
 

@@ -53,6 +53,7 @@ from servegraph_pipelines.cli.outcome import print_json
     metavar="PRECISION",
     help="Add a MetaGraph for GPUs over the same variables, tags serve and gpu: float32, bfloat16 or float16.",
 )
+@click.option("--write-tags", default="", metavar="TAG,TAG", help="Tags of the exported MetaGraph; serve if not given.")
 @click.option("--warmup", metavar="FILE.jsonl", help="Records to store as warmup requests of the default signature.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
@@ -99,6 +100,7 @@ def command(
             outputs=pairs(names["new_outputs"], "--rename-output"),
             methods=parse_methods(pairs(names["methods"], "--method")),
             like=names["names_from"],
+            tags=tuple(tag for tag in names["write_tags"].split(",") if tag),
         ),
     )
     exported = export(

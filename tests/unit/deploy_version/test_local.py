@@ -315,7 +315,7 @@ def test_a_model_without_signatures(target: LocalTarget, tmp_path: Path) -> None
     with pytest.raises(ModelError) as caught:
         deploy(request(model), target)
     assert caught.value.code == "NO_SIGNATURE"
-    (model / "saved_model.pb").write_bytes(saved_model(tag="train"))
+    (model / "saved_model.pb").write_bytes(saved_model(tags=["train"]))
     with pytest.raises(ModelError, match=r"no MetaGraph with the tag 'serve' .*only \{train\}") as caught:
         deploy(request(model), target)
     assert caught.value.code == "NO_SERVING_TAG"

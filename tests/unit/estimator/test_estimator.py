@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.small_estimator import train_small, write_data
 
 from servegraph import storage
 from servegraph.answers.ask import Servable
@@ -20,23 +21,9 @@ from servegraph.export_serving_graph.signature_choice import Requests
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.reachability import training_baggage
 from servegraph.serving_inputs.encode import encode
-from servegraph.train.train import Outputs, TrainRequest, train
 
 KERAS2_FILE = Path(__file__).parents[1] / "export" / "models" / "keras2.h5"
 ready = pytest.mark.skipif(not environment.is_ready(os.environ), reason="no environment with TensorFlow 2.15 yet")
-
-SCHEMA = """
-label: y
-header: true
-columns:
-  size: {dtype: float32, default: 0.5}
-  colour: {dtype: string, vocabulary: [red, blue]}
-  shop: {dtype: string, hash_buckets: 10}
-  note: {dtype: string, role: ignore}
-  y: {dtype: string, classes: ["no", "yes"]}
-crosses:
-  - {columns: [colour, shop], hash_buckets: 50}
-"""
 
 OWN = '''
 import tensorflow as tf
@@ -66,25 +53,11 @@ def broken(args):
 '''
 
 
-def write_data(path):
-    draw = np.random.default_rng(0)
-    lines = ["size,colour,shop,note,y"]
-    for _ in range(400):
-        size, colour = draw.normal(), draw.choice(["red", "blue"])
-        lines.append(
-            f"{size:.3f}, {colour}, s{draw.integers(5)},x, {'yes' if size + (colour == 'red') > 0.5 else 'no'}"
-        )
-    (path / "data.csv").write_text("\n".join(lines) + "\n")
-    (path / "schema.yaml").write_text(SCHEMA)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("estimator")
     write_data(path)
-    request = TrainRequest(data=str(path / "data.csv"), schema=str(path / "schema.yaml"), trainer="estimator")
-    outputs = Outputs.at(*(str(path / name) for name in ("model", "checkpoints", "logs", "samples.jsonl")))
-    return path, train(request, {"train_steps": 500, "batch_size": 40}, outputs)
+    return path, train_small(path)
 
 
 def requests(path, schema):
@@ -134,9 +107,7 @@ def test_an_estimator_of_ones_own_with_its_serving_input_fn(tmp_path):
     write_data(tmp_path)
     (tmp_path / "own.py").write_text(OWN)
     trainer = f"estimator:{tmp_path}/own.py:make"
-    request = TrainRequest(data=str(tmp_path / "data.csv"), schema=str(tmp_path / "schema.yaml"), trainer=trainer)
-    outputs = Outputs.at(*(str(tmp_path / name) for name in ("model", "checkpoints", "logs", "samples.jsonl")))
-    train(request, {"train_steps": 5}, outputs)
+    train_small(tmp_path, trainer, train_steps=5)
     with pytest.raises(InputError) as caught:  # a name in a model's directory does not decide which code runs
         export(tmp_path / "model", tmp_path / "out")
     assert caught.value.code == "WHICH_ESTIMATOR"

@@ -3,6 +3,7 @@
 There is no GPU here: TensorFlow's soft placement runs on the CPU what is placed on one.
 """
 
+import json
 from pathlib import Path
 
 import keras
@@ -10,9 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.python.framework import kernels, op_def_registry
 
 from servegraph import storage
 from servegraph.answers.ask import Servable
+from servegraph.deploy_version.deploy import deploy
+from servegraph.deploy_version.plan import DeployRequest
+from servegraph.deploy_version.targets import Place, open_target
 from servegraph.errors import ExportRefused, InputError
 from servegraph.evaluate.evaluate import evaluate
 from servegraph.evaluate.judge import Criteria
@@ -20,11 +25,15 @@ from servegraph.export_serving_graph.export import export
 from servegraph.export_serving_graph.signature_choice import Wanted, precision
 from servegraph.inspect_graph.inspect import inspect
 from servegraph.optimize.optimize import Goal, optimize
+from servegraph.rewriting.gpu_graph import PLACED
+from servegraph.rewriting.lower_precision import FOLLOWING, PRODUCTS
 from servegraph.serve.model import load_model
+from servegraph.serve.state import ServingConfig
 
 v1 = tf.compat.v1
 REAL = Path(__file__).parents[2] / "real_models"
 BOTH = (("serve",), ("serve", "gpu"))
+GPU = ServingConfig("n1-standard-4", "NVIDIA_TESLA_T4", 1)
 
 
 def keras_file(path):
@@ -135,18 +144,76 @@ def test_what_no_gpu_can_do(tmp_path):
     assert unknown.value.code == "UNKNOWN_PRECISION"
 
 
+def image_file(path):
+    x = keras.Input((8, 8, 3), name="x")
+    hidden = keras.layers.BatchNormalization()(keras.layers.Conv2D(64, 3, use_bias=False)(x))
+    hidden = keras.layers.BatchNormalization()(keras.layers.Conv2D(64, 3, use_bias=False)(hidden))
+    p = keras.layers.Dense(3, activation="softmax", name="p")(keras.layers.GlobalAveragePooling2D()(hidden))
+    keras.Model(x, p).save(path / "m.keras")
+    return path / "m.keras"
+
+
+@pytest.fixture(scope="module")
+def slim(tmp_path_factory):
+    """A model with both graphs, optimized: batch normalization folded, once for both."""
+    path = tmp_path_factory.mktemp("slim")
+    export(image_file(path), path / "both", wanted=Wanted(gpu_graph="bfloat16"))
+    done = optimize(path / "both", path / "slim", Goal())
+    assert "fold" in [step.name for step in done.steps if step.kept]
+    return path / "slim"
+
+
 @pytest.mark.slow
-def test_what_comes_after_export_takes_both(tmp_path):
-    export(keras_file(tmp_path), tmp_path / "both", wanted=Wanted(gpu_graph="bfloat16"))
-    done = optimize(tmp_path / "both", tmp_path / "slim", Goal(budget_bytes=1, rungs=("strip", "halve")))
-    assert set(meta_graphs(tmp_path / "slim")) == set(BOTH)
-    assert [step.name for step in done.steps if step.kept]
-    _, request = REQUESTS[keras_file]
-    with Servable(tmp_path / "slim") as servable:
+def test_what_is_optimized_keeps_both_over_one_copy_of_the_weights(slim):
+    found = meta_graphs(slim)
+    assert tuple(found) == BOTH
+    for meta_graph in found.values():
+        assert not [node for node in nodes(meta_graph) if node.op == "FusedBatchNormV3"]
+    assert {node.attr["T"].type for node in nodes(found["serve", "gpu"]) if node.op == "Conv2D"} == {
+        tf.bfloat16.as_datatype_enum
+    }
+    weights = 4 * (3 * 3 * 3 * 64 + 3 * 3 * 64 * 64 + 2 * 64 + 64 * 3 + 3)
+    assert (slim / "variables/variables.data-00000-of-00001").stat().st_size < 1.05 * weights
+
+
+@pytest.mark.slow
+def test_what_is_optimized_is_served_judged_and_exported_again(slim, tmp_path):
+    request = {"x": np.ones((2, 8, 8, 3), "f4")}
+    with Servable(slim) as servable:
         expected = servable("serving_default", request)
-    served = load_model(tmp_path / "slim").run("serving_default", request)
+    served = load_model(slim).run("serving_default", request)
     assert np.allclose(served["p"], expected["p"], atol=1e-6)
     records = tmp_path / "records.jsonl"
-    records.write_text('{"x": [' + ", ".join(["0.5"] * 40) + '], "word": "red", "y": 1}\n')
-    judged = evaluate(str(tmp_path / "slim"), "", str(records), "y=p", Criteria())
-    assert judged.to_json()
+    records.write_text(json.dumps({"x": np.ones((8, 8, 3)).tolist(), "y": 1}) + "\n")
+    assert evaluate(str(slim), "", str(records), "y=p", Criteria()).to_json()
+    for tags in BOTH:
+        result = export(slim, tmp_path / "-".join(tags), wanted=Wanted(tags=tags))
+        assert result.tag_sets == (tags,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("config", "number"), [(ServingConfig(), 0), (GPU, 1)])
+def test_what_is_deployed_answers_as_recorded_for_its_machine(slim, config, number, tmp_path):
+    target = open_target("local", Place(root=str(tmp_path / "root")))
+    done = deploy(DeployRequest(str(slim), "model", config), target)
+    (deployed,) = meta_graphs(Path(done.resource)).values()
+    assert list(deployed.meta_info_def.tags) == ["serve"]
+    casts = [node for node in nodes(deployed) if node.op == "Cast"]
+    assert bool(casts) == bool(number)
+
+
+@pytest.mark.parametrize("op", sorted(PRODUCTS | FOLLOWING))
+def test_an_operation_of_lower_precision_has_one_output_and_kernels(op):
+    (output,) = op_def_registry.get(op).output_arg
+    assert output.type_attr == "T"
+    allowed = [
+        {t for constraint in kernel.constraint if constraint.name == "T" for t in constraint.allowed_values.list.type}
+        for kernel in kernels.get_registered_kernels_for_op(op).kernel
+        if kernel.device_type == "CPU"  # where it is asked before it is published
+    ]
+    assert {tf.bfloat16.as_datatype_enum, tf.float16.as_datatype_enum} <= set().union(*allowed) or set() in allowed
+
+
+def test_what_is_placed_is_known():
+    assert PRODUCTS | FOLLOWING - {"Identity", "Reshape", "Squeeze", "ExpandDims"} <= PLACED
+    assert not [op for op in PLACED if op_def_registry.get(op) is None]

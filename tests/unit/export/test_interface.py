@@ -198,3 +198,18 @@ def test_a_renamed_signature_of_tf1_with_its_method(tmp_path):
     with Servable(tmp_path / "out") as servable:
         request = {"inputs": np.array([record.SerializeToString()], object)}
         assert servable("serving_default", request)["scores"].tolist() == [[0.5, 0.5]]
+
+
+def test_tags_choose_nothing_where_there_is_one_graph(tmp_path):
+    with pytest.raises(InputError) as caught:
+        export(keras_model(tmp_path / "a", "size", 3), tmp_path / "out", wanted=Wanted(tags=("serve",)))
+    assert caught.value.code == "NO_METAGRAPHS"
+
+
+def test_other_tags_are_written_and_said_to_be_for_nobody_by_default(tmp_path):
+    wanted = Wanted(names=WantedNames(tags=("serve", "canary")))
+    result = export(keras_model(tmp_path / "a", "size", 3), tmp_path / "out", wanted=wanted)
+    assert result.tag_sets == (("serve", "canary"),)
+    assert any("unless they are told" in note for note in result.notes)
+    with Servable(tmp_path / "out", tags=("serve", "canary")) as servable:
+        assert servable("serving_default", {"size": np.float32([1])})["p_size"].shape == (1, 3)

@@ -114,6 +114,7 @@ def test_a_keras_2_model_loses_its_optimizer_without_being_loaded(tmp_path):
     result = export(KERAS2, tmp_path / "out")
     assert result.inputs == ("size", "word")
     assert result.max_abs_diff == 0
+    assert any("takes the result, with the same answers" in note for note in result.notes)
     assert training_baggage(storage.open_dir(tmp_path / "out")) == []
     assert not any(map(is_slot, stored(tmp_path / "out")))
 
@@ -219,3 +220,15 @@ def test_training_that_a_signature_runs_is_refused(tmp_path):
         export(tmp_path / "training", tmp_path / "out")
     assert caught.value.code == "TRAINING_BAGGAGE"
     assert [path.name for path in tmp_path.iterdir()] == ["training"]
+
+
+def test_an_operation_that_lost_its_kernel_is_named(tmp_path):
+    """TensorFlow still knows the operations of boosted trees, and cannot run them."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None], name="x")
+        (bucket,) = tf.raw_ops.BoostedTreesBucketize(float_values=[x], bucket_boundaries=[tf.constant([0.5, 1.5])])
+        v1.saved_model.simple_save(session, str(tmp_path / "trees"), {"x": x}, {"bucket": bucket})
+    with pytest.raises(ExportRefused, match="BoostedTreesBucketize") as caught:
+        export(tmp_path / "trees", tmp_path / "out")
+    assert caught.value.code == "LOST_KERNEL"
+    assert [path.name for path in tmp_path.iterdir()] == ["trees"]

@@ -158,6 +158,7 @@ def unasked(*nodes: bytes) -> bytes:
         (made(saved_model(graph([placeholder(), node("y", "L2Loss", ("x",))]))), "TRAINING_OPS", "warning"),
         (made(unasked(node("loss", "L2Loss", ("x",)))), "TRAINING_OPS_STORED", "info"),
         (made(unasked(node("read", "ReadFile", ("x",)))), "UNSAFE_OP_STORED", "warning"),
+        (made(saved_model(graph([placeholder(), node("y", "BoostedTreesBucketize", ("x",))]))), "LOST_KERNEL", "error"),
     ],
 )
 def test_one_odd_thing(files: dict[str, bytes], code: str, severity: str) -> None:
