@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import yaml
 
 from servegraph.errors import InputError
+from servegraph.yaml_problem import yaml_problem
 from servegraph_pipelines import flows, parameters, resources
 from servegraph_pipelines.engines import EnginePlace
 from servegraph_pipelines.engines.runs import RunOptions, RunRequest
@@ -84,6 +85,13 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "encryption_key": (str,),
     "fail_fast": (bool,),
 }
+_KINDS: dict[type, str] = {
+    str: "a text, in quotes",
+    dict: "a mapping",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list",
+}
 _REQUIRED = ("name", "cron", "engine", "pipeline")
 
 
@@ -95,7 +103,9 @@ def read(path: Path) -> list[Schedule]:
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+    except yaml.YAMLError as exc:
+        raise InputError(f"The schedules {path} are no YAML: {yaml_problem(exc)}.", code="BAD_SCHEDULE") from exc
+    except (OSError, UnicodeDecodeError) as exc:
         raise InputError(f"The schedules {path} cannot be read: {exc}.", code="BAD_SCHEDULE") from exc
     rows = document.get("schedules", [document]) if isinstance(document, dict) else None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
@@ -161,7 +171,8 @@ def _check_keys(row: Mapping[str, Any]) -> None:
             fix = f"A schedule has {', '.join(_KEYS)}."
             raise InputError(f"The schedule {name!r} has an unknown key {key!r}.", code="BAD_SCHEDULE", fix=fix)
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise InputError(f"{key} of the schedule {name!r} is {value!r}.", code="BAD_SCHEDULE")
+            fix = f"Write {' or '.join(_KINDS[kind] for kind in kinds)}."
+            raise InputError(f"{key} of the schedule {name!r} is {value!r}.", code="BAD_SCHEDULE", fix=fix)
     for key in _REQUIRED:
         if key not in row:
             raise InputError(f"The schedule {name!r} has no {key}.", code="BAD_SCHEDULE", fix=f"Write `{key}: …`.")
