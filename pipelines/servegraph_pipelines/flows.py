@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from servegraph.errors import InputError
+from servegraph.yaml_problem import yaml_problem
 from servegraph_pipelines.specification import Specification
 
 # One row a pipeline of this package: where it is.
@@ -73,7 +74,7 @@ def parse(text: str, source: str) -> Specification:
     try:
         documents = [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError as exc:
-        raise InputError(f"{source} is no YAML: {exc}.", code="NOT_A_PIPELINE") from exc
+        raise InputError(f"{source} is no YAML: {yaml_problem(exc)}.", code="NOT_A_PIPELINE") from exc
     is_spec = documents and isinstance(documents[0], dict)
     if not is_spec or not {"root", "pipelineInfo", "deploymentSpec"} <= documents[0].keys():
         raise InputError(

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from servegraph.errors import InputError
+from servegraph.yaml_problem import yaml_problem
 from servegraph_pipelines.specification import Specification
 
 
@@ -47,7 +48,9 @@ def read_file(path: Path) -> dict[str, Any]:
     """Return the mapping of a YAML file. Raises `InputError` (code `BAD_PARAMETER`)."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+    except yaml.YAMLError as exc:
+        raise InputError(f"The parameters of {path} are no YAML: {yaml_problem(exc)}.", code="BAD_PARAMETER") from exc
+    except (OSError, UnicodeDecodeError) as exc:
         raise InputError(f"The parameters of {path} cannot be read: {exc}.", code="BAD_PARAMETER") from exc
     if values is None:
         return {}

@@ -32,8 +32,8 @@ def with_parameters(specification: Specification, resources: Mapping[str, StepRe
     """Return the pipeline with parameters like `train_cpu` for these resources, which are their defaults.
 
     Raises:
-        InputError: there is no such step (code `UNKNOWN_STEP`), or the pipeline has a parameter of that name
-            (`BAD_PARAMETER`).
+        InputError: no such step (code `UNKNOWN_STEP`), no such resources (`BAD_RESOURCES`), or the pipeline has a
+            parameter of that name (`BAD_PARAMETER`).
     """
     document = copy.deepcopy(dict(specification.document))
     executors = {step.name: step.executor for step in specification.steps}
@@ -41,6 +41,8 @@ def with_parameters(specification: Specification, resources: Mapping[str, StepRe
         if step not in executors:
             fix = f"It has {', '.join(executors)}."
             raise InputError(f"The pipeline {specification.name} has no step {step!r}.", code="UNKNOWN_STEP", fix=fix)
+        # The form; a run is held to its engine's limits. A device plugin's name has a slash, Vertex AI's have none.
+        wanted.to_ir("kfp" if "/" in (wanted.accelerator or "/") else "vertex")
         for field, place, task_input in _ROWS:
             value = getattr(wanted, field)
             if value is None or (field == "accelerator_count" and wanted.accelerator is None):

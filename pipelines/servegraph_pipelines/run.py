@@ -82,14 +82,16 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
 
     Raises:
         StorageError: `output_dir` cannot be written or another run uses it.
-        InputError: `output_dir` is a gs:// address.
+        InputError: `output_dir` is a gs:// address, or the runner is Docker and there is none (code `NO_DOCKER`).
     """
     if "://" in str(output_dir) or ":/" in str(output_dir):
         raise InputError(
-            f"{output_dir} is no local directory; kfp.local cannot write elsewhere.",
+            f"{str(output_dir).replace(':/', '://', 1)} is no local directory; kfp.local cannot write elsewhere.",
             code="NOT_LOCAL",
             fix="Give a local directory, or submit the pipeline to Vertex AI or Kubeflow Pipelines.",
         )
+    if request.runner == "docker":
+        _require_docker()
     output_dir = output_dir.absolute()
     specification = request.specification
     places = {name: str(output_dir / folder) for name, folder in PLACES.items() if name in specification.parameters}
@@ -111,6 +113,20 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
         state.error = failure(state)
     on_change(state)
     return state
+
+
+def _require_docker() -> None:
+    """Raise `InputError` (code `NO_DOCKER`) where no engine answers."""
+    try:
+        import docker
+
+        docker.from_env().ping()
+    except ImportError as exc:
+        what = "Steps in containers need the package docker, which is not installed."
+        raise InputError(what, code="NO_DOCKER", fix="pip install 'servegraph[all]'") from exc
+    except docker.errors.DockerException as exc:
+        fix = "Start Docker, or name its socket in DOCKER_HOST; or leave --runner out: then no Docker is needed."
+        raise InputError(f"No Docker engine answers: {exc}.", code="NO_DOCKER", fix=fix) from exc
 
 
 def _in_containers(request: LocalRequest, settings: Mapping[str, Any], folder: Path) -> str:

@@ -26,6 +26,7 @@ from typing import Any, Literal, cast, get_args
 import yaml
 
 from servegraph.errors import SchemaError
+from servegraph.yaml_problem import yaml_problem
 
 Dtype = Literal["float32", "int64", "string"]
 Role = Literal["feature", "ignore"]
@@ -129,7 +130,7 @@ def parse(text: str, source: str) -> Schema:
         document = yaml.safe_load(text)
     except yaml.YAMLError as exc:
         raise SchemaError(
-            f"The schema {source} is not YAML: {exc}.", fix="Write one with `servegraph schema DATA`."
+            f"The schema {source} is not YAML: {yaml_problem(exc)}.", fix="Write one with `servegraph schema DATA`."
         ) from exc
     if not isinstance(document, dict) or not isinstance(document.get("columns"), dict):
         raise SchemaError(

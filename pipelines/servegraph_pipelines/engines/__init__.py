@@ -33,7 +33,11 @@ def _vertex(place: EnginePlace) -> Engine:
     for what in ("project", "region", "pipeline_root"):
         if not getattr(place, what):
             option = what.replace("_", "-")
-            raise InputError(f"Vertex AI needs a {option}.", code="NO_PLACE", fix=f"Give --{option}.")
+            raise InputError(
+                f"Vertex AI needs a {option}.",
+                code="NO_PLACE",
+                fix=f"Give --{option}, or {what} in the place of a schedule.",
+            )
     if not str(place.pipeline_root).startswith("gs://"):
         raise InputError(
             f"{place.pipeline_root!r} is no Cloud Storage.", code="NO_PLACE", fix="Give gs://bucket/prefix."

@@ -88,6 +88,7 @@ def plan(scheduler: Scheduler, schedule: Schedule) -> Change:
     """Return what `apply` would do now; nothing is changed."""
     found = scheduler.find(schedule.name)
     if not found:
+        scheduler.timing(schedule)  # what cannot be kept is refused here already
         return Change(schedule.name, schedule.engine, "created", ("there is none of that name.",))
     why = _differences(scheduler, schedule, found[-1])
     if len(found) > 1:

@@ -19,6 +19,7 @@ _FIELDS: tuple[tuple[str, int, int, dict[str, int]], ...] = (
     ("month", 1, 12, _MONTHS),
     ("day of the week", 0, 7, _DAYS),
 )
+_LONGEST = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)  # days of a month
 _PART = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/(\d+))?")
 
 
@@ -79,6 +80,13 @@ def parse(text: str) -> Cron:
     if weekday is not None:
         weekday = tuple(sorted({number % 7 for number in weekday}))
         weekday = None if len(weekday) == 7 else weekday
+    if (
+        day
+        and month
+        and weekday is None
+        and not any(number <= _LONGEST[month_ - 1] for number in day for month_ in month)
+    ):
+        raise InputError(f"The day of the cron line {text!r} never comes.", code="BAD_CRON", fix="Write one that does.")
     return Cron(second or tuple(range(60)), minute, hour, day, month, weekday)
 
 

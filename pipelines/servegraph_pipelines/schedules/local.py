@@ -60,15 +60,17 @@ class LocalSchedules:
         }
 
     def timing(self, schedule: Schedule) -> Any:
-        """Return when it runs, in both forms."""
+        """Return when it runs, in both forms. Raises `InputError` where the timer cannot keep it."""
         timing = schedule.timing
-        return {
+        found = {
             "cron": timing.cron.five(),
             "calendars": list(timing.cron.calendars(timing.time_zone)),
             "time_zone": timing.time_zone,
             "catch_up": timing.catch_up,
             "timer": self._kind,
         }
+        self._timer.check(found)
+        return found
 
     def find(self, name: str) -> list[Found]:
         """Return the schedule of that name; one whose timer is gone has no timing."""
@@ -85,7 +87,6 @@ class LocalSchedules:
     def create(self, schedule: Schedule, *, paused: bool) -> None:
         """Write what it runs, then set the timer."""
         timing = self.timing(schedule)
-        self._timer.check(timing)
         folder = self._directory / schedule.name
         document = {"name": schedule.name, "content": self.content(schedule), "timing": timing, "paused": paused}
         try:

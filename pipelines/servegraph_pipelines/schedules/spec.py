@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import yaml
 
 from servegraph.errors import InputError
+from servegraph.yaml_problem import yaml_problem
 from servegraph_pipelines import flows, parameters, resources
 from servegraph_pipelines.engines import EnginePlace
 from servegraph_pipelines.engines.runs import RunOptions, RunRequest
@@ -20,6 +21,7 @@ from servegraph_pipelines.images import ImageChoice, read_lock
 from servegraph_pipelines.run import PLACES
 from servegraph_pipelines.schedules import cron
 from servegraph_pipelines.schedules.cron import Cron
+from servegraph_pipelines.schedules.time_zones import in_zone
 from servegraph_pipelines.submit import Choices
 
 Where = Literal["vertex", "kfp", "local"]
@@ -83,6 +85,13 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "encryption_key": (str,),
     "fail_fast": (bool,),
 }
+_KINDS: dict[type, str] = {
+    str: "a text, in quotes",
+    dict: "a mapping",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list",
+}
 _REQUIRED = ("name", "cron", "engine", "pipeline")
 
 
@@ -94,7 +103,9 @@ def read(path: Path) -> list[Schedule]:
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+    except yaml.YAMLError as exc:
+        raise InputError(f"The schedules {path} are no YAML: {yaml_problem(exc)}.", code="BAD_SCHEDULE") from exc
+    except (OSError, UnicodeDecodeError) as exc:
         raise InputError(f"The schedules {path} cannot be read: {exc}.", code="BAD_SCHEDULE") from exc
     rows = document.get("schedules", [document]) if isinstance(document, dict) else None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
@@ -119,7 +130,7 @@ def _schedule(row: dict[str, Any], folder: Path) -> Schedule:
         encryption_key=row.get("encryption_key"),
         fail_fast=row.get("fail_fast", False),
     )
-    timing = Timing(cron.parse(row["cron"]), _zone(row), row.get("concurrency", 1), row.get("catch_up", False))
+    timing = _timing(row)
     place = _place(row.get("place", {}), name)
     directory = row.get("place", {}).get("directory")
     schedule = Schedule(
@@ -138,6 +149,20 @@ def _schedule(row: dict[str, Any], folder: Path) -> Schedule:
     return schedule
 
 
+def _timing(row: Mapping[str, Any]) -> Timing:
+    """Return when the schedule runs. Recurring runs have no time zone of their own: they get the line in that of the
+    installation (`cronScheduleTimezone` of its configuration)."""
+    line, zone = cron.parse(row["cron"]), _zone(row.get("time_zone", "UTC"))
+    given = row.get("place", {}).get("cron_time_zone")
+    if given is not None and row["engine"] != "kfp":
+        what = f"{row['name']}: only Kubeflow Pipelines has a cron_time_zone."
+        raise InputError(what, code="NOT_FOR_ENGINE", fix="Leave it out.")
+    if row["engine"] == "kfp":
+        there = _zone(given or "UTC")
+        line, zone = in_zone(line, zone, there), there
+    return Timing(line, zone, row.get("concurrency", 1), row.get("catch_up", False))
+
+
 def _check_keys(row: Mapping[str, Any]) -> None:
     name = row.get("name")
     for key, value in row.items():
@@ -146,7 +171,8 @@ def _check_keys(row: Mapping[str, Any]) -> None:
             fix = f"A schedule has {', '.join(_KEYS)}."
             raise InputError(f"The schedule {name!r} has an unknown key {key!r}.", code="BAD_SCHEDULE", fix=fix)
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise InputError(f"{key} of the schedule {name!r} is {value!r}.", code="BAD_SCHEDULE")
+            fix = f"Write {' or '.join(_KINDS[kind] for kind in kinds)}."
+            raise InputError(f"{key} of the schedule {name!r} is {value!r}.", code="BAD_SCHEDULE", fix=fix)
     for key in _REQUIRED:
         if key not in row:
             raise InputError(f"The schedule {name!r} has no {key}.", code="BAD_SCHEDULE", fix=f"Write `{key}: …`.")
@@ -174,9 +200,6 @@ def _check_engine(schedule: Schedule) -> None:
         )
     if schedule.engine == "local" and schedule.timing.concurrency != 1:
         raise InputError(f"{name}: on this machine one run at a time.", code="NOT_FOR_ENGINE", fix="concurrency: 1")
-    if schedule.engine == "kfp" and schedule.timing.time_zone != "UTC":
-        fix = "Write the cron line in UTC and time_zone: UTC."
-        raise InputError(f"{name}: Kubeflow Pipelines reads cron lines in UTC.", code="NOT_FOR_ENGINE", fix=fix)
     if schedule.engine == "kfp" and schedule.timing.concurrency > 10:
         raise InputError(f"{name}: Kubeflow Pipelines runs at most 10 at once.", code="NOT_FOR_ENGINE")
     if schedule.engine != "kfp":
@@ -202,20 +225,19 @@ def _choices(row: Mapping[str, Any], folder: Path) -> Choices:
     return Choices(choice, resources.from_mapping(row.get("resources", {})), caching)
 
 
-def _zone(row: Mapping[str, Any]) -> str:
-    zone = str(row.get("time_zone", "UTC"))
+def _zone(zone: Any) -> str:
     try:
-        ZoneInfo(zone)
+        ZoneInfo(str(zone))
     except (ValueError, OSError, KeyError) as exc:
         fix = "Write one like Europe/Berlin or UTC."
         raise InputError(f"{zone!r} is no time zone.", code="BAD_SCHEDULE", fix=fix) from exc
-    return zone
+    return str(zone)
 
 
 def _place(row: Mapping[str, Any], name: str) -> EnginePlace:
     known = {item.name for item in dataclasses.fields(EnginePlace)}
-    if unknown := sorted(set(row) - known - {"directory", "scheduler"}):
-        fix = f"It has {', '.join(sorted(known))}, directory and scheduler."
+    if unknown := sorted(set(row) - known - {"directory", "scheduler", "cron_time_zone"}):
+        fix = f"It has {', '.join(sorted(known))}, cron_time_zone, directory and scheduler."
         raise InputError(f"The place of {name} has an unknown {unknown[0]!r}.", code="BAD_SCHEDULE", fix=fix)
     if row.get("scheduler") not in (None, "systemd", "cron"):
         raise InputError(f"{name} has the scheduler {row['scheduler']!r}.", code="BAD_SCHEDULE", fix="systemd or cron.")

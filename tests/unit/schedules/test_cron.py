@@ -52,6 +52,8 @@ def test_a_day_or_a_weekday_are_two_calendars():
             "* * * FOO *",
             "-1 * * * *",
             "@daily",
+            "0 0 31 2 *",
+            "0 0 31 4,6 *",
         ),
     ],
 )

@@ -273,10 +273,22 @@ def test_what_fails_again_and_again_is_paused_and_told(place: Place, tmp_path: P
 
 def test_time_zones(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.declare(time_zone="Europe/Berlin")
-    if place.kind == "kfp":  # it reads them in UTC, whatever the clock of the cluster
+    if place.kind == "kfp":  # a recurring run has none: the line is read in that of the installation
         with pytest.raises(InputError) as caught:
             place.run("apply")
         assert caught.value.code == "NOT_FOR_ENGINE"
+        assert place.fake.calls == []
+        place.declare(time_zone="Asia/Kolkata", cron="0 3 * * MON")  # which never changes its clock
+        place.run("apply")
+        (made,) = place.fake.recurring.values()
+        assert made["trigger"]["cron_schedule"]["cron"] == "0 30 21 * * 0"
+        capsys.readouterr()
+        place.run("apply")
+        assert outcome(capsys) == "unchanged"
+        place.declare(time_zone="Europe/Berlin", place={**place.where, "cron_time_zone": "Europe/Berlin"})
+        place.run("apply")
+        (made,) = place.fake.recurring.values()
+        assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
         return
     place.run("apply")
     assert next(iter(place.fake.schedules.values()))["cron"] == "TZ=Europe/Berlin 0 3 * * 1"
