@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.contract.target_suite import *  # noqa: F403
+from tests.contract.target_suite import There, Write
 from tests.emulators.gcs import FakeGcs
 from tests.emulators.remote_places import FAKES, Emulated
 from tests.tiny_models import SCHEMA_VERSION, saved_model, write_tiny_model
@@ -23,11 +25,6 @@ from servegraph.savedmodel.layout import content_digest
 from servegraph.serve.signatures import Signatures
 from servegraph.serve.state import ServingConfig
 from servegraph.storage import open_dir
-
-pytest.register_assert_rewrite("tests.contract.target_suite")
-
-from tests.contract.target_suite import *  # noqa: E402, F403
-from tests.contract.target_suite import There, Write  # noqa: E402
 
 MACHINES = ServingConfig("n1-standard-2"), ServingConfig("n1-standard-4", "NVIDIA_TESLA_V100", 1)
 CONTAINERS = ServingConfig("container"), ServingConfig("container", "nvidia.com/gpu", 1)

@@ -20,16 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.contract.life import live_through
+from tests.contract.target_suite import *  # noqa: F403
+from tests.contract.target_suite import There, Write
+from tests.live.doubling import write_doubling_model
 
 from servegraph.deploy_version.targets import Place, Target, open_target
 from servegraph.serve.state import ServingConfig
-
-pytest.register_assert_rewrite("tests.contract.target_suite", "tests.contract.life")
-
-from tests.contract.life import live_through  # noqa: E402
-from tests.contract.target_suite import *  # noqa: E402, F403
-from tests.contract.target_suite import There, Write  # noqa: E402
-from tests.live.doubling import write_doubling_model  # noqa: E402
 
 SITE: dict[str, Any] = json.loads(os.environ.get("SERVEGRAPH_LIVE", "{}"))
 CONFIGS = {
