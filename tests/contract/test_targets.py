@@ -42,7 +42,7 @@ def doubling_probe(
     (version,) = (root / name).iterdir()
     assert (version / "saved_model.pb").is_file()
     for request in golden:
-        found = difference(request.outputs, {"y": [2 * x for x in request.inputs["x"]]}, tolerance)
+        found = difference(request, {"y": [2 * x for x in request.inputs["x"]]}, tolerance)
         if found:
             raise DeployRefused(found, code="PROBE_FAILED")
 

@@ -140,9 +140,10 @@ class Patience:
         if self._since is None:
             self._since = now
             _log.warning("%s Trying again for up to %g s.", fault.message, deadline_s)
-        if now + self._wait_s > self._since + deadline_s:
+        wait_s = self._wait_s * random.uniform(0.7, 1.3)  # noqa: S311  so that many do not come back together
+        if now + wait_s > self._since + deadline_s:
             raise fault
-        self._sleep(self._wait_s * random.uniform(0.7, 1.3))  # noqa: S311  so that many do not come back together
+        self._sleep(wait_s)
         self._wait_s = min(self._longest_s, 2 * self._wait_s)
 
     def again(self, call: Callable[[], T]) -> T:
