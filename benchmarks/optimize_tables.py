@@ -82,7 +82,9 @@ def sizes(records: Sequence[Record]) -> Iterator[Sequence[str]]:
 
 
 def _undone(ran: Record) -> str:
-    undone = [step["name"] for step in ran["tool"].get("steps", ()) if not step["kept"] and step["agreement"] is not None]
+    undone = [
+        step["name"] for step in ran["tool"].get("steps", ()) if not step["kept"] and step["agreement"] is not None
+    ]
     return f" (undone: {', '.join(undone)})" if undone else ""
 
 
