@@ -118,10 +118,11 @@ class Patience:
         first_s: float = 0.5,
         longest_s: float = 20.0,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Give up `deadline_s` after the first of a row of faults."""
+        """Give up `deadline_s` after the first of a row of faults; `clock` says the time in seconds."""
         self._deadline_s, self._first_s, self._longest_s = deadline_s, first_s, longest_s
-        self._sleep = sleep
+        self._sleep, self._clock = sleep, clock
         self._since: float | None = None
         self._wait_s = first_s
         self._has_answered = False
@@ -133,7 +134,7 @@ class Patience:
 
     def pause(self, fault: DeployRefused) -> None:
         """Wait before the next try. Raises `fault` where the deadline is over."""
-        now = time.monotonic()
+        now = self._clock()
         deadline_s = self._deadline_s
         if isinstance(fault, Unreachable) and not self._has_answered:
             deadline_s = min(deadline_s, REACH_S)

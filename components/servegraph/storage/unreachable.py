@@ -31,7 +31,9 @@ def is_unreachable(error: BaseException | None) -> bool:
     return False
 
 
-def giving_up(is_transient: Callable[[BaseException], bool], what: str) -> Callable[[BaseException], bool]:
+def giving_up(
+    is_transient: Callable[[BaseException], bool], what: str, clock: Callable[[], float] = time.monotonic
+) -> Callable[[BaseException], bool]:
     """Return the predicate of a retry that ends early, and says that it waits, where `what` cannot be reached."""
     since: list[float] = []
 
@@ -39,8 +41,8 @@ def giving_up(is_transient: Callable[[BaseException], bool], what: str) -> Calla
         if not is_unreachable(error):
             return is_transient(error)
         if not since:
-            since.append(time.monotonic())
+            since.append(clock())
             _log.warning("%s cannot be reached; trying for %g s", what, REACH_S)
-        return is_transient(error) and time.monotonic() - since[0] < REACH_S
+        return is_transient(error) and clock() - since[0] < REACH_S
 
     return goes_on

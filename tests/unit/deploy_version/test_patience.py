@@ -12,9 +12,11 @@ from servegraph.storage.unreachable import REACH_S, giving_up, is_unreachable
 
 
 class Clock:
-    def __init__(self, monkeypatch):
+    def __init__(self):
         self.now_s = 1000.0
-        monkeypatch.setattr("time.monotonic", lambda: self.now_s)
+
+    def __call__(self) -> float:
+        return self.now_s
 
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
@@ -35,23 +37,23 @@ def waited(patience: Patience, clock: Clock, fault: Exception) -> float:
             return clock.now_s - start_s
 
 
-def test_an_address_without_anybody_is_given_up_soon_and_said_at_once(monkeypatch, caplog):
+def test_an_address_without_anybody_is_given_up_soon_and_said_at_once(caplog):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         fault = no_answer("models.get of m", refused(unused.getsockname()[1]))
     assert (type(fault), fault.code) == (Unreachable, "UNREACHABLE")
     assert "the service cannot be reached" in fault.message and "Connection refused" in fault.message
-    clock = Clock(monkeypatch)
-    assert 4 < waited(Patience(sleep=clock.sleep), clock, fault) <= REACH_S
+    clock = Clock()
+    assert 4 < waited(Patience(sleep=clock.sleep, clock=clock), clock, fault) <= REACH_S
     assert [record.message for record in caplog.records] == [f"{fault.message} Trying again for up to {REACH_S:g} s."]
 
 
-def test_an_outage_is_waited_out_for_longer(monkeypatch):
-    clock = Clock(monkeypatch)
-    patience = Patience(sleep=clock.sleep)
+def test_an_outage_is_waited_out_for_longer():
+    clock = Clock()
+    patience = Patience(sleep=clock.sleep, clock=clock)
     patience.relax()
     assert waited(patience, clock, Unreachable("gone")) > 200
-    assert waited(Patience(sleep=clock.sleep), clock, Unavailable("503")) > 200
+    assert waited(Patience(sleep=clock.sleep, clock=clock), clock, Unavailable("503")) > 200
 
 
 def test_what_was_reached_is_told_apart():
@@ -61,9 +63,9 @@ def test_what_was_reached_is_told_apart():
     assert type(no_answer("x", cut)) is Unavailable
 
 
-def test_a_retry_gives_up_on_what_cannot_be_reached(monkeypatch):
-    clock = Clock(monkeypatch)
-    goes_on = giving_up(lambda error: isinstance(error, OSError), "Storage")
+def test_a_retry_gives_up_on_what_cannot_be_reached():
+    clock = Clock()
+    goes_on = giving_up(lambda error: isinstance(error, OSError), "Storage", clock)
     assert goes_on(ConnectionRefusedError()) and goes_on(ConnectionResetError()) and not goes_on(ValueError())
     clock.sleep(REACH_S)
     assert not goes_on(ConnectionRefusedError()) and goes_on(ConnectionResetError())
