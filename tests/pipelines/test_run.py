@@ -119,15 +119,21 @@ def alive(pid):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see what is left running")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_ending_the_command_ends_the_running_step(tmp_path, number):
-    command = [*SERVEGRAPH, "run", "--output-dir", str(tmp_path / "out"), "--param", 'hyperparameters={"epochs": 9999}']
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert "train running" in process.stderr.readline()
-    deadline = time.monotonic() + 60
-    while len(below := descendants(process.pid)) < 3:  # runner, shell, task
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(process.pid, number)
-    process.communicate(timeout=60)
+    # A shell's background jobs ignore SIGINT, and so would the command that it is to end here.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    command = [sys.executable, "-c", f"{code}from servegraph_pipelines.cli import main; main()"]
+    command += ["run", "--output-dir", str(tmp_path / "out"), "--param", 'hyperparameters={"epochs": 9999}']
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert "train running" in process.stderr.readline()
+            deadline = time.monotonic() + 60
+            while len(below := descendants(process.pid)) < 3:  # runner, shell, task
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            os.kill(process.pid, number)
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == (130 if number != signal.SIGKILL else -signal.SIGKILL)
     while left := [pid for pid in below if alive(pid)]:
         assert time.monotonic() < deadline + 30, left
