@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -62,6 +63,8 @@ def convert_onnx(model: Path, work: Path, signature: str) -> dict[str, Path]:
     command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", str(model), "--output", str(plain)]
     command += ["--signature_def", signature, "--opset", "17"]
     ran = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if ran.returncode < 0:  # the kernel's, where the memory does not do
+        raise RuntimeError(f"tf2onnx was ended by {signal.Signals(-ran.returncode).name}")
     if ran.returncode:
         raise RuntimeError(ran.stderr.strip().splitlines()[-1])
     # Its convolutions take unsigned weights only (https://github.com/microsoft/onnxruntime/issues/3130).
