@@ -41,6 +41,12 @@ def peak_bytes(model: Path, cpus: int) -> tuple[int, int]:
     return found.model_bytes, found.figures.peak_memory_bytes
 
 
+def name_of(model: Path) -> str:
+    """Return what tells a model from the others: its folder, and the one above where that is a version or "model"."""
+    path = model.resolve()
+    return path.parent.name if path.name == "model" or path.name.isdigit() else path.name
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path)
@@ -56,12 +62,12 @@ def main() -> int:
         try:
             size_bytes, peak = peak_bytes(model, given.cpus)
         except ServegraphError as exc:
-            print(f"{model.name:32}{exc}")
+            print(f"{name_of(model):32}{exc}")
             continue
         own = peak - empty_bytes
-        rows.append({"model": model.name, "size_bytes": size_bytes, "peak_bytes": peak, "own_bytes": own})
+        rows.append({"model": name_of(model), "size_bytes": size_bytes, "peak_bytes": peak, "own_bytes": own})
         print(
-            f"{model.name[:31]:32}{size_bytes / MB:10.1f}{ESTIMATE * size_bytes / MB:10.1f}{peak / MB:10.1f}"
+            f"{name_of(model)[:31]:32}{size_bytes / MB:10.1f}{ESTIMATE * size_bytes / MB:10.1f}{peak / MB:10.1f}"
             f"{own / MB:10.1f}{own / size_bytes:8.2f}"
         )
     if given.json:
