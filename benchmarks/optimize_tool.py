@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,11 +92,12 @@ def _memory(pid: int) -> dict[str, float]:
     return {name: int(kib) * 1024 / MB for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", status, re.MULTILINE)}
 
 
-def optimize(folder: Path, out: Path, options: Sequence[str], label: str | None) -> tuple[Watched, Any]:
+def optimize(folder: Path, out: Path, options: Sequence[str], about: Mapping[str, Any]) -> tuple[Watched, Any]:
     """Optimize the model in `folder`; returns how it ran, and the JSON document or the error's line."""
     samples = folder / "samples.jsonl"
-    if label is not None and samples.exists():
-        options = [*options, "--samples", str(samples), "--label", label]
+    if about["label"] is not None and samples.exists():
+        options = [*options, "--samples", str(samples)]
+        options += [] if about["frames"] else ["--label", about["label"]]  # the tool knows one label a record
     ran = watch(_command(folder / "model", out, options))
     if ran.code in (0, 1) and ran.stdout.startswith("{"):
         return ran, json.loads(ran.stdout)

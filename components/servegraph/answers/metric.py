@@ -16,6 +16,10 @@ from servegraph.errors import DataError
 DECISION_OUTPUT = "classes"  # what servegraph's exports and Estimators call the class that they decide for
 HALF = 0.5
 _FIX = "Name the output that the label belongs to: --label KEY=OUTPUT."
+_FIX_NONE = (
+    "A label needs an output with one answer a record: text, a whole number, or floats as [rows] or [rows, classes]. "
+    "Leave --label out, and agreement with the original is what counts."
+)
 
 Answers = Mapping[str, NDArray[Any]]
 Columns = Mapping[str, NDArray[Any]]
@@ -82,10 +86,10 @@ def score(answers: Iterable[Answers], labels: Sequence[Any], output: str | None 
     name = _chosen(fitting)
     if name is None:
         raise DataError(
-            f"The labels, {known[0]!r} and so on, fit {sorted(fitting) or 'none'} of the outputs "
-            f"{_described(columns)}; one is needed.",
+            f"The labels, {known[0].item() if isinstance(known[0], np.generic) else known[0]!r} and so on, fit "
+            f"{sorted(fitting) or 'none'} of the outputs {_described(columns)}; one is needed.",
             code="BAD_LABELS",
-            fix=_FIX,
+            fix=_FIX if fitting else _FIX_NONE,
         )
     chosen = fitting[name]
     return Metric(chosen.name, chosen.value(), chosen.name == "accuracy", name)
@@ -194,4 +198,5 @@ def _mean_error(column: NDArray[Any], labels: NDArray[Any]) -> float:
 
 
 def _described(columns: Columns) -> str:
-    return ", ".join(f"{name} ({c.dtype} {list(c.shape)})" for name, c in sorted(columns.items())) or "none"
+    kinds = {name: "float" if is_float(column.dtype) else column.dtype for name, column in columns.items()}
+    return ", ".join(f"{name} ({kinds[name]} {list(c.shape)})" for name, c in sorted(columns.items())) or "none"

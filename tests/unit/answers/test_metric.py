@@ -55,10 +55,10 @@ def test_the_output_can_be_said():
 @pytest.mark.parametrize(
     ("answer", "labels", "output", "says"),
     [
-        ({"a": P, "b": P}, [0, 1, 0], None, r"fit \['a', 'b'\].*a \(float64 \[3, 2\]\), b"),
+        ({"a": P, "b": P}, [0, 1, 0], None, r"fit \['a', 'b'\].*a \(float \[3, 2\]\), b"),
         ({"p": P}, ["x", "y", "z"], None, "fit none"),
         ({"p": P}, [0, 1, 0], "q", "no output 'q'.*p"),
-        ({"p": P}, [0.5, 1, 0], "p", "fit none"),
+        ({"p": P}, [0.5, 1, 0], "p", "labels, 0.5 and so on, fit none"),
         ({"p": P}, [0, 1, 2], None, "label 2 is no class.*has 2"),
         ({"p": P}, [0, 1, -1], None, "label -1 is no class"),
         ({"p": P}, [0, 1], None, "fit none"),
