@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from servegraph.deploy_version.golden import read_golden
-from servegraph.deploy_version.interrupt import terminated_as_interrupted
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Outcome, Plan
 from servegraph.deploy_version.served_graph import chosen_tags, served
 from servegraph.deploy_version.targets import OnStep, Target, say_nothing
 from servegraph.errors import ModelError
+from servegraph.interrupt import terminated_as_interrupted
 from servegraph.routine.manifest import read_routine
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest, require_saved_model

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
+from servegraph.measure.cgroups import Group
 from servegraph.measure.limits import Limits, take_on
 
 
 def main(arguments: list[str]) -> int:
     """Take the limits on, then serve as the other arguments say."""
     cpus, memory_bytes, group = arguments[:3]
-    take_on(Limits(int(cpus), int(memory_bytes) or None), Path(group) if group else None)
+    take_on(Limits(int(cpus), int(memory_bytes) or None), Group.named(group) if group else None)
 
     from servegraph.serve.__main__ import main as serve
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from servegraph.errors import InputError
 from servegraph.machines import this_machine
+from servegraph.measure.cgroups import Group
 
 How = Literal["cgroup", "affinity+rlimit"]
 
-_CGROUPS = Path("/sys/fs/cgroup")
-_PERIOD_US = 100_000
 # RLIMIT_DATA counts address space that is set aside and never used, such as the stacks of idle threads; so it stands
 # this far above the limit, as a stop, and it is the measured peak that says whether the model fits.
 RLIMIT_SLACK_BYTES = 2 << 30
@@ -52,47 +46,10 @@ def check(limits: Limits) -> None:
         )
 
 
-@contextmanager
-def cgroup(limits: Limits) -> Iterator[Path | None]:
-    """Yield a control group (version 2) with the limits, removed afterwards; None where none can be made."""
-    group = _CGROUPS / f"servegraph-{os.getpid()}-{secrets.token_hex(4)}"
-    if not (_CGROUPS / "cgroup.controllers").exists():  # version 1, where that path is a directory like any other
-        yield None
-        return
-    try:
-        group.mkdir()
-    except OSError:
-        yield None
-        return
-    try:
-        yield group if _has_taken(group, limits) else None
-    finally:
-        with contextlib.suppress(OSError):
-            group.rmdir()
-
-
-def _has_taken(group: Path, limits: Limits) -> bool:
-    """Set the limits on a group, and return whether it has them."""
-    wanted = {"cpu.max": f"{limits.cpus * _PERIOD_US} {_PERIOD_US}"}
-    if limits.memory_bytes is not None:
-        wanted["memory.max"] = str(limits.memory_bytes)
-    if not all((group / name).exists() for name in wanted):  # the controllers are not handed down to groups
-        return False
-    try:
-        for name, value in wanted.items():
-            (group / name).write_text(value)
-        if limits.memory_bytes is not None:
-            with contextlib.suppress(OSError):  # no swap on this machine
-                (group / "memory.swap.max").write_text("0")
-    except OSError:
-        return False
-    return True
-
-
-def take_on(limits: Limits, group: Path | None) -> None:
+def take_on(limits: Limits, group: Group | None) -> None:
     """Limit this process and all that it starts."""
     if group is not None:
-        (group / "cgroup.procs").write_text(str(os.getpid()))
+        group.join()
     # TensorFlow and this server count the CPUs they may run on, whatever a group's quota says.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: limits.cpus])
     if group is None and limits.memory_bytes is not None:

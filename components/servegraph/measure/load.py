@@ -46,8 +46,11 @@ async def _drive(port: int, request: bytes, connections: int, seconds: float) ->
     loop = asyncio.get_running_loop()
     started_s = time.perf_counter()
     clients = [_Client(request, started_s + seconds) for _ in range(connections)]
-    for client in clients:
-        await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
+    try:
+        for client in clients:
+            await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
+    except OSError as exc:
+        raise Refusal(f"The server cannot be reached: {exc}", code="LOAD_FAILED") from exc
     await asyncio.gather(*(client.finished for client in clients))
     ended_s = time.perf_counter()
     times = sorted(time_ms for client in clients for time_ms in client.times_ms)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from servegraph.errors import InputError, Refusal
+from servegraph.interrupt import terminated_as_interrupted
 from servegraph.machines.sizes import format_size
-from servegraph.measure.limits import Limits, cgroup, check
+from servegraph.measure.cgroups import Group, limited_group
+from servegraph.measure.limits import Limits, check
 from servegraph.measure.load import drive
 from servegraph.measure.questions import Questions, ask_for
 from servegraph.measure.result import Batch, Figures, Measurement, Tried
@@ -58,12 +60,17 @@ class _Run:
 
 
 def measure(request: MeasureRequest) -> Measurement:
-    """Return what the model does under the limits.
+    """Return what the model does under the limits. SIGTERM ends it as Ctrl-C does: nothing of it stays.
 
     Raises:
         InputError: this machine has less than the limits (code `MACHINE_TOO_SMALL`), or there is no model.
         Refusal: it does not load or answer under them (`DOES_NOT_FIT`), or nothing can be asked (`NOTHING_TO_ASK`).
     """
+    with terminated_as_interrupted():
+        return _measure(request)
+
+
+def _measure(request: MeasureRequest) -> Measurement:
     check(request.limits)
     if not request.model.is_dir():
         raise InputError(f"There is no directory {str(request.model)!r}.", fix="Give a SavedModel on this machine.")
@@ -71,7 +78,7 @@ def measure(request: MeasureRequest) -> Measurement:
     questions = ask_for(request.model, request.samples)
     root = _root_of(request.model)
     try:
-        with cgroup(request.limits) as group:
+        with limited_group(request.limits.cpus, request.limits.memory_bytes) as group:
             bench = _Bench(root, request, questions, group)
             base = Settings()
             may_round = request.bfloat16_max_diff is not None
@@ -148,7 +155,7 @@ def answers_equal(one: Any, other: Any, atol: float = ATOL) -> bool:
 class _Bench:
     """Starts a server with some settings under the limits, asks it, and ends it."""
 
-    def __init__(self, root: Path, request: MeasureRequest, questions: Questions, group: Path | None) -> None:
+    def __init__(self, root: Path, request: MeasureRequest, questions: Questions, group: Group | None) -> None:
         self._root = root
         self._request = request
         self._questions = questions
@@ -181,17 +188,26 @@ class _Bench:
                 answers = self._answers(server)
                 figures = self._figures(server, load_seconds, steady)
         except Refusal as exc:
-            if exc.code == _DOES_NOT_FIT:
-                raise
-            raise Refusal(
-                f"The model does not load or answer under {limits.cpus} CPUs"
-                + (f" and {limits.memory_bytes} bytes of memory" if limits.memory_bytes else "")
-                + f": {exc.message}",
-                code=_DOES_NOT_FIT,
-                fix="Shrink it with `servegraph optimize`, or give it more.",
-            ) from exc
+            self._explain(exc)
+            raise
         self._check_fits(figures.peak_memory_bytes)
         return _Run(figures, answers)
+
+    def _explain(self, error: Refusal) -> None:
+        """Raise `DOES_NOT_FIT` where the limits can be why there is no answer; an error of the model's own stays."""
+        limits, group = self._request.limits, self._group
+        is_killed = group is not None and group.oom_kills > 0
+        # Without a group a limit of memory shows in any way: an allocation that fails, an abort, …
+        is_own = error.code == "MODEL_NOT_LOADED" and (limits.memory_bytes is None or group is not None)
+        if error.code == _DOES_NOT_FIT or (is_own and not is_killed):
+            return
+        memory = f" and {limits.memory_bytes} bytes of memory" if limits.memory_bytes else ""
+        why = f"it was ended for needing more memory. {error.message}" if is_killed else error.message
+        raise Refusal(
+            f"The model does not load or answer under {limits.cpus} CPUs{memory}: {why}",
+            code=_DOES_NOT_FIT,
+            fix="Shrink it with `servegraph optimize`, or give it more.",
+        ) from error
 
     def agree(self, settings: Settings, first: _Run, run: _Run) -> bool:
         """Whether a run's answers are those of the first; with bfloat16 as near as was asked for."""

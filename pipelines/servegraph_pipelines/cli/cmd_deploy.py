@@ -9,10 +9,10 @@ import click
 
 from servegraph.deploy_version.choice import Choice, read_choice
 from servegraph.deploy_version.deploy import plan_deploy
-from servegraph.deploy_version.interrupt import terminated_as_interrupted
 from servegraph.deploy_version.plan import DEFAULT_KEEP_VERSIONS, DeployRequest, Plan, ServiceOptions, Tolerance
 from servegraph.deploy_version.targets import Place, open_target
 from servegraph.errors import InputError
+from servegraph.interrupt import terminated_as_interrupted
 from servegraph.serve.state import ServingConfig
 from servegraph_pipelines.cli.outcome import print_json
 from servegraph_pipelines.cli.service_options import service_options

@@ -15,8 +15,8 @@ import pytest
 from tests.emulators.gcs import FakeGcs
 from tests.emulators.http_server import Request, Tampering
 
-from servegraph.deploy_version.interrupt import terminated_as_interrupted
 from servegraph.errors import StorageError
+from servegraph.interrupt import terminated_as_interrupted
 from servegraph.storage import open_dir
 from servegraph.storage.gcs import GcsDirectory
 from servegraph.storage.gcs_upload import Sizes, remove_below, staged_files, upload
