@@ -40,10 +40,10 @@ REGRESS = "tensorflow/serving/regress"
 A_PERSON = {"age": [25], "job": ["clerk"]}
 
 CASES = [
-    Case("status", HALF, None, 200, available(1)),
+    Case("status", HALF, None, 200, {"name": "half", "ready": True, **available(1)}),
     Case("status-version", f"{PEOPLE}/versions/2", None, 200, available(2)),
     Case("status-label", f"{PEOPLE}/labels/canary", None, 200, available(2)),
-    Case("status-all-versions", PEOPLE, None, 200, available(2, 1)),
+    Case("status-all-versions", PEOPLE, None, 200, {"name": "people", "ready": True, **available(2, 1)}),
     Case("status-no-model", "/v1/models/no", None, 404, "Servable not found for request: Latest(no)"),
     Case("predict-row", f"{HALF}:predict", {"instances": [1.0, 2.0, 5.0]}, 200, {"predictions": [2.5, 3.0, 4.5]}),
     Case(
@@ -225,6 +225,11 @@ CASES = [
         {"predictions": [0.0]},
     ),
     Case("kserve-list", "/v1/models", None, 200, {"models": ["examples", "half", "odd", "people"]}),
+    Case("kserve-ready", ODD, None, 200, {"name": "odd", "ready": True, **available(1)}),
+    Case("kserve-no-model", "/v1/models/no", None, 404, "not found"),
+    Case("kserve-predict", f"{HALF}:predict", {"instances": [[1.0], [2.0]]}, 200, {"predictions": [[2.5], [3.0]]}),
+    Case("kserve-predict-inputs", f"{HALF}:predict", {"inputs": [[1.0], [2.0]]}, 200, {"outputs": [[2.5], [3.0]]}),
+    Case("kserve-explain", f"{HALF}:explain", {"instances": [[1.0]]}, 404, "Malformed request"),
     Case("kserve-live", "/", None, 200, {"status": "alive"}),
     Case("kserve-v2-ready", "/v2/health/ready", None, 200, {"status": "ready"}),
 ]

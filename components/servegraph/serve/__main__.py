@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 
 from servegraph.errors import ServegraphError
 from servegraph.serve.options import (
@@ -20,7 +19,9 @@ from servegraph.serve.server import serve
 def main(arguments: list[str] | None = None) -> int:
     """Serve as the arguments say and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m servegraph.serve", description=__doc__)
-    parser.add_argument("root", type=Path, nargs="?", metavar="ROOT", help="directory of models: ROOT/NAME/<integer>/")
+    parser.add_argument(
+        "root", nargs="?", metavar="ROOT", help="directory of models: ROOT/NAME/<integer>/, or what to fetch from gs://"
+    )
     parser.add_argument("--host", help="127.0.0.1 unless told otherwise")
     parser.add_argument("--port", type=int, help="0: any free one")
     parser.add_argument("--name", help="serve only this model")

@@ -78,15 +78,20 @@ def request_of(document: Mapping[str, Any], graph: ServingGraph, *, has_numbers_
 
 def parse(body: bytes) -> dict[str, Any]:
     """Return the JSON object in `body`, in which NaN and the infinities may stand. Raises `RequestError`."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        if b"NaN" not in body and b"Inf" not in body:
-            raise RequestError(f"JSON Parse error: {exc.msg} at offset: {exc.pos}.") from exc
-        document = _parse_with_tokens(body)
+    document = parse_any(body)
     if not isinstance(document, dict):
         raise RequestError(f"A request is a JSON object, not {kind(document)}.")
     return document
+
+
+def parse_any(body: bytes) -> Any:
+    """Return the JSON value in `body`; see `parse`."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        if b"NaN" not in body and b"Inf" not in body:
+            raise RequestError(f"JSON Parse error: {exc.msg} at offset: {exc.pos}.") from exc
+        return _parse_with_tokens(body)
 
 
 def named_signature(document: Mapping[str, Any], graph: ServingGraph) -> tuple[str, Signature]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from servegraph.errors import RequestError, ServegraphError
+from servegraph.serve.content_types import check_json_types
 from servegraph.serve.lane import Outcome
 from servegraph.serve.metadata import metadata_json, status_json
 from servegraph.serve.options import DEFAULT_MAX_BODY_BYTES
@@ -135,7 +136,10 @@ class App:
                 else:
                     respond(error_response(outcome, found))
 
-            served.find(route.version, route.label).ask(route.kind, body, done)  # type: ignore[arg-type]
+            model = served.find(route.version, route.label)
+            if model.is_routine:
+                check_json_types(request.headers)
+            model.ask(route.kind, body, done)  # type: ignore[arg-type]
         except Exception as exc:  # every request is answered
             respond(error_response(exc, route))
 
@@ -180,7 +184,8 @@ class App:
             return {"models": self._repository.names()}
         served = self._repository.served(route.name)
         if route.kind == "status" and route.version is None and route.label is None:
-            return status_json(served.versions)
+            # TF Serving's document, with the two keys of KServe V1's on the same path.
+            return {"name": served.name, "ready": bool(served.answering), **status_json(served.versions)}
         number = served.number(route.version, route.label)
         if route.kind == "metadata":
             return metadata_json(served.name, number, served.find(number).signatures)

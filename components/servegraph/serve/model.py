@@ -56,6 +56,8 @@ class ModelOptions:
 class Model:
     """A loaded version of a model."""
 
+    is_routine = False
+
     def __init__(self, loaded: Any, graph: ServingGraph, options: ModelOptions, name: str) -> None:
         """Keep `loaded`, which `tf.saved_model.load` returned: its functions hold their variables weakly."""
         self.graph = graph

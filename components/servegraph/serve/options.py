@@ -51,7 +51,7 @@ class ServeOptions:
 
 def options_of(
     environment: Mapping[str, str],
-    root: Path | None,
+    root: str | None,
     host: str | None,
     port: int | None,
     predictor: str | None,
@@ -60,7 +60,8 @@ def options_of(
     """Return the options for what was given; what is None comes from Vertex's variables, else from the defaults.
 
     `MODEL_BASE_PATH` (the root, where nothing else names one) and on Vertex AI `MODEL_NAME` are those of TF Serving's
-    image. `SERVEGRAPH_TRUST_CODE=1` is what a deploy with --trust-code sets where it cannot give an argument.
+    image. A root at gs:// is artifacts: fetched at the start and not followed. `SERVEGRAPH_TRUST_CODE=1` is what a
+    deploy with --trust-code sets where it cannot give an argument.
 
     Raises:
         InputError: there is nothing to serve (code `NOTHING_TO_SERVE`), or a variable cannot be used.
@@ -71,8 +72,10 @@ def options_of(
     if root is None and vertex is not None:
         predictor = predictor or vertex.predictor
         more["name"] = more.get("name") or environment.get("MODEL_NAME")
-    if root is None and not artifacts_uri and environment.get("MODEL_BASE_PATH"):
-        root = Path(environment["MODEL_BASE_PATH"])
+    if root is None and not artifacts_uri:
+        root = environment.get("MODEL_BASE_PATH") or None
+    if root is not None and "://" in root:
+        root, artifacts_uri = None, root
     if root is None and not artifacts_uri and predictor is None:
         raise InputError(
             "There is nothing to serve.",
@@ -80,7 +83,7 @@ def options_of(
             fix="Give ROOT, a directory of models, or set AIP_STORAGE_URI as Vertex AI does.",
         )
     return ServeOptions(
-        root=root,
+        root=None if root is None else Path(root),
         host=host or (DEFAULT_HOST if vertex is None else ANY_HOST),
         port=port if port is not None else DEFAULT_PORT if vertex is None else vertex.port,
         aliases={} if vertex is None else vertex.aliases,

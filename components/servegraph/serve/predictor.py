@@ -17,15 +17,21 @@ import orjson
 from servegraph.errors import InputError, RequestError
 from servegraph.routine.interfaces import Predictor, from_path_as_predictor, stand_in_for_sdk
 from servegraph.savedmodel.graph import Signature
-from servegraph.serve.decode import parse
+from servegraph.serve.decode import parse_any
 from servegraph.serve.lane import Lane, LaneLimits, Outcome
 from servegraph.serve.methods import Method
+from servegraph.serve.vertex import not_hosted
 
 __all__ = ["HostedPredictor", "Predictor", "answer_of", "find_predictor", "host"]
 
 
+_NOT_HOSTED = {"handle": "handler", "deserialize": "serializer"}  # by the method that tells it
+
+
 class HostedPredictor:
     """A loaded predictor behind a lane of its own: one call at a time, as in the SDK's server."""
+
+    is_routine = True
 
     def __init__(self, answer: Callable[[bytes], Outcome], limits: LaneLimits, name: str) -> None:
         """Keep `answer`, which returns the answer to a body, or the error, and is called in a thread of its own."""
@@ -53,7 +59,8 @@ def find_predictor(name: str) -> type[Any]:
     """Return the class that `module:Class` names; one of the legacy AI Platform comes as a predictor.
 
     Raises:
-        InputError: there is no such module or class, or it lacks `load` or `predict` (code `NO_PREDICTOR`).
+        InputError: there is no such module or class, or it lacks `load` or `predict` (code `NO_PREDICTOR`); it is a
+            handler or a serializer (code `NOT_HOSTED`).
     """
     module_name, _, class_name = name.partition(":")
     stand_in_for_sdk(_download_model_artifacts)
@@ -65,6 +72,9 @@ def find_predictor(name: str) -> type[Any]:
             code="NO_PREDICTOR",
             fix="Give it as module:Class, and have the module on the Python path.",
         ) from exc
+    for method, what in _NOT_HOSTED.items():
+        if isinstance(found, type) and callable(getattr(found, method, None)) and not hasattr(found, "predict"):
+            raise not_hosted(f"{name!r} is a {what} of the Vertex SDK")
     missing = [method for method in ("load", "predict") if not callable(getattr(found, method, None))]
     if isinstance(found, type) and missing == ["load"] and callable(getattr(found, "from_path", None)):
         return from_path_as_predictor(found)
@@ -83,7 +93,11 @@ def host(predictor_class: type[Any], artifacts_uri: str, limits: LaneLimits) -> 
 def answer_of(predictor: Any, body: bytes) -> Outcome:
     """Return the JSON that a loaded predictor answers to the JSON `body`, or what it raised."""
     try:
-        return _json(predictor.postprocess(predictor.predict(predictor.preprocess(parse(body)))))
+        results = predictor.postprocess(predictor.predict(predictor.preprocess(parse_any(body))))
+        try:
+            return _json(results)
+        except TypeError as exc:  # 400 with the SDK too
+            raise RequestError(f"JSON serialization failed for the prediction result: {exc}.") from exc
     except Exception as exc:  # handed to whoever asked
         return exc
 

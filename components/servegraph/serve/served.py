@@ -18,7 +18,11 @@ State = Literal["LOADING", "AVAILABLE", "END"]
 
 
 class LoadedModel(Protocol):
-    """What answers for a version: a SavedModel, or a predictor."""
+    """What answers for a version: a SavedModel, or a predictor, which is a routine."""
+
+    @property
+    def is_routine(self) -> bool:
+        """Whether it is sent what the Vertex SDK's server sends."""
 
     @property
     def signatures(self) -> Mapping[str, Signature]:

@@ -7,6 +7,7 @@ import errno
 import importlib.util
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from servegraph.errors import InputError, ServegraphError
+from servegraph.interrupt import terminated_as_interrupted
 from servegraph.serve.options import DEFAULT_NAME, ServeOptions
 from servegraph.serve.state import check_model_name
 from servegraph.serve.versions import WantedModel, WantedVersion, check_root
@@ -44,15 +46,38 @@ def serve(options: ServeOptions) -> int:
     # Before TensorFlow, whose import takes seconds: a taken port is known at once.
     listener = listen(options.host, options.port) if options.listen_fd is None else _inherited(options.listen_fd)
     _set_up_logging()
+    fetched = None
+    try:
+        if options.root is None and options.predictor is None:
+            with terminated_as_interrupted():
+                fetched = _fetch(options)
+        _loop_until_told(options, listener, options.root or fetched)
+    except KeyboardInterrupt:  # a signal before the loop had its own handlers
+        listener.close()
+    finally:
+        if fetched is not None:
+            shutil.rmtree(fetched, ignore_errors=True)
+    _log.info("stopped")
+    return 0
+
+
+def _fetch(options: ServeOptions) -> Path:
+    """Return a directory of models whose only one is what lies at the URI of the artifacts."""
+    from servegraph.serve.artifacts import root_of
+
+    if "://" in options.artifacts_uri:
+        _log.info("fetching %s", options.artifacts_uri)
+    return root_of(options.artifacts_uri, options.name or DEFAULT_NAME)
+
+
+def _loop_until_told(options: ServeOptions, listener: socket.socket, root: Path | None) -> None:
     loop = _new_loop()
     try:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(_run(options, listener))
+        loop.run_until_complete(_run(options, listener, root))
     finally:
         asyncio.set_event_loop(None)
         loop.close()
-    _log.info("stopped")
-    return 0
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -84,7 +109,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _run(options: ServeOptions, listener: socket.socket) -> None:
+async def _run(options: ServeOptions, listener: socket.socket, root: Path | None) -> None:
     from servegraph.serve.access_log import AccessLog
     from servegraph.serve.connection import Connection, ConnectionLimits, Edge
     from servegraph.serve.http import App, AppOptions, Request, Response
@@ -98,7 +123,7 @@ async def _run(options: ServeOptions, listener: socket.socket) -> None:
         _stop_when_stdin_ends()
     # While a model loads, most of it in Python, the loop waits for its turn as often as there are requests.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    repository = _repository(options)
+    repository = _repository(options, root)
     metrics = Metrics(repository)
     access_log = AccessLog() if options.access_log else None
 
@@ -127,8 +152,7 @@ async def _run(options: ServeOptions, listener: socket.socket) -> None:
         access_log.close()
 
 
-def _repository(options: ServeOptions) -> Any:
-    from servegraph.serve.artifacts import root_of
+def _repository(options: ServeOptions, root: Path | None) -> Any:
     from servegraph.serve.lane import LaneLimits
     from servegraph.serve.loading import load_version
     from servegraph.serve.model import ModelOptions
@@ -143,7 +167,7 @@ def _repository(options: ServeOptions) -> Any:
         artifacts_uri = options.artifacts_uri if options.root is None else str(options.root)
         wanted = WantedModel({1: WantedVersion(Path(artifacts_uri), options.predictor)}, {1: 100})
         return Repository(Path(), lambda _: host(found, artifacts_uri, limits), fixed={name: wanted})
-    root = options.root or root_of(options.artifacts_uri, name)
+    assert root is not None, "options_of has seen to it that there is something to serve"
     loading = ModelOptions(options.batch_rows, options.is_probed, options.uses_settings, limits)
     if options.uses_settings:
         _set_environment(root, options.name)

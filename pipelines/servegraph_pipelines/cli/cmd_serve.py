@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import click
@@ -19,7 +18,7 @@ from servegraph.serve.options import (
 
 
 @click.command("serve")
-@click.argument("root", type=click.Path(path_type=Path), required=False)
+@click.argument("root", required=False)
 @click.option("--host", help=f"Address to listen on.  [default: {DEFAULT_HOST}; on Vertex AI all]")
 @click.option("--port", type=click.IntRange(0, 65535), help=f"0: any free one.  [default: {DEFAULT_PORT}]")
 @click.option("--name", metavar="NAME", help="Serve only this model.")
@@ -62,11 +61,12 @@ from servegraph.serve.options import (
 )
 @click.option("--access-log", is_flag=True, help="Log every request as a line of JSON.")
 @click.option("--no-probe", "is_probed", flag_value=False, default=True, help="Do not ask golden requests at loading.")
-def command(root: Path | None, **given: Any) -> int:
+def command(root: str | None, **given: Any) -> int:
     """Serve the models below ROOT on TF Serving's REST routes, and follow new versions without a restart.
 
     ROOT/NAME/<integer>/ are versions of the model NAME; `servegraph deploy` puts them there. Without ROOT the model is
-    what Vertex AI's AIP_STORAGE_URI names, on the port and routes that its variables give.
+    what Vertex AI's AIP_STORAGE_URI names, on the port and routes that its variables give. One on gs:// is fetched at
+    the start and not followed.
     """
     from servegraph.serve.server import serve
 

@@ -23,6 +23,7 @@ class Echo:
         self.error = None
         self.later = None
         self.load = (0, 0)
+        self.is_routine = False
 
     def ask(self, method, body, done):
         if self.error:
@@ -82,10 +83,43 @@ def test_the_other_methods(app, method):
 
 def test_status(app):
     available = {"version": "3", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-    for path in ("/v1/models/half", "/v1/models/half/", "/v1/models/half/versions/3"):
-        assert call(app, "GET", path)[::2] == (200, {"model_version_status": [available]})
+    status = {"model_version_status": [available]}
+    for path in ("/v1/models/half", "/v1/models/half/"):
+        assert call(app, "GET", path)[::2] == (200, {"name": "half", "ready": True, **status})
+    assert call(app, "GET", "/v1/models/half/versions/3")[::2] == (200, status)
     assert call(app, "HEAD", "/v1/models/half")[0] == 200
     assert call(app, "GET", "/v1/models")[::2] == (200, {"models": ["half"]})
+
+
+def test_a_model_that_cannot_answer_is_not_ready(tmp_path):
+    (tmp_path / "half" / "3").mkdir(parents=True)
+    (tmp_path / "half" / "3" / "saved_model.pb").write_bytes(b"")
+    repository = Repository(tmp_path, lambda directory: 1 / 0)
+    repository.refresh()
+    status, _, document = call(App(repository), "GET", "/v1/models/half")
+    assert (status, document["name"], document["ready"]) == (200, "half", False)
+    assert document["model_version_status"][0]["state"] == "END"
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({}, None),
+        ({b"content-type": b"application/json; charset=utf-8", b"accept": b"text/html, */*;q=0.8"}, None),
+        ({b"content-type": b"application/x-www-form-urlencoded"}, "Unsupported content type of the request"),
+        ({b"content-type": b"application/json", b"accept": b"text/csv"}, "Unsupported accept of the response"),
+    ],
+)
+def test_a_routine_is_sent_json_that_says_so(app, model, headers, says):
+    wanted = {"predict": "{}"}
+    assert call(app, "POST", "/v1/models/half:predict", b"{}", headers)[::2] == (200, wanted)
+    model.is_routine = True
+    status, _, document = call(app, "POST", "/v1/models/half:predict", b"{}", headers)
+    if says is None:
+        assert (status, document) == (200, wanted)
+    else:
+        assert status == 400
+        assert says in document["error"]
 
 
 def test_health(app, tmp_path):

@@ -55,7 +55,27 @@ class Plain:
         return instances
 
     def postprocess(self, prediction_results):
-        return {"uri": self.uri, "nan": float("nan"), "given": prediction_results}
+        given = object() if prediction_results == ["object"] else prediction_results
+        return {"uri": self.uri, "nan": float("nan"), "given": given}
+
+
+class OwnHandler:
+    """As the SDK's handlers: made of a predictor, asked with a request of its framework."""
+
+    def handle(self, request):
+        return request
+
+
+class OwnSerializer:
+    """As the SDK's serializers."""
+
+    @staticmethod
+    def deserialize(data, content_type):
+        return data
+
+    @staticmethod
+    def serialize(prediction, accept):
+        return prediction
 
 
 def ask(hosted, document, method="predict"):
@@ -101,6 +121,11 @@ def test_answers_and_failures():
     assert (answer["uri"], answer["given"]) == ("gs://bucket/artifacts", {"instances": [1]})
     assert str(answer["nan"]) == "nan"  # as json.dumps has it
     assert isinstance(ask(hosted, {"fail": 1}), ValueError)
+    for document in ([1, "a"], "text"):  # the SDK passes on whatever JSON it is
+        assert json.loads(ask(hosted, document))["given"] == document
+    refused = ask(hosted, ["object"])
+    assert isinstance(refused, RequestError)
+    assert "JSON serialization failed" in str(refused)
     with pytest.raises(RequestError):
         ask(hosted, {}, "classify")
 
@@ -110,6 +135,32 @@ def test_what_is_no_predictor(name):
     with pytest.raises(InputError) as caught:
         find_predictor(name)
     assert caught.value.code == "NO_PREDICTOR"
+
+
+@pytest.mark.parametrize(("name", "what"), [("OwnHandler", "handler"), ("OwnSerializer", "serializer")])
+def test_handlers_and_serializers_are_not_hosted(name, what):
+    with pytest.raises(InputError) as caught:
+        find_predictor(f"{__name__}:{name}")
+    assert caught.value.code == "NOT_HOSTED"
+    assert f"is a {what} of the Vertex SDK" in str(caught.value)
+    assert "preprocess and postprocess" in caught.value.fix
+
+
+def test_the_handler_of_the_sdk_is_what_this_server_is_and_no_other():
+    vertex = {"AIP_STORAGE_URI": "gs://b/a", "PREDICTOR_MODULE": "routine", "PREDICTOR_CLASS": "Scale"}
+    own = {"HANDLER_MODULE": "google.cloud.aiplatform.prediction.handler", "HANDLER_CLASS": "PredictionHandler"}
+    assert options_of({**vertex, **own}, None, None, None, None).predictor == "routine:Scale"
+    with pytest.raises(InputError) as caught:
+        options_of({**vertex, "HANDLER_MODULE": "mine", "HANDLER_CLASS": "Mine"}, None, None, None, None)
+    assert caught.value.code == "NOT_HOSTED"
+    assert "mine:Mine" in str(caught.value)
+
+
+@pytest.mark.parametrize("root", ["gs://bucket/models/", None])
+def test_a_root_on_cloud_storage_is_fetched(root):
+    environment = {} if root else {"MODEL_BASE_PATH": "gs://bucket/models/"}
+    found = options_of(environment, root, None, None, None, name="half")
+    assert (found.root, found.artifacts_uri, found.name, found.port) == (None, "gs://bucket/models/", "half", 8501)
 
 
 def test_vertex_says_what_to_serve_and_where():
