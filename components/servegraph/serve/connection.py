@@ -21,6 +21,7 @@ from servegraph.errors import Refusal, RequestError, ServegraphError
 from servegraph.serve.http import REASONS, Request, Respond, Response, error_response, too_large
 
 _WANTED_HEADERS = frozenset((b"content-encoding", b"content-type", b"accept", b"x-request-id"))
+_FRAMING_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"expect"))
 _MOST_PIPELINED = 8
 _SWEEP_INTERVAL_S = 1.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -139,28 +140,45 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
-        if self._is_closing:
-            return
+        while data and not self._is_closing:
+            data = self._parse(data)
+
+    def _parse(self, data: bytes) -> bytes:
+        """Parse `data` and return what is to be parsed again, after a request that asks for another protocol."""
         if self._in_headers:
             if not self._header_bytes:
                 self._deadline_s = self._edge.now_s + self._limits.header_timeout_s
             self._header_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._is_closing = True  # answered as HTTP/1.1, which is what this server speaks, then closed
+        except httptools.HttpParserUpgrade as exc:
+            if self._asks_upgrade:
+                return self._without_upgrade() + data[exc.args[0] :]
+            self._is_closing = True  # CONNECT: answered, then closed
             if not self._is_busy and not self._waiting:
                 self._transport.close()
         except httptools.HttpParserCallbackError as exc:
             self._fail(Refusal(f"A defect of this server: {exc.__context__!r}.", code="INTERNAL"))
-            return
+            return b""
         except httptools.HttpParserError as exc:
             self._fail(RequestError(f"Not an HTTP request: {exc}.", code="INVALID_ARGUMENT"))
-            return
+            return b""
         if self._in_headers and self._header_bytes > self._limits.header_bytes:
             self._fail(RequestError("The headers are too large.", code="HEADERS_TOO_LARGE"))
         elif len(self._waiting) >= _MOST_PIPELINED:
             self._transport.pause_reading()
+        return b""
+
+    def _without_upgrade(self) -> bytes:
+        """Begin anew, and return the head of the request as it is without the wish for another protocol.
+
+        Java's client asks for h2c with every first request, those with a body too; httptools then leaves the body out.
+        """
+        line = b"%b %b HTTP/%b" % (self._parser.get_method(), self._target, self._parser.get_http_version().encode())
+        headers = [b"%b: %b" % header for header in (*self._headers.items(), *self._framing)]
+        self._begin()
+        self._parser = httptools.HttpRequestParser(self)
+        return b"\r\n".join((line, *headers, b"", b""))
 
     def pause_writing(self) -> None:
         """The client does not read: answer no more until it does, and not for ever."""
@@ -180,11 +198,14 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """Take a part of the target."""
         self._target += url
+        self._header_size += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header."""
         self._header_size += len(name) + len(value)
         lower = name.lower()
+        if lower in _FRAMING_HEADERS:
+            self._framing.append((lower, value))
         if lower == b"content-length":
             self._length = int(value)  # the parser has checked that it is a number
         elif lower == b"expect":
@@ -199,11 +220,20 @@ class Connection(asyncio.Protocol):
         if self._header_size > self._limits.header_bytes:
             self._refuse(RequestError("The headers are too large.", code="HEADERS_TOO_LARGE"))
             self._keep_alive = False
+        elif self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT":
+            self._asks_upgrade = True
+            return
         self._check_size(self._length, self._length)
-        if self._refusal is not None and (self._expects_continue or self._length > self._limits.drained_bytes):
+        if self._refusal is None:
+            if self._expects_continue:
+                self._transport.write(_CONTINUE)
+        elif self._expects_continue:  # the client sends no body before it has an answer: this one, and the last
+            self._waiting.append((error_response(self._refusal), False))
+            self._is_closing = True
+            if not self._is_busy:
+                self._next()
+        elif self._length > self._limits.drained_bytes:
             self._keep_alive = False
-        elif self._expects_continue and self._refusal is None:
-            self._transport.write(_CONTINUE)
 
     def on_body(self, chunk: bytes) -> None:
         """Take a part of the body, or drop it."""
@@ -217,6 +247,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Hand the request on, after those before it."""
+        if self._asks_upgrade or self._is_closing:
+            return
         is_new = self._parser.get_http_version() == "1.1"  # one of 1.0 would have to be told that it stays open
         keep_alive = is_new and self._keep_alive and self._parser.should_keep_alive()
         chunks = self._chunks
@@ -245,6 +277,8 @@ class Connection(asyncio.Protocol):
         self._length = 0
         self._received = 0
         self._expects_continue = False
+        self._asks_upgrade = False
+        self._framing: list[tuple[bytes, bytes]] = []
         self._keep_alive = True
         self._refusal: ServegraphError | None = None
 

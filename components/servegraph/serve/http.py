@@ -210,6 +210,8 @@ class App:
             raise too_large(self._options.max_body_bytes)
         if not inflater.eof:
             raise RequestError("The gzip body is cut short.", code="INVALID_ARGUMENT")
+        if inflater.unused_data:  # of a million members each would be copied with all that follow it
+            raise RequestError("The gzip body goes on after its end; send one member.", code="INVALID_ARGUMENT")
         return body
 
 

@@ -124,7 +124,8 @@ def test_pipelined_requests_are_answered_in_their_order():
         (b"GET / HTTP/1.0\r\n\r\n", True),
         (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", False),
         (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", True),
-        (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n", True),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n", False),
+        (b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n", True),
     ],
 )
 def test_connections_close_when_asked_to(request_, closes):
@@ -159,8 +160,32 @@ def test_a_client_that_has_finished_sending_is_still_answered():
 def test_expect_continue():
     found = exchange(post(headers=b"Expect: 100-continue\r\n"))
     assert found.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200")
-    refused = exchange(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 5000\r\nExpect: 100-continue\r\n\r\n")
-    assert b"100 Continue" not in refused
+    refused = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 5000\r\nExpect: 100-continue\r\n\r\n"
+    # Without its body, and after the answers that are due; a client that sends the body after all is not parsed.
+    assert statuses(exchange(refused)) == [413]
+    assert statuses(exchange(post(b"/slow") + refused)) == [200, 413]
+    assert statuses(exchange(refused + b"x" * 5000 + post())) == [413]
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+
+def test_a_wish_for_another_protocol_is_passed_over():
+    """As Java's client asks: its body is read, and the connection goes on."""
+    asked = post(b"/java", b"0123456789", UPGRADE)
+    found = exchange(asked, post(b"/next"))
+    assert statuses(found) == [200, 200]
+    assert b"/java 10" in found
+    assert b"/next 2" in found
+    in_pieces = exchange(*(asked[index : index + 9] for index in range(0, len(asked), 9)), post(b"/next"))
+    assert b"/java 10" in in_pieces
+    chunked = b"POST /x HTTP/1.1\r\nHost: h\r\n%bTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" % UPGRADE
+    assert b"/x 3" in exchange(chunked)
+    many = exchange(b"GET /x HTTP/1.1\r\nHost: h\r\n%b\r\n" % UPGRADE * 500, post(b"/last"))
+    assert statuses(many) == [200] * 501
+    too_large = post(body=b"x" * 5000, headers=UPGRADE)
+    assert statuses(exchange(too_large, post())) == [413, 200]
+    assert statuses(exchange(post(headers=UPGRADE + b"X: %b\r\n" % (b"y" * 3000)), pause_s=0.05)) == [431]
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -190,6 +215,7 @@ def test_a_body_far_above_the_limit_closes_the_connection():
         (b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 3000 + b"\r\n\r\n", 431),
         (b"GET /" + b"x" * 3000, 431),
+        (b"GET /" + b"x" * 3000 + b" HTTP/1.1\r\nHost: h\r\n\r\n", 431),
     ],
 )
 def test_what_is_no_request_is_refused_and_the_connection_closed(sent, status):

@@ -201,6 +201,7 @@ def test_gzip_bodies_are_inflated_up_to_the_limit(app):
     assert ask(gzip.compress(b"x" * 10_000_000))[0] == 413
     assert ask(b"no gzip")[0] == 400
     assert ask(packed[:-4])[0] == 400
+    assert ask(packed + gzip.compress(b" "))[0] == 400
     assert ask(packed, b"br")[0] == 415
 
 
