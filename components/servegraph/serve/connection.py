@@ -81,7 +81,7 @@ class Edge:
         self._sweeper = loop.call_later(_SWEEP_INTERVAL_S, self.start)
 
     async def drain(self, timeout_s: float) -> None:
-        """Let every request that has begun be answered, for at most `timeout_s`, then close what is left."""
+        """Let every request that has begun be answered, for at most `timeout_s`, then refuse what is left with 503."""
         self.is_draining = True
         deadline_s = time.monotonic() + timeout_s
         while self.connections and time.monotonic() < deadline_s:
@@ -89,7 +89,7 @@ class Edge:
                 connection.close_if_idle()
             await asyncio.sleep(0.05)
         for connection in list(self.connections):
-            connection.abort()
+            connection.give_up()
         if self._sweeper is not None:
             self._sweeper.cancel()
 
@@ -368,6 +368,15 @@ class Connection(asyncio.Protocol):
         """Close unless a request is being received or answered."""
         if not self._is_busy and not self._waiting and self._in_headers and not self._header_bytes:
             self._transport.close()
+
+    def give_up(self) -> None:
+        """Tell the client that no answer will come, if it waits for one and reads, and close."""
+        if self._is_busy and not self._is_blocked and not self._transport.is_closing():
+            stopped = error_response(RequestError("The server stopped before it had the answer.", code="UNAVAILABLE"))
+            self._transport.write(head_of(stopped, self._edge.date, False) + stopped.body)
+            self._transport.close()
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """Drop the connection."""

@@ -74,8 +74,9 @@ def options_of(
         more["name"] = more.get("name") or environment.get("MODEL_NAME")
     if root is None and not artifacts_uri:
         root = environment.get("MODEL_BASE_PATH") or None
-    if root is not None and "://" in root:
-        root, artifacts_uri = None, root
+    is_remote = root is not None and "://" in root
+    if root is not None and is_remote:
+        artifacts_uri = root
     if root is None and not artifacts_uri and predictor is None:
         raise InputError(
             "There is nothing to serve.",
@@ -83,7 +84,7 @@ def options_of(
             fix="Give ROOT, a directory of models, or set AIP_STORAGE_URI as Vertex AI does.",
         )
     return ServeOptions(
-        root=None if root is None else Path(root),
+        root=None if root is None or is_remote else Path(root),
         host=host or (DEFAULT_HOST if vertex is None else ANY_HOST),
         port=port if port is not None else DEFAULT_PORT if vertex is None else vertex.port,
         aliases={} if vertex is None else vertex.aliases,

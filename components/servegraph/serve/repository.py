@@ -149,8 +149,17 @@ class Repository:
         """Load what is LOADING among `versions`, first what has traffic, and publish each as it comes."""
         missing = [number for number, version in versions.items() if version.state == "LOADING"]
         for number in sorted(missing, key=lambda number: (-wanted.traffic.get(number, 0), -number)):
-            versions[number] = self._load_version(name, number, wanted.versions[number])
+            loaded = self._load_version(name, number, wanted.versions[number])
+            if self._is_replaced(name, number, wanted.versions[number]):
+                _log.warning("%s version %d: replaced while it was loaded; loading it again", name, number)
+                continue
+            versions[number] = loaded
             self._publish(settled(versions, wanted, self._models[name]))
+
+    def _is_replaced(self, name: str, number: int, wanted: WantedVersion) -> bool:
+        """Whether other files lie there now: what was loaded may then be of both."""
+        now = self._wanted(name)
+        return now is not None and now.versions.get(number, wanted) != wanted
 
     def _publish(self, served: ServedModel) -> None:
         before = self._models.get(served.name)

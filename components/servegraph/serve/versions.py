@@ -107,7 +107,8 @@ def _newest(model_dir: Path) -> WantedModel:
         directory = model_dir / str(number)
         graph_file = _graph_file(directory)
         if graph_file is not None:  # else it is being copied, or no model: an older one will do
-            identity = f"{graph_file.st_ino} {graph_file.st_mtime_ns} {graph_file.st_size}"
+            stats = [graph_file, *_stats(directory / "variables")]
+            identity = " ".join(f"{stat.st_ino} {stat.st_mtime_ns} {stat.st_size}" for stat in stats)
             return WantedModel({number: WantedVersion(directory, identity)}, {number: 100})
     return WantedModel({}, {})
 
@@ -117,6 +118,13 @@ def _graph_file(directory: Path) -> os.stat_result | None:
         with contextlib.suppress(OSError):
             return (directory / name).stat()
     return None
+
+
+def _stats(directory: Path) -> list[os.stat_result]:
+    """Return what is known of the files in `directory`, in the order of their names; nothing of what is not there."""
+    with contextlib.suppress(OSError):
+        return [entry.stat() for entry in sorted(os.scandir(directory), key=lambda entry: entry.name)]
+    return []
 
 
 def _is_model(entry: Path) -> bool:

@@ -274,6 +274,22 @@ def test_all_bodies_together_have_a_limit():
     assert statuses(serving(client, limits)) == [503, 200]
 
 
+def test_what_is_not_answered_in_time_when_it_stops_is_told_so():
+    async def client(connect, edge):
+        reader, writer = await connect()
+        writer.write(post(b"/slow"))
+        await asyncio.sleep(0.05)
+        await edge.drain(0.05)
+        found = await reader.read()
+        await asyncio.sleep(0.2)  # the answer comes after all, and goes nowhere
+        return found
+
+    found = serving(client)
+    assert statuses(found) == [503]
+    assert b"retry-after: 1" in found
+    assert b"connection: close" in found
+
+
 def test_draining_answers_what_has_begun_and_closes_the_rest():
     async def client(connect, edge):
         idle_reader, _ = await connect()

@@ -265,6 +265,37 @@ def test_a_version_replaced_in_place_is_loaded_again(tmp_path, loader):
     assert loader.loads == ["half/1", "half/1"]
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_version_replaced_while_it_loads_is_not_served_half_and_half(tmp_path, loader, caplog, is_first):
+    directory = put_version(tmp_path, "half", 1)
+    (directory / "variables").mkdir()
+    variables = directory / "variables" / "variables.index"
+    variables.write_bytes(b"old")
+    is_copied = not is_first
+
+    def load(directory):
+        nonlocal is_copied
+        if not is_copied:
+            variables.write_bytes(b"new and longer")  # as `cp -r` does: after the graph
+            is_copied = True
+        return loader(directory)
+
+    repository = Repository(tmp_path, load)
+    if not is_first:
+        repository.refresh()
+        is_copied = False
+        (directory / "saved_model.pb").write_bytes(b"new graph")
+    repository.refresh()
+    assert "replaced while it was loaded" in caplog.text
+    served = repository.served("half")
+    assert served.versions[1].state == ("LOADING" if is_first else "AVAILABLE")
+    before = len(loader.loads)
+    for _ in range(2):
+        repository.refresh()
+        assert repository.served("half").versions[1].state == "AVAILABLE"
+    assert len(loader.loads) == before + 1
+
+
 def test_a_bad_state_leaves_everything_as_it_was(tmp_path, loader, caplog):
     put_version(tmp_path, "half", 1)
     put_state(tmp_path, "half", 1, [1])
