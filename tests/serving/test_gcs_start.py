@@ -44,11 +44,11 @@ class Storage:
             text=True,
         )
 
-    def start_as_vertex(self, uri: str) -> tuple[subprocess.Popen[str], int]:
+    def start_as_vertex(self, uri: str, **environment: str) -> tuple[subprocess.Popen[str], int]:
         with listen("127.0.0.1", 0) as probe:
             port = probe.getsockname()[1]
         routes = {"AIP_HTTP_PORT": str(port), "AIP_HEALTH_ROUTE": "/alive", "AIP_PREDICT_ROUTE": "/ask"}
-        return self.start(AIP_STORAGE_URI=uri, **routes), port
+        return self.start(AIP_STORAGE_URI=uri, **routes, **environment), port
 
     def when_read(self, name: str, act: Callable[[], Any], *, status: int | None = None, after: bool = False) -> None:
         """Let something happen once, when the bytes of an object are asked for."""
@@ -140,6 +140,14 @@ def test_no_permission(storage: Storage) -> None:
     assert refusal(storage, storage.start_as_vertex("gs://bucket/m/people")[0]).startswith("error [NO_ACCESS]")
     storage.fake.tamper = lambda request: Tampering(after=False, status=403)
     assert refusal(storage, storage.start_as_vertex("gs://bucket/m/people")[0]).startswith("error [NO_ACCESS]")
+
+
+def test_a_service_that_does_not_answer(storage: Storage) -> None:
+    storage.fake.tamper = lambda request: Tampering(after=False, status=503)
+    quick = {"GCS_RETRY_CONFIG_MAX_RETRIES": "2", "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "1000"}
+    line = refusal(storage, storage.start_as_vertex("gs://bucket/m/people", **quick)[0])
+    assert line.startswith("error [UNREACHABLE]")
+    assert "503" in line
 
 
 def test_a_model_that_is_overwritten_while_it_is_fetched(storage: Storage) -> None:

@@ -19,6 +19,8 @@ from servegraph.errors import StorageError
 from servegraph.serve.versions import MODEL_FILES, model_names, version_directories
 
 _VERSION = "1"
+# Of TensorFlow's client, which by default tries for four minutes and says nothing: here for half a minute.
+_SETTINGS = {"TF_CPP_MIN_LOG_LEVEL": "2", "GCS_RETRY_CONFIG_MAX_RETRIES": "5"}
 # By TensorFlow's error: code, what to do.
 _ERRORS = {
     "NotFoundError": ("NOT_FOUND", "Check the names of the bucket and the prefix."),
@@ -26,6 +28,7 @@ _ERRORS = {
         "NO_ACCESS",
         "Grant the account that the server runs as storage.objects.get and storage.objects.list.",
     ),
+    "AbortedError": ("UNREACHABLE", "Check the network and status.cloud.google.com, then start again."),
     "UnauthenticatedError": ("NO_CREDENTIALS", "Run it as a service account, or set GOOGLE_APPLICATION_CREDENTIALS."),
 }
 
@@ -35,7 +38,7 @@ def copy_tree(source: str, target: str) -> None:
 
     Raises:
         StorageError: it is not there (code `NOT_FOUND`), may not be read (`NO_ACCESS`), is overwritten meanwhile
-            (`CHANGED`), or cannot be read.
+            (`CHANGED`), cannot be reached (`UNREACHABLE`), or cannot be read.
     """
     if "://" not in source:
         try:
@@ -44,7 +47,7 @@ def copy_tree(source: str, target: str) -> None:
             raise StorageError(f"{source!r} cannot be copied: {exc}.") from exc
         return
     command = [sys.executable, "-m", "servegraph.serve.artifacts", source, target]
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "GCS_STAT_CACHE_MAX_AGE": "0"}
+    environment = {**_SETTINGS, **os.environ, "GCS_STAT_CACHE_MAX_AGE": "0"}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
     if done.returncode:
         try:
