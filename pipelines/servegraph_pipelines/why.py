@@ -1,7 +1,8 @@
 """Why a step runs again: what of it, and of all before it, differs between two runs.
 
 An engine takes a step from its cache where its image, command and inputs are those of an earlier run. That is compared
-here: what is the same gets the cached result, what differs has a line that says what it was and what it is.
+here: what is the same gets the cached result, what differs has a line that says what it was and what it is. Where the
+engine does not tell what an input held, that is said, and not taken for the same.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from servegraph.data.digest import NOT_CACHED
 from servegraph.errors import InputError
 from servegraph_pipelines import step_keys
 from servegraph_pipelines.specification import Specification
@@ -27,7 +29,9 @@ class PastRun:
     id: str
     specification: Specification
     parameters: Mapping[str, Any]
-    contents: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # digests by step and input, where known
+    contents: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # by step and input without `_digest`, as known
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,6 @@ class Reason:
     def __str__(self) -> str:
         """One line."""
         return f"{self.step}: {self.what}: {self.before} → {self.now}"
-
-
-def digest_of(metadata: Mapping[str, Any]) -> str:
-    """Return the digest of an artifact's content, as our components note it in its metadata; empty where none is."""
-    facts = (value for value in metadata.values() if isinstance(value, Mapping))
-    return str(next((row["digest"] for row in facts if row.get("digest")), ""))
 
 
 def why(step: str, before: PastRun, now: PastRun) -> list[Reason]:
@@ -103,11 +101,12 @@ def _differences_here(name: str, old: StepKey, new: StepKey) -> Iterator[Reason]
         yield Reason(name, "code that ran", _short_digest(old.code), _short_digest(new.code))
     if old.command != new.command:
         yield Reason(name, "component", _short_digest(old.command), _short_digest(new.command))
+    mine, its = ({**key.files, **{n: t.digest for n, t in key.artifacts.items()}} for key in (old, new))
     for key in sorted({*old.parameters, *new.parameters}):
         before, now = old.parameters.get(key), new.parameters.get(key)
-        if before != now:
+        is_told_below = key.removesuffix("_digest") in its and not str(now).startswith(NOT_CACHED)
+        if before != now and not is_told_below:
             yield Reason(name, f"input {key}", _short(before), _short(now))
-    mine, its = ({**key.files, **{n: t.digest for n, t in key.artifacts.items()}} for key in (old, new))
     for key in sorted({*mine, *its}):
         if mine.get(key) != its.get(key):
             yield Reason(name, f"content of {key}", _short_digest(mine.get(key)), _short_digest(its.get(key)))
@@ -137,11 +136,15 @@ class _Task:
             inputs = {key: row.get("defaultValue") for key, row in defaults.items()}
             given = task.get("inputs", {})
             inputs |= {key: _resolved(row, scope, run) for key, row in given.get("parameters", {}).items()}
+            artifacts = given.get("artifacts", {})
+            inputs |= {key: _resolved(row, scope, run) for key, row in artifacts.items()}
             contents = run.contents.get(name, {})
-            for key, row in given.get("artifacts", {}).items():
-                source = _resolved(row, scope, run)
-                known = contents.get(key, "") if isinstance(source, _Output) else ""
-                inputs[key] = replace(source, digest=known) if known else source
+            told = {f"{key}_digest" for key in artifacts}  # the artifact's own line says what it holds
+            inputs = {
+                key: replace(value, content=contents.get(key.removesuffix("_digest"), "")) if is_output else value
+                for key, value in inputs.items()
+                if not ((is_output := isinstance(value, _Output)) and key in told)
+            }
             producers = tuple(dict.fromkeys(v.task for v in inputs.values() if isinstance(v, _Output)))
             cached = bool(task.get("cachingOptions", {}).get("enableCache"))
             return cls(executor["container"], inputs, producers, cached)
@@ -152,15 +155,13 @@ class _Task:
 class _Output:
     task: str
     key: str
-    digest: str = ""  # of its content, where the engine says it
+    content: str = ""  # its digest, or the value of a parameter, where the engine says it
 
     def __str__(self) -> str:
-        return f"{self.key} of {self.task}" + (f" ({_short_digest(self.digest)})" if self.digest else "")
+        return f"{self.key} of {self.task}" + (f" ({_short_digest(self.content)})" if self.content else "")
 
-    def is_like(self, other: Any) -> bool:
-        if not isinstance(other, _Output) or (self.task, self.key) != (other.task, other.key):
-            return False
-        return self.digest == other.digest or not self.digest or not other.digest
+    def is_of_the_same(self, other: Any) -> bool:
+        return isinstance(other, _Output) and (self.task, self.key) == (other.task, other.key)
 
 
 Scope = Mapping[str, Any]  # what the inputs of a group of tasks stand for
@@ -216,7 +217,10 @@ def _differences(name: str, old: _Task, new: _Task) -> Iterator[Reason]:
             yield Reason(name, what, "another" if is_code else _short(before), "this" if is_code else _short(now))
     for key in sorted({*old.inputs, *new.inputs}):
         before, now = old.inputs.get(key), new.inputs.get(key)
-        if not (now.is_like(before) if isinstance(now, _Output) else _plain(before) == _plain(now)):
+        if isinstance(now, _Output) and now.is_of_the_same(before) and not (now.content and before.content):
+            if new.is_cached:
+                yield Reason(name, f"content of {key}", _short_digest(before.content), _short_digest(now.content))
+        elif _plain(before) != _plain(now):
             yield Reason(name, f"input {key}", _short(before), _short(now))
 
 
