@@ -15,6 +15,7 @@ from typing import Any
 from servegraph.data.digest import NOT_CACHED
 from servegraph.errors import InputError
 from servegraph_pipelines import step_keys
+from servegraph_pipelines.bindings import Output, Task, tasks_of
 from servegraph_pipelines.specification import Specification
 from servegraph_pipelines.step_keys import StepKey
 
@@ -62,12 +63,13 @@ def why(step: str, before: PastRun, now: PastRun) -> list[Reason]:
     found: list[Reason] = []
     asked = [step]
     for name in asked:
-        old, new = _Task.of(before, name), _Task.of(now, name)
+        old, new = _find(before, name), _find(now, name)
         if old is None or new is None:
             found.append(Reason(name, "step", "there" if old else "nothing", "there" if new else "nothing"))
             continue
         found += _differences(name, old, new)
-        asked += [producer for producer in new.producers if producer not in asked]
+        producers = dict.fromkeys(value.task for value in new.inputs.values() if isinstance(value, Output))
+        asked += [producer for producer in producers if producer not in asked]
     return found
 
 
@@ -116,98 +118,22 @@ def _short_digest(digest: str | None) -> str:
     return digest.removeprefix("sha256:")[:12] if digest else "nothing" if digest is None else "not read"
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A task with everything that its cache key has: the container, and the inputs down to values or producers."""
-
-    container: Mapping[str, Any]
-    inputs: Mapping[str, Any]
-    producers: tuple[str, ...]
-    is_cached: bool
-
-    @classmethod
-    def of(cls, run: PastRun, name: str) -> _Task | None:
-        for task, scope in _tasks(run.specification.document, {}):
-            if task["taskInfo"]["name"] != name:
-                continue
-            component = run.specification.document["components"][task["componentRef"]["name"]]
-            executor = run.specification.document["deploymentSpec"]["executors"][component["executorLabel"]]
-            defaults = component.get("inputDefinitions", {}).get("parameters", {})
-            inputs = {key: row.get("defaultValue") for key, row in defaults.items()}
-            given = task.get("inputs", {})
-            inputs |= {key: _resolved(row, scope, run) for key, row in given.get("parameters", {}).items()}
-            artifacts = given.get("artifacts", {})
-            inputs |= {key: _resolved(row, scope, run) for key, row in artifacts.items()}
-            contents = run.contents.get(name, {})
-            told = {f"{key}_digest" for key in artifacts}  # the artifact's own line says what it holds
-            inputs = {
-                key: replace(value, content=contents.get(key.removesuffix("_digest"), "")) if is_output else value
-                for key, value in inputs.items()
-                if not ((is_output := isinstance(value, _Output)) and key in told)
-            }
-            producers = tuple(dict.fromkeys(v.task for v in inputs.values() if isinstance(v, _Output)))
-            cached = bool(task.get("cachingOptions", {}).get("enableCache"))
-            return cls(executor["container"], inputs, producers, cached)
+def _find(run: PastRun, name: str) -> Task | None:
+    """Return a task with what is known of the outputs that it took; the line of an artifact says what it holds."""
+    task = next((task for task in tasks_of(run.specification, run.parameters) if task.name == name), None)
+    if task is None:
         return None
+    contents = run.contents.get(name, {})
+    told = {f"{key}_digest" for key in task.artifacts}
+    inputs = {
+        key: replace(value, content=contents.get(key.removesuffix("_digest"), "")) if is_output else value
+        for key, value in task.inputs.items()
+        if not ((is_output := isinstance(value, Output)) and key in told)
+    }
+    return replace(task, inputs=inputs)
 
 
-@dataclass(frozen=True)
-class _Output:
-    task: str
-    key: str
-    content: str = ""  # its digest, or the value of a parameter, where the engine says it
-
-    def __str__(self) -> str:
-        return f"{self.key} of {self.task}" + (f" ({_short_digest(self.content)})" if self.content else "")
-
-    def is_of_the_same(self, other: Any) -> bool:
-        return isinstance(other, _Output) and (self.task, self.key) == (other.task, other.key)
-
-
-Scope = Mapping[str, Any]  # what the inputs of a group of tasks stand for
-Placed = tuple[Mapping[str, Any], Scope]  # a task with the scope that it stands in
-
-
-def _tasks(document: Mapping[str, Any], scope: Scope) -> Iterator[tuple[Mapping[str, Any], Scope]]:
-    yield from _below(document, document["root"]["dag"], scope)
-
-
-def _below(
-    document: Mapping[str, Any], dag: Mapping[str, Any], scope: Scope
-) -> Iterator[tuple[Mapping[str, Any], Scope]]:
-    for task in dag["tasks"].values():
-        component = document["components"][task["componentRef"]["name"]]
-        if "dag" not in component:
-            yield task, scope
-            continue
-        given = task.get("inputs", {})
-        rows = {**given.get("parameters", {}), **given.get("artifacts", {})}
-        inner = {key: _source(row, scope) for key, row in rows.items()}
-        yield from _below(document, component["dag"], inner)
-
-
-def _source(row: Mapping[str, Any], scope: Scope) -> Any:
-    """Return what an input of a task stands for: a constant, the output of a task, or a parameter of the pipeline."""
-    for kind, key in (("taskOutputParameter", "outputParameterKey"), ("taskOutputArtifact", "outputArtifactKey")):
-        if kind in row:
-            return _Output(row[kind]["producerTask"], row[kind][key])
-    if "runtimeValue" in row:
-        return ("constant", row["runtimeValue"].get("constant"))
-    name = str(row.get("componentInputParameter") or row.get("componentInputArtifact"))
-    return scope.get(name, ("parameter", name))
-
-
-def _resolved(row: Mapping[str, Any], scope: Scope, run: PastRun) -> Any:
-    source = _source(row, scope)
-    if isinstance(source, _Output):
-        return source
-    kind, value = source
-    if kind == "constant":
-        return value
-    return run.parameters.get(value, run.specification.parameters.get(value, {}).get("defaultValue"))
-
-
-def _differences(name: str, old: _Task, new: _Task) -> Iterator[Reason]:
+def _differences(name: str, old: Task, new: Task) -> Iterator[Reason]:
     if not new.is_cached:
         yield Reason(name, "caching", "off" if not old.is_cached else "on", "off: it runs every time")
     for key, what in _WHAT.items():
@@ -217,11 +143,16 @@ def _differences(name: str, old: _Task, new: _Task) -> Iterator[Reason]:
             yield Reason(name, what, "another" if is_code else _short(before), "this" if is_code else _short(now))
     for key in sorted({*old.inputs, *new.inputs}):
         before, now = old.inputs.get(key), new.inputs.get(key)
-        if isinstance(now, _Output) and now.is_of_the_same(before) and not (now.content and before.content):
+        if isinstance(before, Output) and isinstance(now, Output) and _is_unknown(before, now):
             if new.is_cached:
                 yield Reason(name, f"content of {key}", _short_digest(before.content), _short_digest(now.content))
         elif _plain(before) != _plain(now):
             yield Reason(name, f"input {key}", _short(before), _short(now))
+
+
+def _is_unknown(before: Output, now: Output) -> bool:
+    """Whether both come from the same task, and of one it is not known what it is."""
+    return (before.task, before.key) == (now.task, now.key) and not (before.content and now.content)
 
 
 def _plain(value: Any) -> Any:
@@ -229,5 +160,7 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    text = "nothing" if value is None else str(value) if isinstance(value, _Output) else repr(value)
+    if isinstance(value, Output):
+        return f"{value.key} of {value.task}" + (f" ({_short_digest(value.content)})" if value.content else "")
+    text = "nothing" if value is None else repr(value)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"

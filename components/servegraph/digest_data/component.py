@@ -33,4 +33,5 @@ def digest_data(
     digest, why_not = training_digest([data, eval_data, schema], trainer)
     if why_not:
         print(f"The training is not cached: {why_not}")
-    return namedtuple("Digested", ["content_digest"])(digest)
+    Digested = namedtuple("Digested", ["content_digest"])
+    return Digested(digest)

@@ -52,4 +52,5 @@ def export_serving_graph(
         gpu_graph=gpu_graph,
     )
     artifacts.record(model, artifacts.ServingModel(exported.size_bytes, exported.digest, "export_serving_graph"))
-    return namedtuple("Exported", ["model_digest"])(exported.digest)
+    Exported = namedtuple("Exported", ["model_digest"])
+    return Exported(exported.digest)

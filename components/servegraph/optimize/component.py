@@ -55,8 +55,8 @@ def optimize(
     from pathlib import Path
 
     from servegraph import artifacts, taken
+    from servegraph.optimize.goal import goal_of
     from servegraph.optimize.html import render
-    from servegraph.optimize.optimize import goal_of
     from servegraph.optimize.optimize import optimize as climb
 
     taken.say(
@@ -82,4 +82,5 @@ def optimize(
     Path(report.path).write_text(render(result), encoding="utf-8")
     if (shortfall := result.shortfall()) is not None:
         raise shortfall
-    return namedtuple("Optimized", ["optimized_digest"])(result.digest)
+    Optimized = namedtuple("Optimized", ["optimized_digest"])
+    return Optimized(result.digest)

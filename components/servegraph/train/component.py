@@ -84,4 +84,5 @@ def train(
         classification_metrics.log_confusion_matrix(list(trained.classes), trained.evaluation.confusion)
     if trained.evaluation.roc:
         classification_metrics.log_roc_curve(*map(list, zip(*trained.evaluation.roc, strict=True)))
-    return namedtuple("Trained", ["model_digest", "samples_digest"])(*digests)
+    Trained = namedtuple("Trained", ["model_digest", "samples_digest"])
+    return Trained(*digests)

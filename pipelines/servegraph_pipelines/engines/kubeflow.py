@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from servegraph import taken
-from servegraph.deploy_version.faults import Patience, Unavailable, fault_of
+from servegraph.deploy_version.faults import Patience, fault_of, no_answer
 from servegraph.errors import InputError
 from servegraph_pipelines.engines.runs import (
     RunRequest,
@@ -73,7 +73,8 @@ class KubeflowEngine:
     ) -> None:
         """Name the place; nothing is imported or sent yet. Without a token, the client's own configuration counts."""
         self._host, self._namespace, self._experiment = host.rstrip("/"), namespace, experiment
-        self.root, self._token_file, self._patience = pipeline_root, token_file, patience
+        self.root, self._token_file = pipeline_root, token_file
+        self._patience = patience()  # one for all calls: once the place has answered, an outage is waited out
 
     def body(self, request: RunRequest) -> dict[str, Any]:
         """Return the run as the API takes it."""
@@ -196,7 +197,7 @@ class KubeflowEngine:
 
     def again(self, call: Callable[[], T]) -> T:
         """Call it until it is answered: faults that pass are waited out, so its second time must find the first."""
-        return self._patience().again(call)
+        return self._patience.again(call)
 
     @contextlib.contextmanager
     def package(self, specification: Specification) -> Iterator[str]:
@@ -219,7 +220,7 @@ class KubeflowEngine:
             raise fault_of(int(exc.status or 500), _message(exc), what) from exc
         except (HTTPError, OSError) as exc:
             fix = "Check --host and the network, then run again."
-            raise Unavailable(f"{what}: no answer of {self._host} ({type(exc).__name__}).", fix=fix) from exc
+            raise no_answer(f"{what} of {self._host}", exc, fix) from exc
 
     @functools.cached_property
     def _client(self) -> Any:

@@ -67,8 +67,9 @@ class VertexEngine:
     ) -> None:
         """Name the place; nothing is imported or sent yet. `url` is an emulator's."""
         self.parent = f"projects/{project}/locations/{region}"
-        self.api = VertexApi(region, url, patience=patience)
-        self._root, self._patience = pipeline_root.rstrip("/"), patience
+        self._patience = patience()  # one for all calls: once the place has answered, an outage is waited out
+        self.api = VertexApi(region, url, patience=lambda: self._patience)
+        self._root = pipeline_root.rstrip("/")
         self._logging = CloudLogging(project, url)
 
     def body(self, request: RunRequest) -> dict[str, Any]:
@@ -120,7 +121,7 @@ class VertexEngine:
 
     def again(self, call: Callable[[], Any]) -> None:
         """Call it until it is answered: faults that pass are waited out, so its second time must find the first."""
-        self._patience().again(call)
+        self._patience.again(call)
 
     def state(self, run_id: str) -> RunState:
         """Return the state of a job."""
