@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from servegraph.components import inspect_graph, optimize
+from servegraph.components import digest_data, inspect_graph, optimize
 
 
 @dsl.pipeline(name="shrink-a-model")
@@ -15,5 +15,7 @@ def shrink_a_model(model_uri: str, budget: str = "", platform: str = "vertex"):
         platform: Where it is to be deployed.
     """
     model = dsl.importer(artifact_uri=model_uri, artifact_class=dsl.Model)
-    slim = optimize(model=model.output, budget=budget)
-    inspect_graph(model=slim.outputs["optimized"], platform=platform)
+    content = digest_data(data=model_uri)  # an engine's cache knows the model by its address alone
+    content.set_caching_options(enable_caching=False)
+    slim = optimize(model=model.output, budget=budget, model_digest=content.outputs["content_digest"])
+    inspect_graph(model=slim.outputs["optimized"], platform=platform, model_digest=slim.outputs["optimized_digest"])

@@ -12,6 +12,7 @@ import yaml
 
 from servegraph.errors import InputError
 from servegraph.yaml_problem import yaml_problem
+from servegraph_pipelines import foresight
 from servegraph_pipelines.specification import Specification
 
 
@@ -78,6 +79,7 @@ def check(specification: Specification, values: Mapping[str, Any], filled_in: Co
     Raises:
         InputError: an unknown parameter (code `UNKNOWN_PARAMETER`), one of another type (`BAD_PARAMETER`), or one
             without a default that is missing (`MISSING_PARAMETER`).
+        ServegraphError: what a step of our own pipelines would raise on them, see `foresight`.
     """
     checked = {}
     for name, value in values.items():
@@ -96,6 +98,7 @@ def check(specification: Specification, values: Mapping[str, Any], filled_in: Co
             code="MISSING_PARAMETER",
             fix=f"Give --param {missing[0]}=VALUE, or put it in the file of parameters.",
         )
+    foresight.check(specification, checked)
     return checked
 
 

@@ -134,16 +134,24 @@ def retrain(
             hyperparameters=hyperparameters,
             seed=seed,
             warm_start=checked.outputs["warm_start"],
-            data_digest=checked.outputs["content_digest"],  # so that a cached training is one on the same content
+            data_digest=checked.outputs[
+                "content_digest"
+            ],  # the digests are for caches, whose keys are then of the content
         )
         exported = export_serving_graph(
-            trained=trained.outputs["model"], samples=trained.outputs["samples"], gpu_graph=gpu_graph
+            trained=trained.outputs["model"],
+            samples=trained.outputs["samples"],
+            gpu_graph=gpu_graph,
+            trained_digest=trained.outputs["model_digest"],
+            samples_digest=trained.outputs["samples_digest"],
         )
         slim = optimize(
             model=exported.outputs["model"],
             samples=trained.outputs["samples"],
             budget=budget,
             min_agreement=min_agreement,
+            model_digest=exported.outputs["model_digest"],
+            samples_digest=trained.outputs["samples_digest"],
         )
         measured = measure(
             model=slim.outputs["optimized"],
@@ -167,7 +175,7 @@ def retrain(
             allow_incomparable=allow_signature_change,
         )
         evaluated.set_caching_options(enable_caching=False)  # what is live changes
-        inspected = inspect_graph(model=slim.outputs["optimized"])
+        inspected = inspect_graph(model=slim.outputs["optimized"], model_digest=slim.outputs["optimized_digest"])
         chosen = choose_machine(
             model_bytes=inspected.outputs["size_bytes"],
             tag_sets=inspected.outputs["tag_sets"],

@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 
 import servegraph
+from servegraph.trained.trainer import comes_along
 from servegraph_pipelines import step_keys
 from servegraph_pipelines.step_keys import StepKey
 
@@ -63,9 +64,7 @@ def _is_pure(command: Sequence[str], key: StepKey) -> bool:
     """Whether it is a component of ours, as it is now, that reads and writes nothing but what its key has."""
     if not _sources().intersection(command):
         return False
-    trainer = str(key.parameters.get("trainer", ""))
-    own_code = trainer and trainer != "estimator" and not trainer.startswith("servegraph.")
-    return not own_code and not key.parameters.get("checkpoint_dir")
+    return comes_along(str(key.parameters.get("trainer", ""))) and not key.parameters.get("checkpoint_dir")
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from typing import Any
 
 import servegraph
 from servegraph import storage
-from servegraph.check_data.check import data_digest
+from servegraph.data.digest import data_digest
 from servegraph.errors import InputError, ServegraphError
 from servegraph.savedmodel.layout import content_digest
 from servegraph.storage.digests import file_digest

@@ -5,6 +5,7 @@ from kfp import dsl
 from servegraph.components import (
     choose_machine,
     deploy_version,
+    digest_data,
     export_serving_graph,
     inspect_graph,
     measure,
@@ -76,6 +77,8 @@ def train_and_deploy(
         traffic_steps: Rising shares that it goes through before, like [10, 50].
         allow_signature_change: Deploy even if inputs or outputs differ from the version now live.
     """
+    content = digest_data(data=data, eval_data=eval_data, schema=schema, trainer=trainer)
+    content.set_caching_options(enable_caching=False)  # the data behind the same name may be other data
     trained = train(
         data=data,
         eval_data=eval_data,
@@ -84,18 +87,24 @@ def train_and_deploy(
         trainer=trainer,
         hyperparameters=hyperparameters,
         seed=seed,
+        data_digest=content.outputs["content_digest"],  # the digests are for caches, whose keys are then of the content
     )
-    trained.set_caching_options(enable_caching=False)  # the data behind the same name may be other data
     exported = export_serving_graph(
-        trained=trained.outputs["model"], samples=trained.outputs["samples"], gpu_graph=gpu_graph
+        trained=trained.outputs["model"],
+        samples=trained.outputs["samples"],
+        gpu_graph=gpu_graph,
+        trained_digest=trained.outputs["model_digest"],
+        samples_digest=trained.outputs["samples_digest"],
     )
     slim = optimize(
         model=exported.outputs["model"],
         samples=trained.outputs["samples"],
         budget=budget,
         min_agreement=min_agreement,
+        model_digest=exported.outputs["model_digest"],
+        samples_digest=trained.outputs["samples_digest"],
     )
-    inspected = inspect_graph(model=slim.outputs["optimized"])
+    inspected = inspect_graph(model=slim.outputs["optimized"], model_digest=slim.outputs["optimized_digest"])
     measured = measure(
         model=slim.outputs["optimized"],
         samples=trained.outputs["samples"],

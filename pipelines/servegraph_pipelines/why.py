@@ -1,7 +1,8 @@
 """Why a step runs again: what of it, and of all before it, differs between two runs.
 
 An engine takes a step from its cache where its image, command and inputs are those of an earlier run. That is compared
-here: what is the same gets the cached result, what differs has a line that says what it was and what it is.
+here: what is the same gets the cached result, what differs has a line that says what it was and what it is. Where the
+engine does not tell what an input held, that is said, and not taken for the same.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from servegraph.data.digest import NOT_CACHED
 from servegraph.errors import InputError
 from servegraph_pipelines import step_keys
+from servegraph_pipelines.bindings import Output, Task, tasks_of
 from servegraph_pipelines.specification import Specification
 from servegraph_pipelines.step_keys import StepKey
 
@@ -27,7 +30,9 @@ class PastRun:
     id: str
     specification: Specification
     parameters: Mapping[str, Any]
-    contents: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # digests by step and input, where known
+    contents: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # by step and input without `_digest`, as known
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,6 @@ class Reason:
         return f"{self.step}: {self.what}: {self.before} → {self.now}"
 
 
-def digest_of(metadata: Mapping[str, Any]) -> str:
-    """Return the digest of an artifact's content, as our components note it in its metadata; empty where none is."""
-    facts = (value for value in metadata.values() if isinstance(value, Mapping))
-    return str(next((row["digest"] for row in facts if row.get("digest")), ""))
-
-
 def why(step: str, before: PastRun, now: PastRun) -> list[Reason]:
     """Return what differs in a step and in those it depends on, its own first; empty where a cache would answer.
 
@@ -64,12 +63,13 @@ def why(step: str, before: PastRun, now: PastRun) -> list[Reason]:
     found: list[Reason] = []
     asked = [step]
     for name in asked:
-        old, new = _Task.of(before, name), _Task.of(now, name)
+        old, new = _find(before, name), _find(now, name)
         if old is None or new is None:
             found.append(Reason(name, "step", "there" if old else "nothing", "there" if new else "nothing"))
             continue
         found += _differences(name, old, new)
-        asked += [producer for producer in new.producers if producer not in asked]
+        producers = dict.fromkeys(value.task for value in new.inputs.values() if isinstance(value, Output))
+        asked += [producer for producer in producers if producer not in asked]
     return found
 
 
@@ -103,11 +103,12 @@ def _differences_here(name: str, old: StepKey, new: StepKey) -> Iterator[Reason]
         yield Reason(name, "code that ran", _short_digest(old.code), _short_digest(new.code))
     if old.command != new.command:
         yield Reason(name, "component", _short_digest(old.command), _short_digest(new.command))
+    mine, its = ({**key.files, **{n: t.digest for n, t in key.artifacts.items()}} for key in (old, new))
     for key in sorted({*old.parameters, *new.parameters}):
         before, now = old.parameters.get(key), new.parameters.get(key)
-        if before != now:
+        is_told_below = key.removesuffix("_digest") in its and not str(now).startswith(NOT_CACHED)
+        if before != now and not is_told_below:
             yield Reason(name, f"input {key}", _short(before), _short(now))
-    mine, its = ({**key.files, **{n: t.digest for n, t in key.artifacts.items()}} for key in (old, new))
     for key in sorted({*mine, *its}):
         if mine.get(key) != its.get(key):
             yield Reason(name, f"content of {key}", _short_digest(mine.get(key)), _short_digest(its.get(key)))
@@ -117,96 +118,22 @@ def _short_digest(digest: str | None) -> str:
     return digest.removeprefix("sha256:")[:12] if digest else "nothing" if digest is None else "not read"
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A task with everything that its cache key has: the container, and the inputs down to values or producers."""
-
-    container: Mapping[str, Any]
-    inputs: Mapping[str, Any]
-    producers: tuple[str, ...]
-    is_cached: bool
-
-    @classmethod
-    def of(cls, run: PastRun, name: str) -> _Task | None:
-        for task, scope in _tasks(run.specification.document, {}):
-            if task["taskInfo"]["name"] != name:
-                continue
-            component = run.specification.document["components"][task["componentRef"]["name"]]
-            executor = run.specification.document["deploymentSpec"]["executors"][component["executorLabel"]]
-            defaults = component.get("inputDefinitions", {}).get("parameters", {})
-            inputs = {key: row.get("defaultValue") for key, row in defaults.items()}
-            given = task.get("inputs", {})
-            inputs |= {key: _resolved(row, scope, run) for key, row in given.get("parameters", {}).items()}
-            contents = run.contents.get(name, {})
-            for key, row in given.get("artifacts", {}).items():
-                source = _resolved(row, scope, run)
-                known = contents.get(key, "") if isinstance(source, _Output) else ""
-                inputs[key] = replace(source, digest=known) if known else source
-            producers = tuple(dict.fromkeys(v.task for v in inputs.values() if isinstance(v, _Output)))
-            cached = bool(task.get("cachingOptions", {}).get("enableCache"))
-            return cls(executor["container"], inputs, producers, cached)
+def _find(run: PastRun, name: str) -> Task | None:
+    """Return a task with what is known of the outputs that it took; the line of an artifact says what it holds."""
+    task = next((task for task in tasks_of(run.specification, run.parameters) if task.name == name), None)
+    if task is None:
         return None
+    contents = run.contents.get(name, {})
+    told = {f"{key}_digest" for key in task.artifacts}
+    inputs = {
+        key: replace(value, content=contents.get(key.removesuffix("_digest"), "")) if is_output else value
+        for key, value in task.inputs.items()
+        if not ((is_output := isinstance(value, Output)) and key in told)
+    }
+    return replace(task, inputs=inputs)
 
 
-@dataclass(frozen=True)
-class _Output:
-    task: str
-    key: str
-    digest: str = ""  # of its content, where the engine says it
-
-    def __str__(self) -> str:
-        return f"{self.key} of {self.task}" + (f" ({_short_digest(self.digest)})" if self.digest else "")
-
-    def is_like(self, other: Any) -> bool:
-        if not isinstance(other, _Output) or (self.task, self.key) != (other.task, other.key):
-            return False
-        return self.digest == other.digest or not self.digest or not other.digest
-
-
-Scope = Mapping[str, Any]  # what the inputs of a group of tasks stand for
-Placed = tuple[Mapping[str, Any], Scope]  # a task with the scope that it stands in
-
-
-def _tasks(document: Mapping[str, Any], scope: Scope) -> Iterator[tuple[Mapping[str, Any], Scope]]:
-    yield from _below(document, document["root"]["dag"], scope)
-
-
-def _below(
-    document: Mapping[str, Any], dag: Mapping[str, Any], scope: Scope
-) -> Iterator[tuple[Mapping[str, Any], Scope]]:
-    for task in dag["tasks"].values():
-        component = document["components"][task["componentRef"]["name"]]
-        if "dag" not in component:
-            yield task, scope
-            continue
-        given = task.get("inputs", {})
-        rows = {**given.get("parameters", {}), **given.get("artifacts", {})}
-        inner = {key: _source(row, scope) for key, row in rows.items()}
-        yield from _below(document, component["dag"], inner)
-
-
-def _source(row: Mapping[str, Any], scope: Scope) -> Any:
-    """Return what an input of a task stands for: a constant, the output of a task, or a parameter of the pipeline."""
-    for kind, key in (("taskOutputParameter", "outputParameterKey"), ("taskOutputArtifact", "outputArtifactKey")):
-        if kind in row:
-            return _Output(row[kind]["producerTask"], row[kind][key])
-    if "runtimeValue" in row:
-        return ("constant", row["runtimeValue"].get("constant"))
-    name = str(row.get("componentInputParameter") or row.get("componentInputArtifact"))
-    return scope.get(name, ("parameter", name))
-
-
-def _resolved(row: Mapping[str, Any], scope: Scope, run: PastRun) -> Any:
-    source = _source(row, scope)
-    if isinstance(source, _Output):
-        return source
-    kind, value = source
-    if kind == "constant":
-        return value
-    return run.parameters.get(value, run.specification.parameters.get(value, {}).get("defaultValue"))
-
-
-def _differences(name: str, old: _Task, new: _Task) -> Iterator[Reason]:
+def _differences(name: str, old: Task, new: Task) -> Iterator[Reason]:
     if not new.is_cached:
         yield Reason(name, "caching", "off" if not old.is_cached else "on", "off: it runs every time")
     for key, what in _WHAT.items():
@@ -216,8 +143,16 @@ def _differences(name: str, old: _Task, new: _Task) -> Iterator[Reason]:
             yield Reason(name, what, "another" if is_code else _short(before), "this" if is_code else _short(now))
     for key in sorted({*old.inputs, *new.inputs}):
         before, now = old.inputs.get(key), new.inputs.get(key)
-        if not (now.is_like(before) if isinstance(now, _Output) else _plain(before) == _plain(now)):
+        if isinstance(before, Output) and isinstance(now, Output) and _is_unknown(before, now):
+            if new.is_cached:
+                yield Reason(name, f"content of {key}", _short_digest(before.content), _short_digest(now.content))
+        elif _plain(before) != _plain(now):
             yield Reason(name, f"input {key}", _short(before), _short(now))
+
+
+def _is_unknown(before: Output, now: Output) -> bool:
+    """Whether both come from the same task, and of one it is not known what it is."""
+    return (before.task, before.key) == (now.task, now.key) and not (before.content and now.content)
 
 
 def _plain(value: Any) -> Any:
@@ -225,5 +160,7 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    text = "nothing" if value is None else str(value) if isinstance(value, _Output) else repr(value)
+    if isinstance(value, Output):
+        return f"{value.key} of {value.task}" + (f" ({_short_digest(value.content)})" if value.content else "")
+    text = "nothing" if value is None else repr(value)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"

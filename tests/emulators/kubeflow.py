@@ -53,7 +53,7 @@ def problems(value: Any, kind: str, at: str, models: Any = kfp_server_api.models
 
 
 class FakeKubeflow(LoopbackServer):
-    """One namespace. `fails` and `prints` say what becomes of a step of a run."""
+    """One namespace. `fails` and `prints` say what becomes of a step; RUN/STEP prints, of a step of one run."""
 
     def __init__(self) -> None:
         super().__init__(self._respond)
@@ -173,8 +173,10 @@ class FakeKubeflow(LoopbackServer):
                 self.runs[run["run_id"]] = run
 
     def _log(self, request: Request, run_id: str, pod: str) -> str:
-        need(pod.removeprefix("pod-") in self.prints, "No such pod.", 404)
-        return self.prints[pod.removeprefix("pod-")]
+        step = pod.removeprefix("pod-")
+        printed = self.prints.get(f"{run_id}/{step}", self.prints.get(step))
+        need(printed is not None, "No such pod.", 404)
+        return str(printed)
 
     def _create_recurring(self, request: Request) -> dict[str, Any]:
         body = self._checked(request, "V2beta1RecurringRun")

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from kfp import compiler, components, dsl
 
+from servegraph_pipelines import flows
 from servegraph_pipelines.compiling import committed_files
 
 PACKAGE = Path(__file__).parents[2] / "components/servegraph"
+UNCACHED = {"digest-data", "check-data", "live-version", "evaluate", "measure", "choose-machine", "deploy-version"}
 
 
 @pytest.mark.parametrize(
@@ -15,6 +17,29 @@ PACKAGE = Path(__file__).parents[2] / "components/servegraph"
 )
 def test_the_committed_yaml_is_what_the_source_compiles_to(file, text):
     assert file.read_text() == text, f"{file} is out of date: run `make yaml`"
+
+
+@pytest.mark.parametrize("flow", list(flows.FLOWS))
+def test_the_cache_of_an_engine_has_the_content_of_all_inputs_in_its_key(flow):
+    """An engine's key has an artifact's id; what stands for its content is the digest that its producer returns."""
+    document = flows.load(flow).document
+    dags = [document["root"]["dag"], *(row["dag"] for row in document["components"].values() if "dag" in row)]
+    tasks = {name: task for dag in dags for name, task in dag["tasks"].items() if "cachingOptions" in task}
+    cached = {name for name, task in tasks.items() if task["cachingOptions"].get("enableCache")}
+    pure = {"train", "export-serving-graph", "optimize", "inspect-graph"}
+    assert pure <= cached
+    assert not {name.removesuffix("-2") for name in cached} & (UNCACHED | {"record-training"})
+    for name in pure:
+        given = tasks[name]["inputs"]
+        for key, row in given.get("artifacts", {}).items():
+            source = row["taskOutputArtifact"]
+            digest = given["parameters"][f"{key}_digest"]["taskOutputParameter"]
+            assert digest["producerTask"] == source["producerTask"]
+            assert digest["outputParameterKey"] == f"{source['outputArtifactKey']}_digest"
+    data = tasks["train"]["inputs"]["parameters"]["data_digest"]
+    assert (data.get("componentInputParameter") or data["taskOutputParameter"]["outputParameterKey"]).endswith(
+        "content_digest"
+    )
 
 
 def load(name):

@@ -38,7 +38,7 @@ def run(tmp_path: Path, example: str, *params: str) -> dict[str, Any]:
 @pytest.mark.slow
 def test_a_model_trained_elsewhere_is_shrunk_and_inspected(tmp_path):
     done = run(tmp_path, "shrink_a_model", f"model_uri={MODELS / 'keras_dense'}")
-    assert [step["name"] for step in done["steps"]] == ["optimize", "inspect-graph"]
+    assert [step["name"] for step in done["steps"]] == ["digest-data", "optimize", "inspect-graph"]
     assert done["optimized"]["after_bytes"] < done["optimized"]["before_bytes"]
 
 

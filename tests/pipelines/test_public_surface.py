@@ -28,6 +28,7 @@ def test_public_components():
         "check_data",
         "choose_machine",
         "deploy_version",
+        "digest_data",
         "evaluate",
         "export_serving_graph",
         "inspect_graph",

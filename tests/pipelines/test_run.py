@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from servegraph import storage
+from servegraph.data.digest import data_digest
+from servegraph.savedmodel.layout import content_digest
+from servegraph.storage.digests import file_digest
 from servegraph_pipelines.local_runner import replace_interpreter, resolve_channel
 
 SERVEGRAPH = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()"]
@@ -50,6 +54,7 @@ def test_the_whole_dag_on_own_data_twice(tmp_path):
     assert document == json.loads((place / "out/run.json").read_text())
     assert document["status"] == "succeeded"
     assert [step["name"] for step in document["steps"]] == [
+        "digest-data",
         "train",
         "export-serving-graph",
         "optimize",
@@ -70,10 +75,29 @@ def test_the_whole_dag_on_own_data_twice(tmp_path):
     for wanted in (document["choice"]["machine_type"], "body_colour", "servegraph rollback", "ROC", "created"):
         assert wanted in page
     assert not list((place / "out").glob(".tmp-*"))
+    assert_keys_have_the_content(place / "out/pipeline")
 
     second = run(*arguments)
     assert second.returncode == 0, second.stderr
     assert json.loads(second.stdout)["deployed"]["outcome"] == "unchanged"
+
+
+def assert_keys_have_the_content(pipeline):
+    """The digests that steps are given are those of what they read."""
+    (folder,) = pipeline.glob("train-and-deploy-*")
+    content = {"train": {"data": data_digest([str(pipeline.parents[1] / "data.csv"), "", ""])}}
+    content["export-serving-graph"] = {"trained": folder / "train/model", "samples": folder / "train/samples"}
+    content["optimize"] = {"model": folder / "export-serving-graph/model", "samples": folder / "train/samples"}
+    content["inspect-graph"] = {"model": folder / "optimize/optimized"}
+    for step, inputs in content.items():
+        given = json.loads((folder / step / "key.json").read_text())["parameters"]
+        found = {name: given[f"{name}_digest"] for name in inputs}
+        assert found == {name: digest_of(path) if isinstance(path, Path) else path for name, path in inputs.items()}
+        assert f"servegraph took {json.dumps(found)}\n" in (pipeline.parent / "run.log").read_text()
+
+
+def digest_of(path):
+    return content_digest(storage.open_dir(path)) if path.is_dir() else file_digest(path)
 
 
 def test_bad_data_is_one_clear_error_and_nothing_is_deployed(tmp_path):
@@ -125,7 +149,7 @@ def test_ending_the_command_ends_the_running_step(tmp_path, number):
     command += ["run", "--output-dir", str(tmp_path / "out"), "--param", 'hyperparameters={"epochs": 9999}']
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         try:
-            assert "train running" in process.stderr.readline()
+            assert any("train running" in line for line in process.stderr)
             deadline = time.monotonic() + 60
             while len(below := descendants(process.pid)) < 3:  # runner, shell, task
                 assert time.monotonic() < deadline

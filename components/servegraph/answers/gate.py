@@ -14,6 +14,7 @@ from servegraph.answers.compare import Agreement, compare, together
 from servegraph.answers.evidence import BATCH, Answers, Evidence
 from servegraph.answers.metric import Metric
 from servegraph.answers.samples import Samples
+from servegraph.answers.tolerance import Tolerance
 
 ROUNDING = 1e-5  # of the largest value of the output: float32 has 24 bits, a deep net loses a few
 FOLDING = 1e-3  # folded weights round elsewhere, in every layer of a deep net
@@ -21,19 +22,6 @@ COARSE = 0.1  # bfloat16 has 8 bits, and a deep net loses a few
 
 # What a rung may do to the answers: nothing at all, round differently, or what the user's tolerance allows.
 Loss = Literal["none", "rounding", "tolerance"]
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far answers may be from the original's; None is no limit.
-
-    `min_agreement` is the share of samples with the same decision, `max_abs_diff` the largest difference of any float
-    output, `max_metric_drop` what the metric on labelled samples may lose (0.005 is half a point of accuracy).
-    """
-
-    min_agreement: float = 0.99
-    max_abs_diff: float | None = None
-    max_metric_drop: float | None = None
 
 
 @dataclass(frozen=True)

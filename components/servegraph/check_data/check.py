@@ -1,4 +1,4 @@
-"""The digests of data and settings, and whether they are those of the last training."""
+"""The digest of settings, and whether data and settings are those of the last training."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from servegraph import storage
-from servegraph.data import census
 from servegraph.errors import InputError
 from servegraph.estimator import estimator_function
 from servegraph.retraining.history import Training
-
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -24,25 +20,6 @@ class Seen:
     data_digest: str
     settings_digest: str
     is_live: bool
-
-
-def data_digest(uris: Sequence[str]) -> str:
-    """Return the SHA-256 over the content of all files that the URIs name; where they lie does not count.
-
-    Raises:
-        StorageError: a URI matches nothing, or a file cannot be read.
-    """
-    whole = hashlib.sha256()
-    for uri in uris:
-        files = storage.match(str(census.DATA) if uri == census.NAME else uri) if uri else []
-        for file in files:
-            content = hashlib.sha256()
-            with file.open() as stream:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    content.update(chunk)
-            whole.update(content.digest())
-        whole.update(b"|")
-    return whole.hexdigest()
 
 
 def settings_digest(settings: Sequence[Any]) -> str:

@@ -53,24 +53,26 @@ def check_data(
         reason: Why, in words.
         data_digest: SHA-256 over the content of all data files.
         settings_digest: SHA-256 over the settings, and the trainer's file where it is one.
-        content_digest: SHA-256 over both, for the cache of the training.
+        content_digest: SHA-256 over both, for the cache of the training; never the same again where that is to be done.
         warm_start: The last deployed model as a Keras file; empty for none.
     """
     from collections import namedtuple
 
     from servegraph.check_data import check
+    from servegraph.data.digest import data_digest, unlike_any
     from servegraph.retraining.history import History
-    from servegraph.trained.trainer import source_file
+    from servegraph.trained.trainer import comes_along, source_file
 
     check.require_warm_start(trainer, warm_start=warm_start)
     last = History(history, model_name).read()
     files = [data, eval_data, schema]
-    code = check.data_digest([source_file(trainer) or ""])
+    code = data_digest([source_file(trainer) or ""])
     settings = [data, eval_data, label, trainer, code, hyperparameters, seed]
-    now = check.Seen(check.data_digest(files), check.settings_digest(settings), bool(live_version))
+    now = check.Seen(data_digest(files), check.settings_digest(settings), bool(live_version))
     decision, reason = check.decide(now, last, force=force)
     print(f"{decision}: {reason}")
     Checked = namedtuple("Checked", "decision reason data_digest settings_digest content_digest warm_start")
     both = check.settings_digest([now.data_digest, now.settings_digest])
+    is_cached = comes_along(trainer) and not force
     start = last.model if warm_start and last is not None else ""
-    return Checked(decision, reason, now.data_digest, now.settings_digest, both, start)
+    return Checked(decision, reason, now.data_digest, now.settings_digest, both if is_cached else unlike_any(), start)

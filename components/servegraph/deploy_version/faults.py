@@ -148,7 +148,11 @@ class Patience:
         self._wait_s = min(self._longest_s, 2 * self._wait_s)
 
     def again(self, call: Callable[[], T]) -> T:
-        """Return what `call` returns, calling it again while it is `Unavailable`. Only for what changes nothing."""
+        """Return what `call` returns, calling it again while it is `Unavailable`. Only for what changes nothing.
+
+        Each time it is a row of faults of its own; what is kept is whether the place has ever answered.
+        """
+        self._since, self._wait_s = None, self._first_s
         while True:
             try:
                 answer = call()

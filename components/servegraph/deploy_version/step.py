@@ -9,6 +9,7 @@ from typing import Any
 from servegraph.deploy_version.choice import fallbacks as read_fallbacks
 from servegraph.deploy_version.google_api import is_label
 from servegraph.deploy_version.plan import DeployRequest, Outcome, ServiceOptions
+from servegraph.errors import InputError
 from servegraph.serve.state import ServingConfig
 
 
@@ -19,7 +20,7 @@ def make_request(
     machine: tuple[str, str, int],
     fallbacks: Sequence[Mapping[str, Any]] = (),
     serving: Mapping[str, Any] | None = None,
-    rollout: tuple[int, Sequence[float], int] = (100, (), 2),
+    rollout: tuple[int, Sequence[Any], int] = (100, (), 2),
     labels: Sequence[str] = (),
     allow_signature_change: bool = False,
     trust_code: bool = False,
@@ -45,13 +46,21 @@ def make_request(
         config=ServingConfig(machine_type or None, accelerator_type or None, accelerator_count),
         labels=tuple(labels),
         traffic_percent=percent,
-        traffic_steps=tuple(int(step) for step in steps),
+        traffic_steps=_percentages(steps),
         keep_versions=keep,
         allow_signature_change=allow_signature_change,
         trust_code=trust_code,
         fallbacks=read_fallbacks(fallbacks),
         service=ServiceOptions.from_json(options),
     )
+
+
+def _percentages(steps: Sequence[Any]) -> tuple[int, ...]:
+    try:
+        return tuple(int(step) for step in steps)
+    except (TypeError, ValueError) as exc:
+        what = f"The traffic steps {list(steps)} are no percentages."
+        raise InputError(what, code="BAD_TRAFFIC_STEPS", fix="Give rising percentages like [10, 50].") from exc
 
 
 def record(outcome: Outcome) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from servegraph.answers.metric import Metric, drop
 from servegraph.errors import InputError
 from servegraph.machines.sizes import format_size, parse_size
+
+if TYPE_CHECKING:
+    from servegraph.answers.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ def _alone(found: Measured, latency_ms: float, criteria: Criteria) -> list[str]:
 
 
 def _against(found: Measured, live: Measured, criteria: Criteria) -> list[str]:
+    from servegraph.answers.metric import drop  # with numpy, which criteria alone do not need
+
     reasons = []
     lost = drop(live.metric, found.metric)
     if lost > criteria.max_metric_drop:

@@ -1,5 +1,7 @@
 """The KFP component around `export.export`."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output
 
@@ -13,7 +15,9 @@ def export_serving_graph(
     samples: Input[Dataset] = None,
     trust_code: bool = False,
     gpu_graph: str = "",
-):
+    trained_digest: str = "",
+    samples_digest: str = "",
+) -> NamedTuple("Exported", [("model_digest", str)]):
     """Write a serving SavedModel of a trained Keras model, and prove that it is serving-only and answers alike.
 
     Args:
@@ -23,10 +27,21 @@ def export_serving_graph(
         trust_code: Let Python code inside the Keras file (Lambda layers) run.
         gpu_graph: Precision of a second MetaGraph, {serve, gpu}, over the same variables: float32, bfloat16, float16;
             empty for none.
+        trained_digest: Digest of the trained model's content, for the key of an engine's cache, which has its id alone.
+        samples_digest: Digest of the samples' content, likewise.
+
+    Returns:
+        model_digest: SHA-256 over all files of the SavedModel.
     """
-    from servegraph import artifacts
+    from collections import namedtuple
+
+    from servegraph import artifacts, taken
     from servegraph.export_serving_graph.export import export_artifact
 
+    taken.say(
+        trained=trained_digest or taken.digest_in(trained.metadata),
+        samples=samples_digest or (taken.digest_in(samples.metadata) if samples else ""),
+    )
     facts = artifacts.recall(trained, artifacts.TrainedModel)
     exported = export_artifact(
         trained.path,
@@ -37,3 +52,5 @@ def export_serving_graph(
         gpu_graph=gpu_graph,
     )
     artifacts.record(model, artifacts.ServingModel(exported.size_bytes, exported.digest, "export_serving_graph"))
+    Exported = namedtuple("Exported", ["model_digest"])
+    return Exported(exported.digest)

@@ -9,6 +9,7 @@ from servegraph import storage
 from servegraph.answers import gate
 from servegraph.answers.evidence import Evidence, ask_original
 from servegraph.answers.gate import Measured
+from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import ExportRefused, InputError, ModelError
 from servegraph.export_serving_graph.reexport import Proof, refuse_baggage, require_asked
 from servegraph.machines.sizes import format_size
@@ -84,7 +85,7 @@ def _measure(out: Path, evidence: Evidence, tags: tuple[str, ...]) -> list[Measu
 
 
 def _require_same(measured: list[Measured], evidence: Evidence, tags: tuple[str, ...]) -> None:
-    if objection := gate.objection(measured, evidence, "rounding", gate.Tolerance()):
+    if objection := gate.objection(measured, evidence, "rounding", Tolerance()):
         raise _differ(tags, objection)
 
 
@@ -127,6 +128,6 @@ def _stored_twice(draft: Draft) -> tuple[str, ...]:
     return (f"{format_size(size)} of constants in functions are stored with each MetaGraph: make them variables.",)
 
 
-def _tolerance(evidence: Evidence) -> gate.Tolerance:
+def _tolerance(evidence: Evidence) -> Tolerance:
     """Made-up records of a network are often near ties: only real ones count."""
-    return gate.Tolerance(min_agreement=0.0) if evidence.generated else gate.Tolerance()
+    return Tolerance(min_agreement=0.0) if evidence.generated else Tolerance()

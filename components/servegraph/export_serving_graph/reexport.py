@@ -17,6 +17,7 @@ from servegraph import storage
 from servegraph.answers import gate, warmup
 from servegraph.answers.ask import Loader
 from servegraph.answers.evidence import LOADERS, Evidence, ask_original
+from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import DataError, ExportRefused, InputError, ModelError
 from servegraph.export_serving_graph.signature_choice import Wanted, choose
 from servegraph.rewriting import draft as drafts
@@ -169,7 +170,7 @@ def _compare(out: Path, evidence: Evidence, stale: str) -> Proof:
     require_asked(evidence)
     try:
         measured = gate.measure(out, evidence, evidence.loaders)
-        objection = gate.objection(measured, evidence, "none", gate.Tolerance())
+        objection = gate.objection(measured, evidence, "none", Tolerance())
     except (ModelError, ValueError) as exc:
         objection = str(exc)
     if objection:
@@ -189,7 +190,7 @@ def _through(out: Path, evidence: Evidence, loader: Loader) -> str:
     asked = tuple(replace(question, loader=loader) for question in evidence.questions if question.loader == first)
     again = replace(evidence, questions=asked)
     try:
-        objection = gate.objection(gate.measure(out, again, [loader]), again, "rounding", gate.Tolerance())
+        objection = gate.objection(gate.measure(out, again, [loader]), again, "rounding", Tolerance())
     except (ModelError, ValueError) as exc:
         objection = exc.message if isinstance(exc, ModelError) else str(exc)
     if objection:

@@ -13,6 +13,7 @@ from servegraph import storage
 from servegraph.answers import gate, warmup
 from servegraph.answers.evidence import Evidence, Question, ask_original
 from servegraph.answers.samples import Samples
+from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import ExportRefused, ModelError
 from servegraph.export_serving_graph.interface import Interface, WantedNames, interfaces
 from servegraph.export_serving_graph.reexport import Proof, require_asked
@@ -55,7 +56,7 @@ def rename(model: Path, out: Path, wanted: WantedNames, samples: str | None = No
     asked = Evidence(questions, evidence.silent)
     try:
         measured = gate.measure(out, asked, asked.loaders)
-        objection = gate.objection(measured, asked, "none", gate.Tolerance())
+        objection = gate.objection(measured, asked, "none", Tolerance())
     except (ModelError, ValueError) as exc:
         objection = str(exc)
     if objection:

@@ -15,6 +15,7 @@ def inspect_graph(
     inspection: Output[Artifact],
     strict: bool = True,
     platform: str = "",
+    model_digest: str = "",
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Inspected", [("size_bytes", int), ("memory_bytes", int), ("tag_sets", list), ("findings", dict)]
 ):
@@ -26,6 +27,7 @@ def inspect_graph(
         inspection: The same as JSON.
         strict: Fail if anything is found that keeps the model from being served.
         platform: Check also that it would deploy there, e.g. `vertex`; empty for no platform.
+        model_digest: Digest of the model's content, for the key of an engine's cache, which has its id alone.
 
     Returns:
         size_bytes: Size of the whole directory.
@@ -37,11 +39,13 @@ def inspect_graph(
     from collections import namedtuple
     from pathlib import Path
 
+    from servegraph import taken
     from servegraph.errors import Refusal
     from servegraph.inspect_graph.findings import counts
     from servegraph.inspect_graph.html import render
     from servegraph.inspect_graph.inspect import inspect
 
+    taken.say(model=model_digest or taken.digest_in(model.metadata))
     found = inspect(model.path, platform=platform or None)
     Path(report.path).write_text(render(found), encoding="utf-8")
     Path(inspection.path).write_text(json.dumps(found.to_json(), indent=2), encoding="utf-8")

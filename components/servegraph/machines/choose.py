@@ -41,9 +41,8 @@ def choose(request: ChoiceRequest, catalogue: Catalogue | None = None) -> Decisi
         NoMachineFits: no machine of the platform can hold the model, or none can have the GPU (codes
             `NO_MACHINE_FITS`, `ACCELERATOR_…`).
     """
-    _check(request)
     catalogue = catalogue or load()
-    policy = gpus.parse_policy(request.accelerator, catalogue)
+    policy = check(request, catalogue)
     memory = needed_memory(request)
     if request.platform == "kserve":
         decision = _in_a_container(request, memory, policy, catalogue)
@@ -82,7 +81,8 @@ def tags_for(tag_sets: tuple[tuple[str, ...], ...], *, on_gpu: bool) -> tuple[st
     return fitting[0] if fitting else ()
 
 
-def _check(request: ChoiceRequest) -> None:
+def check(request: ChoiceRequest, catalogue: Catalogue) -> gpus.Policy:
+    """Return the policy of the request if all in it can be used. Raises the `InputError` of `choose`."""
     if request.platform not in PLATFORMS:
         raise InputError(
             f"{request.platform!r} is not a platform.",
@@ -102,6 +102,7 @@ def _check(request: ChoiceRequest) -> None:
     for name, number in numbers.items():
         if number is not None and not (math.isfinite(number) and number > 0):
             raise InputError(f"{name} is {number}; it must be above 0.", code="BAD_NUMBER", fix=f"Measure {name}.")
+    return gpus.parse_policy(request.accelerator, catalogue)
 
 
 def _in_a_container(request: ChoiceRequest, memory: Memory, policy: gpus.Policy, catalogue: Catalogue) -> Decision:

@@ -1,5 +1,7 @@
 """The KFP component around `optimize.optimize`."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 from kfp.dsl import HTML, Dataset, Input, Metrics, Model, Output
 
@@ -22,7 +24,9 @@ def optimize(
     rungs: list = [],  # KFP copies it
     keep: list = [],
     min_count: int = 1,
-):
+    model_digest: str = "",
+    samples_digest: str = "",
+) -> NamedTuple("Optimized", [("optimized_digest", str)]):
     """Shrink a SavedModel until it fits the budget, losing as little as possible, and prove that its answers stayed.
 
     Args:
@@ -40,15 +44,25 @@ def optimize(
         rungs: Names of the rungs to try, in this order, lossy ones without a budget as well; empty tries all.
         keep: Weights that stay as they are, by checkpoint key or variable, with * and ?.
         min_count: How often the samples must look up an entry of a vocabulary for the rung `trim` to keep it.
+        model_digest: Digest of the model's content, for the key of an engine's cache, which has its id alone.
+        samples_digest: Digest of the samples' content, likewise.
+
+    Returns:
+        optimized_digest: SHA-256 over all files of the smaller SavedModel.
     """
     import shutil
+    from collections import namedtuple
     from pathlib import Path
 
-    from servegraph import artifacts
+    from servegraph import artifacts, taken
+    from servegraph.optimize.goal import goal_of
     from servegraph.optimize.html import render
-    from servegraph.optimize.optimize import goal_of
     from servegraph.optimize.optimize import optimize as climb
 
+    taken.say(
+        model=model_digest or taken.digest_in(model.metadata),
+        samples=samples_digest or (taken.digest_in(samples.metadata) if samples else ""),
+    )
     goal = goal_of(
         budget=budget,
         fit=fit,
@@ -68,3 +82,5 @@ def optimize(
     Path(report.path).write_text(render(result), encoding="utf-8")
     if (shortfall := result.shortfall()) is not None:
         raise shortfall
+    Optimized = namedtuple("Optimized", ["optimized_digest"])
+    return Optimized(result.digest)

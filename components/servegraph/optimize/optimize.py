@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from servegraph import storage
@@ -14,35 +13,16 @@ from servegraph.answers import golden
 from servegraph.answers.ask import Servable
 from servegraph.answers.child import in_child, warm_up
 from servegraph.answers.evidence import Evidence, ask_original
-from servegraph.answers.gate import Tolerance
 from servegraph.errors import InputError, StorageError
-from servegraph.machines.fit import budget_bytes_for
-from servegraph.machines.sizes import parse_size
 from servegraph.optimize import climb
 from servegraph.optimize.free_memory import free_bytes, require_room
+from servegraph.optimize.goal import Goal
 from servegraph.optimize.result import Optimized, Step
 from servegraph.optimize.rungs import RUNGS
 from servegraph.optimize.terms import Terms, directory_bytes, rungs_named
 from servegraph.rewriting import draft as drafts
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest, require_saved_model
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What to reach: a budget in bytes within a tolerance.
-
-    Without a budget only lossless rungs are climbed; with `rungs`, all that are named, in that order. `keep` are names
-    or patterns of weights that stay in their own form, `label` is `KEY` or `KEY=OUTPUT`: which key of the samples is
-    the right answer. `min_count` is how often the samples must look up an entry of a vocabulary for `trim` to keep it.
-    """
-
-    budget_bytes: int | None = None
-    tolerance: Tolerance = field(default_factory=Tolerance)
-    rungs: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
-    label: str | None = None
-    min_count: int = 1
 
 
 def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> Optimized:
@@ -104,35 +84,6 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
     )
 
 
-def goal_of(
-    *,
-    budget: str = "",
-    fit: str = "",
-    min_agreement: float = Tolerance.min_agreement,
-    max_abs_diff: float | None = None,
-    max_metric_drop: float | None = None,
-    rungs: Sequence[str] = (),
-    keep: Sequence[str] = (),
-    label: str = "",
-    min_count: int = 1,
-) -> Goal:
-    """Return the goal as command line and pipelines state it: `budget` like `500MB`, `fit` a machine or family.
-
-    Raises:
-        InputError: no size, no such machine, both budget and fit, or a tolerance below 0.
-    """
-    if budget and fit:
-        raise InputError("Both a budget and a machine to fit are given.", fix="Give one of them.")
-    for name, value in (("max_abs_diff", max_abs_diff), ("max_metric_drop", max_metric_drop)):
-        if value is not None and not value >= 0:
-            raise InputError(f"{name} is {value:g}; it must not be negative.", code="BAD_TOLERANCE")
-    if min_count < 1:
-        raise InputError(f"min_count is {min_count}; it must be 1 or more.", code="BAD_TOLERANCE")
-    limit = parse_size(budget) if budget else budget_bytes_for(fit) if fit else None
-    tolerance = Tolerance(min_agreement, max_abs_diff, max_metric_drop)
-    return Goal(limit, tolerance, tuple(rungs), tuple(keep), label or None, min_count)
-
-
 def _terms(goal: Goal) -> Terms:
     names = goal.rungs or tuple(rung.name for rung in RUNGS if rung.is_default)
     return Terms(
@@ -151,10 +102,6 @@ def _check(goal: Goal, out: Path) -> None:
             f"There is no rung {', '.join(unknown)}.",
             code="UNKNOWN_RUNG",
             fix=f"The rungs are {', '.join(rung.name for rung in RUNGS)}.",
-        )
-    if not 0 <= goal.tolerance.min_agreement <= 1:
-        raise InputError(
-            f"The agreement {goal.tolerance.min_agreement:g} is not between 0 and 1.", code="BAD_TOLERANCE"
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already.", code="OUTPUT_EXISTS", fix="Give a new directory.")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from servegraph import storage
-from servegraph.answers.gate import Measured, Tolerance
+from servegraph.answers.gate import Measured
+from servegraph.answers.tolerance import Tolerance
 from servegraph.optimize.rungs import RUNGS, Rung
 from servegraph.rewriting.draft import Draft
 

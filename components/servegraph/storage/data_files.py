@@ -31,6 +31,7 @@ class FileRef:
     size_bytes: int
     compression: Compression | None
     _opener: Callable[[], BinaryIO] = field(repr=False, compare=False)
+    md5: str | None = None  # of the stored bytes in base64, where the storage keeps it
 
     def open(self) -> BinaryIO:
         """Open the file's stored bytes for reading from its start. Raises `StorageError`."""
@@ -134,6 +135,7 @@ def _gcs_ref(blob: Any) -> FileRef:
         size_bytes=blob.size,
         compression=_SUFFIXES.get(PurePosixPath(blob.name).suffix, encoded),
         _opener=lambda: as_stream(GcsFile(blob.bucket, blob.name, blob.size, blob.generation)),
+        md5=blob.md5_hash,
     )
 
 

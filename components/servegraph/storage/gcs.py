@@ -187,7 +187,7 @@ def default_client(uri: str) -> Any:
 
 def list_objects(client: Any, bucket: str, **selection: str) -> list[Any]:
     """Return the blobs that `selection` (`prefix`, `match_glob`) names, without markers of folders."""
-    fields = "items(name,size,generation,contentEncoding),nextPageToken"
+    fields = "items(name,size,generation,contentEncoding,md5Hash),nextPageToken"
     from google.cloud.storage.retry import DEFAULT_RETRY
 
     retry = DEFAULT_RETRY

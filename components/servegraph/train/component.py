@@ -1,5 +1,7 @@
 """The KFP component around `train.train`."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 from kfp.dsl import Artifact, ClassificationMetrics, Dataset, Metrics, Model, Output
 
@@ -24,7 +26,7 @@ def train(
     checkpoint_dir: str = "",
     warm_start: str = "",
     data_digest: str = "",
-):
+) -> NamedTuple("Trained", [("model_digest", str), ("samples_digest", str)]):
     """Train a Keras model on a table and evaluate it on held-out records.
 
     Args:
@@ -45,14 +47,20 @@ def train(
         checkpoint_dir: Directory for checkpoints that outlives the task; empty uses the output `checkpoints`.
         warm_start: Keras file of an earlier model to start from, a path or gs://; empty starts anew.
         data_digest: Digest of the data's content, for the cache of an engine: without it the key has only its name.
+
+    Returns:
+        model_digest: SHA-256 over all files of the model.
+        samples_digest: SHA-256 of the samples.
     """
+    from collections import namedtuple
     from pathlib import Path
 
-    from servegraph import artifacts, storage
+    from servegraph import artifacts, storage, taken
     from servegraph.savedmodel.layout import content_digest
     from servegraph.storage.digests import file_digest
     from servegraph.train.train import Outputs, TrainRequest, train
 
+    taken.say(data=data_digest)
     request = TrainRequest(
         data=data,
         eval_data=eval_data or None,
@@ -64,15 +72,17 @@ def train(
     )
     outputs = Outputs.at(model.path, checkpoint_dir or checkpoints.path, logs.path, samples.path)
     trained = train(request, hyperparameters, outputs)
-    digest = content_digest(storage.open_dir(model.path))
+    digests = content_digest(storage.open_dir(model.path)), file_digest(Path(samples.path))
     artifacts.record(
         model,
-        artifacts.TrainedModel(trained.file, trained.size_bytes, trainer, trained.evaluation.scalars, digest),
+        artifacts.TrainedModel(trained.file, trained.size_bytes, trainer, trained.evaluation.scalars, digests[0]),
     )
-    artifacts.record(samples, artifacts.HeldOut(trained.label, file_digest(Path(samples.path))))
+    artifacts.record(samples, artifacts.HeldOut(trained.label, digests[1]))
     for name, value in trained.evaluation.scalars.items():
         metrics.log_metric(name, value)
     if trained.evaluation.confusion:
         classification_metrics.log_confusion_matrix(list(trained.classes), trained.evaluation.confusion)
     if trained.evaluation.roc:
         classification_metrics.log_roc_curve(*map(list, zip(*trained.evaluation.roc, strict=True)))
+    Trained = namedtuple("Trained", ["model_digest", "samples_digest"])
+    return Trained(*digests)

@@ -52,6 +52,11 @@ def source_file(name: str) -> str | None:
     return source if source.endswith(".py") else None
 
 
+def comes_along(name: str) -> bool:
+    """Whether the trainer is servegraph's own: it reads nothing but what it is given. Of others that is not known."""
+    return name in ("", "estimator") or name.startswith("servegraph.")
+
+
 def _source_and_function(name: str) -> tuple[str, str]:
     """Split `file.py:train` at the last colon, unless that is of a scheme (`gs://…/file.py`)."""
     source, colon, function = name.rpartition(":")

@@ -56,8 +56,9 @@ def command(
 
     warm_up()
     import_tensorflow_quietly()
+    from servegraph.optimize.goal import goal_of
     from servegraph.optimize.html import render
-    from servegraph.optimize.optimize import goal_of, optimize
+    from servegraph.optimize.optimize import optimize
 
     names = [name.strip() for name in rungs.split(",") if name.strip()]
     result = optimize(model, out, goal_of(rungs=names, **wanted), samples)

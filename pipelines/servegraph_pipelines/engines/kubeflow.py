@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from servegraph.deploy_version.faults import Patience, Unavailable, fault_of
+from servegraph import taken
+from servegraph.deploy_version.faults import Patience, fault_of, no_answer
 from servegraph.errors import InputError
 from servegraph_pipelines.engines.runs import (
     RunRequest,
@@ -72,7 +73,8 @@ class KubeflowEngine:
     ) -> None:
         """Name the place; nothing is imported or sent yet. Without a token, the client's own configuration counts."""
         self._host, self._namespace, self._experiment = host.rstrip("/"), namespace, experiment
-        self.root, self._token_file, self._patience = pipeline_root, token_file, patience
+        self.root, self._token_file = pipeline_root, token_file
+        self._patience = patience()  # one for all calls: once the place has answered, an outage is waited out
 
     def body(self, request: RunRequest) -> dict[str, Any]:
         """Return the run as the API takes it."""
@@ -127,12 +129,11 @@ class KubeflowEngine:
         """Return the state of a run."""
 
         run = self._run(run_id)
-        details = (run.run_details.task_details if run.run_details else None) or []
         return RunState(
             id=run_id,
             link=f"{self._host}/#/runs/details/{run_id}",
             status=_RUN.get(run.state or "", "waiting"),
-            steps=tuple(_step(detail, details) for detail in details),
+            steps=_steps(run),
             message=(run.error.message or "") if run.error else "",
         )
 
@@ -140,28 +141,30 @@ class KubeflowEngine:
         """Return what the pods of a step printed, as the API server has it: the SDK has no call for it."""
         import urllib3
 
-        for pod in step.log:
-            path = f"{self._host}/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"
-            with contextlib.suppress(urllib3.exceptions.HTTPError), urllib3.PoolManager(retries=False) as pool:
-                answer = pool.request("GET", path, headers=self._headers(), timeout=CALL_TIMEOUT_S)
-                if answer.status == 200:
-                    return answer.data.decode("utf-8", "replace").splitlines()
-        return []
+        lines: list[str] = []
+        with urllib3.PoolManager(retries=False) as pool:
+            for pod in step.log:  # the one that decides what to run, and the one that runs it
+                path = f"{self._host}/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"
+                with contextlib.suppress(urllib3.exceptions.HTTPError):
+                    answer = pool.request("GET", path, headers=self._headers(), timeout=CALL_TIMEOUT_S)
+                    if answer.status == 200:
+                        lines += answer.data.decode("utf-8", "replace").splitlines()
+        return lines
 
     def past(self, run_id: str, against: str | None) -> tuple[PastRun, PastRun]:
         """Return a run and `against`, or the run before it of the same pipeline among the newest of its experiment."""
-        now = self._past(self._run(run_id))
-        if against is not None:
-            return now, self._past(self._run(against))
         run = self._run(run_id)
+        if against is not None:
+            return self._past(run), self._past(self._run(against))
+        pipeline = _specification(run).name
         with self.calling("runs") as client:
             answer = client.list_runs(page_size=100, sort_by="created_at desc", experiment_id=run.experiment_id)
         for other in answer.runs or []:
             if str(other.created_at) < str(run.created_at):
-                past = self._past(self._run(other.run_id))
-                if past.specification.name == now.specification.name:
-                    return now, past
-        raise none_before(run_id, now.specification.name)
+                before = self._run(other.run_id)
+                if _specification(before).name == pipeline:
+                    return self._past(run), self._past(before)
+        raise none_before(run_id, pipeline)
 
     def _run(self, run_id: str) -> Any:
         def get() -> Any:
@@ -170,12 +173,13 @@ class KubeflowEngine:
 
         return self.again(get)
 
-    @staticmethod
-    def _past(run: Any) -> PastRun:
-        stored: Mapping[str, Any] = run.pipeline_spec or {}
-        document = stored.get("pipeline_spec", stored)
+    def _past(self, run: Any) -> PastRun:
+        """Return what ran; of artifacts the API tells nothing, so that their digests are read in the steps' logs."""
+        specification = _specification(run)
+        names = [step.name for step in specification.steps]
         values = (run.runtime_config.parameters if run.runtime_config else None) or {}
-        return PastRun(run.run_id, Specification(document), values)
+        contents = {step.name: taken.read(self.log(run.run_id, step)) for step in _steps(run) if step.name in names}
+        return PastRun(run.run_id, specification, values, contents)
 
     def close(self) -> None:
         """Close the connections."""
@@ -193,7 +197,7 @@ class KubeflowEngine:
 
     def again(self, call: Callable[[], T]) -> T:
         """Call it until it is answered: faults that pass are waited out, so its second time must find the first."""
-        return self._patience().again(call)
+        return self._patience.again(call)
 
     @contextlib.contextmanager
     def package(self, specification: Specification) -> Iterator[str]:
@@ -216,7 +220,7 @@ class KubeflowEngine:
             raise fault_of(int(exc.status or 500), _message(exc), what) from exc
         except (HTTPError, OSError) as exc:
             fix = "Check --host and the network, then run again."
-            raise Unavailable(f"{what}: no answer of {self._host} ({type(exc).__name__}).", fix=fix) from exc
+            raise no_answer(f"{what} of {self._host}", exc, fix) from exc
 
     @functools.cached_property
     def _client(self) -> Any:
@@ -250,6 +254,16 @@ class KubeflowEngine:
     def _headers(self) -> dict[str, str]:
         token = self._token()
         return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _specification(run: Any) -> Specification:
+    stored: Mapping[str, Any] = run.pipeline_spec or {}
+    return Specification(stored.get("pipeline_spec", stored))
+
+
+def _steps(run: Any) -> tuple[StepState, ...]:
+    details = (run.run_details.task_details if run.run_details else None) or []
+    return tuple(_step(detail, details) for detail in details)
 
 
 def _step(detail: Any, details: list[Any]) -> StepState:

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from servegraph import taken
 from servegraph.deploy_version.cloud_logging import CloudLogging, of_job
 from servegraph.deploy_version.discovery import load, require_valid
 from servegraph.deploy_version.faults import NotFound, Overtaken, Patience, Unavailable
@@ -27,7 +28,7 @@ from servegraph_pipelines.engines.runs import (
 )
 from servegraph_pipelines.resources import EngineName
 from servegraph_pipelines.specification import Specification
-from servegraph_pipelines.why import PastRun, digest_of
+from servegraph_pipelines.why import PastRun
 
 _RUN: dict[str, RunStatus] = {
     "PIPELINE_STATE_SUCCEEDED": "succeeded",
@@ -48,6 +49,8 @@ _STEP: dict[str, StepStatus] = {
     "CANCELLED": "cancelled",
 }
 
+_INPUT = "input:"  # before the name of a parameter in the metadata of an execution
+
 
 class VertexEngine:
     """One region of one project; artifacts go below `pipeline_root`."""
@@ -64,8 +67,9 @@ class VertexEngine:
     ) -> None:
         """Name the place; nothing is imported or sent yet. `url` is an emulator's."""
         self.parent = f"projects/{project}/locations/{region}"
-        self.api = VertexApi(region, url, patience=patience)
-        self._root, self._patience = pipeline_root.rstrip("/"), patience
+        self._patience = patience()  # one for all calls: once the place has answered, an outage is waited out
+        self.api = VertexApi(region, url, patience=lambda: self._patience)
+        self._root = pipeline_root.rstrip("/")
         self._logging = CloudLogging(project, url)
 
     def body(self, request: RunRequest) -> dict[str, Any]:
@@ -117,7 +121,7 @@ class VertexEngine:
 
     def again(self, call: Callable[[], Any]) -> None:
         """Call it until it is answered: faults that pass are waited out, so its second time must find the first."""
-        self._patience().again(call)
+        self._patience.again(call)
 
     def state(self, run_id: str) -> RunState:
         """Return the state of a job."""
@@ -160,14 +164,8 @@ class VertexEngine:
     @staticmethod
     def _past(job: Mapping[str, Any]) -> PastRun:
         values = job.get("runtimeConfig", {}).get("parameterValues", {})
-        contents = {
-            detail.get("taskName", ""): {
-                name: digest_of(row["artifacts"][0].get("metadata", {}))
-                for name, row in detail.get("inputs", {}).items()
-                if row.get("artifacts")
-            }
-            for detail in job.get("jobDetail", {}).get("taskDetails", [])
-        }
+        details = job.get("jobDetail", {}).get("taskDetails", [])
+        contents = {detail.get("taskName", ""): _taken(detail) for detail in details}
         return PastRun(job["name"].rsplit("/", 1)[-1], Specification(job["pipelineSpec"]), values, contents)
 
     def close(self) -> None:
@@ -179,6 +177,16 @@ class VertexEngine:
         _, project, _, region = self.parent.split("/")
         page = "https://console.cloud.google.com/vertex-ai/pipelines/locations"
         return f"{page}/{region}/runs/{run_id}?project={project}"
+
+
+def _taken(detail: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a task took: the values of its parameters, which its execution has, and the digests of artifacts."""
+    values = detail.get("execution", {}).get("metadata", {})
+    found = {key[len(_INPUT) :].removesuffix("_digest"): str(values[key]) for key in values if key.startswith(_INPUT)}
+    for name, row in detail.get("inputs", {}).items():
+        if row.get("artifacts") and (digest := taken.digest_in(row["artifacts"][0].get("metadata", {}))):
+            found[name] = digest
+    return found
 
 
 def _step(detail: Mapping[str, Any]) -> StepState:

@@ -68,6 +68,7 @@ def test_a_parameter_without_default_must_be_given():
 
 def test_steps_are_in_the_order_of_the_run():
     assert [step.name for step in FLOW.steps] == [
+        "digest-data",
         "train",
         "export-serving-graph",
         "optimize",
@@ -159,8 +160,8 @@ def cached(specification):
 
 
 def test_steps_are_cached_only_on_images_bound_to_digests():
-    pure = {"export-serving-graph", "optimize", "inspect-graph"}
-    assert cached(FLOW) == pure  # not training on a name, not the choice of the day, not deploying
+    pure = {"train", "export-serving-graph", "optimize", "inspect-graph"}
+    assert cached(FLOW) == pure  # not the look at the data, not the choice of the day, not deploying
     bound = ImageChoice(lock={name: f"r.io/{name}@{DIGEST}" for name in ("python-slim", "python-tensorflow")})
     assert cached(Choices(images=bound).apply(FLOW, "vertex", {})) == pure
     assert cached(Choices().apply(FLOW, "vertex", {})) == set()

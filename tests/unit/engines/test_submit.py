@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,30 @@ from tests.emulators.http_server import Tampering
 from tests.emulators.kubeflow import FakeKubeflow
 from tests.emulators.vertex_pipelines import FakeVertexPipelines
 
+from servegraph.deploy_version.faults import Patience, Unavailable, Unreachable
 from servegraph.errors import InputError, Refusal, ServegraphError
+from servegraph.storage.unreachable import REACH_S
 from servegraph_pipelines import flows
 from servegraph_pipelines.cli import app
+from servegraph_pipelines.engines.kubeflow import KubeflowEngine
+from servegraph_pipelines.engines.runs import RunOptions, RunRequest
+from servegraph_pipelines.submit import request_of
 
 FLOW = str(Path(flows.__file__).with_name("train_and_deploy.yaml"))
 STEPS = [step.name for step in flows.read(Path(FLOW)).steps]
 OWN = "servegraph.errors.DataError: [NOT_A_NUMBER] row 5 of gs://b/data.csv: 'three' is no number. Fix: Mend the row."
+
+
+class Clock:
+    """Seconds since it was made; they pass only where somebody sleeps."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
 
 
 @dataclass
@@ -186,3 +204,50 @@ def test_a_token_never_goes_out_in_plain_text(tmp_path: Path) -> None:
         Place("kfp", None, ["--host", "http://kubeflow.example", "--token-file", str(token)]).submit()
     assert caught.value.code == "INSECURE_URL"
     assert "secret" not in str(caught.value)
+
+
+def patient(host: str) -> tuple[KubeflowEngine, Clock]:
+    """An engine whose waits take no time."""
+    clock = Clock()
+    return KubeflowEngine(host, patience=lambda: Patience(sleep=clock.sleep, clock=clock)), clock
+
+
+def request() -> RunRequest:
+    return request_of(flows.read(Path(FLOW)), {}, RunOptions())
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "kubeflow.invalid"])
+def test_a_host_that_nobody_answers_at_is_given_up_soon(name: str) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        engine, clock = patient(f"http://{name}:{unused.getsockname()[1]}/pipeline")
+        with pytest.raises(Unreachable) as caught:
+            engine.submit(request())
+    assert 4 < clock.now_s <= REACH_S
+    assert caught.value.code == "UNREACHABLE"
+    assert f"http://{name}" in caught.value.message
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_service_that_is_there_and_refuses_is_waited_for(status: int) -> None:
+    with FakeKubeflow() as kubeflow:
+        engine, clock = patient(kubeflow.url)
+        # The client asks for its health first, and waits by a clock of its own where there is none.
+        kubeflow.tamper = lambda r: None if r.path.endswith("/healthz") else Tampering(after=False, status=status)
+        with pytest.raises(Unavailable) as caught:
+            engine.submit(request())
+        engine.close()
+    assert clock.now_s > 200
+    assert not isinstance(caught.value, Unreachable)
+
+
+def test_an_outage_of_a_host_that_has_answered_is_waited_out() -> None:
+    with FakeKubeflow() as kubeflow:
+        engine, clock = patient(kubeflow.url)
+        run = engine.submit(request())
+        kubeflow.shutdown()
+        kubeflow.server_close()
+        engine.close()  # what is connected already would still be answered
+        with pytest.raises(Unreachable):
+            engine.state(run.id)
+    assert clock.now_s > 200

@@ -11,6 +11,7 @@ import pytest
 from tests.emulators.kubeflow import FakeKubeflow
 from tests.emulators.vertex_pipelines import FakeVertexPipelines
 
+from servegraph import taken
 from servegraph.errors import InputError
 from servegraph_pipelines import flows
 from servegraph_pipelines.cli import app
@@ -36,8 +37,12 @@ def test_a_parameter_of_a_step_far_before_is_found() -> None:
 
 def test_what_is_the_same_is_cached() -> None:
     runs = PastRun("a", FLOW, {"seed": 1}), PastRun("b", FLOW, {})
-    assert lines("train", *runs) == ["train: caching: off → off: it runs every time"]
-    assert lines("optimize", *runs) == lines("train", *runs)  # which it depends on
+    off = "digest-data: caching: off → off: it runs every time"
+    assert lines("train", *runs) == ["train: content of data_digest: not read → not read", off]
+    taken = {"train": {"data": "aa"}, "export-serving-graph": {"trained": "bb", "samples": "cc"}}
+    taken["optimize"] = {"model": "dd", "samples": "cc"}
+    runs = PastRun("a", FLOW, {"seed": 1}, taken), PastRun("b", FLOW, {}, taken)
+    assert lines("optimize", *runs) == [off]
 
 
 def test_an_image_and_code_that_changed() -> None:
@@ -61,7 +66,8 @@ def test_steps_within_a_condition() -> None:
 def test_the_content_of_an_input_is_compared_where_the_engine_says_it() -> None:
     def took(digest: str) -> dict[str, Any]:
         artifact = {"name": "a/1", "metadata": {"ServingModel": {"size_bytes": 3.0, "digest": digest}}}
-        detail = {"taskName": "optimize", "inputs": {"model": {"artifacts": [artifact]}}}
+        execution = {"metadata": {"input:budget": "1MB", "input:model_digest": "zz", "input:samples_digest": "cc"}}
+        detail = {"taskName": "optimize", "inputs": {"model": {"artifacts": [artifact]}}, "execution": execution}
         job = {"name": f"projects/p/locations/r/pipelineJobs/{digest}", "pipelineSpec": FLOW.document}
         return {**job, "jobDetail": {"taskDetails": [detail, {"taskName": "train"}]}}
 
@@ -70,7 +76,71 @@ def test_the_content_of_an_input_is_compared_where_the_engine_says_it() -> None:
     assert "optimize: input model: model of export-serving-graph (aa) → model of export-serving-graph (bb)" in lines(
         "optimize", first, other
     )
-    assert not any("model" in line for line in lines("optimize", PastRun("old", FLOW, {}), other))  # it is not known
+    assert not any("samples" in line for line in lines("optimize", first, other) if line.startswith("optimize"))
+    unknown = lines("optimize", PastRun("old", FLOW, {}), other)
+    assert "optimize: content of model: not read → bb" in unknown
+    assert "optimize: content of samples: not read → cc" in unknown
+
+
+def test_other_data_is_found_where_the_engine_says_the_values_of_parameters() -> None:
+    def trained(digest: str) -> dict[str, Any]:
+        detail = {"taskName": "train", "execution": {"metadata": {"input:data_digest": digest}}}
+        return {"name": "jobs/a", "pipelineSpec": FLOW.document, "jobDetail": {"taskDetails": [detail]}}
+
+    found = lines("train", VertexEngine._past(trained("aa")), VertexEngine._past(trained("bb")))
+    row = "content_digest of digest-data"
+    assert f"train: input data_digest: {row} (aa) → {row} (bb)" in found
+
+
+@pytest.fixture
+def kubeflow() -> Iterator[tuple[FakeKubeflow, Any]]:
+    """The fake with a function that runs the flow to its end, the steps printing these lines; it returns the id."""
+    with FakeKubeflow() as fake:
+
+        def run(name: str, prints: dict[str, str]) -> str:
+            where = ["--engine", "kfp", "--host", fake.url, "--wait", "--poll-s", "0.01", "--cache", "as-compiled"]
+            flow = str(PACKAGE / "train_and_deploy.yaml")
+            assert app.main(["submit", "--pipeline", flow, "--name", name, *where], standalone_mode=False) == 0
+            run_id = next(row["run_id"] for row in fake.runs.values() if row["display_name"] == name)
+            fake.prints |= {f"{run_id}/{step}": text for step, text in prints.items()}
+            return str(run_id)
+
+        yield fake, run
+
+
+def test_kubeflow_compares_what_the_steps_say_in_their_logs(
+    kubeflow: tuple[FakeKubeflow, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake, run = kubeflow
+
+    def why_of(run_id: str, step: str) -> list[str]:
+        capsys.readouterr()
+        app.main(["why", run_id, step, "--engine", "kfp", "--host", fake.url, "--json"], standalone_mode=False)
+        rows = json.loads(capsys.readouterr().out)["reasons"]
+        return [f"{row['step']}: {row['what']}: {row['before']} → {row['now']}" for row in rows]
+
+    def said(**digests: str) -> str:
+        return f"[KFP Executor] Looking for component\n{said_by(**digests)}\nand more\n"
+
+    def said_by(**digests: str) -> str:
+        capsys.readouterr()
+        taken.say(**digests)
+        return capsys.readouterr().out.strip()
+
+    train, export = said(data="aa"), said(trained="bb", samples="cc")
+    run("first", {"train": train, "export-serving-graph": export, "optimize": said(model="dd", samples="cc")})
+    same = run("same", {"train": train, "export-serving-graph": export, "optimize": said(model="dd", samples="cc")})
+    off = "digest-data: caching: off → off: it runs every time"
+    assert why_of(same, "optimize") == [off]
+    other = run("other", {"train": said(data="xx"), "export-serving-graph": export, "optimize": "no such line"})
+    assert why_of(other, "optimize") == [
+        "optimize: content of model: dd → not read",  # its log says nothing: that is no reason to call it the same
+        "optimize: content of samples: cc → not read",
+        "train: input data_digest: content_digest of digest-data (aa) → content_digest of digest-data (xx)",
+        off,
+    ]
+    gone = run("gone", {"train": said(data="xx")})
+    assert "export-serving-graph: content of trained: bb → not read" in why_of(gone, "export-serving-graph")
 
 
 @pytest.fixture(params=["vertex", "kfp"])

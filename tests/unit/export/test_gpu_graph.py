@@ -24,7 +24,8 @@ from servegraph.evaluate.judge import Criteria
 from servegraph.export_serving_graph.export import export
 from servegraph.export_serving_graph.signature_choice import Wanted, precision
 from servegraph.inspect_graph.inspect import inspect
-from servegraph.optimize.optimize import Goal, optimize
+from servegraph.optimize.goal import Goal
+from servegraph.optimize.optimize import optimize
 from servegraph.rewriting.gpu_graph import PLACED
 from servegraph.rewriting.lower_precision import FOLLOWING, PRODUCTS
 from servegraph.serve.model import load_model

@@ -20,7 +20,8 @@ from servegraph.estimator import environment
 from servegraph.export_serving_graph.export import export
 from servegraph.export_serving_graph.signature_choice import Wanted
 from servegraph.inspect_graph.inspect import inspect
-from servegraph.optimize.optimize import Goal, optimize
+from servegraph.optimize.goal import Goal
+from servegraph.optimize.optimize import optimize
 
 v1 = tf.compat.v1
 REAL = Path(__file__).parents[2] / "real_models"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
+from servegraph import taken
 from servegraph.errors import Refusal
 from servegraph.inspect_graph.component import inspect_graph
 
@@ -31,6 +32,17 @@ def test_outputs(tmp_path: Path) -> None:
     assert inspected.findings == {"error": 0, "warning": 1, "info": 0}
     assert json.loads((tmp_path / "inspection").read_text())["size_bytes"] == inspected.size_bytes
     assert "Where the bytes are" in (tmp_path / "report.html").read_text()
+
+
+def test_the_log_says_what_was_taken_by_content(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("module", tmp_path)
+    assert taken.read(capsys.readouterr().out.splitlines()) == {}  # nobody told it
+    call("module", tmp_path, model_digest="sha256:aa")
+    assert taken.read(capsys.readouterr().out.splitlines()) == {"model": "sha256:aa"}
+    model = dsl.Model(uri=str(MODELS / "module"), metadata={"ServingModel": {"size_bytes": 3.0, "digest": "sha256:bb"}})
+    pages = {"report": dsl.HTML(uri=str(tmp_path / "r")), "inspection": dsl.Artifact(uri=str(tmp_path / "i"))}
+    inspect_graph.python_func(model=model, **pages)
+    assert taken.read(capsys.readouterr().out.splitlines()) == {"model": "sha256:bb"}
 
 
 def test_errors_fail_the_step_after_the_report_is_written(tmp_path: Path) -> None:

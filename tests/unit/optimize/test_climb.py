@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from servegraph.answers.evidence import Evidence
-from servegraph.answers.gate import Tolerance
+from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import ModelError, StorageError
 from servegraph.optimize.climb import Climb
 from servegraph.optimize.rungs import Rung

@@ -10,10 +10,11 @@ import tensorflow as tf
 
 from servegraph import storage
 from servegraph.answers.ask import Servable
-from servegraph.answers.gate import Tolerance
+from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import DataError, InputError, ModelError
 from servegraph.inspect_graph.inspect import inspect_directory
-from servegraph.optimize.optimize import Goal, optimize
+from servegraph.optimize.goal import Goal
+from servegraph.optimize.optimize import optimize
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.layout import GOLDEN_FILE
 from servegraph.savedmodel.reachability import training_baggage

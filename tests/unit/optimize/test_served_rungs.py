@@ -9,7 +9,8 @@ from servegraph.answers.ask import Servable
 from servegraph.optimize import speed
 from servegraph.optimize.constants import as_constants
 from servegraph.optimize.fold import fold
-from servegraph.optimize.optimize import Goal, optimize
+from servegraph.optimize.goal import Goal
+from servegraph.optimize.optimize import optimize
 from servegraph.optimize.resident import keep_resident
 from servegraph.rewriting import draft as drafts
 from servegraph.savedmodel.bundle_reader import BundleReader

@@ -7,7 +7,8 @@ import tensorflow as tf
 from servegraph import storage
 from servegraph.answers.ask import Servable
 from servegraph.inspect_graph.inspect import inspect_directory
-from servegraph.optimize.optimize import Goal, optimize
+from servegraph.optimize.goal import Goal
+from servegraph.optimize.optimize import optimize
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.reachability import training_baggage
 

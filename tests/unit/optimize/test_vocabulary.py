@@ -11,7 +11,8 @@ from servegraph import storage
 from servegraph.answers.ask import Servable
 from servegraph.errors import InputError
 from servegraph.optimize.fold import fold
-from servegraph.optimize.optimize import Goal, goal_of, optimize
+from servegraph.optimize.goal import Goal, goal_of
+from servegraph.optimize.optimize import optimize
 from servegraph.optimize.vocabulary import vocabularies
 from servegraph.rewriting import draft as drafts
 from servegraph.rewriting.strip import strip

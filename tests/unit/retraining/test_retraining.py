@@ -6,8 +6,9 @@ import pytest
 from tests.emulators.gcs import FakeGcs
 
 from servegraph.answers.metric import Metric
-from servegraph.check_data.check import Seen, data_digest, decide, require_warm_start, settings_digest
-from servegraph.components import check_data
+from servegraph.check_data.check import Seen, decide, require_warm_start, settings_digest
+from servegraph.components import check_data, digest_data
+from servegraph.data.digest import data_digest
 from servegraph.errors import InputError, StorageError
 from servegraph.evaluate.judge import Criteria, Measured, judge
 from servegraph.retraining.history import History, Training
@@ -66,6 +67,46 @@ def test_another_trainer_under_the_same_name_is_something_new(tmp_path):
     other = check()
     assert (other.decision, other.data_digest) == ("train", first.data_digest)
     assert other.content_digest != first.content_digest
+
+
+def test_a_training_is_cached_by_content_only_where_it_is_a_function_of_it(tmp_path):
+    """A cache of an engine takes what has the same key: `content_digest` is in that of the training."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.csv").write_text("1,2\n")
+
+    def looked(place, trainer="servegraph.train.wide_and_deep:train"):
+        return digest_data.python_func(data=str(tmp_path / place), trainer=trainer).content_digest
+
+    def checked(**given):
+        given = {"trainer": "", "data": "census", **given}
+        return check_data.python_func(model_name="m", history=str(tmp_path / "history"), **given).content_digest
+
+    assert looked("a") == looked("b") == looked("a", trainer="estimator")
+    assert looked("a", trainer="own.py:train") != looked("a", trainer="own.py:train")  # what it reads is not known
+    assert looked("none") != looked("none")  # the training says what is wrong
+    (tmp_path / "b/1.csv").write_text("1,3\n")
+    assert looked("a") != looked("b")
+    assert checked() == checked()
+    assert checked(seed=2) != checked()
+    assert checked(force=True) != checked(force=True)
+    assert checked(trainer="own.module:train") != checked(trainer="own.module:train")
+
+
+def test_data_on_cloud_storage_is_not_read_for_its_digest(tmp_path, monkeypatch):
+    (tmp_path / "1.csv").write_text("1,2\n")
+    here = data_digest([str(tmp_path / "1.csv")])
+    with FakeGcs() as gcs:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+        gcs.put("b", "data/1.csv", b"1,2\n")
+        assert data_digest(["gs://b/data"]) == data_digest(["gs://b/data/1.csv"]) == here
+        assert not [call for call in gcs.calls if "/download/" in call.request.path]
+        client = gcs.client()
+        client.bucket("b").blob("joined").compose([client.bucket("b").blob("data/1.csv")] * 2)
+        client.close()
+        (tmp_path / "1.csv").write_text("1,2\n1,2\n")
+        assert data_digest(["gs://b/joined"]) == data_digest([str(tmp_path / "1.csv")])  # which has no MD5 there
+        assert [call for call in gcs.calls if "/download/" in call.request.path]
 
 
 def test_a_history_on_this_machine(tmp_path):

@@ -214,7 +214,7 @@ def test_there_are_never_two_and_a_refused_one_leaves_the_old(place: Place) -> N
         return Tampering(after=False, status=403) if creates and "9.0" in request.body.decode() else None
 
     place.fake.tamper = refuse_new
-    place.declare(parameters={"seed": 9, "min_agreement": 9.0})
+    place.declare(parameters={"seed": 9, "latency_goal_ms": 9.0})
     with pytest.raises(ServegraphError):
         place.run("apply")
     assert max(most) == 1

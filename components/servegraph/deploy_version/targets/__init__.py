@@ -135,9 +135,14 @@ def open_target(name: str, place: Place) -> Target:
     Raises:
         InputError: there is no such target (code `UNKNOWN_TARGET`), or it needs more to be found (`NO_PLACE`).
     """
-    for known, make in TARGETS.items():
+    return TARGETS[known_target(name)](place)
+
+
+def known_target(name: str) -> TargetName:
+    """Return `name` if it is a target. Raises `InputError` (code `UNKNOWN_TARGET`)."""
+    for known in TARGETS:
         if known == name:
-            return make(place)
+            return known
     raise InputError(f"There is no target {name!r}.", code="UNKNOWN_TARGET", fix=f"Targets: {', '.join(TARGETS)}.")
 
 

@@ -1,0 +1,113 @@
+"""Parameters that a step would refuse are refused before anything is sent or run, with the step's own code."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.emulators.kubeflow import FakeKubeflow
+from tests.emulators.vertex_pipelines import FakeVertexPipelines
+
+from servegraph.errors import InputError
+from servegraph_pipelines import flows, parameters
+from servegraph_pipelines.cli import app
+from servegraph_pipelines.specification import Specification
+
+PACKAGE = Path(flows.__file__).parent
+FLOWS = {name: flows.read(PACKAGE / f"{name.replace('-', '_')}.yaml") for name in flows.FLOWS}
+BAD = [
+    ({"budget": "500 apples"}, "optimize", "BAD_SIZE"),
+    ({"min_agreement": 1.5}, "optimize", "BAD_TOLERANCE"),
+    ({"serving_memory": "much"}, "measure", "BAD_SIZE"),
+    ({"gpu_graph": "float8"}, "export-serving-graph", "UNKNOWN_PRECISION"),
+    ({"platform": "azure"}, "choose-machine", "UNKNOWN_PLATFORM"),
+    ({"accelerator": "T5"}, "choose-machine", "UNKNOWN_ACCELERATOR"),
+    ({"accelerator": "T4:3"}, "choose-machine", "BAD_ACCELERATOR_COUNT"),
+    ({"latency_goal_ms": -1.0}, "choose-machine", "BAD_NUMBER"),
+    ({"target": "mars"}, "deploy-version", "UNKNOWN_TARGET"),
+    ({"traffic_percent": 101}, "deploy-version", "BAD_INPUT"),
+    ({"traffic_percent": 20, "traffic_steps": [10, 50]}, "deploy-version", "BAD_TRAFFIC_STEPS"),
+    ({"traffic_steps": ["ten"]}, "deploy-version", "BAD_TRAFFIC_STEPS"),
+    ({"serving": {"replicas": 2}}, "deploy-version", "BAD_SERVICE_OPTION"),
+]
+RETRAIN = [
+    ({"history": ""}, "check-data", "NO_HISTORY"),
+    ({"warm_start": True, "trainer": "estimator"}, "check-data", "NO_WARM_START"),
+    ({"min_metric": "good"}, "evaluate", "BAD_CRITERIA"),
+]
+GOOD = {
+    "budget": "1.5GiB",
+    "min_agreement": 1,
+    "serving_memory": "7.5GB",
+    "gpu_graph": "bfloat16",
+    "platform": "ai-platform",
+    "accelerator": "T4:2",
+    "target": "vertex",
+    "traffic_percent": 50,
+    "traffic_steps": [10, 20.0],
+    "serving": {"min_replicas": 2},
+}
+
+
+@pytest.mark.parametrize(("values", "step", "code"), [*BAD, *RETRAIN])
+def test_a_bad_parameter_is_named_with_its_step(values: dict[str, Any], step: str, code: str) -> None:
+    both = (values, step, code) in BAD
+    for name, flow in FLOWS.items():
+        if not both and name != "retrain":
+            continue
+        with pytest.raises(InputError) as caught:
+            parameters.check(flow, {"history": "h", **values} if name == "retrain" else values)
+        assert caught.value.code == code
+        assert caught.value.message.startswith(f"Step {step}: ")
+
+
+def test_what_the_steps_take_is_taken() -> None:
+    assert parameters.check(FLOWS["train-and-deploy"], GOOD)["budget"] == "1.5GiB"
+    more = {"history": "gs://b/h", "min_metric": "0.9", "warm_start": True}
+    assert parameters.check(FLOWS["retrain"], GOOD | more)
+    assert parameters.check(FLOWS["retrain"], {}, filled_in=["history"]) == {}
+
+
+@pytest.mark.parametrize("engine", ["vertex", "kfp"])
+def test_nothing_is_sent(engine: str, tmp_path: Path) -> None:
+    with FakeVertexPipelines() if engine == "vertex" else FakeKubeflow() as fake:
+        place = {"vertex": {"project": "p", "region": "r", "pipeline_root": "gs://b/r", "api_url": fake.url}}
+        place["kfp"] = {"api_url": fake.url}
+        options = {"vertex": ["--project", "p", "--region", "r", "--pipeline-root", "gs://b/r", "--api-url", fake.url]}
+        options["kfp"] = ["--host", fake.url]
+        row = {"name": "nightly", "cron": "0 3 * * *", "engine": engine, "pipeline": "train-and-deploy"}
+        row |= {"place": place[engine], "parameters": {"budget": "500 apples"}}
+        (tmp_path / "schedules.yaml").write_text(yaml.safe_dump({"schedules": [row]}))
+        submit = ["submit", "--engine", engine, *options[engine], "--param", "budget=500 apples"]
+        schedules = [["schedule", verb, str(tmp_path / "schedules.yaml")] for verb in ("apply", "diff")]
+        for command in (submit, *schedules):
+            with pytest.raises(InputError) as caught:
+                app.main(command, standalone_mode=False)
+            assert caught.value.code == "BAD_SIZE"
+        assert fake.calls == []
+
+
+def test_nothing_runs(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        app.main(["run", "--output-dir", str(tmp_path / "out"), "--param", "min_agreement=2"], standalone_mode=False)
+    assert caught.value.code == "BAD_TOLERANCE"
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_other_pipelines_make_of_a_parameter_is_not_judged() -> None:
+    def changed(**pipeline: str) -> Specification:
+        document = copy.deepcopy(dict(FLOWS["retrain"].document))
+        document["pipelineInfo"] |= pipeline
+        return Specification(document)
+
+    given = {"history": "h", "budget": "500 apples"}
+    assert parameters.check(changed(name="of-others"), given) == given
+    of_the_same_name = changed()
+    for executor in of_the_same_name.document["deploymentSpec"]["executors"].values():
+        executor["container"]["command"] = ["python", "-m", "theirs"]
+    assert parameters.check(of_the_same_name, given) == given
+    with pytest.raises(InputError):
+        parameters.check(changed(), given)
