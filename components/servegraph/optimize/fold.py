@@ -17,6 +17,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from servegraph.optimize.affine import Affine, Chain, affine_of, find_chains
 from servegraph.optimize.inline import changes_state, inline
+from servegraph.optimize.merge import merge_equal
 from servegraph.optimize.statics import Statics
 from servegraph.rewriting.contents import Content, Literal, Scaled, Stored, digest
 from servegraph.rewriting.draft import Draft
@@ -48,7 +49,7 @@ def _folded(graph: ServingGraph, contents: dict[str, Content], tensors: BundleRe
     editor.fold_chains()
     editor = _Editor(keep_what_serves(editor.graph), contents, tensors)
     editor.fold_statics()
-    return keep_what_serves(editor.graph)
+    return keep_what_serves(merge_equal(keep_what_serves(editor.graph)))
 
 
 class _Editor:

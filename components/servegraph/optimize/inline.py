@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -13,7 +13,15 @@ from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.errors_impl import OpError
 from tensorflow.python.grappler import tf_optimizer
 
-from servegraph.rewriting.graph import Nodes, Untransformable, called_functions, is_handle, node_name, reachable
+from servegraph.rewriting.graph import (
+    Nodes,
+    Untransformable,
+    called_functions,
+    in_order,
+    is_handle,
+    node_name,
+    reachable,
+)
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
 
 # Stateful for TensorFlow, and yet it does not matter when they run: they read what nothing changes.
@@ -52,7 +60,12 @@ def inline(graph: ServingGraph) -> ServingGraph:
     """
     flat = keep_what_serves(_inlined(with_resource_variables(graph)))
     if not changes_state(flat):
-        flat = replace(flat, nodes=_without_idle_control(flat))
+        conditional, effects = _conditional(flat.nodes), _effects(flat.nodes)
+        flat = replace(
+            flat,
+            nodes=_without_idle_control(flat, conditional, effects),
+            initializers=_with_an_effect(flat.initializers, conditional, effects),
+        )
     return keep_what_serves(replace(flat, nodes=_without_identities(flat)))
 
 
@@ -119,19 +132,33 @@ def _stand_in(node: NodeDef) -> NodeDef:
     return made
 
 
-def _without_idle_control(graph: ServingGraph) -> Nodes:
-    """Keep control edges only to operations with an effect, and those that say in which branch or loop a node runs.
-
-    Inlining ties everything a function did to its outputs. Without this each variable that was read anywhere stays.
-    """
-    conditional = _conditional(graph.nodes)
+def _effects(nodes: Nodes) -> dict[str, frozenset[str]]:
+    """Return for each node the nearest operations with an effect that run before it, or itself where it has one."""
     effects: dict[str, frozenset[str]] = {}
-    for name in _in_order(graph.nodes):
-        node = graph.nodes[name]
+    for name in in_order(nodes):
+        node = nodes[name]
         if _has_effect(node) and not is_handle(node):
             effects[name] = frozenset([name])
         else:
             effects[name] = frozenset().union(*(effects.get(node_name(t), frozenset()) for t in node.input))
+    return effects
+
+
+def _with_an_effect(
+    initializers: Iterable[str], conditional: Set[str], effects: Mapping[str, frozenset[str]]
+) -> tuple[str, ...]:
+    """Return the operations that initializers run, in the place of what functions passed on after them."""
+    found: set[str] = set()
+    for name in initializers:
+        found |= {name} if (effects[name] | {name}) & conditional else effects[name]
+    return tuple(sorted(found))
+
+
+def _without_idle_control(graph: ServingGraph, conditional: Set[str], effects: Mapping[str, frozenset[str]]) -> Nodes:
+    """Keep control edges only to operations with an effect, and those that say in which branch or loop a node runs.
+
+    Inlining ties everything a function did to its outputs. Without this each variable that was read anywhere stays.
+    """
     nodes: Nodes = {}
     for name, node in graph.nodes.items():
         control = [t for t in node.input if t.startswith("^")]
@@ -159,25 +186,6 @@ def _conditional(nodes: Nodes) -> set[str]:
             found.add(name)
             stack.extend(users.get(name, ()))
     return found
-
-
-def _in_order(nodes: Mapping[str, NodeDef]) -> list[str]:
-    """Return the nodes, each after its inputs; within a loop, as far as that is possible."""
-    order: list[str] = []
-    state: dict[str, int] = {}
-    for root in nodes:
-        stack = [root]
-        while stack:
-            name = stack[-1]
-            if state.get(name) is None:
-                state[name] = 1
-                stack.extend(n for t in nodes[name].input if state.get(n := node_name(t)) is None)
-            else:
-                stack.pop()
-                if state[name] == 1:
-                    state[name] = 2
-                    order.append(name)
-    return order
 
 
 def _without_identities(graph: ServingGraph) -> Nodes:

@@ -26,6 +26,7 @@ from servegraph.rewriting.graph import Nodes
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 GROUP = 32
+_LEAST_WEIGHTS = 2048  # of fewer, what takes two weights out of a byte is larger than what int8 has more
 _LEVELS = 7  # from -7 to 7, and -8 where rounding goes there
 _OFFSET = 8  # added, so that a level is a number from 0 to 15
 # Cutting off the outermost weights of a group makes the steps finer for all others: the better of two is taken.
@@ -85,9 +86,9 @@ class Int4(Elementwise):
 def plan_int4(content: Content, tensors: BundleReader | None) -> Form | None:
     """Store four bits a weight, in groups along whichever dimension leaves less noise.
 
-    None for tensors with less than a group in either dimension, and where a value is not finite.
+    None for small tensors or those with less than a group in either dimension, and where a value is not finite.
     """
-    if content.dtype not in FLOATS or len(content.shape) < 2 or not prod(content.shape):
+    if content.dtype not in FLOATS or len(content.shape) < 2 or prod(content.shape) < _LEAST_WEIGHTS:
         return None
     width, best = content.shape[-1], None
     ways = [width] if prod(content.shape[:-1]) >= GROUP else []

@@ -1,8 +1,8 @@
-"""The rung that gives the nodes inside a graph short names.
+"""The rung that writes a graph, and the vocabularies restored into its tables, as short as they can be read.
 
 Frameworks name a node after every scope and function that it came through, and each of its readers repeats the name: of
 the graph of a small model that is more than half. Names that someone may know stay: those of inputs and outputs, and of
-variables, tables and assets.
+variables, tables and assets. Stored tensors are numbered: without an object graph nobody asks for them by their key.
 """
 
 from __future__ import annotations
@@ -11,17 +11,33 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 
+from servegraph.optimize.stored_tables import plan_table
 from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.forms import Form
 from servegraph.rewriting.graph import Nodes, is_handle, node_name
 from servegraph.rewriting.meta_graph import ServingGraph
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_HINT = "_output_shapes"  # what shape inference finds as well
+# Shapes are what shape inference finds as well, colocation names other nodes, and errors name a variable anyway.
+_HINTS = ("_output_shapes", "_class", "debug_name")
 
 
 def shorten(draft: Draft) -> Draft:
-    """Rename the inner nodes of each graph, and leave out the shapes noted beside them."""
-    return draft.with_graphs(_shortened)
+    """Rename the inner nodes of each graph, leave out hints, number what is stored, and deflate vocabularies."""
+    shortened = draft.with_graphs(_shortened)
+    if draft.untouched:  # it asks for its tensors by their keys, and as they are
+        return shortened
+    return replace(shortened, forms={**_tables(shortened), **draft.forms}, has_short_keys=True)
+
+
+def _tables(draft: Draft) -> dict[str, Form]:
+    """Return the forms of tensors that only fill tables."""
+    found: dict[str, Form] = {}
+    others = {tensor.key for r in draft.restores for tensor in r.tensors if not r.put.op.startswith("LookupTable")}
+    for key, content in draft.contents.items():
+        if key not in others and (form := plan_table(content)) is not None:
+            found[key] = form
+    return found
 
 
 def _shortened(graph: ServingGraph) -> ServingGraph:
@@ -43,9 +59,10 @@ def _shortened(graph: ServingGraph) -> ServingGraph:
         copy.CopyFrom(node)
         copy.name = new[name]
         copy.input[:] = [renamed(tensor) for tensor in node.input]
-        copy.attr.pop(_HINT, None)
-        copy.attr.pop("_class", None)  # which names other nodes; it is only a hint
-    return replace(graph, nodes=nodes, initializers=tuple(new[name] for name in graph.initializers))
+        for hint in _HINTS:
+            copy.attr.pop(hint, None)
+    initializers = tuple(new[name] for name in graph.initializers)
+    return replace(graph, nodes=nodes, initializers=initializers, is_short=True)
 
 
 def _names(taken: set[str]) -> Iterator[str]:

@@ -38,7 +38,7 @@ def keep_resident(draft: Draft) -> Draft:
                 now = loose.forms.get(weight.key)
                 form = now if isinstance(now, Int8) else plan_int8(weight.content, tensors)
                 if isinstance(form, Int8):
-                    forms[weight.key] = form
+                    forms[weight.key] = form.with_wide_scales()
     if not forms:
         return draft
     graphs = tuple(

@@ -138,7 +138,9 @@ def digest(values: NDArray[Any]) -> str:
 
 
 def size_bytes(content: Content) -> int:
-    """Return the size of a tensor whose elements have a fixed one."""
+    """Return the size of a tensor; of text held in memory that of its characters."""
+    if content.dtype == "string" and isinstance(content, Literal):
+        return sum(map(len, content.values.ravel()))
     return prod(content.shape) * numpy_of(content.dtype).itemsize
 
 

@@ -49,7 +49,8 @@ class Draft:
     `contents` are the tensors to write by key, `forms` those not stored as they are, `aliases` keys that share the
     bytes of another, `files` the paths of everything beside graph and variables, `keep` names or patterns (`*`, `?`) of
     checkpoint keys or variables that lossy rungs leave as they are. `on_gpu` is a MetaGraph that follows from the only
-    one in `graphs` and is made of it again when the draft is written, so that a change of one is a change of both.
+    one in `graphs` and is made of it again when the draft is written, so that a change of one is a change of both. With
+    `has_short_keys` tensors are written under numbers instead of their keys.
     """
 
     source: Path
@@ -61,6 +62,13 @@ class Draft:
     aliases: Mapping[str, str] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
     on_gpu: OnGpu | None = None
+    has_short_keys: bool = False
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The names in the files of the tensors to write, by their keys."""
+        keys = sorted(self.contents)
+        return {key: f"{number:x}" if self.has_short_keys else key for number, key in enumerate(keys)}
 
     @property
     def serving_graphs(self) -> list[ServingGraph]:
@@ -212,7 +220,8 @@ def _cannot_write(out: Path, exc: OSError) -> StorageError:
 
 
 def _same_tensors(one: Draft, other: Draft) -> bool:
-    return (one.contents, one.forms, one.aliases) == (other.contents, other.forms, other.aliases)
+    tensors = [(draft.contents, draft.forms, draft.aliases, draft.has_short_keys) for draft in (one, other)]
+    return tensors[0] == tensors[1]
 
 
 def _link_tensors(source: Path, out: Path) -> None:
@@ -226,29 +235,31 @@ def _link_tensors(source: Path, out: Path) -> None:
 def _write_tensors(draft: Draft, out: Path) -> None:
     if not draft.contents:
         return
+    names = draft.names
     with draft.tensors() as tensors, BundleWriter(out / VARIABLES) as writer:
         for key, content in draft.contents.items():
+            name = names[key]
             if key in draft.aliases:
                 continue
             if form := draft.forms.get(key):
-                _write_form(key, content, form, tensors, writer)
+                _write_form(name, content, form, tensors, writer)
             elif isinstance(content, Stored) and content.spec is None:
                 assert tensors is not None  # what is stored is in a checkpoint
-                writer.copy(tensors.entries[content.key], tensors, key)
+                writer.copy(tensors.entries[content.key], tensors, name)
             elif isinstance(content, Literal) and content.dtype == "string":
-                writer.add_strings(key, content.shape, content.values.ravel())
+                writer.add_strings(name, content.shape, content.values.ravel())
             else:
-                writer.add(key, content.dtype, content.shape, content.chunks(tensors))
+                writer.add(name, content.dtype, content.shape, content.chunks(tensors))
         for key, same_as in draft.aliases.items():
-            writer.alias(key, same_as)
+            writer.alias(names[key], names[same_as])
 
 
-def _write_form(key: str, content: Content, form: Form, tensors: BundleReader | None, writer: BundleWriter) -> None:
+def _write_form(name: str, content: Content, form: Form, tensors: BundleReader | None, writer: BundleWriter) -> None:
     for part, chunks in zip(form.parts, form.stored(content, tensors), strict=True):
         if part.dtype == "string":
-            writer.add_strings(f"{key}{part.suffix}", part.shape, [b"".join(chunks)])
+            writer.add_strings(f"{name}{part.suffix}", part.shape, [b"".join(chunks)])
         else:
-            writer.add(f"{key}{part.suffix}", part.dtype, part.shape, chunks)
+            writer.add(f"{name}{part.suffix}", part.dtype, part.shape, chunks)
 
 
 def _is_whole_serve(graphs: list[ServingGraph | MetaGraphDef]) -> bool:
@@ -258,7 +269,8 @@ def _is_whole_serve(graphs: list[ServingGraph | MetaGraphDef]) -> bool:
 
 
 def _graph_bytes(draft: Draft) -> bytes:
-    stored = {key: StoredAs(content, draft.forms.get(key)) for key, content in draft.contents.items()}
+    names = draft.names
+    stored = {key: StoredAs(names[key], content, draft.forms.get(key)) for key, content in draft.contents.items()}
     result = SavedModel(saved_model_schema_version=1)
     for graph in draft.graphs:
         result.meta_graphs.add().CopyFrom(graph if isinstance(graph, MetaGraphDef) else put_together(graph, stored))

@@ -7,7 +7,7 @@ it back. A form is planned for one tensor: what depends on the values (scales, h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
@@ -137,7 +137,10 @@ def plan_narrow(content: Content, tensors: BundleReader | None) -> Form | None:
 
 @dataclass(frozen=True, eq=False)
 class Int8(Elementwise):
-    """One int8 per weight, and a float32 scale per column or per row of the tensor seen as a matrix."""
+    """One int8 per weight, and a scale per column or per row of the tensor seen as a matrix.
+
+    Scales are stored as float16 where that pays, and `scale` then has values that float16 holds.
+    """
 
     noise: float
     width: int  # of the matrix
@@ -148,7 +151,12 @@ class Int8(Elementwise):
     def stored(self, content: Content, tensors: BundleReader | None) -> Iterable[Iterator[bytes]]:
         """Yield the bytes of the levels, then of the scales."""
         yield self._levels(content, tensors)
-        yield iter([self.scale.tobytes()])
+        yield iter([self.scale.astype(numpy_of(self.parts[1].dtype)).tobytes()])
+
+    def with_wide_scales(self) -> Int8:
+        """Return the same form with the same scales in float32, which a graph can multiply by."""
+        levels, scales = self.parts
+        return replace(self, parts=(levels, scales._replace(dtype="float32")))
 
     def _levels(self, content: Content, tensors: BundleReader | None) -> Iterator[bytes]:
         start = 0
@@ -163,11 +171,15 @@ class Int8(Elementwise):
     def decode(self, nodes: Nodes, name: str, stored: list[str], content: Content) -> str:
         """Multiply the levels by their scales, which broadcast."""
         levels = cast(nodes, f"{name}/levels", stored[0], "int8", "float32")
-        return _as_float(nodes, name, binary(nodes, f"{name}/scaled", "Mul", levels, stored[1]), content.dtype)
+        is_half = self.parts[1].dtype == "float16"
+        scale = cast(nodes, f"{name}/scale", stored[1], "float16", "float32") if is_half else stored[1]
+        return _as_float(nodes, name, binary(nodes, f"{name}/scaled", "Mul", levels, scale), content.dtype)
 
 
 _INT8_MAX = 127
 LEAST_WEIGHTS_PER_SCALE = 8
+_LEAST_HALF_SCALES = 128  # of fewer the Cast that turns them back takes as much as they save
+_COARSER = 1.01  # at most, of the steps between levels, by rounding scales up to float16
 _ROWS_MUST_WIN = 0.5  # a scale per row costs more bytes than one per column: only where it halves the noise
 _LEAST_ROW = 32
 # A depthwise kernel [height, width, channels, multiplier] has its channels in the last two dimensions. In any other
@@ -201,16 +213,31 @@ def plan_int8(content: Content, tensors: BundleReader | None) -> Form | None:
             # Rounding to a step of s is off by s²/12 in the mean; where all weights are 0 it is not off at all.
             noise = float(np.mean(np.square(np.where(largest > 0, scale, 0), dtype=np.float64))) / 12
             if best is None or noise * handicap < best.noise:
-                parts = (Part("", "int8", content.shape), _scale_part(scale, content.shape, width))
+                scale, dtype = _shorter(scale)
+                parts = (Part("", "int8", content.shape), _scale_part(scale, dtype, content.shape, width))
                 best = Int8(noise, width, scale, parts)
     return best
 
 
-def _scale_part(scale: NDArray[np.float32], shape: tuple[int, ...], width: int) -> Part:
+def _shorter(scale: NDArray[np.float32]) -> tuple[NDArray[np.float32], str]:
+    """Return scales that float16 holds and its name; as they are, and float32, where that saves or holds too little.
+
+    Rounded up, so that the largest weight still has a level.
+    """
+    with np.errstate(over="ignore"):
+        nearest = scale.astype(np.float16)
+    above = np.nextafter(nearest, np.float16(np.inf))
+    half = np.where(nearest < scale, above, nearest).astype(np.float32)
+    if scale.size < _LEAST_HALF_SCALES or (half > _COARSER * scale).any():
+        return scale, "float32"
+    return half, "float16"
+
+
+def _scale_part(scale: NDArray[np.float32], dtype: str, shape: tuple[int, ...], width: int) -> Part:
     """Return the part of the scales, in a shape that broadcasts against the tensor's."""
     if len(scale) > 1:
-        return Part(":scale", "float32", (*shape[:-1], 1))
-    return Part(":scale", "float32", (width,) if width == shape[-1] else shape[-2:])
+        return Part(":scale", dtype, (*shape[:-1], 1))
+    return Part(":scale", dtype, (width,) if width == shape[-1] else shape[-2:])
 
 
 def _largest(

@@ -68,6 +68,25 @@ def reachable(nodes: Mapping[str, NodeDef], roots: Iterable[str]) -> set[str]:
     return found
 
 
+def in_order(nodes: Mapping[str, NodeDef]) -> list[str]:
+    """Return the nodes, each after its inputs; within a loop, as far as that is possible."""
+    order: list[str] = []
+    state: dict[str, int] = {}
+    for root in nodes:
+        stack = [root]
+        while stack:
+            name = stack[-1]
+            if state.get(name) is None:
+                state[name] = 1
+                stack.extend(n for t in nodes[name].input if state.get(n := node_name(t)) is None)
+            else:
+                stack.pop()
+                if state[name] == 1:
+                    state[name] = 2
+                    order.append(name)
+    return order
+
+
 def called_functions(nodes: Iterable[NodeDef], library: Mapping[str, FunctionDef]) -> set[str]:
     """Return the functions of the library that the nodes can call, directly or not."""
     found: set[str] = set()

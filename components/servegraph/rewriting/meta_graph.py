@@ -10,9 +10,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.op_def_pb2 import OpDef
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef, MetaGraphDef, SignatureDef
+from tensorflow.python.framework import op_def_registry
 
 from servegraph.rewriting.graph import (
     Nodes,
@@ -43,7 +46,10 @@ _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 
 @dataclass(frozen=True)
 class ServingGraph:
-    """The parts of one MetaGraph. `initializers` are the operations run once after restoring."""
+    """The parts of one MetaGraph. `initializers` are the operations run once after restoring.
+
+    With `is_short` what is written for them has short names as well.
+    """
 
     original: MetaGraphDef
     nodes: Nodes
@@ -52,6 +58,7 @@ class ServingGraph:
     restores: tuple[Restore, ...]
     initializers: tuple[str, ...]
     assets: tuple[AssetFileDef, ...]
+    is_short: bool = False
 
     @property
     def roots(self) -> list[str]:
@@ -138,8 +145,8 @@ def put_together(graph: ServingGraph, stored: Mapping[str, StoredAs]) -> MetaGra
         nodes[name] = copy
     restores = graph.restores
     functions = [_plain_function(function) for _, function in sorted(graph.library.items())]
-    _name_resources(nodes, functions)
-    prefix = _free_prefix(nodes)
+    _name_resources(nodes, functions, is_short=graph.is_short)
+    prefix = _free_prefix(nodes, "s" if graph.is_short else "servegraph")
     result = MetaGraphDef()
     result.meta_info_def.tags.extend(graph.original.meta_info_def.tags)
     result.meta_info_def.meta_graph_version = graph.original.meta_info_def.meta_graph_version
@@ -160,7 +167,7 @@ def put_together(graph: ServingGraph, stored: Mapping[str, StoredAs]) -> MetaGra
     for name, signature in graph.signatures.items():
         result.signature_def[name].CopyFrom(signature)
     result.asset_file_def.extend(graph.assets)
-    _copy_op_list(graph.original, result)
+    _leave_out_defaults(result, graph.original)
     return result
 
 
@@ -246,7 +253,7 @@ def _as_resource(restore: Restore, nodes: Nodes) -> Restore:
     return Restore(handle.name, restore.tensors, put)
 
 
-def _name_resources(nodes: Nodes, functions: list[FunctionDef]) -> None:
+def _name_resources(nodes: Nodes, functions: list[FunctionDef], *, is_short: bool) -> None:
     """Give variables and tables shared names that depend on the graph alone.
 
     Two models in one process share the resources of one name, so each name carries a hash of the whole graph.
@@ -260,8 +267,12 @@ def _name_resources(nodes: Nodes, functions: list[FunctionDef]) -> None:
     digest = hashlib.sha256()
     for message in (*nodes.values(), *functions):
         digest.update(message.SerializeToString(deterministic=True))
+    short = {
+        name: f"{number:x}".encode() for number, name in enumerate(sorted({n.attr["shared_name"].s for n in named}))
+    }
     for node in named:
-        node.attr["shared_name"].s = f"{digest.hexdigest()[:12]}/".encode() + node.attr["shared_name"].s
+        name = node.attr["shared_name"].s
+        node.attr["shared_name"].s = f"{digest.hexdigest()[:12]}/".encode() + (short[name] if is_short else name)
 
 
 def _plain_function(function: FunctionDef) -> FunctionDef:
@@ -274,18 +285,32 @@ def _plain_function(function: FunctionDef) -> FunctionDef:
     return copy
 
 
-def _copy_op_list(original: MetaGraphDef, result: MetaGraphDef) -> None:
-    """Keep the definitions of the operations still used: an older runtime drops newer default attributes by them."""
-    bodies = [result.graph_def.node, *(function.node_def for function in result.graph_def.library.function)]
-    used = {node.op for body in bodies for node in body}
-    result.meta_info_def.stripped_op_list.op.extend(
-        op for op in original.meta_info_def.stripped_op_list.op if op.name in used
-    )
+def _leave_out_defaults(result: MetaGraphDef, original: MetaGraphDef) -> None:
+    """Drop attributes that have the default of their operation; loaders put them in again.
+
+    Also those that are newer than this TensorFlow and have the default of the one that wrote the model. Then no loader
+    needs the list of its operations, by which an older runtime drops newer attributes.
+    """
+    written_by = {op.name: op for op in original.meta_info_def.stripped_op_list.op}
+    defaults: dict[str, list[dict[str, AttrValue]]] = {}
+    for body in (result.graph_def.node, *(function.node_def for function in result.graph_def.library.function)):
+        for node in body:
+            if node.op not in defaults:
+                known = (op_def_registry.get(node.op), written_by.get(node.op))
+                defaults[node.op] = [_defaults(op) for op in known if op is not None]
+            for name, value in list(node.attr.items()):
+                if any(name in found and found[name] == value for found in defaults[node.op]):
+                    del node.attr[name]
+    result.meta_info_def.stripped_default_attrs = True
 
 
-def _free_prefix(nodes: Nodes) -> str:
-    prefix, number = "servegraph", 0
+def _defaults(op: OpDef) -> dict[str, AttrValue]:
+    return {attribute.name: attribute.default_value for attribute in op.attr if attribute.HasField("default_value")}
+
+
+def _free_prefix(nodes: Nodes, wanted: str) -> str:
+    prefix, number = wanted, 0
     while any(name == prefix or name.startswith(f"{prefix}/") for name in nodes):
         number += 1
-        prefix = f"servegraph_{number}"
+        prefix = f"{wanted}_{number}"
     return prefix

@@ -56,23 +56,19 @@ class StoredTensor:
 
 
 class StoredAs(NamedTuple):
-    """What is written under a key: the tensor, and the form it is stored in where that is not its own."""
+    """What is written for a key: its name in the files, the tensor, and the form where that is not its own."""
 
+    name: str
     content: Content
     form: Form | None
-
-    @property
-    def decoded_bytes(self) -> int:
-        """What is turned back when it is restored."""
-        return size_bytes(self.content) if self.form else 0
 
     def parts(self, tensor: StoredTensor) -> list[tuple[str, int]]:
         """(checkpoint key, dtype enum) of each tensor that is read for `tensor`."""
         if tensor.part is not None:
-            return [(f"{tensor.key}{tensor.part.suffix}", tensor.dtype)]
+            return [(f"{self.name}{tensor.part.suffix}", tensor.dtype)]
         if self.form is None:
-            return [(tensor.key, tensor.dtype)]
-        return [(f"{tensor.key}{part.suffix}", enum(part.dtype)) for part in self.form.parts]
+            return [(self.name, tensor.dtype)]
+        return [(f"{self.name}{part.suffix}", enum(part.dtype)) for part in self.form.parts]
 
 
 @dataclass(frozen=True)
@@ -139,8 +135,11 @@ def write_restores(
     for number, restore in large:
         reader = _Reader(nodes, f"{prefix}/restore_{number}", filename.name, [(number, restore)], stored, after)
         after = puts[number] = _put(nodes, f"{prefix}/{{}}_{number}", restore, reader, stored)
+    reads = {
+        node.input[0]: node.name for node in nodes.values() if node.op == "ReadVariableOp" and len(node.input) == 1
+    }
     variables = [
-        _variable_def(restore, puts[number], nodes, f"{prefix}/read_{number}")
+        _variable_def(restore, puts[number], nodes, reads.get(restore.handle), f"{prefix}/read_{number}")
         for number, restore in enumerate(restores)
         if nodes[restore.handle].op in _VARIABLES
     ]
@@ -193,6 +192,9 @@ class _Reader:
     ) -> None:
         tensors = [tensor for _, restore in restores for tensor in restore.tensors]
         parts = [(*part, tensor.slice_spec) for tensor in tensors for part in _parts(tensor, stored)]
+        self._outputs = (f"{name}:{index}" for index in range(len(parts)))
+        if not parts:  # all of them are forms that need nothing from the files
+            return
         keys, dtypes, slices = zip(*parts, strict=True)
         _const(nodes, f"{name}/keys", tf.make_tensor_proto(keys))
         _const(nodes, f"{name}/slices", tf.make_tensor_proto(slices))
@@ -200,7 +202,6 @@ class _Reader:
         read.attr["dtypes"].list.type.extend(dtypes)
         if after is not None:
             read.input.append(f"^{after.name}")
-        self._outputs = (f"{name}:{index}" for index in range(len(parts)))
 
     def take(self, count: int) -> list[str]:
         """Return the next outputs."""
@@ -244,11 +245,16 @@ def variable(nodes: Nodes, name: str, key: str, like: Content | Part, device: st
     return Restore(handle.name, (StoredTensor(key, "", dtype),), put)
 
 
-def _variable_def(restore: Restore, put: NodeDef, nodes: Nodes, snapshot: str) -> variable_pb2.VariableDef:
+def _variable_def(
+    restore: Restore, put: NodeDef, nodes: Nodes, snapshot: str | None, name: str
+) -> variable_pb2.VariableDef:
+    """Return the definition, which must name a read: `snapshot`, or one that is added as `name`."""
     handle = nodes[restore.handle]
     is_resource = handle.op == "VarHandleOp"
-    read = _add(nodes, snapshot, "ReadVariableOp" if is_resource else "Identity", [handle.name])
-    read.attr["dtype" if is_resource else "T"].type = handle.attr["dtype"].type
+    if snapshot is None:
+        snapshot = name
+        read = _add(nodes, name, "ReadVariableOp" if is_resource else "Identity", [handle.name])
+        read.attr["dtype" if is_resource else "T"].type = handle.attr["dtype"].type
     return variable_pb2.VariableDef(
         variable_name=f"{handle.name}:0",
         initializer_name=put.name,

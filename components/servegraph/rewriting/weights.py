@@ -21,7 +21,8 @@ from servegraph.rewriting.restoring import Restore, variable
 from servegraph.savedmodel.bundle_index import SliceSpec
 from servegraph.savedmodel.bundle_reader import BundleReader
 
-LEAST_WEIGHTS = 1024  # smaller variables (biases, norms) are next to nothing of a model, and the most sensitive
+LEAST_WEIGHTS = 1024  # smaller vectors (biases, norms) are next to nothing of a model, and the most sensitive
+LEAST_IN_MATRIX = 256  # what reads a smaller one in another form takes as much as that saves
 _MOVABLE = {tf.float32.as_datatype_enum, tf.float64.as_datatype_enum}
 
 
@@ -61,7 +62,8 @@ def weights_of(draft: Draft) -> list[Weight]:
     found = []
     for key, names in handles.items():
         content = draft.contents[key]
-        is_large = prod(content.shape) >= LEAST_WEIGHTS and content.dtype not in ("string", "variant", "resource")
+        least = LEAST_WEIGHTS if len(content.shape) < 2 else LEAST_IN_MATRIX
+        is_large = prod(content.shape) >= least and content.dtype not in ("string", "variant", "resource")
         if key not in spoiled and is_large and not _is_kept(key, names, draft.keep):
             found.append(Weight(key, content, tuple(dict.fromkeys(names))))
     return found

@@ -26,12 +26,29 @@ def test_int8_scales_cost_little_and_levels_are_near(shape, scales, most):
     assert form.parts[1].shape == scales
     assert form.stored_bytes <= most * content.values.nbytes
     levels, scale = (b"".join(part) for part in form.stored(content, None))
-    back = np.frombuffer(levels, np.int8).reshape(shape) * np.frombuffer(scale, np.float32).reshape(scales)
-    assert np.abs(back - content.values).max() <= np.frombuffer(scale, np.float32).max() / 2 * 1.001
+    factors = np.frombuffer(scale, form.parts[1].dtype).astype(np.float32).reshape(scales)
+    back = np.frombuffer(levels, np.int8).reshape(shape) * factors
+    assert np.abs(back - content.values).max() <= factors.max() / 2 * 1.001
     assert np.isclose(np.square(back - content.values).mean(), form.noise, rtol=0.2)
 
 
-@pytest.mark.parametrize("shape", [(64, 128), (100, 10), (3, 3, 8, 33)])
+@pytest.mark.parametrize(
+    ("columns", "factor", "dtype"),
+    [(128, 1.0, "float16"), (32, 1.0, "float32"), (128, 1e-5, "float32"), (128, 1e8, "float32")],
+)
+def test_int8_scales_are_float16_where_that_saves_and_holds_them(columns, factor, dtype):
+    content = Literal(normal((64, columns)).values * np.float32(factor))
+    form = plan_int8(content, None)
+    assert form.parts[1].dtype == dtype
+    assert form.with_wide_scales().parts[1].dtype == "float32"
+    scale = np.frombuffer(b"".join(list(form.stored(content, None))[1]), dtype).astype(np.float32)
+    # Rounded up: the largest weight of a column has a level, and the steps are hardly coarser.
+    exact = np.abs(content.values).max(axis=0) / 127
+    assert (scale >= exact).all() or dtype == "float32"
+    assert (scale <= 1.01 * exact).all()
+
+
+@pytest.mark.parametrize("shape", [(64, 128), (250, 10), (3, 3, 8, 33)])
 def test_int4_is_about_an_eighth(shape):
     content = normal(shape)
     form = plan_int4(content, None)
