@@ -184,9 +184,17 @@ def test_a_signal_while_it_fetches(storage: Storage, number: int) -> None:
         return Tampering(after=False, stalls=True)
 
     storage.fake.tamper = stall
-    process, _ = storage.start_as_vertex("gs://bucket/m/people")
-    eventually(lambda: asked)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=10)
+    # A shell's background jobs ignore SIGINT, and so would the server that it is to end here.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process, _ = storage.start_as_vertex("gs://bucket/m/people")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        eventually(lambda: asked)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, "Traceback" in errors) == (0, False), errors
     assert list(storage.folder.iterdir()) == []

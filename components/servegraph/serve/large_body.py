@@ -7,6 +7,7 @@ say: text, booleans, null, ragged lists, numbers that do not fit.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ try:
 except ImportError:  # no wheel for this platform
     simdjson = None
 
-_COMMA, _OPEN, _CLOSE = b",[]"
+_OF_NUMBERS = b"0123456789+-.eE \t\r\n"
 _KEYS = ("instances", "inputs")
 
 
@@ -73,24 +74,18 @@ def read_large_body(body: bytes) -> LargeBody | None:
 
 
 def _shape(body: bytes, size: int) -> tuple[int, ...] | None:
-    """Return the shape of the only list in `body`, None where it is ragged. `size` is how many numbers it holds."""
-    text = np.frombuffer(body, np.uint8)
-    start, end = body.index(b"["), body.rindex(b"]") + 1
-    text = text[start:end]
-    marks = text[(text == _COMMA) | (text == _OPEN) | (text == _CLOSE)]
-    opened = marks == _OPEN
-    depth = np.cumsum(opened.astype(np.int32) - (marks == _CLOSE).astype(np.int32))
-    shape: list[int] = []
-    lists = 1
-    for level in range(1, int(depth.max()) + 1):
-        begins = opened & (depth == level)
-        if int(begins.sum()) != lists:
-            return None  # a number beside a list, or an empty list above
-        # One comma less than elements, in every list of this level.
-        owner = np.cumsum(begins)[(marks == _COMMA) & (depth == level)]
-        commas = np.bincount(owner - 1, minlength=lists)
-        if commas.size != lists or (commas != commas[0]).any():
-            return None
-        shape.append(int(commas[0]) + 1)
-        lists *= shape[-1]
-    return tuple(shape) if lists == size else None
+    """Return the shape of the only list in `body`, None where it is ragged. `size` is how many numbers it holds.
+
+    The first list of each depth says how long all of that depth should be; what they then look like without their
+    numbers is written down and compared.
+    """
+    marks = body[body.index(b"[") : body.rindex(b"]") + 1].translate(None, _OF_NUMBERS)
+    depth = len(marks) - len(marks.lstrip(b"["))
+    expected = b""
+    shape: tuple[int, ...] = ()
+    for level in range(1, depth + 1):  # from the innermost
+        first = marks[depth - level : marks.find(b"]" * level) + level]
+        length = (len(first) - 1) // (len(expected) + 1)
+        expected = b"[%b]" % b",".join([expected] * length)
+        shape = (length, *shape)
+    return shape if marks == expected and math.prod(shape) == size else None
