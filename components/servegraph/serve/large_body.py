@@ -86,6 +86,6 @@ def _shape(body: bytes, size: int) -> tuple[int, ...] | None:
     for level in range(1, depth + 1):  # from the innermost
         first = marks[depth - level : marks.find(b"]" * level) + level]
         length = (len(first) - 1) // (len(expected) + 1)
-        expected = b"[%b]" % b",".join([expected] * length)
+        expected = b"[%b]" % ((expected + b",") * length)[:-1]
         shape = (length, *shape)
     return shape if marks == expected and math.prod(shape) == size else None
