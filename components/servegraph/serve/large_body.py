@@ -23,6 +23,7 @@ try:
 except ImportError:  # no wheel for this platform
     simdjson = None
 
+_COMMA = ord(",")
 _OF_NUMBERS = b"0123456789+-.eE \t\r\n"
 _KEYS = ("instances", "inputs")
 
@@ -79,7 +80,13 @@ def _shape(body: bytes, size: int) -> tuple[int, ...] | None:
     The first list of each depth says how long all of that depth should be; what they then look like without their
     numbers is written down and compared.
     """
-    marks = body[body.index(b"[") : body.rindex(b"]") + 1].translate(None, _OF_NUMBERS)
+    text = body[body.index(b"[") : body.rindex(b"]") + 1]
+    inner = text.strip(b"[] \t\r\n")
+    commas = int(np.count_nonzero(np.frombuffer(inner, np.uint8) == _COMMA))
+    if b"[" not in inner and b"]" not in inner and commas + 1 == size:  # an empty list would add a comma, no number
+        opened = text[: len(text) - len(text.lstrip(b"[ \t\r\n"))].count(b"[")
+        return (*[1] * (opened - 1), size)  # a single row, mostly: nothing to compare
+    marks = text.translate(None, _OF_NUMBERS)
     depth = len(marks) - len(marks.lstrip(b"["))
     expected = b""
     shape: tuple[int, ...] = ()

@@ -1,6 +1,9 @@
 """Requests as TF Serving's REST API documents them, and everything that may be wrong with one."""
 
 import json
+import re
+from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from servegraph.errors import RequestError
 from servegraph.savedmodel.graph import Signature, TensorInfo
 from servegraph.serve.arrays import to_array
 from servegraph.serve.decode import decode
-from servegraph.serve.large_body import LARGE_BODY_BYTES
+from servegraph.serve.large_body import LARGE_BODY_BYTES, _shape
 from servegraph.serve.signatures import ServingGraph
 
 
@@ -302,3 +305,25 @@ def test_large_bodies_of_other_kinds():
         large({"instances": [*many, 1.5]}, "int64")
     with pytest.raises(RequestError, match="has the shape"):
         large({"instances": many}, "float32", (None, 2))
+
+
+def test_shapes_of_large_bodies_are_those_that_numpy_finds():
+    random = Random(1)
+
+    def nested(depth: int) -> Any:
+        if not depth:
+            return random.choice([1, 2.5, -3e-7])
+        return [nested(random.choice([depth - 1] * 9 + [0])) for _ in range(random.choice([0, 1, 1, 2, 2, 3]))]
+
+    found = set()
+    for _ in range(5000):
+        value = [nested(random.randint(0, 3)) for _ in range(random.randint(1, 3))]
+        try:
+            expected = np.array(value, np.float64).shape
+        except ValueError:  # ragged
+            expected = None
+        size = sum(1 for _ in re.finditer(r"[^\[\], ]+", json.dumps(value)))
+        shape = _shape(json.dumps({"instances": value}, separators=random.choice([(",", ":"), None])).encode(), size)
+        assert shape == (expected if size else None), value
+        found.add(shape)
+    assert len(found) > 50
