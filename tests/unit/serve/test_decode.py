@@ -326,4 +326,4 @@ def test_shapes_of_large_bodies_are_those_that_numpy_finds():
         shape = _shape(json.dumps({"instances": value}, separators=random.choice([(",", ":"), None])).encode(), size)
         assert shape == (expected if size else None), value
         found.add(shape)
-    assert len(found) > 50
+    assert len(found) > 20
