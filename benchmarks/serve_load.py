@@ -2,17 +2,19 @@
 
     python benchmarks/serve_load.py [--minutes 10] [--share 0.8] [--json FILE]
 
-Measures the capacity of a small model, then asks at that share of it, at fixed times whether answers come or not, on 16
-connections. Meanwhile a version is deployed or rolled back every few seconds through the local target, and one client
-after the other sends what no client should. Every answer must be that of a version that may answer at that moment:
-while a change is on its way any of the three models, else the live one alone. Exit 1 unless there was no wrong answer
-and no dropped good request, and the memory at the end is no more than 10 % and 50 MB above that after the first tenth.
+The server has a core of its own, the first that this process may use; whatever asks is on the others. Measures the
+capacity of a small model, then asks at that share of it, at fixed times whether answers come or not, on 16 connections.
+Meanwhile a version is deployed or rolled back every few seconds through the local target, and one client after the
+other sends what no client should. Every answer must be that of a version that may answer at that moment: while a change
+is on its way any of the three models, else the live one alone. Exit 1 unless there was no wrong answer and no dropped
+good request, and the memory at the end is no more than 10 % and 50 MB above that after the first tenth.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import random
@@ -23,7 +25,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,14 +40,18 @@ NAME = "load"
 TARGET = f"/v1/models/{NAME}:predict"
 CONNECTIONS = 16
 CHANGE_EVERY_S = 5.0
+LATE_S = 0.1
 VERSIONS = 3  # distinct models, which answer x times 1, 2 and 3
 
 
 @dataclass
 class Tally:
-    """What has been seen. `allowed` are the factors that an answer may have at the moment."""
+    """What has been seen. `allowed` are the factors that an answer may have at the moment.
 
-    allowed: set[int] = field(default_factory=set)
+    Times are from when a request was due, not from when it was asked: what waited for the answer before it counts.
+    """
+
+    allowed: frozenset[int] = frozenset()
     good: int = 0
     wrong: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
@@ -82,46 +89,89 @@ def request_of(values: list[float]) -> bytes:
     return b"POST %b HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b" % (TARGET.encode(), len(body), body)
 
 
-async def answer_of(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().split(b"content-length: ")[1].split(b"\r")[0])
-    return int(head[9:12]), await reader.readexactly(length)
+class Asker(asyncio.Protocol):
+    """One connection: a request every `1 / rate` seconds, late ones at once; what is due is always asked.
 
+    Its requests are made beforehand, and an answer that has been seen and read before is not parsed again: it must not
+    cost the client more to ask than it costs the server to answer.
+    """
 
-async def ask_at_a_rate(port: int, rate: float, until_s: float, tally: Tally, number: int) -> None:
-    """One connection: a request every `1 / rate` seconds, late ones at once; what is due is always asked."""
-    choice = random.Random(number)
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    due_s = time.perf_counter() + choice.random() / rate
-    while due_s < until_s:
-        wait_s = due_s - time.perf_counter()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
-        elif wait_s < -1:
-            tally.late += 1
-        values = [float(choice.randrange(-1000, 1000)) for _ in range(8)]
-        before = set(tally.allowed)
-        try:
-            started_s = time.perf_counter()
-            writer.write(request_of(values))
-            status, body = await asyncio.wait_for(answer_of(reader), 30)
-            tally.times_ms.append((time.perf_counter() - started_s) * 1000)
-        except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError) as exc:
-            tally.dropped.append(f"{type(exc).__name__}: {exc}")
-            writer.close()
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    def __init__(self, rate: float, until_s: float, tally: Tally, number: int) -> None:
+        choice = random.Random(number)
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._rows = [[float(choice.randrange(-1000, 1000)) for _ in range(8)] for _ in range(500)]
+        self._requests = [request_of(values) for values in self._rows]
+        self._factors: list[dict[bytes, int]] = [{} for _ in self._rows]  # which model gave this answer
+        self._pause_s = 1 / rate
+        self._until_s = until_s
+        self._tally = tally
+        self._asked = 0
+        self._due_s = choice.random() / rate
+        self._before: frozenset[int] = frozenset()
+        self._received = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._due_s += time.perf_counter()
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        received = self._received = self._received + data
+        end = received.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        at = received.find(b"content-length: ") + 16
+        if len(received) < end + 4 + int(received[at : received.index(b"\r", at)]):
+            return
+        tally = self._tally
+        tally.times_ms.append((time.perf_counter() - self._due_s) * 1000)
+        body = received[end + 4 :]
+        if not received.startswith(b"HTTP/1.1 200"):
+            tally.dropped.append(f"{received[:300]!r}")
+        elif (factor := self._factor(body)) not in self._before and factor not in tally.allowed:
+            tally.wrong.append(f"{body[:300]!r}: model {factor} while {self._before | tally.allowed}")
         else:
-            if status != 200:
-                tally.dropped.append(f"{status} {body[:200]!r}")
-            elif not any(
-                json.loads(body) == {"predictions": [[value * factor for value in values]]}
-                for factor in before | tally.allowed
-            ):
-                tally.wrong.append(f"{values}: {body[:300]!r} while {before | tally.allowed}")
-            else:
-                tally.good += 1
-        due_s += 1 / rate
-    writer.close()
+            tally.good += 1
+        self._received = b""
+        self._due_s += self._pause_s
+        self._asked += 1
+        self._wait()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.finished.done():
+            self._tally.dropped.append(f"the connection was closed: {error}")
+            self.finished.set_result(None)
+
+    def _factor(self, body: bytes) -> int:
+        """Return by what the model multiplies that gave this answer to the last request; 0 if none of them did."""
+        number = self._asked % len(self._rows)
+        if (known := self._factors[number].get(body)) is None:
+            values, answer = self._rows[number], json.loads(body)
+            known = 0
+            for factor in range(1, VERSIONS + 1):
+                if answer == {"predictions": [[value * factor for value in values]]}:
+                    known = factor
+            self._factors[number][body] = known
+        return known
+
+    def _wait(self) -> None:
+        assert self._transport is not None
+        if self._due_s >= self._until_s:
+            self.finished.set_result(None)
+            self._transport.close()
+            return
+        wait_s = self._due_s - time.perf_counter()
+        if wait_s > 0:
+            asyncio.get_running_loop().call_later(wait_s, self._ask)
+        else:
+            self._tally.late += wait_s < -LATE_S
+            self._ask()
+
+    def _ask(self) -> None:
+        assert self._transport is not None
+        self._before = self._tally.allowed
+        self._transport.write(self._requests[self._asked % len(self._rows)])
 
 
 HOSTILE: dict[str, tuple[bytes, float]] = {
@@ -177,7 +227,7 @@ def change_versions(root: Path, models: Path, stop: threading.Event, tally: Tall
     factors = {target.versions(NAME).live: 1}  # by version
     turn = 1
     while not stop.wait(CHANGE_EVERY_S):
-        tally.allowed.update(range(1, VERSIONS + 1))
+        tally.allowed = frozenset(range(1, VERSIONS + 1))
         if len(factors) > 1 and random.random() < 0.3:
             target.rollback(NAME)
             tally.changes["rollback"] += 1
@@ -198,7 +248,7 @@ def change_versions(root: Path, models: Path, stop: threading.Event, tally: Tall
                 break
             time.sleep(0.1)
         time.sleep(0.5)  # what was asked before the change may still be on its way
-        tally.allowed.intersection_update({wanted})
+        tally.allowed = frozenset({wanted})
 
 
 def watch_memory(pid: int, stop: threading.Event, tally: Tally) -> None:
@@ -209,18 +259,33 @@ def watch_memory(pid: int, stop: threading.Event, tally: Tally) -> None:
 
 
 async def ask_all(port: int, rate: float, seconds: float, tally: Tally) -> None:
+    loop = asyncio.get_running_loop()
     until_s = time.perf_counter() + seconds
-    asking = (ask_at_a_rate(port, rate / CONNECTIONS, until_s, tally, number) for number in range(CONNECTIONS))
-    await asyncio.gather(*asking)
+    askers = [Asker(rate / CONNECTIONS, until_s, tally, number) for number in range(CONNECTIONS)]
+    for asker in askers:
+        await loop.create_connection(lambda asker=asker: asker, "127.0.0.1", port)  # type: ignore[misc]
+    await asyncio.gather(*(asker.finished for asker in askers))
+
+
+@contextmanager
+def serving(root: Path) -> Iterator[ServerProcess]:
+    """Serve on the first core that this process may use; all that asks, and deploys, is on the others."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[:1])  # the server inherits it
+    with ServerProcess(root) as server:
+        os.sched_setaffinity(0, cores[1:] or cores)
+        yield server
 
 
 def run(scratch: Path, minutes: float, share: float) -> tuple[Tally, float]:
     models, root = scratch / "models", scratch / "root"
     root.mkdir()
     build(models)
-    tally = Tally(allowed={1})
+    gc.collect()
+    gc.freeze()  # TensorFlow's objects: looking through them is 70 ms in which nothing is asked
+    tally = Tally(allowed=frozenset({1}))
     deploy(DeployRequest(str(models / "1"), NAME), LocalTarget(root, probe=lambda *_: None))
-    with ServerProcess(root) as server:
+    with serving(root) as server:
         server.wait_until_available(NAME)
         port = int(server.url.rpartition(":")[2])
 
@@ -265,7 +330,7 @@ def main() -> int:
         "good_answers": tally.good,
         "wrong_answers": len(tally.wrong),
         "dropped_good_requests": len(tally.dropped),
-        "asked_more_than_1_s_late": tally.late,
+        "asked_more_than_0_1_s_late": tally.late,
         "p50_ms": round(times[len(times) // 2], 2),
         "p99_ms": round(times[int(len(times) * 0.99)], 2),
         "p999_ms": round(times[int(len(times) * 0.999)], 2),

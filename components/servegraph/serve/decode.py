@@ -43,12 +43,12 @@ def decode(body: bytes, graph: ServingGraph) -> PredictRequest:
     Raises:
         RequestError: it is not JSON, not a predict request, or does not match the signature.
     """
-    if len(body) >= LARGE_BODY_BYTES and (large := read_large_body(body)) is not None:
-        request = _decode_large(large, graph)
-        if request is not None:
-            return request
+    large = read_large_body(body) if len(body) >= LARGE_BODY_BYTES else None
+    if large is not None and (request := _decode_large(large, graph)) is not None:
+        return request
     document = parse(body)
-    return request_of(document, graph, has_numbers_only=_has_numbers_only(body, document))
+    # What was no array of numbers to simdjson is none to numpy, which would be long to find out.
+    return request_of(document, graph, has_numbers_only=large is None and _has_numbers_only(body, document))
 
 
 def request_of(document: Mapping[str, Any], graph: ServingGraph, *, has_numbers_only: bool = False) -> PredictRequest:
