@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from servegraph.errors import InputError, Refusal, ServegraphError, StorageError
+from servegraph.interrupt import terminated_as_interrupted
 from servegraph_pipelines import flows
 from servegraph_pipelines.images import for_trainer
 from servegraph_pipelines.specification import Specification
@@ -180,7 +181,7 @@ def _run_child(state: Run, request: dict[str, Any], temporary: Path, on_change: 
     os.close(write_end)
     assert child.stdin is not None
     try:
-        with _terminate_raises(), os.fdopen(read_end, encoding="utf-8") as events:
+        with terminated_as_interrupted(), os.fdopen(read_end, encoding="utf-8") as events:
             child.stdin.write(json.dumps(request).encode() + b"\n")
             child.stdin.flush()
             for line in events:
@@ -202,20 +203,6 @@ def _apply(event: dict[str, Any], state: Run) -> None:
     else:
         step.status = _ENDS.get(event["event"], "failed")
         step.seconds = round(event["time"] - step.started, 2)
-
-
-@contextlib.contextmanager
-def _terminate_raises() -> Iterator[None]:
-    """Let SIGTERM end this process as Ctrl-C does: through the cleanup."""
-
-    def interrupt(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:

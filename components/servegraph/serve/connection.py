@@ -8,90 +8,20 @@ task and several messages, which a lone connection notices beside a small model 
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import httptools
 
 from servegraph.errors import Refusal, RequestError, ServegraphError
-from servegraph.serve.http import REASONS, Request, Respond, Response, error_response, too_large
+from servegraph.serve.edge import Edge
+from servegraph.serve.http import Request, Response, error_response, head_of, too_large
 
 _WANTED_HEADERS = frozenset((b"content-encoding", b"content-type", b"accept", b"x-request-id"))
 _FRAMING_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"expect"))
 _MOST_PIPELINED = 8
-_SWEEP_INTERVAL_S = 1.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-@dataclass(frozen=True)
-class ConnectionLimits:
-    """What one client may take: bytes of headers and body, seconds of each state of its connection.
-
-    Bodies of all clients together take at most `buffered_bytes`. A body above its limit is read to its end and dropped,
-    so that the client gets to read the answer; above `drained_bytes` the connection is closed instead.
-    """
-
-    max_body_bytes: int
-    header_bytes: int = 32 << 10
-    buffered_bytes: int = 512 << 20
-    drained_bytes: int = 128 << 20
-    connections: int = 4096
-    header_timeout_s: float = 10.0
-    body_timeout_s: float = 60.0
-    write_timeout_s: float = 30.0
-    idle_timeout_s: float = 75.0  # above the 60 s that load balancers keep a connection
-
-
-class Handler(Protocol):
-    """What a connection needs of the app."""
-
-    def handle(self, request: Request, respond: Respond) -> None:
-        """Call `respond` once, now or later in this thread."""
-
-
-Observer = Callable[[Request, Response, float, str], None]
-
-
-class Edge:
-    """What the connections of a server share. `observe` is told of every answer: request, answer, seconds, client."""
-
-    def __init__(self, app: Handler, limits: ConnectionLimits, observe: Observer | None = None) -> None:
-        """Nothing runs before `start`."""
-        self.app = app
-        self.limits = limits
-        self.observe = observe
-        self.connections: set[Connection] = set()
-        self.buffered_bytes = 0
-        self.is_draining = False
-        self.now_s = 0.0
-        self.date = b""
-        self._sweeper: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Keep the date, and end what has taken too long, once a second from now on."""
-        loop = asyncio.get_running_loop()
-        self.now_s = loop.time()
-        self.date = b"date: " + email.utils.formatdate(time.time(), usegmt=True).encode() + b"\r\n"
-        for connection in list(self.connections):
-            connection.expire(self.now_s)
-        self._sweeper = loop.call_later(_SWEEP_INTERVAL_S, self.start)
-
-    async def drain(self, timeout_s: float) -> None:
-        """Let every request that has begun be answered, for at most `timeout_s`, then refuse what is left with 503."""
-        self.is_draining = True
-        deadline_s = time.monotonic() + timeout_s
-        while self.connections and time.monotonic() < deadline_s:
-            for connection in list(self.connections):
-                connection.close_if_idle()
-            await asyncio.sleep(0.05)
-        for connection in list(self.connections):
-            connection.give_up()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
 
 
 class Connection(asyncio.Protocol):
@@ -381,23 +311,3 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection."""
         self._transport.abort()
-
-
-def head_of(response: Response, date: bytes, keep_alive: bool) -> bytes:
-    """Return status line and headers."""
-    if response.status == 200 and keep_alive and not response.headers:
-        return b"HTTP/1.1 200 OK\r\n%bcontent-type: %b\r\ncontent-length: %d\r\n\r\n" % (
-            date,
-            response.content_type,
-            len(response.body),
-        )
-    lines = [
-        f"HTTP/1.1 {response.status} {REASONS.get(response.status, '')}\r\n".encode(),
-        date,
-        b"content-type: " + response.content_type + b"\r\n",
-        f"content-length: {len(response.body)}\r\n".encode(),
-        *(name + b": " + value + b"\r\n" for name, value in response.headers),
-        b"" if keep_alive else b"connection: close\r\n",
-        b"\r\n",
-    ]
-    return b"".join(lines)

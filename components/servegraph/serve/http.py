@@ -255,3 +255,23 @@ def _error_body(message: str) -> bytes:
 
 def _json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode()
+
+
+def head_of(response: Response, date: bytes, keep_alive: bool) -> bytes:
+    """Return the status line and the headers of `response`; `date` is a line of its own."""
+    if response.status == 200 and keep_alive and not response.headers:
+        return b"HTTP/1.1 200 OK\r\n%bcontent-type: %b\r\ncontent-length: %d\r\n\r\n" % (
+            date,
+            response.content_type,
+            len(response.body),
+        )
+    lines = [
+        f"HTTP/1.1 {response.status} {REASONS.get(response.status, '')}\r\n".encode(),
+        date,
+        b"content-type: " + response.content_type + b"\r\n",
+        f"content-length: {len(response.body)}\r\n".encode(),
+        *(name + b": " + value + b"\r\n" for name, value in response.headers),
+        b"" if keep_alive else b"connection: close\r\n",
+        b"\r\n",
+    ]
+    return b"".join(lines)

@@ -114,7 +114,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def _run(options: ServeOptions, listener: socket.socket, root: Path | None) -> None:
     from servegraph.serve.access_log import AccessLog
-    from servegraph.serve.connection import Connection, ConnectionLimits, Edge
+    from servegraph.serve.connection import Connection
+    from servegraph.serve.edge import ConnectionLimits, Edge
     from servegraph.serve.http import App, AppOptions, Request, Response
     from servegraph.serve.metrics import Metrics
 

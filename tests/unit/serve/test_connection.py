@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from servegraph.serve.connection import Connection, ConnectionLimits, Edge
+from servegraph.serve.connection import Connection
+from servegraph.serve.edge import ConnectionLimits, Edge
 from servegraph.serve.http import Response
 
 LIMITS = ConnectionLimits(
