@@ -187,11 +187,16 @@ def test_a_signal_while_it_fetches(storage: Storage, number: int) -> None:
     # A shell's background jobs ignore SIGINT, and so would the server that it is to end here.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        process, _ = storage.start_as_vertex("gs://bucket/m/people")
+        process, port = storage.start_as_vertex("gs://bucket/m/people")
     finally:
         signal.signal(signal.SIGINT, before)
     try:
         eventually(lambda: asked)
+        # A liveness probe must not end a server whose model takes minutes to come; nor may it get traffic.
+        assert ask(port, "GET", "/healthz")[0] == 200
+        error = {"error": "The models are still being fetched or looked up."}
+        assert ask(port, "GET", "/alive") == (503, error)
+        assert ask(port, "POST", "/ask", {"instances": [1]})[0] == 503
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     finally:

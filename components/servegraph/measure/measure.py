@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from servegraph.measure.result import Batch, Figures, Measurement, Tried
 from servegraph.measure.tuning import Change, changes, combined
 from servegraph.progress import Progress
 from servegraph.savedmodel.layout import require_saved_model
+from servegraph.serve.artifacts import arrange
 from servegraph.serve.child import ServerProcess
 from servegraph.serve.options import DEFAULT_MAX_BODY_BYTES
 from servegraph.serve.settings import Settings
@@ -76,8 +78,9 @@ def _measure(request: MeasureRequest) -> Measurement:
         raise InputError(f"There is no directory {str(request.model)!r}.", fix="Give a SavedModel on this machine.")
     model_bytes = sum(file.size_bytes for file in require_saved_model(open_dir(str(request.model))))
     questions = ask_for(request.model, request.samples)
-    root = _root_of(request.model)
+    root = Path(tempfile.mkdtemp(prefix="servegraph-"))
     try:
+        arrange(request.model, root, NAME)
         with limited_group(request.limits.cpus, request.limits.memory_bytes) as group:
             bench = _Bench(root, request, questions, group)
             base = Settings()
@@ -255,12 +258,6 @@ class _Bench:
 
 
 _TARGET = f"/v1/models/{NAME}:predict"
-
-
-def _root_of(model: Path) -> Path:
-    from servegraph.serve.artifacts import root_of
-
-    return root_of(str(model), NAME)
 
 
 def _status_bytes(pid: int, key: str) -> int:

@@ -6,12 +6,12 @@ model is to be in the environment before TensorFlow is imported, and a signal en
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -46,48 +46,77 @@ def copy_tree(source: str, target: str) -> None:
         except (OSError, shutil.Error) as exc:
             raise StorageError(f"{source!r} cannot be copied: {exc}.") from exc
         return
-    command = [sys.executable, "-m", "servegraph.serve.artifacts", source, target]
-    environment = {**_SETTINGS, **os.environ, "GCS_STAT_CACHE_MAX_AGE": "0"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
-    if done.returncode:
-        try:
-            told = json.loads(done.stdout)
-        except ValueError:
-            raise StorageError(f"{source!r} cannot be read: its reader ended with {done.returncode}.") from None
-        raise StorageError(told["message"], code=told["code"], fix=told["fix"])
+    command, environment = _reader(source, target)
+    done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=False)
+    _check(source, done.returncode, done.stdout)
 
 
-def root_of(uri: str, name: str) -> Path:
-    """Return a directory of models whose only model, `name`, is what lies at `uri`: a SavedModel or its versions.
+async def fetch(uri: str, root: Path, name: str) -> None:
+    """Make of the empty directory `root` one of models; its only one, `name`, is what lies at `uri`: see `arrange`.
 
-    Where it is a directory of models, they keep their names. What is returned is the caller's to remove.
+    Cancelled, it ends the child that reads.
 
     Raises:
         StorageError: it is not there, or cannot be read; see `copy_tree`.
     """
-    root = Path(tempfile.mkdtemp(prefix="servegraph-"))
+    if "://" not in uri:
+        arrange(Path(uri), root, name)
+        return
+    source = root / ".artifacts"
+    command, environment = _reader(uri, str(source))
+    # In a session of its own: Ctrl-C reaches the server only, which then ends it.
+    child = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, env=environment, start_new_session=True
+    )
     try:
-        source = Path(uri)
-        if "://" in uri:
-            source = root / ".artifacts"
-            copy_tree(uri, str(source))
-        if not source.is_dir():
-            raise StorageError(
-                f"There is no directory {uri!r}.", fix="Give a SavedModel, or the directory of its versions."
-            )
-        is_model = any((source / file).is_file() for file in MODEL_FILES)
-        if not is_model and (names := model_names(source)):
-            for found in names:
-                (root / found).symlink_to((source / found).resolve())
-        elif not is_model and version_directories(source):
-            (root / name).symlink_to(source.resolve())
-        else:
-            (root / name).mkdir()
-            (root / name / _VERSION).symlink_to(source.resolve())
-    except BaseException:
-        shutil.rmtree(root)
+        told, _ = await child.communicate()
+    except asyncio.CancelledError:
+        child.kill()
+        await child.wait()
         raise
-    return root
+    assert child.returncode is not None
+    _check(uri, child.returncode, told)
+    arrange(source, root, name)
+
+
+def arrange(source: Path, root: Path, name: str) -> None:
+    """Link into the directory of models `root` what lies at `source`: a SavedModel or its versions become `name`.
+
+    Where it is a directory of models, they keep their names.
+
+    Raises:
+        StorageError: there is no such directory.
+    """
+    if not source.is_dir():
+        raise StorageError(
+            f"There is no directory {str(source)!r}.", fix="Give a SavedModel, or the directory of its versions."
+        )
+    is_model = any((source / file).is_file() for file in MODEL_FILES)
+    if not is_model and (names := model_names(source)):
+        for found in names:
+            (root / found).symlink_to((source / found).resolve())
+    elif not is_model and version_directories(source):
+        (root / name).symlink_to(source.resolve())
+    else:
+        (root / name).mkdir()
+        (root / name / _VERSION).symlink_to(source.resolve())
+
+
+def _reader(source: str, target: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command that copies `source` with TensorFlow, and its environment."""
+    command = [sys.executable, "-m", "servegraph.serve.artifacts", source, target]
+    return command, {**_SETTINGS, **os.environ, "GCS_STAT_CACHE_MAX_AGE": "0"}
+
+
+def _check(source: str, code: int, told: bytes) -> None:
+    """Raise as a `StorageError` what the reader ended with."""
+    if not code:
+        return
+    try:
+        error = json.loads(told)
+    except ValueError:
+        raise StorageError(f"{source!r} cannot be read: its reader ended with {code}.") from None
+    raise StorageError(error["message"], code=error["code"], fix=error["fix"])
 
 
 def read_with_tensorflow(source: str, target: Path) -> None:

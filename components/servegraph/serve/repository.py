@@ -21,6 +21,7 @@ from servegraph.errors import RequestError, ServegraphError
 from servegraph.serve.served import LoadedModel, LoadedVersion, ServedModel, settled
 from servegraph.serve.versions import WantedModel, WantedVersion, model_names, wanted_model
 
+_NOT_LOOKED = "The models are still being fetched or looked up."
 RETRY_LOAD_S = 30.0  # a version that failed to load may have been half copied
 
 _log = logging.getLogger(__name__)
@@ -78,12 +79,14 @@ class Repository:
         """Return the record of a model as it is now; of the only one where `name` is None.
 
         Raises:
-            RequestError: there is no such model (code `NOT_FOUND`).
+            RequestError: there is no such model (code `NOT_FOUND`), or nobody knows yet (`UNAVAILABLE`).
         """
         models = self._models
         if name is None and len(models) == 1:
             return next(iter(models.values()))
         served = None if name is None else models.get(name)
+        if served is None and not self._has_looked:
+            raise RequestError(_NOT_LOOKED, code="UNAVAILABLE", fix="Try again shortly.")
         if served is None:
             what = f"Servable not found for request: Latest({name})." if name else "No model is named."
             raise RequestError(what, code="NOT_FOUND", fix=f"Models here: {', '.join(self.names()) or 'none'}.")
@@ -95,7 +98,7 @@ class Repository:
         A model that could not be loaded does not keep the others from theirs.
         """
         if not self._has_looked:
-            return "The models have not been looked up yet."
+            return _NOT_LOOKED
         models = self._models.values()
         for served in models:
             if not served.answering and any(version.state == "LOADING" for version in served.versions.values()):

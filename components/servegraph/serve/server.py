@@ -12,12 +12,12 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
 from servegraph.errors import InputError, ServegraphError
-from servegraph.interrupt import terminated_as_interrupted
 from servegraph.serve.options import DEFAULT_NAME, ServeOptions
 from servegraph.serve.state import check_model_name
 from servegraph.serve.versions import WantedModel, WantedVersion, check_root
@@ -49,12 +49,10 @@ def serve(options: ServeOptions) -> int:
     # Before TensorFlow, whose import takes seconds: a taken port is known at once.
     listener = listen(options.host, options.port) if options.listen_fd is None else _inherited(options.listen_fd)
     _set_up_logging()
-    fetched = None
+    # What is fetched lies in a directory of models of its own, gone with the server.
+    fetched = None if options.root is not None or options.predictor else Path(tempfile.mkdtemp(prefix="servegraph-"))
     try:
-        if options.root is None and options.predictor is None:
-            with terminated_as_interrupted():
-                fetched = _fetch(options)
-        _loop_until_told(options, listener, options.root or fetched)
+        _loop_until_told(options, listener, fetched or options.root)
     except KeyboardInterrupt:  # a signal before the loop had its own handlers
         listener.close()
     finally:
@@ -62,15 +60,6 @@ def serve(options: ServeOptions) -> int:
             shutil.rmtree(fetched, ignore_errors=True)
     _log.info("stopped")
     return 0
-
-
-def _fetch(options: ServeOptions) -> Path:
-    """Return a directory of models whose only one is what lies at the URI of the artifacts."""
-    from servegraph.serve.artifacts import root_of
-
-    if "://" in options.artifacts_uri:
-        _log.info("fetching %s", options.artifacts_uri)
-    return root_of(options.artifacts_uri, options.name or DEFAULT_NAME)
 
 
 def _loop_until_told(options: ServeOptions, listener: socket.socket, root: Path | None) -> None:
@@ -145,7 +134,8 @@ async def _run(options: ServeOptions, listener: socket.socket, root: Path | None
     shown = f"[{host}]" if ":" in host else host
     what = options.predictor or options.root or options.artifacts_uri
     _log.info("listening on http://%s:%d/v1/models, serving %s", shown, port, what)
-    repository.follow(FOLLOW_INTERVAL_S)
+    if root is None or await _is_there(options, root, stop):
+        repository.follow(FOLLOW_INTERVAL_S)
     await stop.wait()
     app.health.is_draining = True
     edge.is_draining = True
@@ -155,6 +145,31 @@ async def _run(options: ServeOptions, listener: socket.socket, root: Path | None
     repository.stop()
     if access_log is not None:
         access_log.close()
+
+
+async def _is_there(options: ServeOptions, root: Path, stop: asyncio.Event) -> bool:
+    """Fetch what is not below `root` yet, while health is asked and answered; False where `stop` comes before it.
+
+    Raises:
+        StorageError: it cannot be fetched.
+    """
+    if options.root is None:
+        from servegraph.serve.artifacts import fetch
+
+        if "://" in options.artifacts_uri:
+            _log.info("fetching %s", options.artifacts_uri)
+        fetching = asyncio.ensure_future(fetch(options.artifacts_uri, root, options.name or DEFAULT_NAME))
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait((fetching, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not fetching.done():
+            fetching.cancel()
+            await asyncio.wait((fetching,))
+            return False
+        fetching.result()
+    if options.uses_settings and options.predictor is None:
+        _set_environment(root, options.name)
+    return True
 
 
 def _repository(options: ServeOptions, root: Path | None) -> Any:
@@ -174,8 +189,6 @@ def _repository(options: ServeOptions, root: Path | None) -> Any:
         return Repository(Path(), lambda _: host(found, artifacts_uri, limits), fixed={name: wanted})
     assert root is not None, "options_of has seen to it that there is something to serve"
     loading = ModelOptions(options.batch_rows, options.is_probed, options.uses_settings, limits)
-    if options.uses_settings:
-        _set_environment(root, options.name)
     trusts_code = options.trusts_code
     return Repository(
         root, lambda directory: load_version(directory, loading, trusts_code=trusts_code), only=options.name

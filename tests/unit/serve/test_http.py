@@ -132,7 +132,7 @@ def test_health(app, tmp_path):
     assert (status, headers, document) == (503, {b"retry-after": b"1"}, {"error": "The server is stopping."})
     assert call(app, "GET", "/healthz")[0] == 200
     empty = App(Repository(tmp_path / "half", lambda directory: None))
-    assert call(empty, "GET", "/readyz")[2] == {"error": "The models have not been looked up yet."}
+    assert call(empty, "GET", "/readyz")[2] == {"error": "The models are still being fetched or looked up."}
 
 
 @pytest.mark.parametrize("path", ["/v1/models/half/metadata", "/v1/models/half/versions/3/metadata"])
