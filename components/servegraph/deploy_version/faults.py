@@ -59,7 +59,7 @@ class CannotServe(DeployRefused):
     default_code = "CANNOT_SERVE"
 
 
-_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _OVERTAKEN = frozenset({409, 412})
 # What Vertex AI, AI Platform and Compute Engine say when there is no machine or no quota for it; a rate limit, which
 # is per minute, is over soon.
@@ -84,7 +84,7 @@ def fault_of(status: int, message: str, what: str) -> DeployRefused:
         return NoCapacity(text, fix="Ask for quota, or give another machine or region.")
     if status == 404:
         return NotFound(text, fix="Check the project, the region and the name.")
-    if status in _TRANSIENT:
+    if status in TRANSIENT:
         return Unavailable(text, fix="Run again; what is done already is found and kept.")
     if status in _OVERTAKEN:
         return Overtaken(text, fix="Run again; what is done already is found and kept.")
@@ -103,7 +103,8 @@ def no_answer(what: str, error: Exception, fix: str = "Check the network, then r
 
 def _reason(error: Exception) -> str:
     """The last words of what a chain of wrapped errors says: those of the system."""
-    return str(error).rsplit(": ", 1)[-1].strip("'\")>. ")[:200] or type(error).__name__
+    said = str(error.args[-1] if error.args else error)
+    return said.rsplit(": ", 1)[-1].strip("'\")>. ")[:200] or type(error).__name__
 
 
 class Patience:

@@ -11,7 +11,9 @@ from collections.abc import Callable
 REACH_S = 15.0
 FIX = "Check the network and the proxy (HTTPS_PROXY), and that the address is right; then run again."
 # Of urllib3 and httplib2, which wrap the system's error, some of them as text.
-_NAMES = frozenset({"NewConnectionError", "NameResolutionError", "ServerNotFoundError"})
+_NAMES = frozenset(
+    {"NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ConnectTimeout", "ServerNotFoundError"}
+)
 
 _log = logging.getLogger(__name__)
 

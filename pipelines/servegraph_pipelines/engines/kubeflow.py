@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from servegraph import taken
-from servegraph.deploy_version.faults import Patience, fault_of, no_answer
+from servegraph.deploy_version.faults import TRANSIENT, NotFound, Patience, fault_of, no_answer
 from servegraph.errors import InputError
 from servegraph_pipelines.engines.runs import (
     RunRequest,
@@ -31,6 +31,7 @@ from servegraph_pipelines.why import PastRun
 
 T = TypeVar("T")
 CALL_TIMEOUT_S = 60.0
+CONNECT_TIMEOUT_S = 5.0
 _RUN: dict[str, RunStatus] = {
     "SUCCEEDED": "succeeded",
     "SKIPPED": "succeeded",
@@ -229,10 +230,38 @@ class KubeflowEngine:
                 warnings.simplefilter("ignore", FutureWarning)  # that it needs Kubeflow Pipelines 2
                 from kfp import Client
 
-                return Client(host=self._host, namespace=self._namespace or "kubeflow", existing_token=self._token())
+                token = self._token()
+                self._reach()
+                return Client(host=self._host, namespace=self._namespace or "kubeflow", existing_token=token)
         except ImportError as exc:
             what = "Kubeflow Pipelines needs kfp, which is not installed."
             raise InputError(what, code="NO_SDK", fix="pip install 'servegraph[cloud]'") from exc
+
+    def _reach(self) -> None:
+        """Ask for the API's health: the client would do so for minutes where packets are dropped or nothing is there.
+
+        Raises:
+            InputError: the address is none (code `BAD_URL`).
+            NotFound: something else answers at the address.
+        """
+        import urllib3
+
+        url = self._host if "://" in self._host else f"https://{self._host}"  # as the client takes it
+        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=CALL_TIMEOUT_S)
+        with urllib3.PoolManager(retries=False) as pool, contextlib.suppress(urllib3.exceptions.SSLError):
+            try:
+                answer = pool.request("GET", f"{url}/apis/v2beta1/healthz", headers=self._headers(), timeout=timeout)
+            except urllib3.exceptions.LocationValueError as exc:
+                raise InputError(
+                    f"{self._host!r} is no address: {exc}.", code="BAD_URL", fix="Give http:// or https:// and a host."
+                ) from exc
+            if answer.status == 404:
+                raise NotFound(
+                    f"There is no Kubeflow Pipelines at {self._host}: it knows no /apis/v2beta1/healthz.",
+                    fix="Check --host. In an installation of all of Kubeflow it ends in /pipeline.",
+                )
+            if answer.status in TRANSIENT:  # with 401 and the like the client may know more
+                raise fault_of(answer.status, answer.reason or "", f"health of {self._host}")
 
     def _find(self, name: str, experiment: str) -> str | None:
         predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterator
@@ -14,11 +15,12 @@ from tests.emulators.http_server import Tampering
 from tests.emulators.kubeflow import FakeKubeflow
 from tests.emulators.vertex_pipelines import FakeVertexPipelines
 
-from servegraph.deploy_version.faults import Patience, Unavailable, Unreachable
+from servegraph.deploy_version.faults import NotFound, Patience, Unavailable, Unreachable
 from servegraph.errors import InputError, Refusal, ServegraphError
 from servegraph.storage.unreachable import REACH_S
 from servegraph_pipelines import flows
 from servegraph_pipelines.cli import app
+from servegraph_pipelines.engines import kubeflow as kubeflow_engine
 from servegraph_pipelines.engines.kubeflow import KubeflowEngine
 from servegraph_pipelines.engines.runs import RunOptions, RunRequest
 from servegraph_pipelines.submit import request_of
@@ -226,6 +228,35 @@ def test_a_host_that_nobody_answers_at_is_given_up_soon(name: str) -> None:
     assert 4 < clock.now_s <= REACH_S
     assert caught.value.code == "UNREACHABLE"
     assert f"http://{name}" in caught.value.message
+
+
+def test_a_host_whose_network_drops_packets_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubeflow_engine, "CONNECT_TIMEOUT_S", 0.05)
+    with socket.socket() as full, contextlib.ExitStack() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):  # as many as fit: for all others the kernel drops what asks for a connection
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        engine, clock = patient(f"http://127.0.0.1:{full.getsockname()[1]}")
+        with pytest.raises(Unreachable) as caught:
+            engine.submit(request())
+    assert clock.now_s <= REACH_S
+    assert "connect timeout=0.05" in caught.value.message
+
+
+def test_a_host_that_is_none_or_another_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, clock = patient("http://kubeflow.example:port")
+    with pytest.raises(InputError) as refused:
+        engine.submit(request())
+    assert refused.value.code == "BAD_URL"
+    with FakeKubeflow() as kubeflow:
+        engine, clock = patient(f"{kubeflow.url}/elsewhere")
+        with pytest.raises(NotFound) as caught:
+            engine.submit(request())
+    assert "/pipeline" in caught.value.fix
+    assert clock.now_s == 0
 
 
 @pytest.mark.parametrize("status", [429, 503])
