@@ -107,10 +107,17 @@ class Model:
         decoded.add_done_callback(lambda future: self._ask_decoded(future, done))
 
     def _ask_decoded(self, decoded: asyncio.Future[PredictRequest], done: Callable[[Outcome], None]) -> None:
-        try:
-            self.lane.ask(decoded.result(), done)
-        except Exception as exc:  # handed to whoever asked
-            done(exc)
+        error = decoded.exception()
+        if error is None:
+            try:
+                self.lane.ask(decoded.result(), done)
+            except Exception as exc:  # handed to whoever asked
+                done(exc)
+        else:
+            # Not raised here, and without its frames: one of them would hold `decoded`, which holds the error, and all
+            # that was decoded would stay until Python looks for circles.
+            error.__traceback__ = None
+            done(error)  # type: ignore[arg-type]
 
     def try_out(self, stored: Sequence[Trial], meta_graph: Any) -> None:
         """Ask the stored requests, and settle the cheapest call and what may share one by made-up requests.

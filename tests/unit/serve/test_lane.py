@@ -9,11 +9,13 @@ import weakref
 import numpy as np
 import pytest
 
-from servegraph.errors import Refusal
+from servegraph.errors import Refusal, RequestError
 from servegraph.savedmodel.graph import Signature, TensorInfo
 from servegraph.serve.decode import PredictRequest
-from servegraph.serve.lane import Lane, LaneLimits
+from servegraph.serve.lane import Lane, LaneLimits, Outcome
+from servegraph.serve.model import INLINE_BODY_BYTES, Model
 from servegraph.serve.sharing import answer, is_shareable, share
+from servegraph.serve.signatures import ServingGraph
 
 
 def request(values, signature="serving_default"):
@@ -188,3 +190,29 @@ def test_only_free_leading_dimensions_on_both_sides_are_shareable():
         assert not is_shareable(Signature("", {"x": info(shape)}, {"y": info((None,))}))
         assert not is_shareable(Signature("", {"x": info((None,))}, {"y": info(shape)}))
     assert not is_shareable(Signature("", {"x": info((None,), "sparse")}, {"y": info((None,))}))
+
+
+def test_what_a_large_request_held_goes_with_its_refusal() -> None:
+    info = TensorInfo(tensors=(), dtype="float32", shape=(None, 8), encoding="dense")
+    signature = Signature("", {"x": info}, {"y": info})
+    model = object.__new__(Model)
+    model.graph = ServingGraph({"serving_default": signature}, declares_shapes=True)
+    body = b'{"instances": [' + b"[]," * 50_000 + b"[]]}"
+    assert len(body) > INLINE_BODY_BYTES
+
+    async def refused() -> Outcome:
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        model.ask("predict", body, answer.set_result)
+        return await answer
+
+    def lists() -> int:
+        return sum(type(found) is list for found in gc.get_objects())
+
+    gc.collect()
+    gc.disable()  # circles are looked for now and then; until then each such request would take 100 times its size
+    try:
+        before = lists()
+        assert isinstance(asyncio.run(refused()), RequestError)
+        assert lists() < before + 10_000
+    finally:
+        gc.enable()
