@@ -213,6 +213,9 @@ def test_what_a_large_request_held_goes_with_its_refusal() -> None:
     try:
         before = lists()
         assert isinstance(asyncio.run(refused()), RequestError)
-        assert lists() < before + 10_000
+        deadline_s = time.monotonic() + 10
+        while lists() >= before + 10_000:  # the thread that decoded it may be about to let go of it
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
     finally:
         gc.enable()
