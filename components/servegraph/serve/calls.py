@@ -1,14 +1,15 @@
 """The cheapest way to call a signature that gives the same answers as the public one.
 
-`signature(**inputs)` spends several times the time of a small graph on matching arguments. The concrete function
-below it takes the flat list of tensors at once; that way is private to TensorFlow, so it is used only where it answered
-examples with the same bits as the public way, when the model was loaded.
+`signature(**inputs)` spends several times the time of a small graph on matching arguments. The operation below it, by
+the name of its function, takes the flat list of tensors at once; that way is private to TensorFlow, so it is used only
+where it answered examples with the same bits as the public way, when the model was loaded.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -35,17 +36,23 @@ def public_call(function: Any) -> Call:
 def flat_call(function: Any) -> Call:
     """Return the direct way. Raises AttributeError, ValueError or others where this TensorFlow has no such thing."""
     import tensorflow as tf
+    from tensorflow.python.eager import context, execute
 
-    constant = tf.constant
+    constant, run = tf.constant, execute.quick_execute
     inner = function._inference_function
+    operation = inner.name.decode()
+    eager = context.context()
+    attributes = tuple(chain.from_iterable(eager.function_call_options.as_attrs().items()))
     captured = tuple(function.captured_inputs)
     order = tuple(function._arg_keywords)
     names = tuple(sorted(function.structured_outputs))  # the order in which tf.nest flattens a dictionary
     if len(names) != len(function.outputs) or len(order) + len(captured) != len(function.inputs):
         raise ValueError("inputs or outputs are not plain tensors")
 
-    def call(inputs: Inputs) -> dict[str, Array]:
-        tensors = inner.call_flat(*[constant(inputs[name]) for name in order], *captured)
+    def call(inputs: Inputs, _keep: Any = inner) -> dict[str, Array]:  # with it goes the operation
+        tensors = run(
+            operation, len(names), [*[constant(inputs[name]) for name in order], *captured], attributes, eager
+        )
         return {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
 
     return call
