@@ -257,7 +257,7 @@ class KubeflowEngine:
                 ) from exc
             if answer.status == 404:
                 raise NotFound(
-                    f"There is no Kubeflow Pipelines at {self._host}: it knows no /apis/v2beta1/healthz.",
+                    f"There is no Kubeflow Pipelines 2 at {self._host}: it knows no /apis/v2beta1/healthz.",
                     fix="Check --host. In an installation of all of Kubeflow it ends in /pipeline.",
                 )
             if answer.status in TRANSIENT:  # with 401 and the like the client may know more
