@@ -51,7 +51,7 @@ def write(folder: Path, rows: int) -> None:
 def test_an_estimator_is_trained_shrunk_sized_deployed_and_asked(tmp_path):
     write(tmp_path, 400)
     document = run(tmp_path, "gpu_graph=float32")
-    assert {step["name"]: step["status"] for step in document["steps"] if step["status"] != "succeeded"} == {}
+    assert [step["status"] for step in document["steps"]] == ["succeeded"] * 8
     assert document["metrics"]["accuracy"] > 0.9
     sizes = document["model_bytes"]
     assert sizes["optimized"] <= sizes["exported"]

@@ -71,8 +71,10 @@ class KubeflowEngine:
         pipeline_root: str | None = None,
         token_file: Path | None = None,
         patience: Callable[[], Patience] = Patience,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
         """Name the place; nothing is imported or sent yet. Without a token, the client's own configuration counts."""
+        self._connect_timeout_s = connect_timeout_s
         self._host, self._namespace, self._experiment = host.rstrip("/"), namespace, experiment
         self.root, self._token_file = pipeline_root, token_file
         self._patience = patience()  # one for all calls: once the place has answered, an outage is waited out
@@ -247,7 +249,7 @@ class KubeflowEngine:
         import urllib3
 
         url = self._host if "://" in self._host else f"https://{self._host}"  # as the client takes it
-        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=CALL_TIMEOUT_S)
+        timeout = urllib3.Timeout(connect=self._connect_timeout_s, read=CALL_TIMEOUT_S)
         with urllib3.PoolManager(retries=False) as pool, contextlib.suppress(urllib3.exceptions.SSLError):
             try:
                 answer = pool.request("GET", f"{url}/apis/v2beta1/healthz", headers=self._headers(), timeout=timeout)

@@ -20,7 +20,6 @@ from servegraph.errors import InputError, Refusal, ServegraphError
 from servegraph.storage.unreachable import REACH_S
 from servegraph_pipelines import flows
 from servegraph_pipelines.cli import app
-from servegraph_pipelines.engines import kubeflow as kubeflow_engine
 from servegraph_pipelines.engines.kubeflow import KubeflowEngine
 from servegraph_pipelines.engines.runs import RunOptions, RunRequest
 from servegraph_pipelines.submit import request_of
@@ -208,10 +207,10 @@ def test_a_token_never_goes_out_in_plain_text(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
-def patient(host: str) -> tuple[KubeflowEngine, Clock]:
+def patient(host: str, **options: float) -> tuple[KubeflowEngine, Clock]:
     """An engine whose waits take no time."""
     clock = Clock()
-    return KubeflowEngine(host, patience=lambda: Patience(sleep=clock.sleep, clock=clock)), clock
+    return KubeflowEngine(host, patience=lambda: Patience(sleep=clock.sleep, clock=clock), **options), clock
 
 
 def request() -> RunRequest:
@@ -230,8 +229,7 @@ def test_a_host_that_nobody_answers_at_is_given_up_soon(name: str) -> None:
     assert f"http://{name}" in caught.value.message
 
 
-def test_a_host_whose_network_drops_packets_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubeflow_engine, "CONNECT_TIMEOUT_S", 0.05)
+def test_a_host_whose_network_drops_packets_is_given_up_soon() -> None:
     with socket.socket() as full, contextlib.ExitStack() as waiting:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -239,14 +237,14 @@ def test_a_host_whose_network_drops_packets_is_given_up_soon(monkeypatch: pytest
             client = waiting.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(full.getsockname())
-        engine, clock = patient(f"http://127.0.0.1:{full.getsockname()[1]}")
+        engine, clock = patient(f"http://127.0.0.1:{full.getsockname()[1]}", connect_timeout_s=0.05)
         with pytest.raises(Unreachable) as caught:
             engine.submit(request())
     assert clock.now_s <= REACH_S
     assert "connect timeout=0.05" in caught.value.message
 
 
-def test_a_host_that_is_none_or_another_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_is_none_or_another_is_refused_at_once() -> None:
     engine, clock = patient("http://kubeflow.example:port")
     with pytest.raises(InputError) as refused:
         engine.submit(request())
