@@ -10,10 +10,12 @@ from typing import Any
 from numpy.typing import NDArray
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from servegraph.answers import metric, string_inputs, warmup
+from servegraph.answers import metric, warmup
 from servegraph.answers import samples as sampling
 from servegraph.answers.ask import Loader, Servable
 from servegraph.answers.child import in_child
+from servegraph.answers.encodings import encodings
+from servegraph.answers.made_up import Care
 from servegraph.answers.metric import Metric
 from servegraph.answers.samples import InputSpec, Samples
 from servegraph.errors import DataError, InputError, ModelError
@@ -108,10 +110,10 @@ def ask_original(
             try:
                 given = sampling.read(samples, specs, label=label_key, signature=name) if samples else None
                 real = given or warmup.samples(warm, name, specs)
-                tries[name] = [real] if real else _made_up(specs, definition, name)
+                tries[name] = [real] if real else _made_up(specs, definition, name, path)
             except DataError as misfit:
                 misfits.append(misfit)
-                tries[name] = _made_up(specs, definition, name)
+                tries[name] = _made_up(specs, definition, name, path)
         asked.append((tuple(meta_graph.tags), tries))
     if (
         samples
@@ -138,11 +140,16 @@ def _public(meta_graph: MetaGraph) -> list[tuple[str, Signature]]:
     return [(name, s) for name, s in meta_graph.signatures.items() if not name.startswith("__saved_model")]
 
 
-def _made_up(specs: Mapping[str, InputSpec], definition: MetaGraphDef, signature: str) -> list[Samples]:
-    """Return made-up samples, and cautious ones for a model that refuses them; none where a dtype has no values."""
-    encodings = string_inputs.encodings(definition, signature)
+def _made_up(specs: Mapping[str, InputSpec], definition: MetaGraphDef, signature: str, path: Path) -> list[Samples]:
+    """Return made-up samples, and ever more careful ones for a model that refuses them.
+
+    There are none where a dtype has no values.
+    """
+    found = encodings(definition, signature, path)
+    cares: tuple[Care, ...] = ("little", "some", "most")
     try:
-        return [sampling.generate(specs, encodings=encodings, cautious=cautious) for cautious in (False, True)]
+        made = [sampling.generate(specs, encodings=found, care=care) for care in cares]
+        return [*made[:-1], sampling.generate(specs), made[-1]]
     except DataError:
         return []
 

@@ -16,27 +16,35 @@ from servegraph.answers.dtypes import is_float, is_text, numpy_type
 
 WORDS = (b"alpha", b"beta", b"gamma", b"a b", b"")
 IMAGE_SIDE = 64  # pixels
+_SEVERAL = 6  # words of a text; one in as many is unknown
 PERIOD = 2037  # of three channels, and no divisor of a usual size, so that rows do not begin alike
+
+
+Care = Literal["little", "some", "most"]
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A source of values. A `cautious` one has what the fewest graphs refuse: ones, the id 0, the text "1"."""
+    """A source of values.
+
+    With `some` care what is looked up is always found; with the `most` values are what the fewest graphs refuse: ones,
+    the id 0, the text "1", the first key of a table.
+    """
 
     random: np.random.Generator
-    cautious: bool = False
+    care: Care = "little"
 
     def values(self, kind: np.dtype[Any], shape: tuple[int, ...], encoding: Encoding | None = None) -> NDArray[Any]:
-        """Return values of two decimals, of the ids 0 to 2, or text, which `encoding` makes where there is one.
+        """Return values of two decimals, of the ids 0 to 2, or text; or what `encoding` makes where there is one.
 
         Numbers repeat after `PERIOD`: of an image in a golden request little is left once that is compressed.
         """
-        if is_text(kind):
+        if is_text(kind) or encoding:
             made = np.empty(shape, dtype=object)
             for at in np.ndindex(shape):
                 made[at] = encoding.encode(self) if encoding else self.word()
-            return made
-        if self.cautious:
+            return made.astype(kind)
+        if self.care == "most":
             return np.full(shape, 1 if is_float(kind) or kind.kind == "c" else 0).astype(kind)
         if is_float(kind):
             return np.resize(self.random.normal(size=min(prod(shape), PERIOD)).round(2), shape).astype(kind)
@@ -46,19 +54,36 @@ class Draw:
 
     def word(self) -> bytes:
         """Return a short text."""
-        return b"1" if self.cautious else WORDS[int(self.random.integers(len(WORDS)))]
+        return b"1" if self.care == "most" else WORDS[int(self.random.integers(len(WORDS)))]
 
-    def numbers(self, dtype: str, count: int) -> list[Any]:
+    def numbers(self, dtype: str, count: int, encoding: Encoding | None = None) -> list[Any]:
         """Return values of a feature as plain Python values."""
-        found: list[Any] = self.values(numpy_type(dtype), (count,)).astype(object).tolist()
+        found: list[Any] = self.values(numpy_type(dtype), (count,), encoding).astype(object).tolist()
         return found
 
 
 class Encoding(Protocol):
-    """What the bytes of a text input must be."""
+    """What the bytes of a text input, or the ids of an input of integers, must be."""
 
-    def encode(self, draw: Draw) -> bytes:
-        """Return made-up bytes."""
+    def encode(self, draw: Draw) -> Any:
+        """Return made-up bytes, or an id."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Keys of a lookup table, or rows of an embedding table; `several`: a text of some keys, apart by blanks."""
+
+    keys: tuple[Any, ...]
+    several: bool = False
+
+    def encode(self, draw: Draw) -> Any:
+        """Return one of them, or a text of some; now and then with a word that is in no vocabulary."""
+        if draw.care == "most":
+            return self.keys[0]
+        chosen = [self.keys[int(number)] for number in draw.random.integers(len(self.keys), size=_SEVERAL)]
+        if isinstance(chosen[0], bytes) and draw.care == "little" and not draw.random.integers(_SEVERAL):
+            chosen[0] = draw.word()
+        return b" ".join(chosen) if self.several else chosen[0]
 
 
 @dataclass(frozen=True)
@@ -96,8 +121,8 @@ class ImageBytes:
     format: Literal["jpeg", "png"]
 
     def encode(self, draw: Draw) -> bytes:
-        """Return a small image: noise over a slope, the same at every pixel in a cautious draw."""
-        return _image(self.format, None if draw.cautious else int(draw.random.integers(1 << 16)))
+        """Return a small image: noise over a slope, the same at every pixel with the most care."""
+        return _image(self.format, None if draw.care == "most" else int(draw.random.integers(1 << 16)))
 
 
 @dataclass(frozen=True)
@@ -134,14 +159,13 @@ class ExampleSpec:
         for name, feature in sorted(self.features.items()):
             values: Any
             if feature.dtype == "string":
-                values = [
-                    feature.encoding.encode(draw) if feature.encoding else draw.word() for _ in range(feature.count)
-                ]
+                values = draw.numbers("string", feature.count, feature.encoding)
                 example.features.feature[name].bytes_list.value.extend(values)
             elif feature.dtype == "float32":
                 example.features.feature[name].float_list.value.extend(draw.numbers("float32", feature.count))
             else:
-                example.features.feature[name].int64_list.value.extend(draw.numbers("int64", feature.count))
+                ids = draw.numbers("int64", feature.count, feature.encoding)
+                example.features.feature[name].int64_list.value.extend(ids)
         return bytes(example.SerializeToString(deterministic=True))
 
 

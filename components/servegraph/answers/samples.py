@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from servegraph.answers.dtypes import numpy_type
 from servegraph.answers.json_values import from_json, lengths
-from servegraph.answers.made_up import Draw, Encoding
+from servegraph.answers.made_up import Care, Draw, Encoding
 from servegraph.errors import DataError
 from servegraph.storage import match
 
@@ -143,18 +143,18 @@ def generate(
     seed: int = 0,
     *,
     encodings: Mapping[str, Encoding] | None = None,
-    cautious: bool = False,
+    care: Care = "little",
 ) -> Samples:
     """Make up records that fit the dtypes and shapes: numbers of two decimals, small ids, short words.
 
-    `encodings` says what the bytes of an input must be (`string_inputs.encodings` reads it off the graph). A
-    `cautious` draw has what the fewest models refuse: ones, the id 0, the text "1".
+    `encodings` says what an input must hold (`encodings.encodings` reads it off the graph). The more `care`, the fewer
+    models refuse them (`Draw`), and the less they say.
 
     Raises:
         DataError: a dtype that no request can hold (code `CANNOT_MAKE_UP`).
     """
-    draw = Draw(np.random.default_rng(seed), cautious)
-    if cautious:  # one number fits with whatever an input of unknown shape is computed with
+    draw = Draw(np.random.default_rng(seed), care)
+    if care == "most":  # one number fits with whatever an input of unknown shape is computed with
         specs = {
             name: InputSpec(spec.dtype, () if spec.shape is None and spec.dtype != "string" else spec.shape)
             for name, spec in specs.items()

@@ -27,6 +27,7 @@ from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.forms import Form
 from servegraph.rewriting.graph import Untransformable
 from servegraph.rewriting.weights import Weight, loosen, weights_of
+from servegraph.savedmodel.layout import GOLDEN_FILE
 
 _log = logging.getLogger(__name__)
 _LOSSES: tuple[Loss, ...] = ("none", "rounding", "tolerance")
@@ -159,7 +160,9 @@ class Climb:
         spare = (self.terms.budget_bytes or 0) - self.reserved_bytes - found.size
         is_worth_spending = self.terms.budget_bytes is not None and spare > _WORTH_SPENDING * found.size
         if found.objection or is_worth_spending:
-            found = self._widened(rung, loose, narrow, forms, found)
+            tried, found = found, self._widened(rung, loose, narrow, forms, found)
+            if tried.objection and found.size >= self.best.size:  # all that it would save breaks the tolerance
+                found = replace(found, measured=tried.measured, objection=tried.objection)
         for key, form in forms.items():
             if found.draft.forms.get(key) is form:
                 self.forms.setdefault(key, []).append(form)
@@ -291,7 +294,9 @@ class Climb:
 
 def start(original: Draft, terms: Terms, evidence: Evidence, workspace: Path) -> Climb:
     """Return a climb that begins at the original; room is left for golden requests where they are small."""
-    best = Written(original, original.source, directory_bytes(original.source), [], "")
+    golden_file = original.source / GOLDEN_FILE  # recorded anew at the end, so no rung is to be credited with it
+    recorded = golden_file.stat().st_size if golden_file.is_file() else 0
+    best = Written(original, original.source, directory_bytes(original.source) - recorded, [], "")
     golden_bytes = golden.expected_bytes(evidence.main.samples, evidence.main.answers) if evidence.questions else 0
     is_small = terms.budget_bytes is not None and golden_bytes <= golden.ALLOWANCE * terms.budget_bytes
     return Climb(terms, evidence, workspace, best, golden_bytes if is_small else 0)

@@ -55,7 +55,7 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
     try:
         terms = _terms(goal)
         done = climb.start(original, terms, evidence, workspace)
-        before = done.best.size
+        before = directory_bytes(model)
         if evidence.questions:
             done.run()
         else:

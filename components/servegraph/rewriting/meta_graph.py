@@ -31,6 +31,7 @@ from servegraph.rewriting.graph import (
 from servegraph.rewriting.object_graph import missing_restores
 from servegraph.rewriting.restoring import Restore, StoredAs, read_restores, write_restores
 from servegraph.savedmodel.bundle_reader import BundleReader
+from servegraph.savedmodel.meta_graph import ASSETS_COLLECTION
 
 INIT_SIGNATURE = "__saved_model_init_op"
 _NAMED = {
@@ -99,7 +100,7 @@ def take_apart(meta_graph: MetaGraphDef, tensors: BundleReader | None) -> Servin
         signatures=signatures,
         restores=restores + missing_restores(graph, nodes, restores, tensors),
         initializers=_initializers(graph, nodes),
-        assets=_assets(graph),
+        assets=assets_of(graph),
     )
 
 
@@ -203,12 +204,12 @@ def _resources(name: str, graph: ServingGraph) -> set[str]:
     return {need for need in reachable(graph.nodes, [name]) if is_handle(graph.nodes[need])}
 
 
-def _assets(graph: MetaGraphDef) -> tuple[AssetFileDef, ...]:
+def assets_of(graph: MetaGraphDef) -> tuple[AssetFileDef, ...]:
     """Return the assets: TF2 lists them in the MetaGraph, TF1 in a collection."""
-    if graph.asset_file_def:
+    if graph.asset_file_def or ASSETS_COLLECTION not in graph.collection_def:
         return tuple(graph.asset_file_def)
     assets = []
-    for packed in graph.collection_def["saved_model_assets"].any_list.value:
+    for packed in graph.collection_def[ASSETS_COLLECTION].any_list.value:
         asset = AssetFileDef()
         packed.Unpack(asset)
         assets.append(asset)

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef, MetaGraphDef
 
 from servegraph.rewriting.draft import Draft
-from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
+from servegraph.rewriting.meta_graph import ServingGraph, assets_of, keep_what_serves
 from servegraph.rewriting.switches import settle_switches
 
 # What TF Serving and the SavedModel format know beside graph and variables; everything else is a stray file (R15).
@@ -29,4 +29,4 @@ def strip(draft: Draft) -> Draft:
 
 
 def _assets(graph: ServingGraph | MetaGraphDef) -> Iterable[AssetFileDef]:
-    return graph.asset_file_def if isinstance(graph, MetaGraphDef) else graph.assets
+    return assets_of(graph) if isinstance(graph, MetaGraphDef) else graph.assets

@@ -22,11 +22,11 @@ def read(tmp_path):
     return read
 
 
-@pytest.mark.parametrize("cautious", [False, True])
-def test_generated_records_fit_every_dtype_and_shape(cautious):
+@pytest.mark.parametrize("care", ["little", "some", "most"])
+def test_generated_records_fit_every_dtype_and_shape(care):
     holdable = [row.name for row in DTYPES if row.name[0] != "q" and row.name not in ("resource", "variant")]
     for shape in [(None,), (None, 3), (None, None), (), (2, 3), (0,), (None, 0)]:
-        made = samples.generate({name: InputSpec(name, shape) for name in holdable}, rows=3, cautious=cautious)
+        made = samples.generate({name: InputSpec(name, shape) for name in holdable}, rows=3, care=care)
         assert made.generated
         assert made.is_batched == (shape[:1] == (None,))
         for name, values in made.inputs.items():
@@ -51,9 +51,9 @@ def test_an_image_of_any_size_is_not_tiny():
     assert made.inputs["image"].shape[1:] == (64, 64, 3)
 
 
-def test_a_cautious_draw_is_ones_and_the_id_0():
+def test_the_most_careful_draw_is_ones_and_the_id_0():
     specs = {**SPECS, "id": InputSpec("int32", (None,)), "b": InputSpec("bfloat16", (None,))}
-    made = samples.generate(specs, cautious=True)
+    made = samples.generate(specs, care="most")
     assert {name: set(values.ravel().tolist()) for name, values in made.inputs.items()} == {
         "x": {1.0},
         "word": {b"1"},
@@ -63,8 +63,8 @@ def test_a_cautious_draw_is_ones_and_the_id_0():
     assert made.inputs["b"].dtype == ml_dtypes.bfloat16
 
 
-def test_a_cautious_draw_fits_with_any_shape_where_none_is_known():
-    made = samples.generate({"x": InputSpec("float32", None)}, cautious=True)
+def test_the_most_careful_draw_fits_with_any_shape_where_none_is_known():
+    made = samples.generate({"x": InputSpec("float32", None)}, care="most")
     assert made.inputs["x"].shape == ()
     assert not made.is_batched
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
 from servegraph import storage
 from servegraph.answers.ask import Servable
@@ -232,6 +233,23 @@ def test_stray_files_stay_behind_and_known_ones_go_along(tmp_path):
     }
 
 
+def test_a_graph_of_version_1_that_is_not_taken_apart_keeps_its_assets(tmp_path):
+    tf1_model(tmp_path / "m")
+    saved = parse_saved_model(str(tmp_path / "m"))
+    graph = saved.meta_graphs[0].graph_def
+    restored = next(node for node in graph.node if node.op == "Assign" and node.input[1].startswith("save/RestoreV2"))
+    twice = graph.node.add(name="restored_twice", op="AddV2", input=[restored.input[1]] * 2)
+    twice.attr["T"].type = tf.float32.as_datatype_enum
+    restored.input[1] = twice.name
+    (tmp_path / "m/saved_model.pb").write_bytes(saved.SerializeToString())
+    (tmp_path / "m/notes.md").write_text("stray")
+    result = optimize(tmp_path / "m", tmp_path / "out", Goal())
+    assert result.steps[0].kept
+    assert "AddV2" in str(result.notes)
+    assert {path.name for path in (tmp_path / "out/assets").iterdir()} == {"vocabulary.txt", "unused.txt"}
+    assert not (tmp_path / "out/notes.md").exists()
+
+
 def test_a_budget_that_is_not_met_says_so_and_keeps_the_best(tmp_path):
     module(tmp_path / "m")
     result = optimize(tmp_path / "m", tmp_path / "out", Goal(budget_bytes=10))
@@ -371,6 +389,16 @@ class TestLossyRungs:
         assert shortfall is not None
         assert "quarter would reach" in shortfall.message
         assert "quota" in shortfall.fix
+
+    def test_a_rung_that_saves_nothing_within_the_tolerance_says_what_it_broke(self, tmp_path):
+        """As int8 the large kernel changes the answers, and the small one alone does not make up for its graph."""
+        model = dense_model(tmp_path / "m", scale=1000.0)
+        model.layers[2].set_weights([np.ones((128, 5)), np.zeros(5)])
+        model.export(tmp_path / "m", verbose=False)
+        goal = Goal(tolerance=Tolerance(0, max_abs_diff=1.0), rungs=("strip", "share", "quarter"))
+        step = optimize(tmp_path / "m", tmp_path / "out", goal).steps[-1]
+        assert not step.kept
+        assert "more than 1" in step.reason
 
     def test_weights_beyond_float16_become_bfloat16(self, tmp_path):
         dense_model(tmp_path / "m", scale=1e6)

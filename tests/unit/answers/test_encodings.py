@@ -8,9 +8,9 @@ from tensorflow.python.saved_model.loader_impl import parse_saved_model
 from servegraph import storage
 from servegraph.answers import samples
 from servegraph.answers.ask import Servable
+from servegraph.answers.encodings import encodings
 from servegraph.answers.made_up import Base64Text, CsvText, ExampleSpec, Feature, ImageBytes, NumberText
 from servegraph.answers.samples import InputSpec
-from servegraph.answers.string_inputs import encodings
 from servegraph.savedmodel.graph_reader import read_saved_model
 
 tf1 = tf.compat.v1
@@ -108,7 +108,7 @@ CASES = [
 ]
 
 
-def ask(path, signature, input_name, cautious=False):
+def ask(path, signature, input_name, care="little"):
     """Return what is found for an input, and what each loader answers to made-up requests."""
     meta_graph = parse_saved_model(str(path)).meta_graphs[0]
     before = meta_graph.SerializeToString(deterministic=True)
@@ -116,8 +116,8 @@ def ask(path, signature, input_name, cautious=False):
     assert meta_graph.SerializeToString(deterministic=True) == before
     inputs = read_saved_model(storage.open_dir(path)).meta_graphs[0].signatures[signature].inputs
     specs = {name: InputSpec(info.dtype, info.shape) for name, info in inputs.items()}
-    made = samples.generate(specs, encodings=found, cautious=cautious)
-    again = samples.generate(specs, encodings=found, cautious=cautious)
+    made = samples.generate(specs, encodings=found, care=care)
+    again = samples.generate(specs, encodings=found, care=care)
     assert all(np.array_equal(made.inputs[name], again.inputs[name]) for name in specs)
     answers = []
     for loader in ("session", "v2"):
@@ -126,13 +126,13 @@ def ask(path, signature, input_name, cautious=False):
     return found.get(input_name), answers
 
 
-@pytest.mark.parametrize("cautious", [False, True])
+@pytest.mark.parametrize("care", ["little", "some", "most"])
 @pytest.mark.parametrize(("serve", "wanted"), CASES, ids=[serve.__name__ for serve, _ in CASES])
-def test_functions(tmp_path, serve, wanted, cautious):
+def test_functions(tmp_path, serve, wanted, care):
     module = tf.Module()
     module.serve = tf.function(serve, input_signature=[TEXT])
     tf.saved_model.save(module, str(tmp_path), signatures=module.serve)
-    found, answers = ask(tmp_path, "serving_default", "text", cautious)
+    found, answers = ask(tmp_path, "serving_default", "text", care)
     assert found == wanted
     assert len(answers) == 2
 

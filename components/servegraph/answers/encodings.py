@@ -1,0 +1,203 @@
+"""What the graph does with the inputs of a signature: what their bytes must encode, which keys and ids it looks up.
+
+The flow of an input is followed through identities, reshapes, loops and functions to the first operation that decodes
+it or looks it up. An input that reaches none is text, of which any word will do, or a number. The order of inputs and
+outputs of the parsing operations is that of tensorflow/core/ops/parsing_ops.cc.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from servegraph.answers.input_flow import Scope, attr
+from servegraph.answers.looked_up import Fills, rows_of
+from servegraph.answers.made_up import (
+    Base64Text,
+    CsvText,
+    Encoding,
+    ExampleSpec,
+    Feature,
+    ImageBytes,
+    Known,
+    NumberText,
+)
+from servegraph.rewriting.meta_graph import assets_of
+
+VARIABLE_LENGTH = 2  # values of a feature that takes any number
+# What comes out of these is no longer the text.
+ENDS = frozenset(
+    (
+        *("ReadFile", "MatchingFiles", "LookupTableFind", "LookupTableFindV2", "Assert"),
+        *("StringToHashBucket", "StringToHashBucketFast", "StringToHashBucketStrong"),
+        *("StringLength", "Shape", "ShapeN", "Size", "Rank", "Equal", "NotEqual"),
+    )
+)
+# What is noted where a text passes it.
+_NOTED = frozenset(("Substr", "DecodeBase64", "StringSplit", "StringSplitV2", "UnicodeDecodeWithOffsets"))
+# What ids come out of as they went in; where another input than these is an id, it is no longer one.
+_KEEP_IDS = frozenset(
+    (
+        *("Identity", "Cast", "Reshape", "ExpandDims", "Squeeze", "Transpose", "BroadcastTo", "Tile"),
+        *("StridedSlice", "Slice", "ConcatV2", "Pack", "Unpack", "SelectV2", "Select"),
+        *("Unique", "UniqueV2", "SparseFillEmptyRows"),
+    )
+)
+_FINDS = ("LookupTableFindV2", "LookupTableFind")
+_GATHERS = ("GatherV2", "Gather", "ResourceGather")
+
+
+def encodings(meta_graph: Any, signature: str, source: Path | None = None) -> dict[str, Encoding]:
+    """Return what the inputs of a signature must hold, from its MetaGraphDef; those of which any value will do are out.
+
+    `source` is the model's directory, without which a vocabulary in a file is not read.
+    """
+    functions = {function.signature.name: function for function in meta_graph.graph_def.library.function}
+    files = {asset.tensor_info.name.split(":")[0]: asset.filename for asset in assets_of(meta_graph)}
+    assets = {name: source / "assets" / file for name, file in files.items() if source and Path(file).name == file}
+    root = Scope(meta_graph.graph_def.node, functions)
+    fills = Fills(root, assets)
+    found: dict[str, Encoding] = {}
+    for name, info in meta_graph.signature_def[signature].inputs.items():
+        encoding = _meaning(fills, root, info.name, tf.as_dtype(info.dtype)) if info.name else None
+        if encoding is not None:
+            found[name] = encoding
+    return found
+
+
+def _meaning(fills: Fills, scope: Scope, tensor: str, dtype: tf.DType) -> Encoding | None:
+    if dtype == tf.string:
+        return _text(fills, scope, tensor)
+    return _ids(fills, scope, tensor) if dtype in (tf.int32, tf.int64) else None
+
+
+def _text(fills: Fills, scope: Scope, tensor: str) -> Encoding | None:
+    """Follow a text to the first operations that decode it or look it up, nearest first."""
+    queue: deque[tuple[Scope, str, tuple[str, ...]]] = deque([(scope, tensor, ())])
+    seen = set()
+    while queue:
+        scope, tensor, passed = queue.popleft()
+        for node, index in scope.readers(tensor):
+            found: Encoding | None = None
+            if (decoder := DECODERS.get(node.op)) and index == 0:
+                found = decoder(fills, scope, node)
+                if isinstance(found, NumberText) and "Substr" in passed:
+                    found = NumberText(found.is_float, is_date=True)
+            elif node.op in _FINDS and index == 1:
+                found = fills.keys(scope, node, several=any("Split" in op for op in passed))
+            if found is not None:
+                return Base64Text(found) if "DecodeBase64" in passed else found
+            if decoder or node.op in ENDS or (id(scope), node.name, index) in seen:
+                continue
+            seen.add((id(scope), node.name, index))
+            on_the_way = (*passed, node.op) if node.op in _NOTED else passed
+            queue.extend((inner, argument, on_the_way) for inner, argument in scope.calls(node, index))
+            queue.extend((scope, output, on_the_way) for output in scope.outputs(node))
+    return None
+
+
+def _ids(fills: Fills, scope: Scope, tensor: str) -> Known | None:
+    """Follow ids to where they are looked up, or pick rows; of several places that with the fewest."""
+    queue: deque[tuple[Scope, str]] = deque([(scope, tensor)])
+    seen = set()
+    places: list[Known | None] = []
+    while queue:
+        scope, tensor = queue.popleft()
+        for node, index in scope.readers(tensor):
+            if (id(scope), node.name, index) in seen:
+                continue
+            seen.add((id(scope), node.name, index))
+            if node.op in _FINDS and index == 1:
+                places.append(fills.keys(scope, node, several=False))
+            elif node.op in _GATHERS and index == 1:
+                places.append(rows_of(scope, node))
+            queue.extend(scope.calls(node, index))
+            if node.op in _KEEP_IDS:
+                queue.extend((scope, output) for output in scope.outputs(node))
+    return min((place for place in places if place), key=lambda place: max(place.keys), default=None)
+
+
+def _image(fills: Fills, scope: Scope, node: Any) -> Encoding:
+    return ImageBytes("png" if node.op == "DecodePng" else "jpeg")
+
+
+def _number(fills: Fills, scope: Scope, node: Any) -> Encoding:
+    return NumberText(tf.as_dtype(attr(node, "out_type").type or tf.float32).is_floating)
+
+
+def _csv(fills: Fills, scope: Scope, node: Any) -> Encoding:
+    dtypes = _dtypes(node, "OUT_TYPE")
+    selected = list(attr(node, "select_cols").list.i)
+    if selected:
+        by_column = dict(zip(selected, dtypes, strict=True))
+        dtypes = [by_column.get(column, "string") for column in range(max(selected) + 1)]
+    return CsvText(tuple(dtypes), attr(node, "field_delim").s.decode() or ",")
+
+
+def _example(fills: Fills, scope: Scope, node: Any) -> Encoding | None:
+    """Return the features that a parsing operation asks for, None where their names are not in the graph."""
+    sparse, dense = _dtypes(node, "sparse_types"), _dtypes(node, "Tdense")
+    ragged = _dtypes(node, "ragged_value_types")
+    sparse_keys, dense_keys, ragged_keys = _keys(scope, node, len(sparse), len(dense))
+    if sparse_keys is None or dense_keys is None:
+        return None
+    shapes = [[size.size for size in shape.dim] for shape in attr(node, "dense_shapes").list.shape]
+    features: dict[str, Feature] = {}
+    for number, (key, dtype) in enumerate(zip(sparse_keys, sparse, strict=True)):
+        output = scope.output(node, "sparse_values", number, len(sparse) + number)
+        features[key] = _feature(fills, scope, dtype, VARIABLE_LENGTH, output)
+    for number, (key, dtype, shape) in enumerate(zip(dense_keys, dense, shapes, strict=True)):
+        count = prod(VARIABLE_LENGTH if size < 0 else size for size in shape)
+        output = scope.output(node, "dense_values", number, 3 * len(sparse) + number)
+        features[key] = _feature(fills, scope, dtype, count, output)
+    for number, (key, dtype) in enumerate(zip(ragged_keys, ragged, strict=True)):
+        output = scope.output(node, "ragged_values", number, 3 * len(sparse) + len(dense) + number)
+        features[key] = _feature(fills, scope, dtype, VARIABLE_LENGTH, output)
+    return ExampleSpec(features)
+
+
+def _feature(fills: Fills, scope: Scope, dtype: str, count: int, output: str) -> Feature:
+    return Feature(dtype, count, _meaning(fills, scope, output, tf.as_dtype(dtype)))
+
+
+def _keys(scope: Scope, node: Any, sparse: int, dense: int) -> tuple[list[str] | None, list[str] | None, list[str]]:
+    """Return the names of the sparse, dense and ragged features: attributes, an input each, or one vector each."""
+    if node.op == "ParseSingleExample":
+        named = [[key.decode() for key in attr(node, a).list.s] for a in ("sparse_keys", "dense_keys")]
+        return named[0], named[1], []
+    if node.op == "ParseExampleV2":
+        vectors = [_texts(scope, [tensor]) for tensor in node.input[2:5]]
+        return vectors[0], vectors[1], vectors[2] or []
+    keys = node.input[2 : 2 + sparse + dense]
+    return _texts(scope, keys[:sparse]), _texts(scope, keys[sparse:]), []
+
+
+def _texts(scope: Scope, tensors: Any) -> list[str] | None:
+    values = [scope.constant(tensor) for tensor in tensors]
+    if any(value is None for value in values):
+        return None
+    return [key.decode() for value in values for key in np.ravel(value).tolist()]
+
+
+def _dtypes(node: Any, attribute: str) -> list[str]:
+    return [tf.as_dtype(number).name for number in attr(node, attribute).list.type]
+
+
+DECODERS: Mapping[str, Callable[[Fills, Scope, Any], Encoding | None]] = {
+    "ParseExample": _example,
+    "ParseExampleV2": _example,
+    "ParseSingleExample": _example,
+    "DecodeJpeg": _image,
+    "DecodeAndCropJpeg": _image,
+    "ExtractJpegShape": _image,
+    "DecodeImage": _image,
+    "DecodePng": _image,
+    "DecodeCSV": _csv,
+    "StringToNumber": _number,
+}
