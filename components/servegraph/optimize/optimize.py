@@ -21,6 +21,7 @@ from servegraph.optimize.result import Optimized, Step
 from servegraph.optimize.rungs import RUNGS
 from servegraph.optimize.terms import Terms, directory_bytes, rungs_named
 from servegraph.rewriting import draft as drafts
+from servegraph.rewriting.draft import Draft
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest, require_saved_model
 
@@ -48,6 +49,7 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
     if not evidence.questions:
         original.require_undamaged()
         notes.append("The graph is left as it is, because the original could not be asked.")
+    notes += [f"Left out, because it has no output: the signature {name!r}." for name in _without_outputs(original)]
     notes += [f"Not asked: {what}: {why}" for what, why in evidence.silent.items()]
     if evidence.questions and evidence.generated:
         notes.append("The samples were made up from the signature: the agreement says nothing about accuracy.")
@@ -105,6 +107,18 @@ def _check(goal: Goal, out: Path) -> None:
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already.", code="OUTPUT_EXISTS", fix="Give a new directory.")
+
+
+def _without_outputs(original: Draft) -> list[str]:
+    """Return the names of signatures that are not written: nothing could be asked of them in a session."""
+    return sorted(
+        {
+            name
+            for graph in original.serving_graphs
+            for name in graph.original.signature_def
+            if name not in graph.signatures and not name.startswith("__saved_model")
+        }
+    )
 
 
 def _workspace(out: Path) -> Path:

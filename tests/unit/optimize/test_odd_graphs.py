@@ -1,0 +1,276 @@
+"""Graphs as TF1, imports and hand-written exports have them: each rung answers as the original did."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from servegraph.answers.ask import Servable
+from servegraph.answers.tolerance import Tolerance
+from servegraph.optimize.constants import as_constants
+from servegraph.optimize.fold import fold
+from servegraph.optimize.goal import Goal
+from servegraph.optimize.optimize import optimize
+from servegraph.optimize.share import share
+from servegraph.rewriting import draft as drafts
+from servegraph.rewriting.strip import strip
+
+tf1 = tf.compat.v1
+ops = tf.raw_ops
+X = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+def signature(inputs, outputs):
+    tensors = [
+        {name: tf1.saved_model.utils.build_tensor_info(t) for name, t in side.items()} for side in (inputs, outputs)
+    ]
+    return tf1.saved_model.build_signature_def(*tensors, tf.saved_model.PREDICT_METHOD_NAME)
+
+
+def save(path, session, signatures, **more):
+    session.run([tf1.global_variables_initializer(), tf1.local_variables_initializer()])
+    builder = tf1.saved_model.Builder(str(path))
+    builder.add_meta_graph_and_variables(session, ["serve"], signatures, **more)
+    builder.save()
+    return path
+
+
+def graph_with(build, path):
+    with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
+        return build(path, session)
+
+
+def weights(name, shape=(8, 8), seed=1, **more):
+    return tf1.get_variable(name, shape, initializer=tf1.random_normal_initializer(seed=seed), **more)
+
+
+def changed(path, *rungs):
+    """Write the model beside itself as the rungs make it, with nothing that would undo them."""
+    draft = drafts.read(path)
+    assert not draft.untouched
+    for rung in rungs:
+        draft = rung(draft)
+    out = path.with_name("changed")
+    drafts.write(draft, out)
+    return out
+
+
+def answers(path, requests):
+    with Servable(path, loader="session") as servable:
+        return [servable(name, request) for name, request in requests]
+
+
+def assert_same(path, requests, *rungs):
+    for want, have in zip(answers(path, requests), answers(changed(path, *rungs), requests), strict=True):
+        for name, value in want.items():
+            np.testing.assert_allclose(have[name], value, rtol=1e-5, atol=1e-6)
+
+
+def fed_over(path, session):
+    """Signatures that replace what is computed from weights, a constant, a weight, by what a request holds."""
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    scale, temperature = weights("s", [8], use_resource=True) * 2.0, tf.constant(3.0)
+    shift = weights("w", [8], use_resource=True)
+    first, second = shift.read_value(), shift.read_value()
+    y = x * scale / temperature + first * 2.0 + second
+    signatures = {"serving_default": signature({"x": x}, {"y": y})}
+    for name, tensor in {"scale": scale, "temperature": temperature, "shift": first}.items():
+        signatures[name] = signature({"x": x, name: tensor}, {"y": y})
+    return save(path, session, signatures)
+
+
+@pytest.mark.parametrize("rungs", [(strip, fold), (strip, as_constants), (strip, share)])
+def test_what_a_request_replaces_is_not_known_beforehand(tmp_path, rungs):
+    path = graph_with(fed_over, tmp_path / "m")
+    requests = [
+        ("serving_default", {"x": X}),
+        ("scale", {"x": X, "scale": X[0]}),
+        ("temperature", {"x": X, "temperature": np.float32(7)}),
+        ("shift", {"x": X, "shift": X[1]}),
+    ]
+    assert_same(path, requests, *rungs)
+
+
+def flagged(path, session):
+    """A training switch that is a constant, which one signature feeds; beside one that nobody does."""
+    x, flag = tf1.placeholder(tf.float32, [None, 8], name="x"), tf.constant(False, name="is_training")
+    other = tf1.placeholder_with_default(False, [], name="other")
+    y = tf1.cond(flag, lambda: x * weights("w", [8], use_resource=True), lambda: x + 1.0)
+    z = tf1.cond(other, lambda: y * 2.0, lambda: y)
+    return save(
+        path,
+        session,
+        {"serving_default": signature({"x": x}, {"z": z}), "flagged": signature({"x": x, "flag": flag}, {"z": z})},
+    )
+
+
+def test_a_constant_switch_that_a_request_replaces_keeps_both_branches(tmp_path):
+    path = graph_with(flagged, tmp_path / "m")
+    requests = [("serving_default", {"x": X}), *(("flagged", {"x": X, "flag": np.array(f)}) for f in (True, False))]
+    assert_same(path, requests, strip)
+
+
+def sparse_with_defaults(path, session):
+    defaults = {
+        "indices": tf.constant([[0, 0]], tf.int64),
+        "values": tf.constant([1.0]),
+        "shape": tf.constant([2, 8], tf.int64),
+    }
+    parts = [
+        tf1.placeholder_with_default(
+            t, [None] * (t.shape.rank - 1) + [t.shape[-1]] if n != "values" else [None], name=n
+        )
+        for n, t in defaults.items()
+    ]
+    sparse = tf.SparseTensor(*parts)
+    y = tf.sparse.sparse_dense_matmul(sparse, weights("w", use_resource=True))
+    return save(path, session, {"serving_default": signature({"s": sparse}, {"y": y})})
+
+
+def test_a_sparse_input_whose_parts_have_defaults_can_still_be_fed(tmp_path):
+    path = graph_with(sparse_with_defaults, tmp_path / "m")
+    feeds = {"indices:0": [[0, 1], [2, 4]], "values:0": [1.5, 2.5], "shape:0": [3, 8]}
+    found = []
+    for model in (path, changed(path, strip)):
+        with tf1.Session(graph=tf.Graph()) as session, session.graph.as_default():
+            meta_graph = tf1.saved_model.load(session, ["serve"], str(model))
+            found.append(session.run(meta_graph.signature_def["serving_default"].outputs["y"].name, feeds))
+    assert np.array_equal(*found)
+
+
+def assigned_when_loaded(path, session, use_resource):
+    """Two equal weights, of which the main op changes one."""
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    one, other = (weights(name, use_resource=use_resource) for name in ("one", "other"))
+    with tf.control_dependencies([tf1.assign(one, other * 2.0 + 1.0)]):
+        main_op = tf.no_op()
+    y = tf.matmul(x, one) * 3.0 + tf.matmul(x, other)
+    return save(path, session, {"serving_default": signature({"x": x}, {"y": y})}, main_op=main_op)
+
+
+@pytest.mark.parametrize("use_resource", [True, False])
+@pytest.mark.parametrize("rungs", [(strip, share), (strip, fold), (strip, as_constants)])
+def test_weights_that_the_main_op_assigns_are_not_those_that_are_stored(tmp_path, rungs, use_resource):
+    path = graph_with(lambda path, session: assigned_when_loaded(path, session, use_resource), tmp_path / "m")
+    assert_same(path, [("serving_default", {"x": X})], *rungs)
+
+
+def two_nodes_of_one_variable(path, session):
+    """As a graph has them that was imported twice: one is restored, the other read."""
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    weight = weights("w", use_resource=True)
+    shared = weight.handle.op.get_attr("shared_name").decode()
+    again = ops.VarHandleOp(dtype=tf.float32, shape=[8, 8], shared_name=shared, name="again")
+    y = tf.matmul(x, ops.ReadVariableOp(resource=again, dtype=tf.float32))
+    return save(path, session, {"serving_default": signature({"x": x}, {"y": y})})
+
+
+def test_two_nodes_of_one_variable_are_one(tmp_path):
+    path = graph_with(two_nodes_of_one_variable, tmp_path / "m")
+    assert_same(path, [("serving_default", {"x": X})], strip, fold)
+
+
+def tables_in_functions(path, session):
+    """Functions that name their tables themselves, all in nodes of one name."""
+    ids = tf1.placeholder(tf.int64, [None], name="i")
+
+    def table(shared):
+        return ops.HashTableV2(key_dtype=tf.int64, value_dtype=tf.int64, shared_name=shared, name="table")
+
+    def made(shared, values):
+        default = tf.constant(-1, tf.int64)
+
+        @tf.function
+        def look_up(keys):
+            return ops.LookupTableFindV2(table_handle=table(shared), keys=keys, default_value=default)
+
+        @tf.function
+        def fill():
+            ops.LookupTableImportV2(
+                table_handle=table(shared), keys=tf.constant([0, 1], tf.int64), values=tf.constant(values, tf.int64)
+            )
+            return tf.constant(0)
+
+        return look_up(ids), fill()
+
+    (one, fill_one), (other, fill_other) = made("first", [10, 11]), made("second", [20, 21])
+    row = tf.gather(weights("w", use_resource=True), ids)
+    outputs = {"one": one, "other": other, "row": row}
+    return save(
+        path, session, {"serving_default": signature({"i": ids}, outputs)}, main_op=tf.group(fill_one, fill_other)
+    )
+
+
+@pytest.mark.parametrize("rungs", [(strip,), (strip, fold)])
+def test_tables_that_functions_name_stay_apart_and_filled(tmp_path, rungs):
+    path = graph_with(tables_in_functions, tmp_path / "m")
+    assert_same(path, [("serving_default", {"i": np.array([0, 1, 2])})], *rungs)
+
+
+def counting_reference(path, session):
+    """A TF1 counter that only a control dependency runs."""
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    count = tf1.get_variable("n", initializer=0.0, use_resource=False)
+    with tf.control_dependencies([tf1.assign_add(count, 1.0)]):
+        y = tf.matmul(x, weights("w", use_resource=True)) * 2.0
+    return save(
+        path,
+        session,
+        {
+            "serving_default": signature({"x": x}, {"y": y}),
+            "count": signature({"x": x}, {"n": tf.identity(count) + x[0, 0] * 0}),
+        },
+    )
+
+
+def test_a_reference_counter_goes_on_counting(tmp_path):
+    path = graph_with(counting_reference, tmp_path / "m")
+    requests = [("serving_default", {"x": X})] * 2 + [("count", {"x": X})]
+    assert float(answers(changed(path, strip, fold), requests)[-1]["n"]) == 2.0
+
+
+def checkpoint_of_version_1(path, session):
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    y = tf.matmul(x, weights("w", use_resource=True))
+    saver = tf1.train.Saver(write_version=tf1.train.SaverDef.V1)
+    return save(path, session, {"serving_default": signature({"x": x}, {"y": y})}, saver=saver)
+
+
+def test_a_checkpoint_of_version_1_is_left_as_it_is_and_said_so(tmp_path):
+    path = graph_with(checkpoint_of_version_1, tmp_path / "m")
+    result = optimize(path, tmp_path / "out", Goal(rungs=("strip", "halve"), tolerance=Tolerance(0)))
+    assert "in no checkpoint that is read here" in result.notes[0]
+    assert "cannot be applied" not in str(result.steps)
+    assert (tmp_path / "out/variables/variables").read_bytes() == (path / "variables/variables").read_bytes()
+    want, have = (answers(model, [("serving_default", {"x": X})]) for model in (path, tmp_path / "out"))
+    assert np.array_equal(want[0]["y"], have[0]["y"])
+
+
+def batch_norm_in_a_branch(path, session):
+    """TensorFlow fuses batch norm and Relu once no branch is between them, and then rounds in another place."""
+    x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="image")
+    is_training = tf1.placeholder_with_default(False, [], name="is_training")
+    h = tf.nn.conv2d(x, weights("k", [3, 3, 3, 16], use_resource=True), 1, "SAME")
+    norm = [weights(f"n{i}", [16], seed=i, use_resource=True) for i in range(4)]
+    norm = [*norm[:3], tf.exp(norm[3])]
+    y = tf1.cond(
+        is_training,
+        lambda: tf1.nn.fused_batch_norm(h, *norm[:2], is_training=True)[0],
+        lambda: tf1.nn.fused_batch_norm(h, *norm, is_training=False)[0],
+    )
+    junk = weights("junk", [300, 300], use_resource=True)
+    assert junk is not None
+    return save(
+        path, session, {"serving_default": signature({"image": x}, {"y": tf.reduce_mean(tf.nn.relu(y), [1, 2])})}
+    )
+
+
+def test_where_settled_branches_would_round_otherwise_strip_leaves_them_to_fold(tmp_path):
+    path = graph_with(batch_norm_in_a_branch, tmp_path / "m")
+    result = optimize(path, tmp_path / "out", Goal(rungs=("strip", "fold")))
+    assert [step.kept for step in result.steps] == [True, True]
+    assert result.steps[0].max_abs_diff == 0
+    assert result.after_bytes < 15_000
+    (graph,) = drafts.read(tmp_path / "out").serving_graphs
+    assert not {node.op for node in graph.nodes.values()} & {"If", "StatelessIf", "FusedBatchNormV3"}
