@@ -1,18 +1,30 @@
 """Graphs as TF1, imports and hand-written exports have them: each rung answers as the original did."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from servegraph import storage
 from servegraph.answers.ask import Servable
+from servegraph.answers.evidence import ask_original
 from servegraph.answers.tolerance import Tolerance
+from servegraph.optimize.climb import start
 from servegraph.optimize.constants import as_constants
 from servegraph.optimize.fold import fold
 from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
+from servegraph.optimize.rungs import RUNGS, Rung
 from servegraph.optimize.share import share
+from servegraph.optimize.terms import Terms
 from servegraph.rewriting import draft as drafts
-from servegraph.rewriting.strip import strip
+from servegraph.rewriting.contents import Scaled
+from servegraph.rewriting.strip import strip, strip_branching
+from servegraph.rewriting.weights import loosen, unmatched, weights_of
+from servegraph.savedmodel.graph_reader import read_saved_model
 
 tf1 = tf.compat.v1
 ops = tf.raw_ops
@@ -72,7 +84,7 @@ def fed_over(path, session):
     x = tf1.placeholder(tf.float32, [None, 8], name="x")
     scale, temperature = weights("s", [8], use_resource=True) * 2.0, tf.constant(3.0)
     shift = weights("w", [8], use_resource=True)
-    first, second = shift.read_value(), shift.read_value()
+    first, second = (ops.ReadVariableOp(resource=shift.handle, dtype=tf.float32) for _ in range(2))
     y = x * scale / temperature + first * 2.0 + second
     signatures = {"serving_default": signature({"x": x}, {"y": y})}
     for name, tensor in {"scale": scale, "temperature": temperature, "shift": first}.items():
@@ -239,38 +251,82 @@ def checkpoint_of_version_1(path, session):
 
 def test_a_checkpoint_of_version_1_is_left_as_it_is_and_said_so(tmp_path):
     path = graph_with(checkpoint_of_version_1, tmp_path / "m")
-    result = optimize(path, tmp_path / "out", Goal(rungs=("strip", "halve"), tolerance=Tolerance(0)))
-    assert "in no checkpoint that is read here" in result.notes[0]
-    assert "cannot be applied" not in str(result.steps)
-    assert (tmp_path / "out/variables/variables").read_bytes() == (path / "variables/variables").read_bytes()
-    want, have = (answers(model, [("serving_default", {"x": X})]) for model in (path, tmp_path / "out"))
-    assert np.array_equal(want[0]["y"], have[0]["y"])
+    draft = drafts.read(path)
+    assert "in no checkpoint that is read here" in draft.untouched[0]
+    drafts.copy_unchanged(path, tmp_path / "copy")
+    drafts.write(strip(draft), tmp_path / "stripped")
+    for out in ("copy", "stripped"):
+        want, have = (answers(model, [("serving_default", {"x": X})]) for model in (path, tmp_path / out))
+        assert np.array_equal(want[0]["y"], have[0]["y"])
 
 
-def batch_norm_in_a_branch(path, session):
-    """TensorFlow fuses batch norm and Relu once no branch is between them, and then rounds in another place."""
-    x = tf1.placeholder(tf.float32, [None, 12, 12, 3], name="image")
+def switched(path, session):
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
     is_training = tf1.placeholder_with_default(False, [], name="is_training")
-    h = tf.nn.conv2d(x, weights("k", [3, 3, 3, 16], use_resource=True), 1, "SAME")
-    norm = [weights(f"n{i}", [16], seed=i, use_resource=True) for i in range(4)]
-    norm = [*norm[:3], tf.exp(norm[3])]
-    y = tf1.cond(
-        is_training,
-        lambda: tf1.nn.fused_batch_norm(h, *norm[:2], is_training=True)[0],
-        lambda: tf1.nn.fused_batch_norm(h, *norm, is_training=False)[0],
-    )
     junk = weights("junk", [300, 300], use_resource=True)
-    assert junk is not None
-    return save(
-        path, session, {"serving_default": signature({"image": x}, {"y": tf.reduce_mean(tf.nn.relu(y), [1, 2])})}
+    y = tf1.cond(is_training, lambda: x * tf.reduce_sum(junk), lambda: x * weights("w", [8], use_resource=True))
+    return save(path, session, {"serving_default": signature({"x": x}, {"y": y})})
+
+
+def test_what_the_gate_refuses_is_tried_in_a_milder_form(tmp_path):
+    """As `strip` without settling branches, where TensorFlow would fuse and round what is left in another way."""
+
+    def wrong(graph):
+        made = SignatureDef()
+        made.CopyFrom(graph.signatures["serving_default"])
+        made.outputs["y"].name = made.inputs["x"].name
+        return replace(graph, signatures={"serving_default": made})
+
+    path = graph_with(switched, tmp_path / "m")
+    original = drafts.read(path)
+    evidence = ask_original(path, read_saved_model(storage.open_dir(path)), original.definitions, None)
+    rung = Rung("strip", "", "none", change=lambda draft: draft.with_graphs(wrong), milder=strip_branching)
+    climb = start(original, Terms(None, Tolerance(), (rung,), climbs_all=True), evidence, tmp_path / "work")
+    climb.run()
+    assert climb.steps[0].kept
+    assert climb.steps[0].max_abs_diff == 0
+    assert len(list((tmp_path / "work").iterdir())) == 1
+    assert {rung.name for rung in RUNGS if rung.milder} == {"strip"}
+
+
+def test_fold_settles_the_branches_that_strip_left(tmp_path):
+    path = graph_with(switched, tmp_path / "m")
+    assert_same(path, [("serving_default", {"x": X})], strip_branching, fold)
+    (graph,) = drafts.read(tmp_path / "changed").serving_graphs
+    assert not {node.op for node in graph.nodes.values()} & {"If", "StatelessIf"}
+    assert [restore.tensors[0].key for restore in graph.restores] == ["w"]
+
+
+def partitioned(path, session):
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    parts = weights("parts", [8, 128], partitioner=tf1.fixed_size_partitioner(2), use_resource=True)
+    whole = weights("whole", [128, 8], use_resource=True)
+    signatures = {
+        "serving_default": signature({"x": x}, {"y": tf.matmul(tf.matmul(x, tf.convert_to_tensor(parts)), whole)})
+    }
+    save(path, session, signatures)
+    saved_model = SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    saved_model.meta_graphs[0].signature_def["mute"].CopyFrom(
+        saved_model.meta_graphs[0].signature_def["serving_default"]
     )
+    saved_model.meta_graphs[0].signature_def["mute"].ClearField("outputs")
+    (path / "saved_model.pb").write_bytes(saved_model.SerializeToString())
+    return path
 
 
-def test_where_settled_branches_would_round_otherwise_strip_leaves_them_to_fold(tmp_path):
-    path = graph_with(batch_norm_in_a_branch, tmp_path / "m")
-    result = optimize(path, tmp_path / "out", Goal(rungs=("strip", "fold")))
-    assert [step.kept for step in result.steps] == [True, True]
-    assert result.steps[0].max_abs_diff == 0
-    assert result.after_bytes < 15_000
-    (graph,) = drafts.read(tmp_path / "out").serving_graphs
-    assert not {node.op for node in graph.nodes.values()} & {"If", "StatelessIf", "FusedBatchNormV3"}
+def test_weights_are_kept_by_the_name_that_they_came_with(tmp_path):
+    path = graph_with(partitioned, tmp_path / "m")
+    draft = loosen(drafts.read(path, keep=("parts", "nothing*")))
+    assert [weight.key for weight in weights_of(draft)] == ["whole"]
+    (content,) = (weight.content for weight in weights_of(draft))
+    scaled = Scaled(content, np.full(8, 2, np.float32))
+    doubled = replace(draft, contents={**draft.contents, "whole": scaled}, keep=("whole",))
+    assert {weight.content.key for weight in weights_of(doubled)} == {"parts"}
+    assert unmatched(draft) == ["nothing*"]
+
+
+def test_what_is_left_out_or_not_found_is_said(tmp_path):
+    path = graph_with(partitioned, tmp_path / "m")
+    result = optimize(path, tmp_path / "out", Goal(rungs=("strip",), keep=("nothing*",)))
+    assert "Nothing is kept by the name 'nothing*': no weight has it." in result.notes
+    assert "Left out, because it has no output: the signature 'mute'." in result.notes
