@@ -297,6 +297,26 @@ def test_fold_settles_the_branches_that_strip_left(tmp_path):
     assert [restore.tensors[0].key for restore in graph.restores] == ["w"]
 
 
+def without_epsilon(path, session):
+    x = tf1.placeholder(tf.float32, [None, 4, 4, 3], name="image")
+    h = tf.nn.conv2d(x, weights("k", [1, 1, 3, 16], use_resource=True), 1, "SAME")
+    gamma, beta, mean = (weights(name, [16], use_resource=True) for name in ("gamma", "beta", "mean"))
+    variance = tf.constant(1e-4, shape=[16])
+    norm = ops.FusedBatchNormV3(
+        x=h, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=0.0, is_training=False
+    )
+    return save(path, session, {"serving_default": signature({"image": x}, {"y": norm.y})})
+
+
+def test_batch_norm_with_an_epsilon_of_0_is_folded_with_it(tmp_path):
+    path = graph_with(without_epsilon, tmp_path / "m")
+    image = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    want, have = (
+        answers(model, [("serving_default", {"image": image})])[0]["y"] for model in (path, changed(path, fold))
+    )
+    assert np.abs(want - have).max() < 1e-4 * np.abs(want).max()
+
+
 def partitioned(path, session):
     x = tf1.placeholder(tf.float32, [None, 8], name="x")
     parts = weights("parts", [8, 128], partitioner=tf1.fixed_size_partitioner(2), use_resource=True)
