@@ -49,8 +49,9 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
 
 
 def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimized:
-    _check(goal, model, out)
+    _check(goal, out)
     require_saved_model(storage.open_dir(model))
+    _require_outside(model, out)
     warm_up()
     original = drafts.read(model, keep=goal.keep)
     require_room(original.loaded_bytes, free_bytes())
@@ -97,7 +98,7 @@ def _terms(goal: Goal) -> Terms:
     )
 
 
-def _check(goal: Goal, model: Path, out: Path) -> None:
+def _check(goal: Goal, out: Path) -> None:
     unknown = sorted(set(goal.rungs) - {rung.name for rung in RUNGS})
     if unknown:
         raise InputError(
@@ -107,9 +108,13 @@ def _check(goal: Goal, model: Path, out: Path) -> None:
         )
     with answering("write", out):
         is_new_or_empty = not os.path.lexists(out) or (out.is_dir() and not out.is_symlink() and not any(out.iterdir()))
-        is_inside = out.resolve().is_relative_to(model.resolve())
     if not is_new_or_empty:
         raise InputError(f"{out} exists already.", code="OUTPUT_EXISTS", fix="Give a new directory.")
+
+
+def _require_outside(model: Path, out: Path) -> None:
+    with answering("write", out):
+        is_inside = out.resolve().is_relative_to(model.resolve())
     if is_inside:
         raise InputError(
             f"{out} is inside of the model {model}, which stays as it is.",
