@@ -25,6 +25,7 @@ from servegraph.answers.dtypes import is_float
 from servegraph.answers.json_values import is_holdable, to_json
 from servegraph.answers.samples import Samples
 from servegraph.savedmodel.layout import GOLDEN_FILE
+from servegraph.storage.local import answering
 
 GOLDEN_ROWS = 16
 LARGEST_BYTES = 2_000_000
@@ -51,9 +52,11 @@ def write(
 
     Raises:
         ModelError: a request cannot be answered.
+        StorageError: the file cannot be written.
     """
     path = model / GOLDEN_FILE
-    path.unlink(missing_ok=True)
+    with answering("write", path):
+        path.unlink(missing_ok=True)
     free = LARGEST_BYTES if free_bytes is None else min(LARGEST_BYTES, free_bytes)
     allowance = max(ALLOWANCE_BYTES, ALLOWANCE * model_bytes)
     lines: list[bytes] = []
@@ -77,8 +80,9 @@ def write(
         if sum(map(len, lines)) + len(line) <= (min(allowance, free) if lines else free):
             lines.append(line)
     if lines:
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"".join(lines))  # a gzip file may have several members, one after the other
+        with answering("write", path):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"".join(lines))  # a gzip file may have several members, one after the other
     return len(lines)
 
 

@@ -12,6 +12,7 @@ from servegraph.errors import InputError
 
 _DECIMAL = ("B", "kB", "MB", "GB", "TB")
 _EXPONENTS = {letter: exponent for exponent, letter in enumerate(" kmgt")}
+_LONGEST = 30  # characters; a longer one is no size of anything
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(?:(?P<prefix>[kmgt])(?P<binary>i)?)?b?\s*", re.IGNORECASE)
 
 
@@ -21,7 +22,7 @@ def parse_size(text: str) -> int:
     Raises:
         InputError: the text is not a size (code `BAD_SIZE`).
     """
-    found = _SIZE.fullmatch(text)
+    found = _SIZE.fullmatch(text) if len(text) <= _LONGEST else None
     if found is None:
         raise InputError(
             f"{text!r} is not a size.",

@@ -19,6 +19,7 @@ Values = NDArray[np.float64]
 # The products whose last output dimension is a channel of the weights, with the rank of their output.
 _RANKS = {"Conv2D": 4, "DepthwiseConv2dNative": 4, "MatMul": 2, "Conv3D": 5}
 _BATCH_NORMS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
+_DEFAULT_EPSILON = 1e-4  # of the operation
 _CHANNELS_LAST = (b"", b"NHWC", b"NDHWC")
 _FLOAT = tf.float32.as_datatype_enum
 
@@ -132,7 +133,8 @@ def _step(node: NodeDef, operands: list[Values]) -> tuple[Values, Values]:
     """Return factor and term of one operation."""
     if node.op in _BATCH_NORMS:
         gamma, beta, mean, variance = operands
-        factor = gamma / np.sqrt(variance + (attr(node, "epsilon").f or 1e-4))
+        epsilon = node.attr["epsilon"].f if "epsilon" in node.attr else _DEFAULT_EPSILON
+        factor = gamma / np.sqrt(variance + epsilon)
         return factor, beta - mean * factor
     (value,) = operands
     one, zero = np.ones_like(value), np.zeros_like(value)

@@ -129,7 +129,15 @@ class Climb:
         draft = self._trimmed() if rung.trims else self.best.draft
         if rung.change is not None:
             draft = rung.change(draft)
-        return None if draft == self.best.draft else self._try(draft, rung.loss)
+        if draft == self.best.draft:
+            return None
+        found = self._try(draft, rung.loss)
+        if not found.objection or rung.milder is None or (milder := rung.milder(self.best.draft)) == draft:
+            return found
+        tried = self._try(milder, rung.loss)
+        better, worse = (found, tried) if tried.objection else (tried, found)
+        self._discard(worse)
+        return better
 
     def _trimmed(self) -> Draft:
         """Shorten vocabularies; the first loader that takes the original says what is looked up."""

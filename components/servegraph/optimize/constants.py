@@ -55,12 +55,13 @@ def _movable(graph: ServingGraph, draft: Draft) -> dict[str, str]:
 
 
 def _reads(graph: ServingGraph) -> dict[str, list[NodeDef]]:
-    """Return the reads of each variable that nothing else uses."""
+    """Return the reads of each variable that nothing else uses, and that no request replaces."""
     reads: dict[str, list[NodeDef]] = {}
     other: set[str] = set()
+    fed = graph.fed
     for node in graph.nodes.values():
         for tensor in node.input:
-            if node.op == "ReadVariableOp":
+            if node.op == "ReadVariableOp" and node.name not in fed:
                 reads.setdefault(node_name(tensor), []).append(node)
             else:
                 other.add(node_name(tensor))

@@ -15,6 +15,7 @@ from servegraph.rewriting.graph import is_handle, node_name
 from servegraph.rewriting.meta_graph import ServingGraph
 
 _FIRST = "serving_default"  # the name that stays in the graph where several compute the same
+_PLACEHOLDERS = ("Placeholder", "PlaceholderWithDefault")
 Digest = bytes
 
 
@@ -51,12 +52,15 @@ class _Digests:
         self._functions: dict[str, Digest] = {}
 
     def of_signature(self, signature: SignatureDef) -> object | None:
-        """Return what two signatures must have in common to be one; None if an input or output is composite."""
+        """Return what two signatures must have in common to be one; None if an input or output is composite.
+
+        Neither where an input is no placeholder: other outputs of its operation are still computed.
+        """
         infos = [*signature.inputs.values(), *signature.outputs.values()]
         if any(info.WhichOneof("encoding") != "name" for info in infos):
             return None
         fed = {node_name(info.name): name for name, info in signature.inputs.items()}
-        if len(fed) != len(signature.inputs):
+        if len(fed) != len(signature.inputs) or any(self._graph.nodes[name].op not in _PLACEHOLDERS for name in fed):
             return None
 
         def leaf(node: NodeDef) -> Digest | None:

@@ -25,6 +25,7 @@ from servegraph.rewriting.forms import constant
 from servegraph.rewriting.graph import Nodes, Untransformable, node_name
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
 from servegraph.rewriting.restoring import variable
+from servegraph.rewriting.switches import settle_switches
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 SMALL_BYTES = 1024  # a result up to this stays in the graph as a constant, a larger one is a variable
@@ -39,6 +40,7 @@ def fold(draft: Draft) -> Draft:
 
 
 def _folded(graph: ServingGraph, contents: dict[str, Content], tensors: BundleReader | None) -> ServingGraph:
+    graph = keep_what_serves(settle_switches(graph))
     try:
         flat = inline(graph)
     except Untransformable:

@@ -28,7 +28,13 @@ class Goal:
     min_count: int = 1
 
     def __post_init__(self) -> None:
-        """Check the numbers. Raises `InputError` (code `BAD_TOLERANCE`)."""
+        """Check the numbers. Raises `InputError` (codes `BAD_SIZE`, `BAD_TOLERANCE`)."""
+        if self.budget_bytes is not None and self.budget_bytes < 1:
+            raise InputError(
+                f"The budget is {self.budget_bytes} bytes, which no model fits.",
+                code="BAD_SIZE",
+                fix="Write it like 500MB, or leave it out for the smallest model without loss.",
+            )
         wanted = self.tolerance
         if not 0 <= wanted.min_agreement <= 1:
             what = f"The agreement {wanted.min_agreement:g} is not between 0 and 1."

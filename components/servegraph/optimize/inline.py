@@ -21,7 +21,9 @@ from servegraph.rewriting.graph import (
     is_handle,
     node_name,
     reachable,
+    redirected,
 )
+from servegraph.rewriting.handles import same_handles
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
 
 # Stateful for TensorFlow, and yet it does not matter when they run: they read what nothing changes.
@@ -42,6 +44,17 @@ _READS = {
     "If",
     "While",
     "Case",
+}
+# Take a reference variable of TF1 and do not write to it.
+_REFERENCES = {
+    "RefIdentity",
+    "RefSwitch",
+    "RefMerge",
+    "RefEnter",
+    "RefExit",
+    "RefNextIteration",
+    "RefSelect",
+    "IsVariableInitialized",
 }
 # Have an effect, but change nothing that another operation reads.
 _HARMLESS = {"Assert", "Print", "PrintV2", "StringFormat"}
@@ -85,7 +98,9 @@ def _has_effect(node: NodeDef) -> bool:
     definition = op_def_registry.get(node.op)
     if node.op in _READS or (definition is None and node.op.startswith("__inference")):
         return False
-    return definition is None or bool(definition.is_stateful)
+    if definition is None or definition.is_stateful:
+        return True
+    return node.op not in _REFERENCES and any(arg.is_ref for arg in definition.input_arg)  # TF1's Assign and its like
 
 
 def _is_random(node: NodeDef) -> bool:
@@ -119,9 +134,23 @@ def _inlined(graph: ServingGraph) -> ServingGraph:
     except (OpError, ValueError) as exc:
         raise Untransformable(f"TensorFlow cannot inline its functions: {exc}") from exc
     nodes = {node.name: aside.get(node.name, node) for node in flat.node}
+    nodes = _with_one_handle_each(nodes)
     return replace(
         graph, nodes=nodes, library={function.signature.name: function for function in flat.library.function}
     )
+
+
+def _with_one_handle_each(nodes: Nodes) -> Nodes:
+    """Let what functions made of a variable or table, each for itself, be one node, as it is one thing."""
+    conditional = _conditional(nodes)
+    same = same_handles(node for name, node in nodes.items() if name not in conditional)
+    if not same:
+        return nodes
+    first = set(same.values())  # which need no order
+    return {
+        name: _with_inputs(node, [] if name in first else [redirected(tensor, same) for tensor in node.input])
+        for name, node in nodes.items()
+    }
 
 
 def _stand_in(node: NodeDef) -> NodeDef:

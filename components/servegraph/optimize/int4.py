@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from servegraph.rewriting.contents import Content, matrix_rows
 from servegraph.rewriting.forms import (
     FLOATS,
+    MOST,
     Elementwise,
     Form,
     Part,
@@ -86,7 +87,7 @@ class Int4(Elementwise):
 def plan_int4(content: Content, tensors: BundleReader | None) -> Form | None:
     """Store four bits a weight, in groups along whichever dimension leaves less noise.
 
-    None for small tensors or those with less than a group in either dimension, and where a value is not finite.
+    None for small tensors or those with less than a group in either dimension, and where a value is beyond `MOST`.
     """
     if content.dtype not in FLOATS or len(content.shape) < 2 or prod(content.shape) < _LEAST_WEIGHTS:
         return None
@@ -98,7 +99,7 @@ def plan_int4(content: Content, tensors: BundleReader | None) -> Form | None:
         scales, error, count = [], 0.0, 0
         for groups in _groups(content, tensors, way):
             largest = np.abs(groups).max(axis=1, keepdims=True)
-            if not np.isfinite(largest).all():
+            if not (largest <= MOST["float32"]).all():
                 return None
             scale, group_error = _best_scale(groups, largest)
             scales.append(scale)

@@ -8,7 +8,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.types_pb2 import DT_VARIANT
 from tensorflow.python.framework import op_def_registry
 
-from servegraph.rewriting.graph import Nodes, in_order, node_name
+from servegraph.rewriting.graph import Nodes, in_order, node_name, redirected
 from servegraph.rewriting.meta_graph import ServingGraph
 
 # They belong to one branch or loop, or can be fed.
@@ -46,7 +46,7 @@ def _is_pure(node: NodeDef) -> bool:
 
 
 def _redirected(node: NodeDef, same: dict[str, str]) -> NodeDef:
-    inputs = [_of_first(tensor, same) for tensor in node.input]
+    inputs = [redirected(tensor, same) for tensor in node.input]
     if inputs == list(node.input):
         return node
     copy = NodeDef()
@@ -54,8 +54,3 @@ def _redirected(node: NodeDef, same: dict[str, str]) -> NodeDef:
     control = dict.fromkeys(tensor for tensor in inputs if tensor.startswith("^"))
     copy.input[:] = [*(tensor for tensor in inputs if not tensor.startswith("^")), *control]
     return copy
-
-
-def _of_first(tensor: str, same: dict[str, str]) -> str:
-    name = node_name(tensor)
-    return tensor.replace(name, same[name], 1) if name in same else tensor

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,7 @@ from servegraph.answers.ask import Servable
 from servegraph.answers.child import in_child, warm_up
 from servegraph.answers.evidence import Evidence, ask_original
 from servegraph.errors import InputError, StorageError
+from servegraph.interrupt import terminated_as_interrupted
 from servegraph.optimize import climb
 from servegraph.optimize.free_memory import free_bytes, require_room
 from servegraph.optimize.goal import Goal
@@ -21,53 +25,52 @@ from servegraph.optimize.result import Optimized, Step
 from servegraph.optimize.rungs import RUNGS
 from servegraph.optimize.terms import Terms, directory_bytes, rungs_named
 from servegraph.rewriting import draft as drafts
+from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.weights import unmatched
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest, require_saved_model
+from servegraph.storage.local import answering
 
 
 def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> Optimized:
     """Write the smallest lossless form of `model` to `out`, then lossy ones only as far as the budget asks.
 
     `out` appears when it is complete. It is written even where the budget is not met: it is the best that was reached.
+    SIGTERM ends it as Ctrl-C does: nothing of it stays.
 
     Raises:
-        InputError: an unknown rung, a tolerance outside 0 … 1, or `out` exists already.
+        InputError: an unknown rung, a tolerance outside 0 … 1, or `out` exists already or is in `model`.
         ModelError: `model` is no SavedModel, a damaged one, or one that this machine cannot load (code `NO_MEMORY`).
         DataError: the samples fit no signature.
         StorageError: `out` cannot be written.
     """
+    with terminated_as_interrupted():
+        return _optimize(model, out, goal, samples)
+
+
+def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimized:
     _check(goal, out)
     require_saved_model(storage.open_dir(model))
+    _require_outside(model, out)
     warm_up()
     original = drafts.read(model, keep=goal.keep)
     require_room(original.loaded_bytes, free_bytes())
-    notes = [f"MetaGraph {number} is left as it is, because {why}." for number, why in original.untouched.items()]
-    evidence = ask_original(model, read_saved_model(storage.open_dir(model)), original.definitions, samples, goal.label)
-    if original.on_gpu and original.on_gpu.precision != "float32":
-        evidence = replace(evidence, coarse=tuple(original.on_gpu.definition.meta_info_def.tags))
-    if not evidence.questions:
-        original.require_undamaged()
-        notes.append("The graph is left as it is, because the original could not be asked.")
-    notes += [f"Not asked: {what}: {why}" for what, why in evidence.silent.items()]
-    if evidence.questions and evidence.generated:
-        notes.append("The samples were made up from the signature: the agreement says nothing about accuracy.")
-    workspace = _workspace(out)
-    try:
-        terms = _terms(goal)
-        done = climb.start(original, terms, evidence, workspace)
+    with _workspace(out) as workspace:
+        evidence = _evidence(model, original, goal, samples)
+        done = climb.start(original, _terms(goal), evidence, workspace)
         before = directory_bytes(model)
         if evidence.questions:
             done.run()
         else:
-            done.steps = [Step(r.name, r.what, False, before, reason="no evidence, see notes") for r in terms.rungs]
+            reason = "no evidence, see notes"
+            done.steps = [Step(rung.name, rung.what, False, before, reason=reason) for rung in done.terms.rungs]
         best = done.best.path if done.best.path != model else climb.unchanged(original, workspace)
         lines = in_child(_record_golden, best, evidence, goal.budget_bytes) if evidence.questions else 0
         after, digest = directory_bytes(best), content_digest(storage.open_dir(best))
-        if out.exists():
-            out.rmdir()
-        best.rename(out)
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+        with answering("write", out):
+            if out.exists():
+                out.rmdir()
+            best.rename(out)
     return Optimized(
         before_bytes=before,
         after_bytes=after,
@@ -77,7 +80,7 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
         samples_generated=evidence.generated,
         golden_requests=lines,
         digest=digest,
-        notes=tuple(notes),
+        notes=tuple(_notes(original, evidence)),
         metric_name=evidence.metric.name if evidence.metric else None,
         metric_before=evidence.metric.value if evidence.metric else None,
         metric_after=next((s.metric for s in reversed(done.steps) if s.kept and s.metric is not None), None),
@@ -103,16 +106,75 @@ def _check(goal: Goal, out: Path) -> None:
             code="UNKNOWN_RUNG",
             fix=f"The rungs are {', '.join(rung.name for rung in RUNGS)}.",
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    with answering("write", out):
+        is_new_or_empty = not os.path.lexists(out) or (out.is_dir() and not out.is_symlink() and not any(out.iterdir()))
+    if not is_new_or_empty:
         raise InputError(f"{out} exists already.", code="OUTPUT_EXISTS", fix="Give a new directory.")
 
 
-def _workspace(out: Path) -> Path:
+def _require_outside(model: Path, out: Path) -> None:
+    with answering("write", out):
+        is_inside = out.resolve().is_relative_to(model.resolve())
+    if is_inside:
+        raise InputError(
+            f"{out} is inside of the model {model}, which stays as it is.",
+            code="OUTPUT_IN_MODEL",
+            fix="Give a directory beside it.",
+        )
+
+
+def _evidence(model: Path, original: Draft, goal: Goal, samples: str | None) -> Evidence:
+    """Ask the original; where that fails, it must at least be undamaged."""
+    evidence = ask_original(model, read_saved_model(storage.open_dir(model)), original.definitions, samples, goal.label)
+    if original.on_gpu and original.on_gpu.precision != "float32":
+        evidence = replace(evidence, coarse=tuple(original.on_gpu.definition.meta_info_def.tags))
+    if not evidence.questions:
+        original.require_undamaged()
+    return evidence
+
+
+def _notes(original: Draft, evidence: Evidence) -> Iterator[str]:
+    """Yield what the report says beside the steps."""
+    for number, why in original.untouched.items():
+        yield f"MetaGraph {number} is left as it is, because {why}."
+    if not evidence.questions:
+        yield "The graph is left as it is, because the original could not be asked."
+    for pattern in unmatched(original):
+        yield f"Nothing is kept by the name {pattern!r}: no weight has it."
+    for name in _without_outputs(original):
+        yield f"Left out, because it has no output: the signature {name!r}."
+    for what, why in evidence.silent.items():
+        yield f"Not asked: {what}: {why}"
+    if evidence.questions and evidence.generated:
+        yield "The samples were made up from the signature: the agreement says nothing about accuracy."
+
+
+def _without_outputs(original: Draft) -> list[str]:
+    """Return the names of signatures that are not written: nothing could be asked of them in a session."""
+    return sorted(
+        {
+            name
+            for graph in original.serving_graphs
+            for name in graph.original.signature_def
+            if name not in graph.signatures and not name.startswith("__saved_model")
+        }
+    )
+
+
+@contextlib.contextmanager
+def _workspace(out: Path) -> Iterator[Path]:
+    """Give a directory beside `out` for what is written on the way; nothing of it stays."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        workspace = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as exc:
-        raise StorageError(f"{out} cannot be written: {exc}.", code="CANNOT_WRITE") from exc
+        raise StorageError(
+            f"{out} cannot be written: {exc}.", code="CANNOT_WRITE", fix="Give a path that can be written."
+        ) from exc
+    try:
+        yield workspace
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
 
 
 def _others(evidence: Evidence) -> list[tuple[str, ...]]:

@@ -17,7 +17,7 @@ from servegraph.optimize.share import share
 from servegraph.optimize.tables import store_tables
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.forms import Form, Planner, plan_half, plan_int8, plan_narrow, saves
-from servegraph.rewriting.strip import strip
+from servegraph.rewriting.strip import strip, strip_branching
 from servegraph.rewriting.weights import weights_of
 from servegraph.savedmodel.bundle_reader import BundleReader
 
@@ -31,13 +31,14 @@ class Rung:
     graph harder to read. A rung with `speed` is for the served model, not for its size: it is tried only where it is
     named, and kept only where the model answers at least that many times as fast as before. One that `trims` forgets
     words; it too is tried only where it is named. One that `grows` is kept for what it does when the model is served,
-    even where its files are up to 1 % larger by it.
+    even where its files are up to 1 % larger by it. Where the gate refuses what `change` made, `milder` is tried.
     """
 
     name: str
     what: str
     loss: Loss
     change: Callable[[Draft], Draft] | None = None
+    milder: Callable[[Draft], Draft] | None = None
     plan: Planner | None = None
     speed: float | None = None
     costs_names: bool = False
@@ -89,7 +90,8 @@ def _is_smaller(form: Form, now: Form | None) -> bool:
 
 # Adding a rung is adding a row.
 RUNGS: tuple[Rung, ...] = (
-    Rung("strip", "drop what no signature reaches, and stray files", "none", change=strip),
+    # Of operations without a branch between them TensorFlow fuses more, and rounds otherwise: then `fold` settles it.
+    Rung("strip", "drop what no signature reaches, and stray files", "none", change=strip, milder=strip_branching),
     Rung("share", "store equal tensors once, and equal signatures", "none", change=share),
     Rung("narrow", "store integers in the smallest type that holds them", "none", change=narrow),
     Rung("fold", "inline functions, fold batch norm and constants", "rounding", change=fold, grows=True),

@@ -8,7 +8,8 @@ from itertools import groupby
 
 from servegraph.optimize.equal_signatures import share_signatures
 from servegraph.rewriting.draft import Draft
-from servegraph.rewriting.graph import Nodes, node_name
+from servegraph.rewriting.graph import Nodes, redirected
+from servegraph.rewriting.handles import written_by
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
 from servegraph.rewriting.restoring import Restore
 from servegraph.savedmodel.bundle_index import TensorEntry
@@ -68,11 +69,12 @@ def _share_variables(graph: ServingGraph) -> ServingGraph:
     """Let variables restored from equal tensors be one variable."""
     if changes_variables(graph):
         return graph
+    written = written_by(graph.initializers, graph.nodes)
     first: dict[tuple[object, ...], Restore] = {}
     merged: dict[str, str] = {}
     for restore in graph.restores:
         node = graph.nodes[restore.handle]
-        if node.op != "VarHandleOp" or len(restore.tensors) != 1:
+        if node.op != "VarHandleOp" or len(restore.tensors) != 1 or restore.handle in written:
             continue
         tensor = restore.tensors[0]
         same = (tensor.key, tensor.slice_spec, tensor.part, node.attr["dtype"].type, node.device)
@@ -88,14 +90,7 @@ def _share_variables(graph: ServingGraph) -> ServingGraph:
             continue
         copy = type(node)()
         copy.CopyFrom(node)
-        copy.input[:] = [_redirected(tensor, merged) for tensor in node.input]
+        copy.input[:] = [redirected(tensor, merged) for tensor in node.input]
         nodes[name] = copy
     restores = tuple(restore for restore in graph.restores if restore.handle not in merged)
     return replace(graph, nodes=nodes, restores=restores)
-
-
-def _redirected(tensor: str, merged: dict[str, str]) -> str:
-    name = node_name(tensor)
-    if name not in merged:
-        return tensor
-    return f"^{merged[name]}" if tensor.startswith("^") else merged[name]

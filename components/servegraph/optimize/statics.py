@@ -17,6 +17,7 @@ from tensorflow.python.framework.errors_impl import OpError
 
 from servegraph.rewriting.contents import Content, read_values, size_bytes
 from servegraph.rewriting.graph import behind_identities, node_name
+from servegraph.rewriting.handles import written_by
 from servegraph.rewriting.meta_graph import ServingGraph
 from servegraph.savedmodel.bundle_reader import BundleReader
 
@@ -31,12 +32,15 @@ class Statics:
     def __init__(self, graph: ServingGraph, contents: Mapping[str, Content], tensors: BundleReader | None) -> None:
         """Take a graph in which no request changes a variable."""
         self._nodes = graph.nodes
+        self._fed = graph.fed
         self._contents = contents
         self._tensors = tensors
+        written = written_by(graph.initializers, graph.nodes)
         self._keys = {
             restore.handle: restore.tensors[0].key
             for restore in graph.restores
             if len(restore.tensors) == 1 and not restore.tensors[0].slice_spec and not restore.tensors[0].part
+            if restore.handle not in written
         }
         self._known: dict[str, bool] = {}
 
@@ -49,9 +53,10 @@ class Statics:
                 stack.pop()
                 continue
             node = self._nodes[name]
-            if not self._may_be(node):
+            if name in self._fed or not self._may_be(node):
                 # A constant with a control edge belongs to a branch or a loop.
-                self._known[name] = (node.op == "Const" and not node.input) or self._is_read(node)
+                is_held = (node.op == "Const" and not node.input) or self._is_read(node)
+                self._known[name] = is_held and name not in self._fed
                 continue
             pending = [n for t in node.input if (n := node_name(t)) not in self._known and n not in stack]
             if pending:

@@ -20,7 +20,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from servegraph import storage
 from servegraph.errors import ModelError, StorageError
 from servegraph.rewriting import Precision
-from servegraph.rewriting.contents import Content, Literal, Stored
+from servegraph.rewriting.contents import CHUNK_BYTES, Content, Literal, Stored
 from servegraph.rewriting.forms import Form
 from servegraph.rewriting.gpu_graph import for_gpu, precision_of
 from servegraph.rewriting.graph import Untransformable
@@ -29,6 +29,7 @@ from servegraph.rewriting.restoring import Restore, StoredAs
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.layout import GOLDEN_FILE, STRAY_ROLES, role_of
+from servegraph.storage.local import answering
 
 VARIABLES = Path("variables/variables")
 _GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
@@ -134,13 +135,17 @@ def read(path: Path, keep: tuple[str, ...] = ()) -> Draft:
 
     Raises:
         ModelError: the graph cannot be parsed (code `GRAPH_CORRUPT`), the checkpoint's index is damaged.
+        StorageError: a file cannot be read.
     """
     saved_model = SavedModel()
+    graph = next((path / name for name in _GRAPH_FILES if (path / name).is_file()), path / _GRAPH_FILES[0])
+    with answering("read", graph):
+        content = graph.read_bytes()
     try:
-        if (path / _GRAPH_FILES[0]).is_file():
-            saved_model.ParseFromString((path / _GRAPH_FILES[0]).read_bytes())
+        if graph.suffix == ".pb":
+            saved_model.ParseFromString(content)
         else:
-            text_format.Parse((path / _GRAPH_FILES[1]).read_text(), saved_model)
+            text_format.Parse(content.decode(), saved_model)
     except (DecodeError, text_format.ParseError, UnicodeDecodeError) as exc:
         raise ModelError(
             f"The graph of {path} cannot be parsed: {exc}",
@@ -175,14 +180,13 @@ def write(draft: Draft, out: Path, before: tuple[Draft, Path] | None = None) -> 
     """Write the model to the new directory `out`; tensors that a draft written `before` has as well are not repeated.
 
     Raises:
-        StorageError: it cannot be written (code `CANNOT_WRITE`).
+        StorageError: it cannot be written (code `CANNOT_WRITE`), or a file of the source cannot be read.
         ModelError: the source's tensors are damaged.
     """
     try:
         out.mkdir(parents=True)
         for path in draft.files:
-            (out / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(draft.source / path, out / path)
+            _copy(path, draft.source, out)
         if before is not None and _same_tensors(draft, before[0]):
             _link_tensors(before[1], out)
         else:
@@ -203,12 +207,18 @@ def copy_unchanged(model: Path, out: Path) -> None:
     try:
         for file in storage.open_dir(model).files():
             if role_of(file.path) not in STRAY_ROLES:
-                (out / file.path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(model / file.path, out / file.path)
+                _copy(file.path, model, out)
     except StorageError:
         raise
     except OSError as exc:
         raise _cannot_write(out, exc) from exc
+
+
+def _copy(path: str, model: Path, out: Path) -> None:
+    """Copy a file of the model. What cannot be read of it, such as a link that leads elsewhere, is a StorageError."""
+    (out / path).parent.mkdir(parents=True, exist_ok=True)
+    with storage.open_dir(model).stream(path) as source, (out / path).open("wb") as target:
+        shutil.copyfileobj(source, target, CHUNK_BYTES)
 
 
 def _cannot_write(out: Path, exc: OSError) -> StorageError:

@@ -23,6 +23,8 @@ from servegraph.savedmodel.bundle_reader import BundleReader
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 _FLOAT16_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
+# What is turned back may be a little larger than what was stored; beyond this that could be infinite.
+MOST = {"float16": _FLOAT16_MAX, "bfloat16": 2.0**127, "float32": 2.0**127}
 _HALF_STEP = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}  # of a value, when rounded to nearest
 
 
@@ -97,7 +99,7 @@ class Cast(Elementwise):
 def plan_half(content: Content, tensors: BundleReader | None) -> Form | None:
     """Store a float as float16; as bfloat16 where float16 cannot hold its range; float64 as float32.
 
-    None where a value is not finite: nothing is known then of what a smaller form would do to it.
+    None where a value is not finite, or not with less range: nothing is known then of what a smaller form would do.
     """
     if content.dtype not in ("float32", "float64"):
         return None
@@ -116,6 +118,8 @@ def plan_half(content: Content, tensors: BundleReader | None) -> Form | None:
         name = "bfloat16"
     if content.dtype == "float64":
         name = "float32"
+    if largest > MOST[name]:
+        return None
     noise = total / max(count, 1) * _HALF_STEP[name] ** 2 / 3
     return Cast(name, noise, (Part("", name, content.shape),))
 
@@ -190,7 +194,7 @@ _DEPTHWISE_RANK, _MOST_MULTIPLIER = 4, 4
 def plan_int8(content: Content, tensors: BundleReader | None) -> Form | None:
     """Store one int8 per weight with scales along whichever axis leaves the least noise.
 
-    None for vectors, where a scale would serve too few weights, and where a value is not finite.
+    None for vectors, where a scale would serve too few weights, and where a value is beyond `MOST`.
     """
     if content.dtype not in FLOATS or len(content.shape) < 2 or not prod(content.shape):
         return None
@@ -201,7 +205,7 @@ def plan_int8(content: Content, tensors: BundleReader | None) -> Form | None:
     for width in widths:
         rows = prod(content.shape) // width
         columns_max, rows_max = _largest(content, tensors, width)
-        if not np.isfinite(columns_max).all():
+        if not (columns_max <= MOST["float32"]).all():
             return None
         candidates = []
         if rows >= LEAST_WEIGHTS_PER_SCALE:
@@ -209,7 +213,8 @@ def plan_int8(content: Content, tensors: BundleReader | None) -> Form | None:
         if width == content.shape[-1] and width >= _LEAST_ROW:
             candidates.append((rows_max.reshape(-1, 1), 1 / _ROWS_MUST_WIN))
         for largest, handicap in candidates:
-            scale = np.where(largest > 0, largest / _INT8_MAX, 1).astype(np.float32)
+            scale = (largest / _INT8_MAX).astype(np.float32)
+            scale = np.where(scale > 0, scale, np.float32(1))
             # Rounding to a step of s is off by s²/12 in the mean; where all weights are 0 it is not off at all.
             noise = float(np.mean(np.square(np.where(largest > 0, scale, 0), dtype=np.float64))) / 12
             if best is None or noise * handicap < best.noise:

@@ -30,6 +30,12 @@ def node_name(tensor: str) -> str:
     return tensor.lstrip("^").partition(":")[0]
 
 
+def redirected(tensor: str, same: Mapping[str, str]) -> str:
+    """Return the tensor of the node that stands for this tensor's, where `same` names one."""
+    name = node_name(tensor)
+    return tensor.replace(name, same[name], 1) if name in same else tensor
+
+
 def output_index(tensor: str) -> int:
     """Return which output of its node a tensor is."""
     return int(tensor.partition(":")[2] or 0)

@@ -6,7 +6,6 @@ allows tensors to be stored in another form. Python attributes of `tf.saved_mode
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -20,28 +19,21 @@ from tensorflow.python.framework import op_def_registry
 from servegraph.rewriting.graph import (
     Nodes,
     Untransformable,
-    attr,
     called_functions,
     is_handle,
     node_name,
     reachable,
+    redirected,
     takes_reference,
     tensors_of,
 )
+from servegraph.rewriting.handles import name_resources, same_handles
 from servegraph.rewriting.object_graph import missing_restores
 from servegraph.rewriting.restoring import Restore, StoredAs, read_restores, write_restores
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.meta_graph import ASSETS_COLLECTION
 
 INIT_SIGNATURE = "__saved_model_init_op"
-_NAMED = {
-    "VarHandleOp",
-    "HashTableV2",
-    "HashTable",
-    "MutableHashTableV2",
-    "MutableHashTable",
-    "MutableDenseHashTableV2",
-}
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 
 
@@ -68,6 +60,11 @@ class ServingGraph:
         return [node_name(tensor) for info in infos for tensor in tensors_of(info)]
 
     @property
+    def fed(self) -> set[str]:
+        """The nodes in whose place signatures put what a request holds; they need not be placeholders."""
+        return {node_name(t) for s in self.signatures.values() for info in s.inputs.values() for t in tensors_of(info)}
+
+    @property
     def checkpoint_keys(self) -> set[str]:
         """The tensors of the checkpoint that are restored."""
         return {tensor.key for restore in self.restores for tensor in restore.tensors}
@@ -82,6 +79,9 @@ def take_apart(meta_graph: MetaGraphDef, tensors: BundleReader | None) -> Servin
     graph = MetaGraphDef()
     graph.CopyFrom(meta_graph)
     nodes: Nodes = {node.name: node for node in graph.graph_def.node}
+    if same := same_handles(node for node in nodes.values() if not node.input):
+        for node in graph.graph_def.node:
+            node.input[:] = [redirected(tensor, same) for tensor in node.input]
     library = {function.signature.name: function for function in graph.graph_def.library.function}
     if any(node.op in ("VarHandleOp", "VariableV2") for f in library.values() for node in f.node_def):
         raise Untransformable("a function makes a variable of its own")
@@ -93,7 +93,7 @@ def take_apart(meta_graph: MetaGraphDef, tensors: BundleReader | None) -> Servin
     if not signatures:
         raise Untransformable("it has no signature with an output")
     restores = read_restores(graph)
-    return ServingGraph(
+    found = ServingGraph(
         original=graph,
         nodes=nodes,
         library=library,
@@ -102,6 +102,23 @@ def take_apart(meta_graph: MetaGraphDef, tensors: BundleReader | None) -> Servin
         initializers=_initializers(graph, nodes),
         assets=assets_of(graph),
     )
+    return _with_what_is_stored(found, tensors)
+
+
+def _with_what_is_stored(graph: ServingGraph, tensors: BundleReader | None) -> ServingGraph:
+    """Return the graph without restores from what is not stored; of a frozen one they may be left over.
+
+    Raises:
+        Untransformable: serving needs one, as of a model with a checkpoint of version 1.
+    """
+    stored = tensors.entries if tensors else {}
+    absent = {r.handle: t.key for r in graph.restores for t in r.tensors if t.key not in stored}
+    if not absent:
+        return graph
+    needed = absent.keys() & reachable(graph.nodes, (*graph.roots, *graph.initializers))
+    if needed:
+        raise Untransformable(f"{absent[min(needed)]!r} is restored, and in no checkpoint that is read here")
+    return replace(graph, restores=tuple(restore for restore in graph.restores if restore.handle not in absent))
 
 
 def keep_what_serves(graph: ServingGraph) -> ServingGraph:
@@ -146,7 +163,7 @@ def put_together(graph: ServingGraph, stored: Mapping[str, StoredAs]) -> MetaGra
         nodes[name] = copy
     restores = graph.restores
     functions = [_plain_function(function) for _, function in sorted(graph.library.items())]
-    _name_resources(nodes, functions, is_short=graph.is_short)
+    name_resources(nodes, functions, is_short=graph.is_short)
     prefix = _free_prefix(nodes, "s" if graph.is_short else "servegraph")
     result = MetaGraphDef()
     result.meta_info_def.tags.extend(graph.original.meta_info_def.tags)
@@ -252,28 +269,6 @@ def _as_resource(restore: Restore, nodes: Nodes) -> Restore:
     put = NodeDef(op="AssignVariableOp")
     put.attr["dtype"].CopyFrom(dtype)
     return Restore(handle.name, restore.tensors, put)
-
-
-def _name_resources(nodes: Nodes, functions: list[FunctionDef], *, is_short: bool) -> None:
-    """Give variables and tables shared names that depend on the graph alone.
-
-    Two models in one process share the resources of one name, so each name carries a hash of the whole graph.
-    TensorFlow's own names of tables hold a random number, which would make every export another model.
-    """
-    bodies = [list(nodes.values()), *(list(function.node_def) for function in functions)]
-    named = [node for body in bodies for node in body if node.op in _NAMED and attr(node, "shared_name").s]
-    first = {node.attr["shared_name"].s: node.name for node in reversed(named)}
-    for node in named:
-        node.attr["shared_name"].s = first[node.attr["shared_name"].s].encode()
-    digest = hashlib.sha256()
-    for message in (*nodes.values(), *functions):
-        digest.update(message.SerializeToString(deterministic=True))
-    short = {
-        name: f"{number:x}".encode() for number, name in enumerate(sorted({n.attr["shared_name"].s for n in named}))
-    }
-    for node in named:
-        name = node.attr["shared_name"].s
-        node.attr["shared_name"].s = f"{digest.hexdigest()[:12]}/".encode() + (short[name] if is_short else name)
 
 
 def _plain_function(function: FunctionDef) -> FunctionDef:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 
 import tensorflow as tf
@@ -16,7 +16,7 @@ _CALL_OF = {"If": "StatefulPartitionedCall", "StatelessIf": "PartitionedCall"}
 
 def settle_switches(graph: ServingGraph) -> ServingGraph:
     """Give placeholders that no signature feeds their default for good, and drop the branches that then never run."""
-    fed = {node_name(info.name) for signature in graph.signatures.values() for info in signature.inputs.values()}
+    fed = graph.fed
     switches = {
         name
         for name, node in graph.nodes.items()
@@ -28,9 +28,9 @@ def settle_switches(graph: ServingGraph) -> ServingGraph:
     for name in switches:
         nodes[name] = _identity(nodes[name], nodes[name].input[0], nodes[name].attr["dtype"].type)
     for name, node in graph.nodes.items():
-        if node.op in _CALL_OF and (taken := _predicate(node.input[0], nodes)) is not None:
+        if node.op in _CALL_OF and (taken := _predicate(node.input[0], nodes, fed)) is not None:
             nodes[name] = _call(node, "then_branch" if taken else "else_branch")
-    return replace(graph, nodes=_without_dead_branches(nodes))
+    return replace(graph, nodes=_without_dead_branches(nodes, fed))
 
 
 def _is_constant(tensor: str, nodes: Mapping[str, NodeDef]) -> bool:
@@ -38,14 +38,14 @@ def _is_constant(tensor: str, nodes: Mapping[str, NodeDef]) -> bool:
     return node is not None and node.op == "Const"
 
 
-def _predicate(tensor: str, nodes: Mapping[str, NodeDef]) -> bool | None:
-    """Return the value of a scalar that is constant, None where it is not."""
-    node = nodes.get(node_name(behind_identities(tensor, nodes)))
-    if node is None:
+def _predicate(tensor: str, nodes: Mapping[str, NodeDef], fed: Set[str]) -> bool | None:
+    """Return the value of a scalar that is constant, None where it is not, or where a request may replace it."""
+    node = nodes.get(node_name(tensor))
+    if node is None or node.name in fed:
         return None
-    if node.op == "LogicalNot":
-        inner = _predicate(node.input[0], nodes)
-        return None if inner is None else not inner
+    if node.op in ("Identity", "LogicalNot"):
+        inner = _predicate(node.input[0], nodes, fed)
+        return inner if inner is None or node.op == "Identity" else not inner
     if node.op != "Const" or node.attr["dtype"].type != tf.bool.as_datatype_enum:
         return None
     values = tf.make_ndarray(node.attr["value"].tensor)
@@ -67,7 +67,7 @@ def _call(node: NodeDef, branch: str) -> NodeDef:
     return call
 
 
-def _without_dead_branches(nodes: Nodes) -> Nodes:
+def _without_dead_branches(nodes: Nodes, fed: Set[str]) -> Nodes:
     """Replace each Switch with a constant predicate by its live output, and each Merge by its only live input.
 
     Deadness spreads as in TensorFlow's executor: a node with a dead input, a control input as well, does not run.
@@ -75,7 +75,7 @@ def _without_dead_branches(nodes: Nodes) -> Nodes:
     dead: set[str] = set()  # outputs, as "node:index"; "node" for all of a node's
     live_output: dict[str, int] = {}
     for name, node in nodes.items():
-        if node.op in ("Switch", "RefSwitch") and (taken := _predicate(node.input[1], nodes)) is not None:
+        if node.op in ("Switch", "RefSwitch") and (taken := _predicate(node.input[1], nodes, fed)) is not None:
             live_output[name] = int(taken)
             dead.add(f"{name}:{1 - int(taken)}")
     if not live_output:

@@ -6,6 +6,7 @@ before; what is stored of a variable can then have another form.
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import prod
@@ -13,7 +14,7 @@ from math import prod
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from servegraph.rewriting.contents import Content, Literal, Stored, digest
+from servegraph.rewriting.contents import Content, Literal, Scaled, SomeRows, Stored, digest
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.graph import Nodes
 from servegraph.rewriting.meta_graph import ServingGraph
@@ -64,14 +65,34 @@ def weights_of(draft: Draft) -> list[Weight]:
         content = draft.contents[key]
         least = LEAST_WEIGHTS if len(content.shape) < 2 else LEAST_IN_MATRIX
         is_large = prod(content.shape) >= least and content.dtype not in ("string", "variant", "resource")
-        if key not in spoiled and is_large and not _is_kept(key, names, draft.keep):
+        if key not in spoiled and is_large and not _is_kept(_names(key, content, names), draft.keep):
             found.append(Weight(key, content, tuple(dict.fromkeys(names))))
     return found
 
 
-def _is_kept(key: str, handles: list[str], keep: tuple[str, ...]) -> bool:
-    plain = key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE")
-    return any(fnmatchcase(name, pattern) for name in (key, plain, *handles) for pattern in keep)
+def unmatched(draft: Draft) -> list[str]:
+    """Return the patterns of `draft.keep` that no weight matches."""
+    if not draft.keep:
+        return []
+    loose = loosen(draft)
+    names: set[str] = set()
+    for restore in loose.restores:
+        for tensor in restore.tensors:
+            names |= _names(tensor.key, loose.contents[tensor.key], [restore.handle])
+    return [pattern for pattern in draft.keep if not any(fnmatchcase(name, pattern) for name in names)]
+
+
+def _names(key: str, content: Content, handles: Sequence[str]) -> set[str]:
+    """Return what a weight is called by: its key, that in the model as it came, and its variables."""
+    origin = content
+    while isinstance(origin, (Scaled, SomeRows)):
+        origin = origin.of
+    keys = {key, origin.key} if isinstance(origin, Stored) else {key}
+    return {*keys, *(name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE") for name in keys), *handles}
+
+
+def _is_kept(names: Set[str], keep: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in keep)
 
 
 def _loosened(graph: ServingGraph, contents: dict[str, Content], tensors: BundleReader | None) -> ServingGraph:

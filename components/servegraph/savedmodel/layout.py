@@ -25,7 +25,8 @@ Role = Literal[
 # The first row that matches says what a file is. What comes before "stray_checkpoint" belongs to the model.
 ROLES: tuple[tuple[Role, str], ...] = (
     ("graph", r"saved_model\.(pb|pbtxt|cpb)"),
-    ("variables", r"variables/variables\.(index|data-\d{5}-of-\d{5})"),
+    # Without an ending it is a checkpoint of version 1, which Python's loader still takes.
+    ("variables", r"variables/variables(\.index|\.data-\d{5}-of-\d{5}|-\d{5}-of-\d{5})?"),
     ("asset", r"assets/.+"),
     ("asset_extra", r"assets\.extra/.+"),  # warmup requests and the like
     ("fingerprint", r"fingerprint\.pb"),

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from servegraph.errors import StorageError
 from servegraph.quiet_tensorflow import import_tensorflow_quietly
+from servegraph.storage.local import answering
 from servegraph_pipelines.cli.outcome import print_json
 
 
@@ -54,6 +56,12 @@ def command(
     """Shrink the SavedModel MODEL into the new directory OUT until it fits the budget, losing as little as possible."""
     from servegraph.answers.child import warm_up
 
+    if html is not None and not html.parent.is_dir():
+        raise StorageError(
+            f"The page {html} cannot be written: there is no directory {html.parent}.",
+            code="NOT_FOUND",
+            fix="Make it, or give another path; nothing was optimized.",
+        )
     warm_up()
     import_tensorflow_quietly()
     from servegraph.optimize.goal import goal_of
@@ -63,7 +71,8 @@ def command(
     names = [name.strip() for name in rungs.split(",") if name.strip()]
     result = optimize(model, out, goal_of(rungs=names, **wanted), samples)
     if html is not None:
-        html.write_text(render(result), encoding="utf-8")
+        with answering("write", html):
+            html.write_text(render(result), encoding="utf-8")
     if as_json:
         print_json(result.to_json())
     else:

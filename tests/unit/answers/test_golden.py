@@ -8,6 +8,7 @@ import pytest
 from servegraph.answers import golden, samples
 from servegraph.answers.samples import InputSpec, Samples
 from servegraph.deploy_version.golden import parse_golden
+from servegraph.errors import StorageError
 from servegraph.savedmodel.layout import GOLDEN_FILE
 
 MODEL_BYTES = 10_000_000
@@ -33,6 +34,13 @@ def test_batches_of_1_2_and_the_rest(tmp_path):
     for rows, sizes in [(1, [1]), (2, [1, 1]), (3, [1, 2]), (20, [1, 2, 13])]:
         assert golden.write(tmp_path, echo, "s", batch(rows, x=np.arange(rows)), MODEL_BYTES) == len(sizes)
         assert [len(request.inputs["x"]) for request in parse_golden(written(tmp_path))] == sizes
+
+
+def test_where_it_cannot_be_written_that_is_said(tmp_path):
+    (tmp_path / "assets.extra").write_text("a file")
+    with pytest.raises(StorageError) as caught:
+        golden.write(tmp_path, echo, "s", batch(1, x=np.arange(1)), MODEL_BYTES)
+    assert caught.value.code == "NOT_A_DIRECTORY"
 
 
 def test_records_of_different_lengths(tmp_path):

@@ -64,6 +64,21 @@ def test_no_form_for_what_is_not_finite():
     assert [plan(Literal(values), None) for plan in (plan_half, plan_int8, plan_int4)] == [None] * 3
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_form_that_would_make_a_large_value_infinite(dtype):
+    values = np.full((64, 64), np.finfo(np.float32).max, dtype) * dtype(1 if dtype == np.float32 else 1e30)
+    with np.errstate(over="ignore"):
+        assert [plan(Literal(values), None) for plan in (plan_half, plan_int8, plan_int4)] == [None] * 3
+
+
+def test_weights_too_small_for_a_scale_become_zero():
+    content = Literal(np.full((64, 64), 1e-45, np.float32))
+    form = plan_int8(content, None)
+    levels, scale = (b"".join(part) for part in form.stored(content, None))
+    assert not np.frombuffer(levels, np.int8).any()
+    assert np.isfinite(np.frombuffer(scale, form.parts[1].dtype)).all()
+
+
 @pytest.mark.parametrize(("largest", "name"), [(100, "int8"), (200, "uint8"), (40_000, "uint16"), (2**31, None)])
 def test_integers_are_narrowed_as_far_as_every_one_fits(largest, name):
     form = plan_narrow(Literal(np.array([0, largest] * 600)), None)

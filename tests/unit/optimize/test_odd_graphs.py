@@ -1,0 +1,352 @@
+"""Graphs as TF1, imports and hand-written exports have them: each rung answers as the original did."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from servegraph import storage
+from servegraph.answers.ask import Servable
+from servegraph.answers.evidence import ask_original
+from servegraph.answers.tolerance import Tolerance
+from servegraph.optimize.climb import start
+from servegraph.optimize.constants import as_constants
+from servegraph.optimize.fold import fold
+from servegraph.optimize.goal import Goal
+from servegraph.optimize.optimize import optimize
+from servegraph.optimize.rungs import RUNGS, Rung
+from servegraph.optimize.share import share
+from servegraph.optimize.terms import Terms
+from servegraph.rewriting import draft as drafts
+from servegraph.rewriting.contents import Scaled
+from servegraph.rewriting.strip import strip, strip_branching
+from servegraph.rewriting.weights import loosen, unmatched, weights_of
+from servegraph.savedmodel.graph_reader import read_saved_model
+
+tf1 = tf.compat.v1
+ops = tf.raw_ops
+X = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+def signature(inputs, outputs):
+    tensors = [
+        {name: tf1.saved_model.utils.build_tensor_info(t) for name, t in side.items()} for side in (inputs, outputs)
+    ]
+    return tf1.saved_model.build_signature_def(*tensors, tf.saved_model.PREDICT_METHOD_NAME)
+
+
+def save(path, session, signatures, **more):
+    session.run([tf1.global_variables_initializer(), tf1.local_variables_initializer()])
+    builder = tf1.saved_model.Builder(str(path))
+    builder.add_meta_graph_and_variables(session, ["serve"], signatures, **more)
+    builder.save()
+    return path
+
+
+def graph_with(build, path):
+    with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
+        return build(path, session)
+
+
+def weights(name, shape=(8, 8), seed=1, **more):
+    return tf1.get_variable(name, shape, initializer=tf1.random_normal_initializer(seed=seed), **more)
+
+
+def changed(path, *rungs):
+    """Write the model beside itself as the rungs make it, with nothing that would undo them."""
+    draft = drafts.read(path)
+    assert not draft.untouched
+    for rung in rungs:
+        draft = rung(draft)
+    out = path.with_name("changed")
+    drafts.write(draft, out)
+    return out
+
+
+def answers(path, requests):
+    with Servable(path, loader="session") as servable:
+        return [servable(name, request) for name, request in requests]
+
+
+def assert_same(path, requests, *rungs):
+    for want, have in zip(answers(path, requests), answers(changed(path, *rungs), requests), strict=True):
+        for name, value in want.items():
+            np.testing.assert_allclose(have[name], value, rtol=1e-5, atol=1e-6)
+
+
+def fed_over(path, session):
+    """Signatures that replace what is computed from weights, a constant, a weight, by what a request holds."""
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    scale, temperature = weights("s", [8], use_resource=True) * 2.0, tf.constant(3.0)
+    shift = weights("w", [8], use_resource=True)
+    first, second = (ops.ReadVariableOp(resource=shift.handle, dtype=tf.float32) for _ in range(2))
+    y = x * scale / temperature + first * 2.0 + second
+    signatures = {"serving_default": signature({"x": x}, {"y": y})}
+    for name, tensor in {"scale": scale, "temperature": temperature, "shift": first}.items():
+        signatures[name] = signature({"x": x, name: tensor}, {"y": y})
+    return save(path, session, signatures)
+
+
+@pytest.mark.parametrize("rungs", [(strip, fold), (strip, as_constants), (strip, share)])
+def test_what_a_request_replaces_is_not_known_beforehand(tmp_path, rungs):
+    path = graph_with(fed_over, tmp_path / "m")
+    requests = [
+        ("serving_default", {"x": X}),
+        ("scale", {"x": X, "scale": X[0]}),
+        ("temperature", {"x": X, "temperature": np.float32(7)}),
+        ("shift", {"x": X, "shift": X[1]}),
+    ]
+    assert_same(path, requests, *rungs)
+
+
+def flagged(path, session):
+    """A training switch that is a constant, which one signature feeds; beside one that nobody does."""
+    x, flag = tf1.placeholder(tf.float32, [None, 8], name="x"), tf.constant(False, name="is_training")
+    other = tf1.placeholder_with_default(False, [], name="other")
+    y = tf1.cond(flag, lambda: x * weights("w", [8], use_resource=True), lambda: x + 1.0)
+    z = tf1.cond(other, lambda: y * 2.0, lambda: y)
+    return save(
+        path,
+        session,
+        {"serving_default": signature({"x": x}, {"z": z}), "flagged": signature({"x": x, "flag": flag}, {"z": z})},
+    )
+
+
+def test_a_constant_switch_that_a_request_replaces_keeps_both_branches(tmp_path):
+    path = graph_with(flagged, tmp_path / "m")
+    requests = [("serving_default", {"x": X}), *(("flagged", {"x": X, "flag": np.array(f)}) for f in (True, False))]
+    assert_same(path, requests, strip)
+
+
+def sparse_with_defaults(path, session):
+    defaults = {
+        "indices": tf.constant([[0, 0]], tf.int64),
+        "values": tf.constant([1.0]),
+        "shape": tf.constant([2, 8], tf.int64),
+    }
+    parts = [
+        tf1.placeholder_with_default(
+            t, [None] * (t.shape.rank - 1) + [t.shape[-1]] if n != "values" else [None], name=n
+        )
+        for n, t in defaults.items()
+    ]
+    sparse = tf.SparseTensor(*parts)
+    y = tf.sparse.sparse_dense_matmul(sparse, weights("w", use_resource=True))
+    return save(path, session, {"serving_default": signature({"s": sparse}, {"y": y})})
+
+
+def test_a_sparse_input_whose_parts_have_defaults_can_still_be_fed(tmp_path):
+    path = graph_with(sparse_with_defaults, tmp_path / "m")
+    feeds = {"indices:0": [[0, 1], [2, 4]], "values:0": [1.5, 2.5], "shape:0": [3, 8]}
+    found = []
+    for model in (path, changed(path, strip)):
+        with tf1.Session(graph=tf.Graph()) as session, session.graph.as_default():
+            meta_graph = tf1.saved_model.load(session, ["serve"], str(model))
+            found.append(session.run(meta_graph.signature_def["serving_default"].outputs["y"].name, feeds))
+    assert np.array_equal(*found)
+
+
+def assigned_when_loaded(path, session, use_resource):
+    """Two equal weights, of which the main op changes one."""
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    one, other = (weights(name, use_resource=use_resource) for name in ("one", "other"))
+    with tf.control_dependencies([tf1.assign(one, other * 2.0 + 1.0)]):
+        main_op = tf.no_op()
+    y = tf.matmul(x, one) * 3.0 + tf.matmul(x, other)
+    return save(path, session, {"serving_default": signature({"x": x}, {"y": y})}, main_op=main_op)
+
+
+@pytest.mark.parametrize("use_resource", [True, False])
+@pytest.mark.parametrize("rungs", [(strip, share), (strip, fold), (strip, as_constants)])
+def test_weights_that_the_main_op_assigns_are_not_those_that_are_stored(tmp_path, rungs, use_resource):
+    path = graph_with(lambda path, session: assigned_when_loaded(path, session, use_resource), tmp_path / "m")
+    assert_same(path, [("serving_default", {"x": X})], *rungs)
+
+
+def two_nodes_of_one_variable(path, session):
+    """As a graph has them that was imported twice: one is restored, the other read."""
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    weight = weights("w", use_resource=True)
+    shared = weight.handle.op.get_attr("shared_name").decode()
+    again = ops.VarHandleOp(dtype=tf.float32, shape=[8, 8], shared_name=shared, name="again")
+    y = tf.matmul(x, ops.ReadVariableOp(resource=again, dtype=tf.float32))
+    return save(path, session, {"serving_default": signature({"x": x}, {"y": y})})
+
+
+def test_two_nodes_of_one_variable_are_one(tmp_path):
+    path = graph_with(two_nodes_of_one_variable, tmp_path / "m")
+    assert_same(path, [("serving_default", {"x": X})], strip, fold)
+
+
+def tables_in_functions(path, session):
+    """Functions that name their tables themselves, all in nodes of one name."""
+    ids = tf1.placeholder(tf.int64, [None], name="i")
+
+    def table(shared):
+        return ops.HashTableV2(key_dtype=tf.int64, value_dtype=tf.int64, shared_name=shared, name="table")
+
+    def made(shared, values):
+        default = tf.constant(-1, tf.int64)
+
+        @tf.function
+        def look_up(keys):
+            return ops.LookupTableFindV2(table_handle=table(shared), keys=keys, default_value=default)
+
+        @tf.function
+        def fill():
+            ops.LookupTableImportV2(
+                table_handle=table(shared), keys=tf.constant([0, 1], tf.int64), values=tf.constant(values, tf.int64)
+            )
+            return tf.constant(0)
+
+        return look_up(ids), fill()
+
+    (one, fill_one), (other, fill_other) = made("first", [10, 11]), made("second", [20, 21])
+    row = tf.gather(weights("w", use_resource=True), ids)
+    outputs = {"one": one, "other": other, "row": row}
+    return save(
+        path, session, {"serving_default": signature({"i": ids}, outputs)}, main_op=tf.group(fill_one, fill_other)
+    )
+
+
+@pytest.mark.parametrize("rungs", [(strip,), (strip, fold)])
+def test_tables_that_functions_name_stay_apart_and_filled(tmp_path, rungs):
+    path = graph_with(tables_in_functions, tmp_path / "m")
+    assert_same(path, [("serving_default", {"i": np.array([0, 1, 2])})], *rungs)
+
+
+def counting_reference(path, session):
+    """A TF1 counter that only a control dependency runs."""
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    count = tf1.get_variable("n", initializer=0.0, use_resource=False)
+    with tf.control_dependencies([tf1.assign_add(count, 1.0)]):
+        y = tf.matmul(x, weights("w", use_resource=True)) * 2.0
+    return save(
+        path,
+        session,
+        {
+            "serving_default": signature({"x": x}, {"y": y}),
+            "count": signature({"x": x}, {"n": tf.identity(count) + x[0, 0] * 0}),
+        },
+    )
+
+
+def test_a_reference_counter_goes_on_counting(tmp_path):
+    path = graph_with(counting_reference, tmp_path / "m")
+    requests = [("serving_default", {"x": X})] * 2 + [("count", {"x": X})]
+    assert float(answers(changed(path, strip, fold), requests)[-1]["n"]) == 2.0
+
+
+def checkpoint_of_version_1(path, session):
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    y = tf.matmul(x, weights("w", use_resource=True))
+    saver = tf1.train.Saver(write_version=tf1.train.SaverDef.V1)
+    return save(path, session, {"serving_default": signature({"x": x}, {"y": y})}, saver=saver)
+
+
+def test_a_checkpoint_of_version_1_is_left_as_it_is_and_said_so(tmp_path):
+    path = graph_with(checkpoint_of_version_1, tmp_path / "m")
+    draft = drafts.read(path)
+    assert "in no checkpoint that is read here" in draft.untouched[0]
+    drafts.copy_unchanged(path, tmp_path / "copy")
+    drafts.write(strip(draft), tmp_path / "stripped")
+    for out in ("copy", "stripped"):
+        want, have = (answers(model, [("serving_default", {"x": X})]) for model in (path, tmp_path / out))
+        assert np.array_equal(want[0]["y"], have[0]["y"])
+
+
+def switched(path, session):
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    is_training = tf1.placeholder_with_default(False, [], name="is_training")
+    junk = weights("junk", [300, 300], use_resource=True)
+    y = tf1.cond(is_training, lambda: x * tf.reduce_sum(junk), lambda: x * weights("w", [8], use_resource=True))
+    return save(path, session, {"serving_default": signature({"x": x}, {"y": y})})
+
+
+def test_what_the_gate_refuses_is_tried_in_a_milder_form(tmp_path):
+    """As `strip` without settling branches, where TensorFlow would fuse and round what is left in another way."""
+
+    def wrong(graph):
+        made = SignatureDef()
+        made.CopyFrom(graph.signatures["serving_default"])
+        made.outputs["y"].name = made.inputs["x"].name
+        return replace(graph, signatures={"serving_default": made})
+
+    path = graph_with(switched, tmp_path / "m")
+    original = drafts.read(path)
+    evidence = ask_original(path, read_saved_model(storage.open_dir(path)), original.definitions, None)
+    rung = Rung("strip", "", "none", change=lambda draft: draft.with_graphs(wrong), milder=strip_branching)
+    climb = start(original, Terms(None, Tolerance(), (rung,), climbs_all=True), evidence, tmp_path / "work")
+    climb.run()
+    assert climb.steps[0].kept
+    assert climb.steps[0].max_abs_diff == 0
+    assert len(list((tmp_path / "work").iterdir())) == 1
+    assert {rung.name for rung in RUNGS if rung.milder} == {"strip"}
+
+
+def test_fold_settles_the_branches_that_strip_left(tmp_path):
+    path = graph_with(switched, tmp_path / "m")
+    assert_same(path, [("serving_default", {"x": X})], strip_branching, fold)
+    (graph,) = drafts.read(tmp_path / "changed").serving_graphs
+    assert not {node.op for node in graph.nodes.values()} & {"If", "StatelessIf"}
+    assert [restore.tensors[0].key for restore in graph.restores] == ["w"]
+
+
+def without_epsilon(path, session):
+    x = tf1.placeholder(tf.float32, [None, 4, 4, 3], name="image")
+    h = tf.nn.conv2d(x, weights("k", [1, 1, 3, 16], use_resource=True), 1, "SAME")
+    gamma, beta, mean = (weights(name, [16], use_resource=True) for name in ("gamma", "beta", "mean"))
+    variance = tf.constant(1e-4, shape=[16])
+    norm = ops.FusedBatchNormV3(
+        x=h, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=0.0, is_training=False
+    )
+    return save(path, session, {"serving_default": signature({"image": x}, {"y": norm.y})})
+
+
+def test_batch_norm_with_an_epsilon_of_0_is_folded_with_it(tmp_path):
+    path = graph_with(without_epsilon, tmp_path / "m")
+    image = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    want, have = (
+        answers(model, [("serving_default", {"image": image})])[0]["y"] for model in (path, changed(path, fold))
+    )
+    assert np.abs(want - have).max() < 1e-4 * np.abs(want).max()
+
+
+def partitioned(path, session):
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    parts = weights("parts", [8, 128], partitioner=tf1.fixed_size_partitioner(2), use_resource=True)
+    whole = weights("whole", [128, 8], use_resource=True)
+    signatures = {
+        "serving_default": signature({"x": x}, {"y": tf.matmul(tf.matmul(x, tf.convert_to_tensor(parts)), whole)})
+    }
+    save(path, session, signatures)
+    saved_model = SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    saved_model.meta_graphs[0].signature_def["mute"].CopyFrom(
+        saved_model.meta_graphs[0].signature_def["serving_default"]
+    )
+    saved_model.meta_graphs[0].signature_def["mute"].ClearField("outputs")
+    (path / "saved_model.pb").write_bytes(saved_model.SerializeToString())
+    return path
+
+
+def test_weights_are_kept_by_the_name_that_they_came_with(tmp_path):
+    path = graph_with(partitioned, tmp_path / "m")
+    draft = loosen(drafts.read(path, keep=("parts", "nothing*")))
+    assert [weight.key for weight in weights_of(draft)] == ["whole"]
+    (content,) = (weight.content for weight in weights_of(draft))
+    scaled = Scaled(content, np.full(8, 2, np.float32))
+    doubled = replace(draft, contents={**draft.contents, "whole": scaled}, keep=("whole",))
+    assert {weight.content.key for weight in weights_of(doubled)} == {"parts"}
+    assert unmatched(draft) == ["nothing*"]
+
+
+def test_what_is_left_out_or_not_found_is_said(tmp_path):
+    path = graph_with(partitioned, tmp_path / "m")
+    result = optimize(path, tmp_path / "out", Goal(rungs=("strip",), keep=("nothing*",)))
+    assert "Nothing is kept by the name 'nothing*': no weight has it." in result.notes
+    assert "Left out, because it has no output: the signature 'mute'." in result.notes

@@ -1,0 +1,93 @@
+"""What cannot be optimized, or is ended on the way: one error that says why, and nothing left behind."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+from servegraph.errors import InputError, StorageError
+from servegraph.optimize.goal import Goal, goal_of
+from servegraph.optimize.optimize import optimize
+from servegraph_pipelines.cli.cmd_optimize import command
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("faults") / "m"
+    module = tf.Module()
+    module.w = tf.Variable(np.ones((40, 40), np.float32))
+    serve = tf.function(lambda x: {"y": x @ module.w}, [tf.TensorSpec([None, 40], tf.float32, "x")])
+    tf.saved_model.save(module, str(path), {"serving_default": serve})
+    return path
+
+
+def contents(path: Path) -> set[str]:
+    return {found.relative_to(path).as_posix() for found in path.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("where", "code"),
+    [
+        ("m", "OUTPUT_EXISTS"),
+        ("m/deep/out", "OUTPUT_IN_MODEL"),
+        ("dangling", "OUTPUT_EXISTS"),
+        ("file/out", "CANNOT_WRITE"),
+    ],
+)
+def test_where_it_must_not_be_written_the_model_is_not_touched(model, where, code):
+    (model.parent / "file").write_text("")
+    if not (model.parent / "dangling").is_symlink():
+        (model.parent / "dangling").symlink_to("nowhere")
+    before = contents(model.parent)
+    with pytest.raises((InputError, StorageError)) as caught:
+        optimize(model, model.parent / where, Goal())
+    assert caught.value.code == code
+    assert caught.value.fix
+    assert contents(model.parent) == before
+
+
+def test_an_asset_that_leads_out_of_the_model_is_named(model, tmp_path):
+    (tmp_path / "secret").write_text("not of the model")
+    (model / "assets").mkdir(exist_ok=True)
+    (model / "assets/link").symlink_to(tmp_path / "secret")
+    try:
+        with pytest.raises(StorageError) as caught:
+            optimize(model, tmp_path / "out", Goal(rungs=("halve",)))
+    finally:
+        (model / "assets/link").unlink()
+    assert caught.value.code == "LINK_OUTSIDE"
+    assert contents(tmp_path) == {"secret"}
+
+
+def test_a_budget_that_no_model_fits_is_refused():
+    with pytest.raises(InputError) as caught:
+        goal_of(budget="0")
+    assert caught.value.code == "BAD_SIZE"
+
+
+def test_a_page_that_cannot_be_written_is_said_before_anything_runs(model, tmp_path):
+    page = tmp_path / "no/page.html"
+    result = CliRunner().invoke(command, [str(model), str(tmp_path / "out"), "--html", str(page)])
+    assert isinstance(result.exception, StorageError)
+    assert str(page) in result.exception.message
+    assert contents(tmp_path) == set()
+
+
+def test_sigterm_ends_it_and_nothing_stays(model, tmp_path):
+    def end_it() -> None:
+        while not any(tmp_path.glob(".out-*/*")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    watcher = threading.Thread(target=end_it)
+    watcher.start()
+    with pytest.raises(KeyboardInterrupt):
+        optimize(model, tmp_path / "out", Goal())
+    watcher.join()
+    assert contents(tmp_path) == set()
