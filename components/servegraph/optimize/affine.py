@@ -18,6 +18,13 @@ Values = NDArray[np.float64]
 
 # The products whose last output dimension is a channel of the weights, with the rank of their output.
 _RANKS = {"Conv2D": 4, "DepthwiseConv2dNative": 4, "MatMul": 2, "Conv3D": 5}
+# The products of a transposed convolution: the channels of their output are the weights' last dimension but one.
+TRANSPOSED = {"Conv2DBackpropInput": 4, "Conv3DBackpropInputV2": 5}
+_RANKS |= TRANSPOSED
+# They put values elsewhere and leave each in its channel, so that what is per channel may as well be done before them:
+# a convolution in one dimension ends in a Squeeze, a dilated one in BatchToSpaceND, a product of rank 3 in a Reshape.
+_MOVES = {"Squeeze", "Reshape", "BatchToSpaceND"}
+_ADDITIONS = ("BiasAdd", "Add", "AddV2", "Sub")
 _BATCH_NORMS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
 _DEFAULT_EPSILON = 1e-4  # of the operation
 _CHANNELS_LAST = (b"", b"NHWC", b"NDHWC")
@@ -25,11 +32,25 @@ _FLOAT = tf.float32.as_datatype_enum
 
 
 @dataclass(frozen=True)
+class Link:
+    """One operation of a chain; its result has at least `rank`, and `width` elements in its last dimension if given."""
+
+    node: NodeDef
+    rank: int
+    width: int | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether it only puts values elsewhere."""
+        return self.node.op in _MOVES
+
+
+@dataclass(frozen=True)
 class Chain:
     """A product and the operations behind it, each the only reader of the one before."""
 
     product: NodeDef
-    steps: tuple[NodeDef, ...]
+    steps: tuple[Link, ...]
 
     @property
     def weights(self) -> str:
@@ -39,8 +60,8 @@ class Chain:
     @property
     def operands(self) -> list[str]:
         """The static tensors of all steps."""
-        before = [self.product.name, *(step.name for step in self.steps)]
-        return [t for step in self.steps for t in step.input if node_name(t) not in before]
+        before = [self.product.name, *(step.node.name for step in self.steps)]
+        return [t for step in self.steps if not step.moves for t in step.node.input if node_name(t) not in before]
 
 
 @dataclass(frozen=True)
@@ -62,12 +83,13 @@ def find_chains(nodes: Nodes, roots: set[str], statics: Statics) -> list[Chain]:
     for node in nodes.values():
         if not _is_product(node) or not statics.is_static(node.input[1]):
             continue
-        steps: list[NodeDef] = []
-        last = node
-        while last.name not in roots and (step := _next_step(last, readers, statics)) is not None:
+        steps: list[Link] = []
+        last = Link(node, _RANKS[node.op])
+        while last.node.name not in roots and (step := _next_step(last, readers, nodes, statics)) is not None:
             steps.append(step)
             last = step
-        if len(steps) > 1 or (steps and steps[0].op not in ("BiasAdd", "Add", "AddV2", "Sub")):
+        calculating = [step for step in steps if not step.moves]
+        if len(calculating) > 1 or (calculating and calculating[0].node.op not in _ADDITIONS):
             chains.append(Chain(node, tuple(steps)))
     return chains
 
@@ -75,23 +97,27 @@ def find_chains(nodes: Nodes, roots: set[str], statics: Statics) -> list[Chain]:
 def affine_of(chain: Chain, values: Mapping[str, NDArray[Any]], channels: int) -> Affine | None:
     """Return what the longest foldable beginning of a chain does, None if nothing is won by folding it."""
     scale, offset = np.ones(channels), np.zeros(channels)
-    done, multiplies = 0, False
+    done, additions, multiplies = 0, 0, False
     before = chain.product.name
-    for step in chain.steps:
-        operands = [values.get(t) for t in step.input if node_name(t) != before]
-        if any(value is None for value in operands):
-            break
-        rank = _RANKS[chain.product.op]
-        vectors = [_vector(value, channels, rank) for value in operands if value is not None]
-        if any(vector is None for vector in vectors):
-            break
-        factor, term = _step(step, [vector for vector in vectors if vector is not None])
-        scale, offset = scale * factor, offset * factor + term
-        multiplies = multiplies or step.op not in ("BiasAdd", "Add", "AddV2", "Sub")
-        done, before = done + 1, step.name
+    for number, step in enumerate(chain.steps, 1):
+        if step.moves:
+            if step.width not in (None, channels):
+                break
+        else:
+            operands = [values.get(t) for t in step.node.input if node_name(t) != before]
+            if any(value is None for value in operands):
+                break
+            vectors = [_vector(value, channels, step.rank) for value in operands if value is not None]
+            if any(vector is None for vector in vectors):
+                break
+            factor, term = _step(step.node, [vector for vector in vectors if vector is not None])
+            scale, offset = scale * factor, offset * factor + term
+            is_addition = step.node.op in _ADDITIONS
+            done, additions, multiplies = number, additions + is_addition, multiplies or not is_addition
+        before = step.node.name
     if not (np.isfinite(scale).all() and np.isfinite(offset).all()):
         return None
-    return Affine(scale, offset, done) if multiplies or done > 1 else None
+    return Affine(scale, offset, done) if multiplies or additions > 1 else None
 
 
 def _is_product(node: NodeDef) -> bool:
@@ -103,14 +129,53 @@ def _is_product(node: NodeDef) -> bool:
     )
 
 
-def _next_step(last: NodeDef, readers: Mapping[str, list[tuple[NodeDef, str]]], statics: Statics) -> NodeDef | None:
-    """Return the operation that is the only reader of `last`, if it is one per channel with static operands."""
-    reading = readers.get(last.name, [])
+def _next_step(
+    last: Link, readers: Mapping[str, list[tuple[NodeDef, str]]], nodes: Nodes, statics: Statics
+) -> Link | None:
+    """Return the only reader of `last`, if it moves whole channels, or calculates per channel with static operands."""
+    reading = readers.get(last.node.name, [])
     if len(reading) != 1:
         return None
     node, tensor = reading[0]
     if tensor.startswith("^") or output_index(tensor) or any(t.startswith("^") for t in node.input):
         return None
+    if node.op in _MOVES:
+        return _moved(node, last.rank, nodes) if node.input[0] == tensor else None
+    calculating = _calculating(node, tensor, readers, statics)
+    return Link(calculating, last.rank) if calculating else None
+
+
+def _moved(node: NodeDef, rank: int, nodes: Nodes) -> Link | None:
+    """Return an operation that takes a tensor of this rank, if it leaves values in their channel, the last dimension.
+
+    A Reshape does where the last dimension is as long as before: its width says that, and of its rank that it has one.
+    """
+    if attr(node, "T").type != _FLOAT:
+        return None
+    if node.op == "Squeeze":
+        dims = {dim % rank for dim in attr(node, "squeeze_dims").list.i}
+        return Link(node, rank - len(dims)) if dims and rank - 1 not in dims else None
+    if node.op == "BatchToSpaceND":
+        sizes = nodes[node_name(node.input[1])]
+        moved = attr(sizes, "value").tensor.tensor_shape.dim
+        return Link(node, rank) if sizes.op == "Const" and moved[0].size < rank - 1 else None
+    width = _last_size(node.input[1], nodes)
+    return Link(node, 1, width) if width is not None else None
+
+
+def _last_size(shape: str, nodes: Nodes) -> int | None:
+    """Return the last element of a shape, None where it is computed."""
+    node = nodes[node_name(shape)]
+    if node.op == "Const" and not node.input:
+        sizes = tf.make_ndarray(node.attr["value"].tensor).ravel()
+        return int(sizes[-1]) if sizes.size else None
+    return _last_size(node.input[attr(node, "N").i - 1], nodes) if node.op in ("Pack", "ConcatV2") else None
+
+
+def _calculating(
+    node: NodeDef, tensor: str, readers: Mapping[str, list[tuple[NodeDef, str]]], statics: Statics
+) -> NodeDef | None:
+    """Return the reader of a tensor, if it is one operation per channel with static operands."""
     others = [t for t in node.input if t != tensor]
     if len(others) != len(node.input) - 1 or not all(statics.is_static(t) for t in others):
         return None

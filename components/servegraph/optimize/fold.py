@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from servegraph.optimize.affine import Affine, Chain, affine_of, find_chains
+from servegraph.optimize.affine import TRANSPOSED, Affine, Chain, affine_of, find_chains
 from servegraph.optimize.inline import changes_state, inline
 from servegraph.optimize.merge import merge_equal
 from servegraph.optimize.statics import Statics
@@ -81,10 +82,7 @@ class _Editor:
             weights = self._weights(chain, values)
             if weights is None:
                 continue
-            channels = weights.shape[-1]
-            if chain.product.op == "DepthwiseConv2dNative":
-                channels *= weights.shape[-2]
-            affine = affine_of(chain, values, channels)
+            affine = affine_of(chain, values, prod(_channels(chain.product, weights.shape)))
             if affine is not None:
                 self._fold(chain, weights, affine)
 
@@ -143,22 +141,28 @@ class _Editor:
         return content if isinstance(content, (Stored, Literal)) else None
 
     def _fold(self, chain: Chain, weights: Stored | Literal, affine: Affine) -> None:
-        last = chain.steps[affine.steps - 1]
+        steps = chain.steps[: affine.steps]
+        last, moves = steps[-1].node, [step.node for step in steps if step.moves]
         scale = affine.scale.astype(np.float32)
         product = chain.product
         if not (scale == 1).all():
-            scaled = self._scaled(f"{last.name}/weights", weights, scale)
+            scaled = self._scaled(f"{last.name}/weights", weights, scale.reshape(_channels(product, weights.shape)))
             self._replace(product, [product.input[0], scaled, *product.input[2:]])
         bias = self._named(f"{last.name}/bias", affine.offset.astype(np.float32))
-        added = NodeDef(name=last.name, op="BiasAdd", device=last.device, input=[product.name, bias])
+        # Right behind the product, because TensorFlow fuses them there; what moves values follows.
+        name = self._free(f"{last.name}/added") if moves else last.name
+        added = NodeDef(name=name, op="BiasAdd", device=last.device, input=[product.name, bias])
         added.attr["T"].type = tf.float32.as_datatype_enum
         added.attr["data_format"].s = b"NHWC"
-        self._nodes[last.name] = added
+        self._nodes[name] = added
+        for move in moves:
+            name = last.name if move is moves[-1] else move.name
+            self._replace(move, [added.name, *move.input[1:]], name)
+            added = self._nodes[name]
 
     def _scaled(self, name: str, weights: Stored | Literal, scale: NDArray[np.float32]) -> str:
         if isinstance(weights, Literal) and weights.values.nbytes <= SMALL_BYTES:
-            by = scale.reshape(weights.shape[-2:]) if scale.size != weights.shape[-1] else scale
-            return self._named(name, weights.values * by)
+            return self._named(name, weights.values * scale)
         # By its content: what two MetaGraphs compute alike is stored once.
         source = weights.key if isinstance(weights, Stored) else digest(weights.values)
         return self._variable(name, f"{source}:times-{digest(scale)}", Scaled(weights, scale))
@@ -183,8 +187,17 @@ class _Editor:
             free = f"{name}_{number}"
         return free
 
-    def _replace(self, node: NodeDef, inputs: list[str]) -> None:
+    def _replace(self, node: NodeDef, inputs: list[str], name: str = "") -> None:
+        """Put the same operation on other inputs in its place, or in that of another node."""
         copy = NodeDef()
         copy.CopyFrom(node)
+        copy.name = name or node.name
         copy.input[:] = inputs
-        self._nodes[node.name] = copy
+        self._nodes[copy.name] = copy
+
+
+def _channels(product: NodeDef, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a factor for each channel, as it broadcasts against weights of this shape."""
+    if product.op in TRANSPOSED:
+        return (shape[-2], 1)
+    return shape[-2:] if product.op == "DepthwiseConv2dNative" else shape[-1:]

@@ -55,7 +55,7 @@ class Stored:
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """A float32 tensor times a factor for each element of its last dimensions (of `by`, in float32)."""
+    """A float32 tensor times factors that broadcast against its last dimensions, as many as `by` has, in float32."""
 
     of: Stored | Literal
     by: NDArray[np.float32]
@@ -72,7 +72,7 @@ class Scaled:
 
     def chunks(self, tensors: BundleReader | None) -> Iterator[bytes]:
         """Yield the bytes in order."""
-        factors = self.by.ravel()
+        factors = np.broadcast_to(self.by, self.of.shape[-self.by.ndim :]).ravel()
         for rows in matrix_rows(self.of, tensors, factors.size):
             yield (rows * factors).astype("<f4").tobytes()
 
