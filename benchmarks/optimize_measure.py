@@ -177,11 +177,11 @@ def memory(folder: Path, model: Path) -> dict[str, float]:
     if (folder / "samples.jsonl").exists():
         with (folder / "samples.jsonl").open(encoding="utf-8") as file:
             request = json.loads(file.readline())
-    before = _resident_mb()
+    before, before_file = _resident_mb()
     started = time.perf_counter()
     served = Served(model, about["signature"])
     loaded = time.perf_counter()
-    rss_loaded = _resident_mb() - before
+    rss_loaded = _resident_mb()[0] - before
     one = {key: np.array([request[key]]) if request else _made_up(t)[:1] for key, t in served.inputs.items()}
     one = {
         key: v.astype(object if t.dtype == tf.string else t.dtype.as_numpy_dtype)
@@ -189,16 +189,22 @@ def memory(folder: Path, model: Path) -> dict[str, float]:
     }
     asked = time.perf_counter()
     served.prepare()(one)
+    first_s = time.perf_counter() - asked
+    after, after_file = _resident_mb()
     return {
         "load_s": loaded - started,
-        "first_s": time.perf_counter() - asked,
+        "first_s": first_s,
         "loaded_mb": rss_loaded,
-        "asked_mb": _resident_mb() - before,
+        "asked_mb": after - before,
+        "of_it_file_mb": after_file - before_file,
     }
 
 
-def _resident_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+def _resident_mb() -> tuple[float, float]:
+    """Return what this process has in memory, and what of it are pages of files, such as TensorFlow's library."""
+    _, resident, shared, *_ = (int(pages) for pages in Path("/proc/self/statm").read_text().split())
+    page_mb = os.sysconf("SC_PAGE_SIZE") / 1e6
+    return resident * page_mb, shared * page_mb
 
 
 def main() -> None:
