@@ -1,8 +1,8 @@
 """What cannot be optimized, or is ended on the way: one error that says why, and nothing left behind."""
 
-import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -80,14 +80,12 @@ def test_a_page_that_cannot_be_written_is_said_before_anything_runs(model, tmp_p
 
 
 def test_sigterm_ends_it_and_nothing_stays(model, tmp_path):
-    def end_it() -> None:
+    program = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()"]
+    with subprocess.Popen([*program, "optimize", str(model), str(tmp_path / "out")], stderr=subprocess.PIPE) as tool:
         while not any(tmp_path.glob(".out-*/*")):
+            assert tool.poll() is None
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    watcher = threading.Thread(target=end_it)
-    watcher.start()
-    with pytest.raises(KeyboardInterrupt):
-        optimize(model, tmp_path / "out", Goal())
-    watcher.join()
+        tool.send_signal(signal.SIGTERM)
+        tool.communicate(timeout=60)
+    assert tool.returncode == 130
     assert contents(tmp_path) == set()
