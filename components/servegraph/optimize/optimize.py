@@ -146,7 +146,7 @@ def _notes(original: Draft, evidence: Evidence) -> Iterator[str]:
     for what, why in evidence.silent.items():
         yield f"Not asked: {what}: {why}"
     if evidence.questions and evidence.generated:
-        yield "The samples were made up from the signature: the agreement says nothing about accuracy."
+        yield "The samples were made up from signature and graph: the agreement says nothing about accuracy."
 
 
 def _without_outputs(original: Draft) -> list[str]:
