@@ -13,6 +13,7 @@ from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.errors_impl import OpError
 from tensorflow.python.grappler import tf_optimizer
 
+from servegraph.optimize.scopes import without_calls
 from servegraph.rewriting.graph import (
     Nodes,
     Untransformable,
@@ -134,7 +135,7 @@ def _inlined(graph: ServingGraph) -> ServingGraph:
     except (OpError, ValueError) as exc:
         raise Untransformable(f"TensorFlow cannot inline its functions: {exc}") from exc
     nodes = {node.name: aside.get(node.name, node) for node in flat.node}
-    nodes = _with_one_handle_each(nodes)
+    nodes = _with_one_handle_each(without_calls(nodes, graph.nodes.keys()))
     return replace(
         graph, nodes=nodes, library={function.signature.name: function for function in flat.library.function}
     )

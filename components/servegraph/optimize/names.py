@@ -14,7 +14,7 @@ from itertools import count
 from servegraph.optimize.stored_tables import plan_table
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.forms import Form
-from servegraph.rewriting.graph import Nodes, is_handle, node_name
+from servegraph.rewriting.graph import is_handle, node_name, renamed
 from servegraph.rewriting.meta_graph import ServingGraph
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -49,18 +49,10 @@ def _shortened(graph: ServingGraph) -> ServingGraph:
     # A name that is as short already stays, so that a second run changes nothing.
     new = {name: name if len(name) <= len(other) else other for name, other in new.items()}
 
-    def renamed(tensor: str) -> str:
-        old = node_name(tensor)
-        return tensor.replace(old, new[old], 1)
-
-    nodes: Nodes = {}
-    for name, node in graph.nodes.items():
-        copy = nodes[new[name]] = type(node)()
-        copy.CopyFrom(node)
-        copy.name = new[name]
-        copy.input[:] = [renamed(tensor) for tensor in node.input]
+    nodes = renamed(graph.nodes, new)
+    for node in nodes.values():
         for hint in _HINTS:
-            copy.attr.pop(hint, None)
+            node.attr.pop(hint, None)
     initializers = tuple(new[name] for name in graph.initializers)
     return replace(graph, nodes=nodes, initializers=initializers, is_short=True)
 

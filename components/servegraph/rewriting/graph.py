@@ -36,6 +36,17 @@ def redirected(tensor: str, same: Mapping[str, str]) -> str:
     return tensor.replace(name, same[name], 1) if name in same else tensor
 
 
+def renamed(nodes: Mapping[str, NodeDef], names: Mapping[str, str]) -> Nodes:
+    """Return copies of the nodes, those that `names` has called so, in inputs as well."""
+    found: Nodes = {}
+    for name, node in nodes.items():
+        copy = found[names.get(name, name)] = NodeDef()
+        copy.CopyFrom(node)
+        copy.name = names.get(name, name)
+        copy.input[:] = [redirected(tensor, names) for tensor in node.input]
+    return found
+
+
 def output_index(tensor: str) -> int:
     """Return which output of its node a tensor is."""
     return int(tensor.partition(":")[2] or 0)

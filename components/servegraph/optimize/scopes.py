@@ -1,0 +1,36 @@
+"""Names of nodes that came out of functions.
+
+TensorFlow puts the path of calls before them, and before what was in a loop the path of the loop again. Every reader of
+a node repeats its name: of the graph of a recurrent model, inlined, that would be more than four fifths.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Set
+from itertools import count
+
+from servegraph.rewriting.graph import Nodes, is_handle, renamed
+
+_CALL = re.compile(r"Func|(Stateful)?PartitionedCall(_\d+)?")
+_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")  # tensorflow/core/graph/graph_constructor.cc
+
+
+def without_calls(nodes: Nodes, known: Set[str]) -> Nodes:
+    """Return the nodes, those that are not `known` named as they were inside of their function."""
+    taken = set(nodes)
+    names: dict[str, str] = {}
+    for name, node in nodes.items():
+        plain = _plain(name)
+        if name in known or is_handle(node) or len(plain) >= len(name) or not _NAME.fullmatch(plain):
+            continue
+        free = next(free for number in count() if (free := f"{plain}_{number}" if number else plain) not in taken)
+        taken.add(free)
+        names[name] = free
+    return renamed(nodes, names)
+
+
+def _plain(name: str) -> str:
+    """Return the name without calls, from where its outermost scope begins for the last time."""
+    scopes = [scope for scope in name.split("/") if not _CALL.fullmatch(scope)]
+    return "/".join(scopes[max(at for at, scope in enumerate(scopes) if scope == scopes[0]) :]) if scopes else ""
