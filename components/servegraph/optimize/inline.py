@@ -106,7 +106,7 @@ def _has_effect(node: NodeDef) -> bool:
 
 def _is_random(node: NodeDef) -> bool:
     op: str = node.op
-    return op.startswith(("Random", "TruncatedNormal", "Multinomial", "ParameterizedTruncatedNormal"))
+    return op.startswith(("Random", "TruncatedNormal", "Multinomial", "ParameterizedTruncatedNormal", "CudnnRNN"))
 
 
 def _inlined(graph: ServingGraph) -> ServingGraph:
@@ -120,9 +120,26 @@ def _inlined(graph: ServingGraph) -> ServingGraph:
     item.graph_def.versions.CopyFrom(graph.original.graph_def.versions)
     item.graph_def.node.extend(_stand_in(node) if name in aside else node for name, node in graph.nodes.items())
     item.graph_def.library.function.extend(graph.library.values())
+    with_forms = _with_forms(graph)
+    for function in item.graph_def.library.function:
+        if function.signature.name in with_forms:
+            function.attr["_nospecialize"].b = True
     keep = {*graph.roots, *graph.initializers, *(restore.handle for restore in graph.restores), *aside}
     keep |= {node_name(asset.tensor_info.name) for asset in graph.assets}
     item.collection_def["train_op"].node_list.value.extend(sorted(keep))
+    try:
+        flat = tf_optimizer.OptimizeGraph(_only_functions(), item)
+    except (OpError, ValueError) as exc:
+        raise Untransformable(f"TensorFlow cannot inline its functions: {exc}") from exc
+    nodes = {node.name: aside.get(node.name, node) for node in flat.node}
+    nodes = _with_one_handle_each(without_calls(nodes, graph.nodes.keys()))
+    library = {function.signature.name: function for function in flat.library.function}
+    as_they_were = called_functions([NodeDef(op=name) for name in with_forms & library.keys()], graph.library)
+    library |= {name: graph.library[name] for name in as_they_were}
+    return replace(graph, nodes=nodes, library=library)
+
+
+def _only_functions() -> ConfigProto:
     config = ConfigProto()
     options = config.graph_options.rewrite_options
     options.min_graph_nodes = -1
@@ -130,15 +147,15 @@ def _inlined(graph: ServingGraph) -> ServingGraph:
     options.fail_on_optimizer_errors = True
     options.optimizers.append("function")
     options.function_optimization = RewriterConfig.AGGRESSIVE
-    try:
-        flat = tf_optimizer.OptimizeGraph(config, item)
-    except (OpError, ValueError) as exc:
-        raise Untransformable(f"TensorFlow cannot inline its functions: {exc}") from exc
-    nodes = {node.name: aside.get(node.name, node) for node in flat.node}
-    nodes = _with_one_handle_each(without_calls(nodes, graph.nodes.keys()))
-    return replace(
-        graph, nodes=nodes, library={function.signature.name: function for function in flat.library.function}
-    )
+    return config
+
+
+def _with_forms(graph: ServingGraph) -> set[str]:
+    """Return the functions in whose place TensorFlow puts one for a GPU, which takes and returns the same.
+
+    Keras 2 writes the layers LSTM and GRU so: tensorflow/core/grappler/optimizers/implementation_selector.cc.
+    """
+    return {name for name, function in graph.library.items() if "api_implements" in function.attr}
 
 
 def _with_one_handle_each(nodes: Nodes) -> Nodes:

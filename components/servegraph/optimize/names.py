@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 
+from tensorflow.core.framework.function_pb2 import FunctionDef
+
 from servegraph.optimize.stored_tables import plan_table
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.forms import Form
@@ -50,11 +52,18 @@ def _shortened(graph: ServingGraph) -> ServingGraph:
     new = {name: name if len(name) <= len(other) else other for name, other in new.items()}
 
     nodes = renamed(graph.nodes, new)
-    for node in nodes.values():
+    library = {name: _copy(function) for name, function in graph.library.items()}
+    for node in (*nodes.values(), *(node for function in library.values() for node in function.node_def)):
         for hint in _HINTS:
             node.attr.pop(hint, None)
     initializers = tuple(new[name] for name in graph.initializers)
-    return replace(graph, nodes=nodes, initializers=initializers, is_short=True)
+    return replace(graph, nodes=nodes, library=library, initializers=initializers, is_short=True)
+
+
+def _copy(function: FunctionDef) -> FunctionDef:
+    copy = FunctionDef()
+    copy.CopyFrom(function)
+    return copy
 
 
 def _names(taken: set[str]) -> Iterator[str]:

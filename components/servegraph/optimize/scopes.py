@@ -32,5 +32,6 @@ def without_calls(nodes: Nodes, known: Set[str]) -> Nodes:
 
 def _plain(name: str) -> str:
     """Return the name without calls, from where its outermost scope begins for the last time."""
-    scopes = [scope for scope in name.split("/") if not _CALL.fullmatch(scope)]
-    return "/".join(scopes[max(at for at, scope in enumerate(scopes) if scope == scopes[0]) :]) if scopes else ""
+    *path, own = name.split("/")
+    scopes = [*(scope for scope in path if not _CALL.fullmatch(scope)), own]
+    return "/".join(scopes[max(at for at, scope in enumerate(scopes) if scope == scopes[0]) :])

@@ -105,7 +105,14 @@ def in_order(nodes: Mapping[str, NodeDef]) -> list[str]:
 
 
 def called_functions(nodes: Iterable[NodeDef], library: Mapping[str, FunctionDef]) -> set[str]:
-    """Return the functions of the library that the nodes can call, directly or not."""
+    """Return the functions of the library that the nodes can call, directly or not.
+
+    TensorFlow puts a form for a GPU in the place of a function that implements the same: those count as called.
+    """
+    forms: dict[bytes, list[str]] = {}
+    for name, function in library.items():
+        if interface := _interface(function):
+            forms.setdefault(interface, []).append(name)
     found: set[str] = set()
     stack = list(nodes)
     while stack:
@@ -114,11 +121,28 @@ def called_functions(nodes: Iterable[NodeDef], library: Mapping[str, FunctionDef
         for attr in node.attr.values():
             names.append(attr.func.name)
             names.extend(function.name for function in attr.list.func)
-        for name in names:
+        for name in [form for called in names for form in (called, *_forms(called, library, forms))]:
             if name in library and name not in found:
                 found.add(name)
                 stack.extend(library[name].node_def)
     return found
+
+
+def _forms(name: str, library: Mapping[str, FunctionDef], forms: Mapping[bytes, list[str]]) -> list[str]:
+    return forms.get(_interface(library[name]), []) if name in library else []
+
+
+def _interface(function: FunctionDef) -> bytes:
+    """Return what functions have in common of which TensorFlow takes the one for its device, empty if it is none.
+
+    Those for training, with other outputs, and gradients do not count: tensorflow/core/grappler/optimizers/
+    function_api_info.cc.
+    """
+    if "api_implements" not in function.attr:
+        return b""
+    signature = function.signature
+    types = [[arg.type for arg in args] for args in (signature.input_arg, signature.output_arg)]
+    return bytes(function.attr["api_implements"].s) + str(types).encode()
 
 
 def is_handle(node: NodeDef) -> bool:
