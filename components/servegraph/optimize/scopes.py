@@ -7,8 +7,8 @@ a node repeats its name: of the graph of a recurrent model, inlined, that would 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Set
-from itertools import count
 
 from servegraph.rewriting.graph import Nodes, is_handle, renamed
 
@@ -20,11 +20,15 @@ def without_calls(nodes: Nodes, known: Set[str]) -> Nodes:
     """Return the nodes, those that are not `known` named as they were inside of their function."""
     taken = set(nodes)
     names: dict[str, str] = {}
-    for name, node in nodes.items():
+    numbers: Counter[str] = Counter()
+    for name, node in sorted(nodes.items()):  # numbers must not depend on an order
         plain = _plain(name)
         if name in known or is_handle(node) or len(plain) >= len(name) or not _NAME.fullmatch(plain):
             continue
-        free = next(free for number in count() if (free := f"{plain}_{number}" if number else plain) not in taken)
+        free = plain
+        while free in taken:
+            numbers[plain] += 1
+            free = f"{plain}_{numbers[plain]}"
         taken.add(free)
         names[name] = free
     return renamed(nodes, names)
