@@ -77,8 +77,8 @@ def _objection(measured: Measured, evidence: Evidence, loss: Loss, tolerance: To
     """A rung without loss keeps every bit in a session.
 
     tf.saved_model.load builds other calls around the same operations once the object graph is gone, and TensorFlow
-    fuses them differently, in every layer of a deep net: there float32 rounding is allowed, as it is for folding where
-    a session has shown every bit.
+    fuses them differently, in every layer of a deep net: EfficientNetV2B0 answers 2e-4 apart through its own two
+    loaders. There rounding is allowed, as much as for folding where a session shows every bit.
     """
     everything, counted, coarse = measured.everything, measured.agreement, measured.coarse
     if everything.new_non_finite:
