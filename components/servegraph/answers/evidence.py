@@ -37,6 +37,12 @@ class Question:
     samples: Samples
     answers: Answers
 
+    def asks_same(self, other: Question) -> bool:
+        """Whether both put the same requests to the same signature and got the same outputs, whatever the loader."""
+        same = (self.tags, self.signature) == (other.tags, other.signature)
+        outputs = [[answer.keys() for answer in question.answers] for question in (self, other)]
+        return same and outputs[0] == outputs[1] and self.samples.equals(other.samples)
+
     @property
     def rows(self) -> list[int]:
         """The number of records in each batch."""

@@ -16,7 +16,7 @@ from servegraph.answers.evidence import Evidence
 from servegraph.answers.gate import Loss
 from servegraph.errors import ModelError, StorageError
 from servegraph.machines.sizes import format_size
-from servegraph.optimize import sensitivity, speed, spending
+from servegraph.optimize import sensitivity, served_memory, speed, spending
 from servegraph.optimize.result import Step
 from servegraph.optimize.rungs import Rung, planned
 from servegraph.optimize.terms import Terms, Written, directory_bytes
@@ -116,7 +116,10 @@ class Climb:
             return f"undone: {found.objection}"
         if rung.speed is not None:
             try:
-                return speed.objection(speed.ratios(self.best.path, found.path, self.evidence.main), rung.speed)
+                ratios = speed.ratios(self.best.path, found.path, self.evidence.main)
+                return speed.objection(ratios, rung.speed) or served_memory.objection(
+                    found.draft.source, found.path, self.evidence.main
+                )
             except ModelError as exc:
                 return f"undone: {exc}"
         if not rung.grows:

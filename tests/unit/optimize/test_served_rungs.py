@@ -1,5 +1,7 @@
 """The rungs for the served model: tables that stay int8 in memory, weights as constants of the graph."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -123,7 +125,18 @@ class TestLadder:
     def test_what_was_measured_decides(self, model, tmp_path):
         result = optimize(model, tmp_path / "out", Goal(rungs=("strip", "fold", "constants")))
         step = result.steps[-1]
-        assert step.kept or "times as fast at batch 1" in step.reason
+        assert step.kept or "times as fast at batch 1" in step.reason or "of memory" in step.reason
+
+    def test_none_may_take_more_memory_than_the_original(self, tmp_path, monkeypatch):
+        """Weights in the graph are there several times once it is loaded, here 2 MB against one copy of them."""
+        made = tf.Module()
+        made.weights = tf.Variable(np.random.default_rng(0).normal(size=(700, 700)).astype(np.float32))
+        serve = tf.function(lambda x: {"y": x @ made.weights}, [tf.TensorSpec([None, 700], tf.float32, name="x")])
+        tf.saved_model.save(made, str(tmp_path / "model"), signatures=serve)
+        monkeypatch.setattr(speed, "ratios", lambda *_: {1: 2.0})
+        result = optimize(tmp_path / "model", tmp_path / "out", Goal(rungs=("fold", "constants")))
+        assert [step.kept for step in result.steps] == [True, False]
+        assert re.fullmatch(r"takes .* MB of memory when it is served, the original .* MB", result.steps[1].reason)
 
 
 def test_a_rung_pays_where_one_size_is_faster_and_none_slower():
