@@ -21,7 +21,6 @@ from servegraph.answers.samples import InputSpec, Samples
 from servegraph.errors import DataError, InputError, ModelError
 from servegraph.savedmodel.graph import MetaGraph, SavedModelGraph, Signature
 
-BATCH = 64
 LOADERS: tuple[Loader, ...] = ("session", "v2")  # TF Serving's way first
 
 Answers = list[dict[str, NDArray[Any]]]
@@ -37,9 +36,9 @@ class Question:
     samples: Samples
     answers: Answers
 
-    def asks_same(self, other: Question) -> bool:
+    def asks_same(self, other: Question, *, any_tags: bool = False) -> bool:
         """Whether both put the same requests to the same signature and got the same outputs, whatever the loader."""
-        same = (self.tags, self.signature) == (other.tags, other.signature)
+        same = self.signature == other.signature and (any_tags or self.tags == other.tags)
         outputs = [[answer.keys() for answer in question.answers] for question in (self, other)]
         return same and outputs[0] == outputs[1] and self.samples.equals(other.samples)
 
@@ -48,7 +47,7 @@ class Question:
         """The number of records in each batch."""
         if not self.samples.is_batched:
             return [1] * len(self.answers)
-        return [len(next(iter(batch.values()))) if batch else 1 for batch in self.samples.batches(BATCH)]
+        return [len(next(iter(batch.values()))) if batch else 1 for batch in self.samples.requests()]
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ def _ask_all(
                     silent[what] = "no request can be made up for it"
                     for samples in tries:
                         try:
-                            answers = [servable(name, batch) for batch in samples.batches(BATCH)]
+                            answers = [servable(name, request) for request in samples.requests()]
                         except ModelError as exc:
                             silent[what] = exc.message
                             continue

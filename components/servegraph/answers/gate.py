@@ -11,7 +11,7 @@ from servegraph.answers import metric
 from servegraph.answers.ask import Loader, Servable
 from servegraph.answers.child import in_child
 from servegraph.answers.compare import Agreement, compare, together
-from servegraph.answers.evidence import BATCH, Answers, Evidence, Question
+from servegraph.answers.evidence import Answers, Evidence, Question
 from servegraph.answers.metric import Metric
 from servegraph.answers.samples import Samples
 from servegraph.answers.tolerance import Tolerance
@@ -30,6 +30,7 @@ class Measured:
 
     `everything` is the agreement on all questions, `agreement` on those that count for the tolerance: where there are
     real samples, made-up ones do not. Neither has the answers of a MetaGraph in half precision: `coarse` has those.
+    `given` has every question with what the changed model answered.
     """
 
     loader: Loader
@@ -37,6 +38,7 @@ class Measured:
     agreement: Agreement
     metric: Metric | None
     coarse: Agreement | None = None
+    given: Sequence[tuple[Question, Answers]] = ()
 
 
 def measure(path: Path, evidence: Evidence, loaders: Sequence[Loader]) -> list[Measured]:
@@ -59,9 +61,9 @@ def measure(path: Path, evidence: Evidence, loaders: Sequence[Loader]) -> list[M
         if evidence.metric is not None and evidence.main in asked:
             answers = have[asked.index(evidence.main)]
             after = metric.score(answers, evidence.main.samples.labels, evidence.metric.output)
-        found.append(
-            Measured(loader, together(each), together(real or each), after, together(coarse) if coarse else None)
-        )
+        rough = together(coarse) if coarse else None
+        given = tuple(zip(asked, have, strict=True))
+        found.append(Measured(loader, together(each), together(real or each), after, rough, given))
     return found
 
 
@@ -127,6 +129,6 @@ def _ask_again(path: Path, asked: Sequence[tuple[tuple[str, ...], str, Samples]]
                         if servable.computes_same(name, signature) and its.equals(samples)
                     )
                     found: Answers = next(same, [])
-                    answers[number] = found or [servable(signature, b) for b in samples.batches(BATCH)]
+                    answers[number] = found or [servable(signature, request) for request in samples.requests()]
                     known.append((signature, samples, answers[number]))
     return [answers[number] for number in range(len(asked))]

@@ -12,22 +12,20 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from servegraph.answers.ask import Arrays, Servable
+from servegraph.answers.ask import Arrays
 from servegraph.answers.dtypes import is_float
 from servegraph.answers.json_values import is_holdable, to_json
-from servegraph.answers.samples import Samples
+from servegraph.answers.samples import GOLDEN_ROWS, Samples
 from servegraph.savedmodel.layout import GOLDEN_FILE
 from servegraph.storage.local import answering
 
-GOLDEN_ROWS = 16
 LARGEST_BYTES = 2_000_000
 ALLOWANCE = 0.01  # of the model's own size, and no less than ALLOWANCE_BYTES; the first request is kept beyond it
 _LEVEL = 6
@@ -36,22 +34,21 @@ ALLOWANCE_BYTES = 4096
 
 def write(
     model: Path,
-    servable: Servable,
     signature: str,
     samples: Samples,
+    answers: Sequence[Arrays],
     model_bytes: int,
     free_bytes: int | None = None,
-    others: Mapping[tuple[str, ...], Servable] = MappingProxyType({}),
+    others: Mapping[tuple[str, ...], Sequence[Arrays]] = MappingProxyType({}),
 ) -> int:
-    """Ask `servable` the first samples in batches of 1, 2 and the rest, write the file into `model`, return its lines.
+    """Write the first `GOLDEN_ROWS` samples with the model's answers into `model`, return the lines of the file.
 
-    Requests or answers that JSON cannot hold (NaN, infinity, complex numbers) are left out, and those that would make
-    the model grow by more than `ALLOWANCE`, or by more than the `free_bytes` of its budget. A file that is there
-    already has the answers of another model and goes. `others` are further MetaGraphs of the model by their tags, whose
-    lines are written beside, and not counted.
+    `answers` has one entry for each of `samples.requests()`. Requests or answers that JSON cannot hold (NaN, infinity,
+    complex numbers) are left out, and those that would make the model grow by more than `ALLOWANCE`, or by more than
+    the `free_bytes` of its budget. A file that is there already has the answers of another model and goes. `others` has
+    the answers of further MetaGraphs of the model by their tags, whose lines are written beside, and not counted.
 
     Raises:
-        ModelError: a request cannot be answered.
         StorageError: the file cannot be written.
     """
     path = model / GOLDEN_FILE
@@ -61,17 +58,20 @@ def write(
     allowance = max(ALLOWANCE_BYTES, ALLOWANCE * model_bytes)
     lines: list[bytes] = []
     row_bytes = 0.0
-    for request in _requests(samples):
+    done = 0
+    for number, (request, answer) in enumerate(zip(samples.requests(), answers, strict=True)):
         rows = max((len(values) for values in request.values() if values.ndim), default=1)
+        done += rows if samples.is_batched else 1
+        if done > GOLDEN_ROWS:
+            break
         if row_bytes * rows > 2 * allowance:  # hopeless: it need not be written down first
             continue
-        answer = servable(signature, request)
         if not all(map(is_holdable, (*request.values(), *answer.values()))):
             continue
         document = {"signature_name": signature, "inputs": _plain(request), "outputs": _plain(answer)}
         line = _line(document)
         for tags, other in others.items():
-            its = other(signature, request)
+            its = other[number]
             if not all(map(is_holdable, its.values())):
                 continue
             within = _largest_difference(answer, its)
@@ -109,22 +109,6 @@ def expected_bytes(samples: Samples, answers: Sequence[Arrays]) -> int:
         return 0
     line = json.dumps({"inputs": _plain(first), "outputs": _plain(answer)}, ensure_ascii=False).encode()
     return len(_compressed(line)) * min(samples.rows, GOLDEN_ROWS) + ALLOWANCE_BYTES
-
-
-def _requests(samples: Samples) -> Iterator[Arrays]:
-    """Yield the first `GOLDEN_ROWS` records: where they come in parts of their own shapes, those parts."""
-    if not samples.is_batched:
-        yield from islice(samples.batches(1), GOLDEN_ROWS)
-        return
-    start = 0
-    for part in samples.batches(GOLDEN_ROWS):
-        rows = len(next(iter(part.values())))
-        for begin, end in pairwise(min(edge, rows) for edge in (0, *((1, 3) if not start else ()), GOLDEN_ROWS)):
-            if begin < end:
-                yield {name: values[begin:end] for name, values in part.items()}
-        start += rows
-        if start >= GOLDEN_ROWS:
-            return
 
 
 def _plain(arrays: Arrays) -> dict[str, Any]:

@@ -21,6 +21,9 @@ LARGE_RECORD = 50_000  # values; of larger records two are made up, so that gold
 FREE_DIMENSION = 8  # made-up length of a free inner dimension
 FREE_SIDE = 64  # the same for what looks like an image: a convolutional net refuses a smaller one
 IMAGE_RANK = 4
+GOLDEN_ROWS = 16
+_EDGES = (1, 3, GOLDEN_ROWS)
+_MOST_ROWS = 64  # of a request
 _WHOLE_REQUEST = "inputs"  # the key of a line that holds a whole request, as in a golden file
 _MISSING = object()
 
@@ -68,6 +71,23 @@ class Samples:
                 continue
             for start in range(0, _length(part), size):
                 yield {name: values[start : start + size] for name, values in part.items()}
+
+    def requests(self) -> Iterator[Request]:
+        """Yield the records in their order, as models are asked: in small batches first, 1, 2 and 13 of them.
+
+        The first `GOLDEN_ROWS` end where a request ends: with their answers they become golden requests.
+        """
+        done = 0
+        for part in (self.inputs, *self.more):
+            if not self.is_batched:
+                yield part
+                continue
+            start = 0
+            while start < _length(part):
+                rows = next((edge - done for edge in _EDGES if edge > done), _MOST_ROWS)
+                request = {name: values[start : start + rows] for name, values in part.items()}
+                yield request
+                start, done = start + _length(request), done + _length(request)
 
 
 def read(

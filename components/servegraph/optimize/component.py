@@ -55,9 +55,8 @@ def optimize(
     from pathlib import Path
 
     from servegraph import artifacts, taken
+    from servegraph.answers.child import warm_up
     from servegraph.optimize.goal import goal_of
-    from servegraph.optimize.html import render
-    from servegraph.optimize.optimize import optimize as climb
 
     taken.say(
         model=model_digest or taken.digest_in(model.metadata),
@@ -74,6 +73,10 @@ def optimize(
         label=label,
         min_count=min_count,
     )
+    warm_up()  # TensorFlow takes seconds to import: for what asks the model beside what changes it
+    from servegraph.optimize.html import render
+    from servegraph.optimize.optimize import optimize as climb
+
     shutil.rmtree(optimized.path, ignore_errors=True)  # what a failed attempt left
     result = climb(Path(model.path), Path(optimized.path), goal, samples.path if samples else None)
     artifacts.record(optimized, artifacts.ServingModel(result.after_bytes, result.digest, "optimize"))

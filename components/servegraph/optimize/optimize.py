@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from servegraph import storage
-from servegraph.answers import golden
-from servegraph.answers.ask import Servable
-from servegraph.answers.child import in_child, warm_up
+from servegraph.answers import gate, golden
+from servegraph.answers.child import warm_up
 from servegraph.answers.evidence import Evidence, ask_original
 from servegraph.errors import InputError, StorageError
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.optimize import climb
 from servegraph.optimize.free_memory import free_bytes, require_room
 from servegraph.optimize.goal import Goal
+from servegraph.optimize.places import require_places
 from servegraph.optimize.result import Optimized, Step
 from servegraph.optimize.rungs import RUNGS
-from servegraph.optimize.terms import Terms, directory_bytes, rungs_named
+from servegraph.optimize.terms import Terms, Written, directory_bytes, rungs_named
 from servegraph.rewriting import draft as drafts
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.weights import unmatched
 from servegraph.savedmodel.graph_reader import read_saved_model
-from servegraph.savedmodel.layout import content_digest, require_saved_model
+from servegraph.savedmodel.layout import content_digest
 from servegraph.storage.local import answering
 
 
@@ -49,9 +47,8 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
 
 
 def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimized:
-    _check(goal, out)
-    require_saved_model(storage.open_dir(model))
-    _require_outside(model, out)
+    _require_rungs(goal)
+    require_places(model, out)
     warm_up()
     original = drafts.read(model, keep=goal.keep)
     require_room(original.loaded_bytes, free_bytes())
@@ -65,7 +62,7 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
             reason = "no evidence, see notes"
             done.steps = [Step(rung.name, rung.what, False, before, reason=reason) for rung in done.terms.rungs]
         best = done.best.path if done.best.path != model else climb.unchanged(original, workspace)
-        lines = in_child(_record_golden, best, evidence, goal.budget_bytes) if evidence.questions else 0
+        lines = _record_golden(done.best, best, evidence, goal.budget_bytes) if evidence.questions else 0
         after, digest = directory_bytes(best), content_digest(storage.open_dir(best))
         with answering("write", out):
             if out.exists():
@@ -98,28 +95,13 @@ def _terms(goal: Goal) -> Terms:
     )
 
 
-def _check(goal: Goal, out: Path) -> None:
+def _require_rungs(goal: Goal) -> None:
     unknown = sorted(set(goal.rungs) - {rung.name for rung in RUNGS})
     if unknown:
         raise InputError(
             f"There is no rung {', '.join(unknown)}.",
             code="UNKNOWN_RUNG",
             fix=f"The rungs are {', '.join(rung.name for rung in RUNGS)}.",
-        )
-    with answering("write", out):
-        is_new_or_empty = not os.path.lexists(out) or (out.is_dir() and not out.is_symlink() and not any(out.iterdir()))
-    if not is_new_or_empty:
-        raise InputError(f"{out} exists already.", code="OUTPUT_EXISTS", fix="Give a new directory.")
-
-
-def _require_outside(model: Path, out: Path) -> None:
-    with answering("write", out):
-        is_inside = out.resolve().is_relative_to(model.resolve())
-    if is_inside:
-        raise InputError(
-            f"{out} is inside of the model {model}, which stays as it is.",
-            code="OUTPUT_IN_MODEL",
-            fix="Give a directory beside it.",
         )
 
 
@@ -177,24 +159,14 @@ def _workspace(out: Path) -> Iterator[Path]:
         shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _others(evidence: Evidence) -> list[tuple[str, ...]]:
-    """Return the tags of the other MetaGraphs that were asked what the main question asks."""
+def _record_golden(best: Written, path: Path, evidence: Evidence, budget_bytes: int | None) -> int:
+    """Write the golden requests with what the result answered when it was asked, and return how many there are."""
     main = evidence.main
-    return [
-        question.tags
-        for question in evidence.questions
-        if (question.signature, question.loader) == (main.signature, main.loader) and question.tags != main.tags
-    ]
-
-
-def _record_golden(best: Path, evidence: Evidence, budget_bytes: int | None) -> int:
-    """Runs in a child: ask the result itself."""
-    question, others = evidence.main, _others(evidence)
-    size = directory_bytes(best)
+    given = next((found.given for found in best.measured if found.loader == main.loader), ())
+    if not given:  # what is left after a rung was undone, or all of the original
+        [measured] = gate.measure(path, evidence, [main.loader])
+        given = measured.given
+    answers = {question.tags: its for question, its in given if question.asks_same(main, any_tags=True)}
+    size = directory_bytes(path)
     free = None if budget_bytes is None else max(budget_bytes - size, 0)
-    with ExitStack() as opened:
-        servable, *rest = (
-            opened.enter_context(Servable(best, tags=tags, loader=question.loader)) for tags in (question.tags, *others)
-        )
-        asked = dict(zip(others, rest, strict=True))
-        return golden.write(best, servable, question.signature, question.samples, size, free, asked)
+    return golden.write(path, main.signature, main.samples, answers.pop(main.tags), size, free, answers)

@@ -17,7 +17,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from servegraph.answers.child import in_child
-from servegraph.answers.evidence import BATCH, Question
+from servegraph.answers.evidence import Question
 from servegraph.answers.samples import Samples
 from servegraph.optimize.id_flow import constant_value, follow
 from servegraph.optimize.share import changes_variables
@@ -214,7 +214,7 @@ def _copied(node: NodeDef) -> NodeDef:
 def _count(
     path: Path, tags: tuple[str, ...], signature: str, samples: Samples, tables: Mapping[str, Sequence[str]]
 ) -> dict[str, Ids]:
-    """Runs in a child: fetch what is looked up for each batch."""
+    """Runs in a child: fetch what is looked up for each request."""
     with tf.compat.v1.Session(graph=tf.Graph()) as session, session.graph.as_default():
         meta_graph = SavedModelLoader(str(path)).load(session, list(tags))
         definition = meta_graph.signature_def[signature]
@@ -222,8 +222,8 @@ def _count(
         there = _behind([session.graph.get_tensor_by_name(i.name).op for i in definition.outputs.values() if i.name])
         fetches = {table: [f"{n}:0" for n in finds if n in there] for table, finds in tables.items()}
         found: dict[str, list[Ids]] = {table: [] for table in tables}
-        for batch in samples.batches(BATCH):
-            feeds = {inputs[name]: value for name, value in batch.items()}
+        for request in samples.requests():
+            feeds = {inputs[name]: value for name, value in request.items()}
             for table, names in fetches.items():
                 for name in names:
                     found[table].append(np.ravel(session.run(name, feeds)).astype(np.int64))

@@ -55,6 +55,8 @@ def command(
 ) -> int:
     """Shrink the SavedModel MODEL into the new directory OUT until it fits the budget, losing as little as possible."""
     from servegraph.answers.child import warm_up
+    from servegraph.optimize.goal import goal_of
+    from servegraph.optimize.places import require_places
 
     if html is not None and not html.parent.is_dir():
         raise StorageError(
@@ -62,14 +64,14 @@ def command(
             code="NOT_FOUND",
             fix="Make it, or give another path; nothing was optimized.",
         )
+    goal = goal_of(rungs=[name.strip() for name in rungs.split(",") if name.strip()], **wanted)
+    require_places(model, out)
     warm_up()
     import_tensorflow_quietly()
-    from servegraph.optimize.goal import goal_of
     from servegraph.optimize.html import render
     from servegraph.optimize.optimize import optimize
 
-    names = [name.strip() for name in rungs.split(",") if name.strip()]
-    result = optimize(model, out, goal_of(rungs=names, **wanted), samples)
+    result = optimize(model, out, goal, samples)
     if html is not None:
         with answering("write", html):
             html.write_text(render(result), encoding="utf-8")

@@ -1,10 +1,11 @@
 import json
 
 import ml_dtypes
+import numpy as np
 import pytest
 
 from servegraph.answers import samples
-from servegraph.answers.samples import InputSpec
+from servegraph.answers.samples import InputSpec, Samples
 from servegraph.errors import DataError
 from servegraph.savedmodel.dtypes import DTYPES
 
@@ -180,3 +181,17 @@ def test_no_records(read):
 def test_a_dtype_that_json_cannot_hold():
     with pytest.raises(DataError, match="complex64"):
         samples.from_records([{"x": 1}], {"x": InputSpec("complex64", (None,))}, "test")
+
+
+def test_models_are_asked_small_requests_first():
+    lengths = {
+        rows: [len(request["x"]) for request in Samples({"x": np.arange(rows)}, rows, True).requests()]
+        for rows in (1, 3, 16, 17, 150)
+    }
+    assert lengths == {1: [1], 3: [1, 2], 16: [1, 2, 13], 17: [1, 2, 13, 1], 150: [1, 2, 13, 64, 64, 6]}
+
+
+def test_a_request_has_records_of_one_length():
+    parts = [{"x": np.zeros((rows, length))} for rows, length in ((2, 1), (1, 2), (20, 3))]
+    asked = Samples(parts[0], 23, False, more=tuple(parts[1:]))
+    assert [request["x"].shape for request in asked.requests()] == [(1, 1), (1, 1), (1, 2), (13, 3), (7, 3)]

@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from servegraph.errors import InputError, StorageError
+from servegraph.answers import child
+from servegraph.errors import InputError, ServegraphError, StorageError
 from servegraph.optimize.goal import Goal, goal_of
 from servegraph.optimize.optimize import optimize
 from servegraph_pipelines.cli.cmd_optimize import command
@@ -89,3 +90,14 @@ def test_sigterm_ends_it_and_nothing_stays(model, tmp_path):
         tool.communicate(timeout=60)
     assert tool.returncode == 130
     assert contents(tmp_path) == set()
+
+
+def test_what_is_wrong_with_the_paths_is_said_before_tensorflow_is_imported(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "warm_up", lambda: pytest.fail("what follows takes seconds"))
+    for wrong, code in [
+        ([str(tmp_path), str(tmp_path / "out")], "NOT_A_SAVED_MODEL"),
+        ([str(model), "."], "OUTPUT_EXISTS"),
+    ]:
+        result = CliRunner().invoke(command, wrong)
+        assert isinstance(result.exception, ServegraphError)
+        assert result.exception.code == code

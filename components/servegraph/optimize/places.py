@@ -1,0 +1,34 @@
+"""Where a model is read and where the smaller one goes, checked without TensorFlow: before anything runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from servegraph import storage
+from servegraph.errors import InputError
+from servegraph.savedmodel.layout import require_saved_model
+from servegraph.storage.local import answering
+
+
+def require_places(model: Path, out: Path) -> None:
+    """Check that there is a SavedModel at `model`, and nothing at `out`, which is not inside of it.
+
+    Raises:
+        InputError: `out` exists already (`OUTPUT_EXISTS`) or is in `model` (`OUTPUT_IN_MODEL`).
+        ModelError: `model` is no SavedModel.
+        StorageError: one of them cannot be reached.
+    """
+    with answering("write", out):
+        is_new_or_empty = not os.path.lexists(out) or (out.is_dir() and not out.is_symlink() and not any(out.iterdir()))
+    if not is_new_or_empty:
+        raise InputError(f"{out} exists already.", code="OUTPUT_EXISTS", fix="Give a new directory.")
+    require_saved_model(storage.open_dir(model))
+    with answering("write", out):
+        is_inside = out.resolve().is_relative_to(model.resolve())
+    if is_inside:
+        raise InputError(
+            f"{out} is inside of the model {model}, which stays as it is.",
+            code="OUTPUT_IN_MODEL",
+            fix="Give a directory beside it.",
+        )
