@@ -46,7 +46,7 @@ SETS: dict[str, tuple[str, ...]] = {
 }
 QUICK_SETS = ("lossless", "float16", "int8")
 BUDGETS = {"vgg16": "500MB", "census": "80kB"}  # the tool as a user calls it: a budget, all rungs
-MEMORY_OF = ("lossless", "fold", "float16", "int8", "int8 resident", "int4")
+MEMORY_OF = ("lossless", "fold", "constants", "float16", "int8", "int8 resident", "int4")
 
 
 class Effort(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from servegraph.savedmodel.bundle_reader import VARIABLES_PREFIX
 
 MOST_PROBES = 48  # with more weights, neighbours are probed together
 _PROBE_VALUES, _PROBE_ROWS = 300_000, 32  # of the samples: each weight costs a pass over them
+_PROBE_S, _LEAST_ROWS = 0.25, 4  # of a pass that takes longer, rows are left out
 _PUTS = ("AssignVariableOp", "Assign")
 
 
@@ -37,9 +39,9 @@ def measure(loose: Path, narrow: Path, weights: Sequence[Weight], question: Ques
     """
     groups = _groups(weights)
     request = _probe(question)
-    moved = in_child(
-        _probe_all, loose, narrow, question.tags, question.signature, request, [_handles(group) for group in groups]
-    )
+    handles = [[handle for weight in group for handle in weight.handles] for group in groups]
+    least = _LEAST_ROWS if question.samples.is_batched else _PROBE_ROWS
+    moved = in_child(_probe_all, loose, narrow, question.tags, question.signature, request, handles, least)
     return {weight.key: distance for group, distance in zip(groups, moved, strict=True) for weight in group}
 
 
@@ -60,10 +62,6 @@ def _groups(weights: Sequence[Weight]) -> list[list[Weight]]:
     return groups
 
 
-def _handles(group: Sequence[Weight]) -> list[str]:
-    return [handle for weight in group for handle in weight.handles]
-
-
 def _probe(question: Question) -> Arrays:
     samples = question.samples
     values = sum(value.size for value in samples.inputs.values()) / max(samples.rows, 1)
@@ -72,41 +70,54 @@ def _probe(question: Question) -> Arrays:
 
 
 def _probe_all(
-    loose: Path, narrow: Path, tags: Sequence[str], signature: str, request: Arrays, groups: Sequence[Sequence[str]]
+    loose: Path,
+    narrow: Path,
+    tags: Sequence[str],
+    signature: str,
+    request: Arrays,
+    groups: Sequence[Sequence[str]],
+    least_rows: int,
 ) -> list[float]:
-    """Runs in a child: one session with the whole weights, into which the narrow ones are put in turn."""
+    """Runs in a child: one session with the whole weights, into which the narrow ones of each group are put in turn."""
     with tf.compat.v1.Session(graph=tf.Graph()) as session, session.graph.as_default():
         meta_graph = SavedModelLoader(str(loose)).load(session, list(tags))
-        wide = _puts(session.graph, "")
-        _import_restores(narrow, tags, session.graph)
-        narrowed = _puts(session.graph, "narrow/")
-        definition = meta_graph.signature_def[signature]
-        feeds = {definition.inputs[name].name: value for name, value in request.items()}
+        saver, definition = meta_graph.saver_def, meta_graph.signature_def[signature]
+        wide = _by_handle(session.graph.get_operation_by_name(saver.restore_op_name).control_inputs)
+        narrowed = _by_handle(_import_restores(narrow, tags, session.graph))
         outputs = {name: info.name for name, info in definition.outputs.items()}
-        prefixes = {
-            f"{meta_graph.saver_def.filename_tensor_name}": str(loose / VARIABLES_PREFIX),
+        files = {
+            saver.filename_tensor_name: str(loose / VARIABLES_PREFIX),
             "narrow/filename:0": str(narrow / VARIABLES_PREFIX),
         }
-        want = session.run(outputs, feeds)
+
+        def ask() -> Mapping[str, NDArray[Any]]:
+            answers: Mapping[str, NDArray[Any]] = session.run(outputs, feeds)
+            return answers
+
+        feeds = {definition.inputs[name].name: value for name, value in request.items()}
+        ask()  # the first call prepares the graph
+        started = time.perf_counter()
+        want = ask()
+        part = _PROBE_S / (time.perf_counter() - started)
+        rows = max((len(value) for value in feeds.values() if value.ndim), default=1)
+        if part < 1 and rows > least_rows:
+            feeds = {name: value[: max(least_rows, int(part * rows))] for name, value in feeds.items()}
+            want = ask()
         distances = []
         for group in groups:
-            session.run([narrowed[handle] for handle in group if handle in narrowed], prefixes)
-            distances.append(_distance(want, session.run(outputs, feeds)))
-            session.run([wide[handle] for handle in group if handle in wide], prefixes)
+            session.run([narrowed[handle] for handle in group if handle in narrowed], files)
+            distances.append(_distance(want, ask()))
+            session.run([wide[handle] for handle in group if handle in wide], files)
         return distances
 
 
-def _puts(graph: tf.Graph, prefix: str) -> dict[str, tf.Operation]:
-    """Return the operations that restore variables, by the variable's node."""
-    return {
-        op.inputs[0].op.name: op
-        for op in graph.get_operations()
-        if op.type in _PUTS and op.name.startswith(prefix) == bool(prefix) and "/put_" in op.name
-    }
+def _by_handle(restoring: Iterable[tf.Operation]) -> dict[str, tf.Operation]:
+    """Return those that restore variables, by the variable's node."""
+    return {op.inputs[0].op.name: op for op in restoring if op.type in _PUTS}
 
 
-def _import_restores(narrow: Path, tags: Sequence[str], graph: tf.Graph) -> None:
-    """Add what restores the narrow model, as `narrow/…`, into the variables of this graph."""
+def _import_restores(narrow: Path, tags: Sequence[str], graph: tf.Graph) -> list[tf.Operation]:
+    """Add what restores the narrow model, as `narrow/…`, into the variables of this graph; return what assigns them."""
     meta_graph: MetaGraphDef = SavedModelLoader(str(narrow)).get_meta_graph_def_from_tags(list(tags))
     nodes = {node.name: node for node in meta_graph.graph_def.node}
     handles: dict[str, str] = {}
@@ -136,6 +147,7 @@ def _import_restores(narrow: Path, tags: Sequence[str], graph: tf.Graph) -> None
     existing = {op.name for op in graph.get_operations()}
     shared = {f"{handle}:0": graph.get_tensor_by_name(f"{handle}:0") for handle in handles if handle in existing}
     tf.graph_util.import_graph_def(definition, input_map=shared, name="narrow")
+    return [graph.get_operation_by_name(f"narrow/{name}") for name in puts]
 
 
 def _distance(want: Mapping[str, NDArray[Any]], have: Mapping[str, NDArray[Any]]) -> float:

@@ -1,0 +1,65 @@
+"""How much a weight matters is measured with all others whole."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from servegraph import storage
+from servegraph.answers.evidence import Question
+from servegraph.answers.samples import Samples
+from servegraph.optimize import sensitivity
+from servegraph.optimize.goal import Goal
+from servegraph.optimize.optimize import optimize
+from servegraph.optimize.rungs import planned
+from servegraph.rewriting import draft as drafts
+from servegraph.rewriting.forms import plan_int8
+from servegraph.rewriting.weights import loosen, weights_of
+from servegraph.savedmodel.bundle_reader import BundleReader
+
+SIZE = 96
+MATTERS = {"a": 1e-3, "b": 1.0, "c": 1e-3, "d": 0.1}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Four weights alike in size and noise, of which the answers depend on one far more than on another."""
+    draw = np.random.default_rng(0)
+    made = tf.Module()
+    for name in MATTERS:
+        setattr(made, name, tf.Variable(draw.normal(size=(SIZE, SIZE)).astype(np.float32), name=name))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, SIZE], tf.float32, name="x")])
+    def serve(x):
+        return {"y": tf.add_n([x @ getattr(made, name) * scale for name, scale in MATTERS.items()])}
+
+    path = tmp_path_factory.mktemp("four") / "model"
+    tf.saved_model.save(made, str(path), signatures=serve)
+    return path
+
+
+def asked(rows):
+    inputs = {"x": np.random.default_rng(1).normal(size=(rows, SIZE)).astype(np.float32)}
+    return Question(("serve",), "session", "serving_default", Samples(inputs, rows, generated=True), [])
+
+
+@pytest.mark.parametrize("probe_s", [10, 0])  # all rows, or as few as may be
+def test_each_alone(model, tmp_path, monkeypatch, probe_s):
+    monkeypatch.setattr(sensitivity, "_PROBE_S", probe_s)
+    loose = loosen(drafts.read(model))
+    with loose.tensors() as tensors:
+        forms = planned(loose, plan_int8, tensors)
+    drafts.write(loose, tmp_path / "loose")
+    drafts.write(drafts.replace(loose, forms=forms), tmp_path / "narrow")
+    found = sensitivity.measure(tmp_path / "loose", tmp_path / "narrow", list(weights_of(loose)), asked(64))
+    distances = {key.split("/")[0]: distance for key, distance in found.items()}
+    for name, scale in MATTERS.items():
+        assert distances[name] == pytest.approx(distances["b"] * scale, rel=0.5)
+
+
+def test_a_budget_is_spent_on_what_matters(model, tmp_path):
+    whole = SIZE * SIZE * 4
+    result = optimize(model, tmp_path / "out", Goal(budget_bytes=whole + 3 * whole // 2 + 8_000))
+    assert result.fits
+    with BundleReader(storage.open_dir(tmp_path / "out")) as reader:
+        stored = [entry.dtype for _, entry in sorted(reader.entries.items())]
+    assert stored == ["float16", "float32", "float16", "float16"]
