@@ -13,7 +13,7 @@ import functools
 import io
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -25,6 +25,7 @@ CHUNK_BYTES = 8 << 20  # sent in one request
 PART_BYTES = 64 << 20
 MAX_PARTS = 32  # that can be composed at once
 WORKERS = 8
+_WAKE_S = 0.05
 PARTS = ".parts/"  # below the destination, until the file is whole
 
 OnBytes = Callable[[int], None]
@@ -178,8 +179,11 @@ class _Uploader:
                 max_workers=self._sizes.workers,
                 raise_exception=True,
             )
-            # `upload_many` ends when all is sent, whatever happens in its thread; an interrupt comes to this one.
+            # `upload_many` ends when all is sent, whatever happens in its thread; an interrupt comes to this one. One
+            # that comes just before it waits does not wake it: so it looks again and again.
             try:
+                while not wait([sending], _WAKE_S).done:
+                    pass
                 sending.result()
             except BaseException:
                 self._stop.set()
