@@ -23,8 +23,8 @@ from servegraph.rewriting.weights import Weight
 from servegraph.savedmodel.bundle_reader import VARIABLES_PREFIX
 
 MOST_PROBES = 48  # with more weights, neighbours are probed together
-_PROBE_VALUES, _PROBE_ROWS = 300_000, 32  # of the samples: each weight costs a pass over them
-_PROBE_S, _LEAST_ROWS = 0.25, 4  # of a pass that takes longer, rows are left out
+_PROBE_VALUES, _PROBE_ROWS = 6_000_000, 256  # of the samples: each weight costs a pass over them
+_PROBE_S, _LEAST_ROWS = 0.15, 4  # of a pass that takes longer, rows are left out
 _PUTS = ("AssignVariableOp", "Assign")
 
 
