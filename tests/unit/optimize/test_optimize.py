@@ -301,10 +301,10 @@ def test_damaged_variables_are_named_and_nothing_is_written(tmp_path, code):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
 
 
-def dense_model(path, scale=1.0):
+def dense_model(path, scale=1.0, units=5):
     keras.utils.set_random_seed(0)
     x = keras.Input((64,), name="x")
-    model = keras.Model(x, keras.layers.Dense(5)(keras.layers.Dense(128, activation="relu")(x)))
+    model = keras.Model(x, keras.layers.Dense(units)(keras.layers.Dense(128, activation="relu")(x)))
     model.layers[1].set_weights([model.layers[1].get_weights()[0] * scale, np.ones(128)])
     model.export(path, verbose=False)
     return model
@@ -392,13 +392,22 @@ class TestLossyRungs:
 
     def test_a_rung_that_saves_nothing_within_the_tolerance_says_what_it_broke(self, tmp_path):
         """As int8 the large kernel changes the answers, and the small one alone does not make up for its graph."""
-        model = dense_model(tmp_path / "m", scale=1000.0)
-        model.layers[2].set_weights([np.ones((128, 5)), np.zeros(5)])
+        model = dense_model(tmp_path / "m", scale=1000.0, units=1)
+        model.layers[2].set_weights([np.ones((128, 1)), np.zeros(1)])
         model.export(tmp_path / "m", verbose=False)
         goal = Goal(tolerance=Tolerance(0, max_abs_diff=1.0), rungs=("strip", "share", "quarter"))
         step = optimize(tmp_path / "m", tmp_path / "out", goal).steps[-1]
         assert not step.kept
         assert "more than 1" in step.reason
+
+    def test_only_the_weights_that_break_the_tolerance_stay_wide(self, tmp_path):
+        model = dense_model(tmp_path / "m", scale=1000.0)
+        model.layers[2].set_weights([np.ones((128, 5)), np.zeros(5)])
+        model.export(tmp_path / "m", verbose=False)
+        goal = Goal(tolerance=Tolerance(0, max_abs_diff=1.0), rungs=("strip", "share", "quarter"))
+        assert optimize(tmp_path / "m", tmp_path / "out", goal).steps[-1].kept
+        found = stored(tmp_path / "out")
+        assert (found[64, 128], found[128, 5]) == ("float32", "int8")
 
     def test_weights_beyond_float16_become_bfloat16(self, tmp_path):
         dense_model(tmp_path / "m", scale=1e6)
