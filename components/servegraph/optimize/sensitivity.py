@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -23,8 +22,10 @@ from servegraph.rewriting.weights import Weight
 from servegraph.savedmodel.bundle_reader import VARIABLES_PREFIX
 
 MOST_PROBES = 48  # with more weights, neighbours are probed together
-_PROBE_VALUES, _PROBE_ROWS = 6_000_000, 256  # of the samples: each weight costs a pass over them
-_PROBE_S, _LEAST_ROWS = 0.15, 4  # of a pass that takes longer, rows are left out
+# Each weight costs a pass over some of the samples: fewer of large records, or of a large model. How long one takes has
+# no say in it, so that the same model comes out on a fast machine and on a slow one.
+_MOST_ROWS, _LEAST_ROWS = 256, 4
+_MOST_VALUES, _MOST_PRODUCTS = 1_200_000, 1_000_000_000
 _PUTS = ("AssignVariableOp", "Assign")
 
 
@@ -38,10 +39,9 @@ def measure(loose: Path, narrow: Path, weights: Sequence[Weight], question: Ques
         ModelError: a session cannot load one of them, or they fail.
     """
     groups = _groups(weights)
-    request = _probe(question)
+    request = _probe(question, sum(prod(weight.content.shape) for weight in weights))
     handles = [[handle for weight in group for handle in weight.handles] for group in groups]
-    least = _LEAST_ROWS if question.samples.is_batched else _PROBE_ROWS
-    moved = in_child(_probe_all, loose, narrow, question.tags, question.signature, request, handles, least)
+    moved = in_child(_probe_all, loose, narrow, question.tags, question.signature, request, handles)
     return {weight.key: distance for group, distance in zip(groups, moved, strict=True) for weight in group}
 
 
@@ -62,11 +62,12 @@ def _groups(weights: Sequence[Weight]) -> list[list[Weight]]:
     return groups
 
 
-def _probe(question: Question) -> Arrays:
+def _probe(question: Question, products: int) -> Arrays:
+    """Return the first samples, as many as a pass is to take; a record costs about `products` products of numbers."""
     samples = question.samples
     values = sum(value.size for value in samples.inputs.values()) / max(samples.rows, 1)
-    rows = max(1, min(_PROBE_ROWS, int(_PROBE_VALUES / max(values, 1))))
-    return next(iter(samples.batches(rows)))
+    rows = min(_MOST_VALUES / max(values, 1), _MOST_PRODUCTS / max(products, 1), _MOST_ROWS)
+    return next(iter(samples.batches(max(_LEAST_ROWS, int(rows)))))
 
 
 def _probe_all(
@@ -76,7 +77,6 @@ def _probe_all(
     signature: str,
     request: Arrays,
     groups: Sequence[Sequence[str]],
-    least_rows: int,
 ) -> list[float]:
     """Runs in a child: one session with the whole weights, into which the narrow ones of each group are put in turn."""
     with tf.compat.v1.Session(graph=tf.Graph()) as session, session.graph.as_default():
@@ -90,23 +90,12 @@ def _probe_all(
             "narrow/filename:0": str(narrow / VARIABLES_PREFIX),
         }
 
-        def ask() -> Mapping[str, NDArray[Any]]:
-            answers: Mapping[str, NDArray[Any]] = session.run(outputs, feeds)
-            return answers
-
         feeds = {definition.inputs[name].name: value for name, value in request.items()}
-        ask()  # the first call prepares the graph
-        started = time.perf_counter()
-        want = ask()
-        part = _PROBE_S / (time.perf_counter() - started)
-        rows = max((len(value) for value in feeds.values() if value.ndim), default=1)
-        if part < 1 and rows > least_rows:
-            feeds = {name: value[: max(least_rows, int(part * rows))] for name, value in feeds.items()}
-            want = ask()
+        want = session.run(outputs, feeds)
         distances = []
         for group in groups:
             session.run([narrowed[handle] for handle in group if handle in narrowed], files)
-            distances.append(_distance(want, ask()))
+            distances.append(_distance(want, session.run(outputs, feeds)))
             session.run([wide[handle] for handle in group if handle in wide], files)
         return distances
 

@@ -42,9 +42,7 @@ def asked(rows):
     return Question(("serve",), "session", "serving_default", Samples(inputs, rows, generated=True), [])
 
 
-@pytest.mark.parametrize("probe_s", [10, 0])  # all rows, or as few as may be
-def test_each_alone(model, tmp_path, monkeypatch, probe_s):
-    monkeypatch.setattr(sensitivity, "_PROBE_S", probe_s)
+def test_each_alone(model, tmp_path):
     loose = loosen(drafts.read(model))
     with loose.tensors() as tensors:
         forms = planned(loose, plan_int8, tensors)
@@ -63,3 +61,12 @@ def test_a_budget_is_spent_on_what_matters(model, tmp_path):
     with BundleReader(storage.open_dir(tmp_path / "out")) as reader:
         stored = [entry.dtype for _, entry in sorted(reader.entries.items())]
     assert stored == ["float16", "float32", "float16", "float16"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "products", "rows"),
+    [((10,), 1000, 256), ((224, 224, 3), 1000, 7), ((10,), 100_000_000, 10), ((2000, 2000), 10**9, 4)],
+)
+def test_few_samples_where_one_takes_long(shape, products, rows):
+    question = Question(("serve",), "session", "y", Samples({"x": np.broadcast_to(0.0, (300, *shape))}, 300, False), [])
+    assert len(sensitivity._probe(question, products)["x"]) == rows
