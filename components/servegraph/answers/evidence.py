@@ -28,7 +28,7 @@ Answers = list[dict[str, NDArray[Any]]]
 
 @dataclass(frozen=True)
 class Question:
-    """Samples for one signature through one loader, and what the original answered to each batch."""
+    """Samples for one signature through one loader, and what the original answered to each request."""
 
     tags: tuple[str, ...]
     loader: Loader
@@ -44,10 +44,10 @@ class Question:
 
     @property
     def rows(self) -> list[int]:
-        """The number of records in each batch."""
+        """The number of records in each request."""
         if not self.samples.is_batched:
             return [1] * len(self.answers)
-        return [len(next(iter(batch.values()))) if batch else 1 for batch in self.samples.requests()]
+        return [len(next(iter(request.values()))) if request else 1 for request in self.samples.requests()]
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def measure(path: Path, evidence: Evidence, loaders: Sequence[Loader]) -> list[M
     for loader in loaders:
         asked = [question for question in evidence.questions if question.loader == loader]
         have = in_child(_ask_again, path, [(q.tags, q.signature, q.samples) for q in asked], loader)
-        each = [_closest(evidence, q, answers) for q, answers in zip(asked, have, strict=True)]
+        each = [closest(evidence, q, answers) for q, answers in zip(asked, have, strict=True)]
         pairs = list(zip(each, asked, strict=True))
         coarse = [one for one, question in pairs if question.tags == evidence.coarse]
         each = [one for one, question in pairs if question.tags != evidence.coarse]
@@ -100,7 +100,7 @@ def _objection(measured: Measured, evidence: Evidence, loss: Loss, tolerance: To
     return ""
 
 
-def _closest(evidence: Evidence, question: Question, answers: Answers) -> Agreement:
+def closest(evidence: Evidence, question: Question, answers: Answers) -> Agreement:
     """Compare with what the original answered through this loader, or through a session where that is closer.
 
     tf.saved_model.load builds other calls around the same operations once the object graph is gone, and TensorFlow

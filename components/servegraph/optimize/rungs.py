@@ -26,13 +26,13 @@ from servegraph.savedmodel.bundle_reader import BundleReader
 class Rung:
     """One step of the ladder: what it does in words, and what it may do to the answers.
 
-    `change` is the function. A rung with `plan` instead stores each weight in the form that `plan` finds for it.
-    Lossy rungs are climbed only until the budget is met, as is one that `costs_names`, which loses nothing but makes a
-    graph harder to read. A rung with `speed` is for the served model, not for its size: it is tried only where it is
-    named, and kept only where the model answers at least that many times as fast as before, in no more memory than the
-    original takes. One that `trims` forgets
-    words; it too is tried only where it is named. One that `grows` is kept for what it does when the model is served,
-    even where its files are up to 1 % larger by it. Where the gate refuses what `change` made, `milder` is tried.
+    `change` is the function. A rung with `plan` instead stores each weight in the form that `plan` finds for it. Lossy
+    rungs are climbed only until the budget is met, as is one that `costs_names`, which loses nothing but makes a graph
+    harder to read. A rung with `speed` is for the served model, not for its size: it is tried only where it is named,
+    and kept only where the model answers at least that many times as fast as before, in no more memory than the
+    original takes. One that `trims` forgets words; it too is tried only where it is named. One that `grows` is kept for
+    what it does when the model is served, even where its files are up to 1 % larger by it. Where the gate refuses what
+    `change` made, `milder` is tried.
     """
 
     name: str
