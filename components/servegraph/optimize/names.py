@@ -7,9 +7,9 @@ variables, tables and assets. Stored tensors are numbered: without an object gra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Set
 from dataclasses import replace
-from itertools import count
+from itertools import product
 
 from tensorflow.core.framework.function_pb2 import FunctionDef
 
@@ -46,10 +46,8 @@ def _shortened(graph: ServingGraph) -> ServingGraph:
     known = {*graph.roots, *(node_name(asset.tensor_info.name) for asset in graph.assets)}
     known |= {restore.handle for restore in graph.restores}
     known |= {name for name, node in graph.nodes.items() if is_handle(node)}
-    short = _names(set(graph.nodes))
-    new = {name: name if name in known else next(short) for name in graph.nodes}
-    # A name that is as short already stays, so that a second run changes nothing.
-    new = {name: name if len(name) <= len(other) else other for name, other in new.items()}
+    new = {name: name for name in graph.nodes}
+    new |= _short_names([name for name in graph.nodes if name not in known], known)
 
     nodes = renamed(graph.nodes, new)
     library = {name: _copy(function) for name, function in graph.library.items()}
@@ -66,12 +64,14 @@ def _copy(function: FunctionDef) -> FunctionDef:
     return copy
 
 
-def _names(taken: set[str]) -> Iterator[str]:
-    for number in count():
-        name, rest = "", number
-        while True:
-            name, rest = _DIGITS[rest % len(_DIGITS)] + name, rest // len(_DIGITS)
-            if not rest:
-                break
-        if name not in taken:
-            yield name
+def _short_names(names: Collection[str], taken: Set[str]) -> dict[str, str]:
+    """Return a name for each that is as long as all others and comes before those that its own came before.
+
+    TensorFlow sorts what commutes by name before it looks for what it can fuse, and finds a GELU in one order only. A
+    second run gives the same names.
+    """
+    length = 1
+    while len(_DIGITS) ** length < len(names) + len(taken):
+        length += 1
+    free = (name for name in map("".join, product(_DIGITS, repeat=length)) if name not in taken)
+    return dict(zip(sorted(names), free, strict=False))

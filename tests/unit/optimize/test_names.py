@@ -10,7 +10,10 @@ from tensorflow.python.framework import op_def_registry
 from servegraph import storage
 from servegraph.answers.ask import Servable
 from servegraph.inspect_graph.inspect import inspect_directory
+from servegraph.optimize.names import shorten
 from servegraph.optimize.optimize import Goal, optimize
+from servegraph.rewriting import draft as drafts
+from servegraph.rewriting.strip import strip
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 WORDS = [f"word{number}" for number in range(1200)]
@@ -82,6 +85,19 @@ class TestShort:
             for graph in (long, short)
         ]
         assert handles[0] == handles[1] != set()
+
+    def test_inner_nodes_keep_their_order(self, models):
+        """By which TensorFlow sorts the inputs of what commutes; what it fuses depends on that."""
+        graphs = [{n.name: n.op for n in meta_graph(models / name).graph_def.node} for name in ("long", "short")]
+        known = graphs[0].keys() & graphs[1].keys()
+        written = ("servegraph/", "s/")  # what restores
+        operations = [[graph[n] for n in sorted(graph.keys() - known) if not n.startswith(written)] for graph in graphs]
+        assert operations[0] == operations[1] != []
+
+    def test_a_second_run_changes_nothing(self, models):
+        once = shorten(strip(drafts.read(models / "model")))
+        (nodes,), (again,) = ([graph.nodes for graph in d.serving_graphs] for d in (once, shorten(once)))
+        assert list(nodes) == list(again)
 
     @pytest.mark.parametrize("name", ["long", "short"])
     def test_no_attribute_says_what_is_the_default(self, models, name):
