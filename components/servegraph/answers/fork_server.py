@@ -38,6 +38,7 @@ def main() -> None:
     calls, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what TensorFlow prints must not get between the answers
     import_tensorflow_quietly()
+    import servegraph.answers.gate  # noqa: F401 - what most calls need, so that not every child imports it
 
     while True:
         try:
