@@ -7,13 +7,15 @@ can be laid out once and kept. Whether that pays differs from model to model: it
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+from numpy.typing import NDArray
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from servegraph.optimize.share import changes_variables
-from servegraph.rewriting.contents import Content, read_values, size_bytes
+from servegraph.rewriting.contents import read_values, size_bytes
 from servegraph.rewriting.draft import Draft
-from servegraph.rewriting.forms import FLOATS, constant
+from servegraph.rewriting.forms import FLOATS, constant, is_zero_bias
 from servegraph.rewriting.graph import Nodes, node_name
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
 from servegraph.savedmodel.bundle_reader import BundleReader
@@ -37,8 +39,8 @@ def _changed(graph: ServingGraph, draft: Draft, tensors: BundleReader | None) ->
         spent += size_bytes(content)
         if spent > LARGEST_BYTES:
             break
-        if handle in reads:
-            _move(nodes, reads[handle], content, tensors)
+        if handle in reads and not is_zero_bias(values := read_values(content, tensors)):
+            _move(nodes, reads[handle], values, content.dtype)
     moved = replace(graph, nodes=nodes)
     return graph if nodes == dict(graph.nodes) else keep_what_serves(moved)
 
@@ -68,10 +70,10 @@ def _reads(graph: ServingGraph) -> dict[str, list[NodeDef]]:
     return {handle: nodes for handle, nodes in reads.items() if handle not in other}
 
 
-def _move(nodes: Nodes, reads: list[NodeDef], content: Content, tensors: BundleReader | None) -> None:
+def _move(nodes: Nodes, reads: list[NodeDef], values: NDArray[Any], dtype: str) -> None:
     """Put one constant in the place of the first read, and Identities of it in that of the others."""
     first, *others = reads
-    name = constant(nodes, first.name, read_values(content, tensors), content.dtype)
+    name = constant(nodes, first.name, values, dtype)
     nodes[name].device = first.device
     for read in others:
         same = nodes[read.name] = NodeDef(name=read.name, op="Identity", input=[name], device=read.device)

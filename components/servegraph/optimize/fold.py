@@ -20,16 +20,17 @@ from servegraph.optimize.affine import TRANSPOSED, Affine, Chain, affine_of, fin
 from servegraph.optimize.inline import changes_state, inline
 from servegraph.optimize.merge import merge_equal
 from servegraph.optimize.statics import Statics
-from servegraph.rewriting.contents import Content, Literal, Scaled, Stored, digest
+from servegraph.rewriting.contents import NUMPY_OF, Content, Literal, Rounded, Scaled, Stored, digest, size_bytes
 from servegraph.rewriting.draft import Draft
-from servegraph.rewriting.forms import constant
-from servegraph.rewriting.graph import Nodes, Untransformable, node_name
+from servegraph.rewriting.forms import constant, is_zero_bias
+from servegraph.rewriting.graph import Nodes, Untransformable, attr, behind_identities, node_name
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
 from servegraph.rewriting.restoring import variable
 from servegraph.rewriting.switches import settle_switches
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 SMALL_BYTES = 1024  # a result up to this stays in the graph as a constant, a larger one is a variable
+_HALVES = ("float16", "bfloat16")
 
 
 def fold(draft: Draft) -> Draft:
@@ -99,20 +100,41 @@ class _Editor:
                     and not self._statics.is_plain(tensor)
                 ):
                     wanted.setdefault(tensor, []).append(node)
-        values = {tensor: value for tensor, value in self._statics.values(wanted).items() if value.dtype.kind in "fiub"}
-        for tensor in self._worth_folding(values):
-            value = values[tensor]
-            name = self._named(f"{tensor.replace(':', '_')}/folded", value)
+        rounded = {tensor: found for tensor in wanted if (found := self._rounded(tensor)) is not None}
+        values = self._statics.values(tensor for tensor in wanted if tensor not in rounded)
+        values = {tensor: value for tensor, value in values.items() if _is_number(value.dtype)}
+        sizes = {tensor: value.nbytes for tensor, value in values.items()}
+        sizes |= {tensor: size_bytes(content) for tensor, (_, content) in rounded.items()}
+        for tensor in self._worth_folding(sizes):
+            name = f"{tensor.replace(':', '_')}/folded"
+            if tensor in rounded:
+                made = self._variable(name, *rounded[tensor])
+            else:
+                made = self._named(name, Literal(values[tensor], self._statics.origins(tensor)))
             for node in wanted[tensor]:
                 current = self._nodes[node.name]
-                self._replace(current, [name if t == tensor else t for t in current.input])
+                self._replace(current, [made if t == tensor else t for t in current.input])
 
-    def _worth_folding(self, values: Mapping[str, NDArray[Any]]) -> list[str]:
+    def _rounded(self, tensor: str) -> tuple[str, Rounded] | None:
+        """Return a large variable that is cast to half precision, as mixed precision does at each request, with a key.
+
+        It is read a part at a time, so that its size does not matter.
+        """
+        cast = self._nodes[node_name(behind_identities(tensor, self._nodes))]
+        if cast.op != "Cast" or attr(cast, "Truncate").b or (key := self._statics.key_of(cast.input[0])) is None:
+            return None
+        content, dtype = self._contents[key], tf.as_dtype(cast.attr["DstT"].type).name
+        if not isinstance(content, (Stored, Scaled, Literal)) or content.dtype != "float32" or dtype not in _HALVES:
+            return None
+        found = Rounded(content, dtype)
+        return (f"{key}:{dtype}", found) if size_bytes(found) > SMALL_BYTES else None
+
+    def _worth_folding(self, sizes: Mapping[str, int]) -> list[str]:
         """Return what is small, or takes the place of weights that are as large and that nothing else needs."""
         weights = {
-            tensor: {name for name, size in self._statics.sources(tensor).items() if size > SMALL_BYTES}
-            for tensor, value in values.items()
-            if SMALL_BYTES < value.nbytes <= self._statics.source_bytes(tensor)
+            tensor: {name for name, held in self._statics.sources(tensor).items() if held > SMALL_BYTES}
+            for tensor, size in sizes.items()
+            if SMALL_BYTES < size <= self._statics.source_bytes(tensor)
         }
         while weights:
             needed = self._needed_without(set(weights))
@@ -120,7 +142,7 @@ class _Editor:
             if len(kept) == len(weights):
                 break
             weights = kept
-        return [tensor for tensor, value in values.items() if value.nbytes <= SMALL_BYTES or tensor in weights]
+        return [tensor for tensor, size in sizes.items() if size <= SMALL_BYTES or tensor in weights]
 
     def _needed_without(self, tensors: set[str]) -> set[str]:
         """Return the nodes that the roots need when these tensors are given."""
@@ -136,7 +158,8 @@ class _Editor:
     def _weights(self, chain: Chain, values: dict[str, NDArray[Any]]) -> Stored | Literal | None:
         key = self._statics.key_of(chain.weights)
         if key is None:
-            return Literal(values[chain.weights]) if chain.weights in values else None
+            origins = self._statics.origins(chain.weights)
+            return Literal(values[chain.weights], origins) if chain.weights in values else None
         content = self._contents[key]
         return content if isinstance(content, (Stored, Literal)) else None
 
@@ -148,7 +171,7 @@ class _Editor:
         if not (scale == 1).all():
             scaled = self._scaled(f"{last.name}/weights", weights, scale.reshape(_channels(product, weights.shape)))
             self._replace(product, [product.input[0], scaled, *product.input[2:]])
-        bias = self._named(f"{last.name}/bias", affine.offset.astype(np.float32))
+        bias = self._named(f"{last.name}/bias", Literal(affine.offset.astype(np.float32)))
         # Right behind the product, because TensorFlow fuses them there; what moves values follows.
         name = self._free(f"{last.name}/added") if moves else last.name
         added = NodeDef(name=name, op="BiasAdd", device=last.device, input=[product.name, bias])
@@ -162,16 +185,17 @@ class _Editor:
 
     def _scaled(self, name: str, weights: Stored | Literal, scale: NDArray[np.float32]) -> str:
         if isinstance(weights, Literal) and weights.values.nbytes <= SMALL_BYTES:
-            return self._named(name, weights.values * scale)
+            return self._named(name, Literal(weights.values * scale, weights.origins))
         # By its content: what two MetaGraphs compute alike is stored once.
         source = weights.key if isinstance(weights, Stored) else digest(weights.values)
         return self._variable(name, f"{source}:times-{digest(scale)}", Scaled(weights, scale))
 
-    def _named(self, name: str, value: NDArray[Any]) -> str:
-        """Return a tensor that holds the value: a constant, or a variable where it is large."""
-        if value.nbytes <= SMALL_BYTES or value.dtype.kind == "b":
-            return constant(self._nodes, self._free(name), value, str(value.dtype))
-        return self._variable(name, f"folded-{digest(value)}", Literal(value))
+    def _named(self, name: str, content: Literal) -> str:
+        """Return a tensor that holds the values: a constant, or a variable where they are large or a bias of zeros."""
+        values = content.values
+        if (values.nbytes <= SMALL_BYTES and not is_zero_bias(values)) or values.dtype.kind == "b":
+            return constant(self._nodes, self._free(name), values, str(values.dtype))
+        return self._variable(name, f"folded-{digest(values)}", content)
 
     def _variable(self, name: str, key: str, content: Content) -> str:
         if key not in self._made:
@@ -201,3 +225,8 @@ def _channels(product: NodeDef, shape: tuple[int, ...]) -> tuple[int, ...]:
     if product.op in TRANSPOSED:
         return (shape[-2], 1)
     return shape[-2:] if product.op == "DepthwiseConv2dNative" else shape[-1:]
+
+
+def _is_number(dtype: np.dtype[Any]) -> bool:
+    """Whether values may stand in the graph or be a variable: numpy takes bfloat16 for no number of its own."""
+    return dtype.kind in "fiub" or dtype == NUMPY_OF["bfloat16"]

@@ -86,6 +86,11 @@ class Statics:
                 found[handle] = size_bytes(self._contents[self._keys[handle]])
         return found
 
+    def origins(self, tensor: str) -> tuple[str, ...]:
+        """Return the keys of the original checkpoint that a static tensor is computed from."""
+        behind = (self._contents[self._keys[source]] for source in self.sources(tensor) if source in self._keys)
+        return tuple(sorted({key for content in behind for key in content.origins}))
+
     def source_bytes(self, tensor: str) -> int:
         """Return the size of all variables and constants that a static tensor is computed from."""
         return sum(self.sources(tensor).values())

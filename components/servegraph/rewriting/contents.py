@@ -34,6 +34,11 @@ class Stored:
     shape: tuple[int, ...]
     spec: SliceSpec | None = None
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The keys of the original checkpoint that it comes from."""
+        return (self.key,)
+
     @staticmethod
     def whole(entry: TensorEntry) -> Stored:
         """Return the tensor of an index entry."""
@@ -70,6 +75,11 @@ class Scaled:
         """That of the tensor."""
         return self.of.shape
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Those of the tensor."""
+        return self.of.origins
+
     def chunks(self, tensors: BundleReader | None) -> Iterator[bytes]:
         """Yield the bytes in order."""
         factors = np.broadcast_to(self.by, self.of.shape[-self.by.ndim :]).ravel()
@@ -79,9 +89,13 @@ class Scaled:
 
 @dataclass(frozen=True, eq=False)
 class Literal:
-    """Values held in memory: computed while folding, or a constant of the graph; text as an array of bytes objects."""
+    """Values held in memory: computed while folding, or a constant of the graph; text as an array of bytes objects.
+
+    `origins` are the keys of the original checkpoint that they were computed from.
+    """
 
     values: NDArray[Any]
+    origins: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> str:
@@ -99,10 +113,35 @@ class Literal:
 
 
 @dataclass(frozen=True, eq=False)
+class Rounded:
+    """A float32 tensor as float16 or bfloat16, rounded as TensorFlow's Cast does: to nearest, ties to even."""
+
+    of: Stored | Scaled | Literal
+    dtype: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the tensor."""
+        return self.of.shape
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Those of the tensor."""
+        return self.of.origins
+
+    def chunks(self, tensors: BundleReader | None) -> Iterator[bytes]:
+        """Yield the bytes in order."""
+        dtype = numpy_of(self.dtype)
+        with np.errstate(over="ignore"):  # to infinity, as there
+            for rows in typed_rows(self.of, tensors, 1):
+                yield rows.astype(dtype).tobytes()
+
+
+@dataclass(frozen=True, eq=False)
 class SomeRows:
     """Some rows of a tensor, in their order; `wanted` is bool [rows]."""
 
-    of: Stored | Scaled | Literal
+    of: Stored | Scaled | Literal | Rounded
     wanted: NDArray[np.bool_]
 
     @property
@@ -115,6 +154,11 @@ class SomeRows:
         """That of the tensor, with the rows that are left."""
         return (int(self.wanted.sum()), *self.of.shape[1:])
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Those of the tensor."""
+        return self.of.origins
+
     def chunks(self, tensors: BundleReader | None) -> Iterator[bytes]:
         """Yield the bytes in order."""
         start = 0
@@ -123,7 +167,7 @@ class SomeRows:
             start += len(rows)
 
 
-Content = Stored | Scaled | Literal | SomeRows
+Content = Stored | Scaled | Literal | Rounded | SomeRows
 
 
 def digest(values: NDArray[Any]) -> str:
@@ -165,8 +209,11 @@ def typed_rows(content: Content, tensors: BundleReader | None, width: int) -> It
 
 
 def matrix_rows(content: Content, tensors: BundleReader | None, width: int) -> Rows:
-    """Yield a float tensor as float32 arrays [rows, width], a bounded number of rows at a time."""
-    for rows in typed_rows(content, tensors, width):
+    """Yield a float tensor as float32 arrays [rows, width], a bounded number of rows at a time.
+
+    Of a `Rounded` one come the values before rounding: a smaller form is then not rounded twice.
+    """
+    for rows in typed_rows(content.of if isinstance(content, Rounded) else content, tensors, width):
         yield rows.astype(np.float32, copy=False)
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -26,6 +27,7 @@ from servegraph.rewriting.gpu_graph import for_gpu, precision_of
 from servegraph.rewriting.graph import Untransformable
 from servegraph.rewriting.meta_graph import ServingGraph, put_together, take_apart
 from servegraph.rewriting.restoring import Restore, StoredAs
+from servegraph.savedmodel.bundle_index import TensorEntry
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.layout import GOLDEN_FILE, STRAY_ROLES, role_of
@@ -49,9 +51,9 @@ class Draft:
 
     `contents` are the tensors to write by key, `forms` those not stored as they are, `aliases` keys that share the
     bytes of another, `files` the paths of everything beside graph and variables, `keep` names or patterns (`*`, `?`) of
-    checkpoint keys or variables that lossy rungs leave as they are. `on_gpu` is a MetaGraph that follows from the only
-    one in `graphs` and is made of it again when the draft is written, so that a change of one is a change of both. With
-    `has_short_keys` tensors are written under numbers instead of their keys.
+    checkpoint keys or variables that lossy rungs leave as they are, `kept` the keys that they name. `on_gpu` is a
+    MetaGraph that follows from the only one in `graphs` and is made of it again when the draft is written, so that a
+    change of one is a change of both. With `has_short_keys` tensors are written under numbers instead of their keys.
     """
 
     source: Path
@@ -62,6 +64,7 @@ class Draft:
     forms: Mapping[str, Form] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
+    kept: frozenset[str] = frozenset()
     on_gpu: OnGpu | None = None
     has_short_keys: bool = False
 
@@ -173,7 +176,33 @@ def read(path: Path, keep: tuple[str, ...] = ()) -> Draft:
                 graphs.append(meta_graph)
                 untouched[number] = str(reason)
         contents = {key: Stored.whole(entry) for key, entry in tensors.entries.items()} if tensors else {}
-    return replace(draft, graphs=tuple(graphs), untouched=untouched, contents=contents, on_gpu=on_gpu)
+        draft = replace(draft, graphs=tuple(graphs), untouched=untouched, contents=contents, on_gpu=on_gpu)
+        return replace(draft, kept=_kept(draft, tensors.entries if tensors else {}))
+
+
+def names_of(key: str, handles: Iterable[str] = ()) -> set[str]:
+    """Return what a tensor is called by: its key, with and without the end that TensorFlow gives it, its variables."""
+    return {key, key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"), *handles}
+
+
+def is_named(names: Iterable[str], patterns: Sequence[str]) -> bool:
+    """Whether a pattern (`*`, `?`) matches one of the names."""
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _kept(draft: Draft, entries: Mapping[str, TensorEntry]) -> frozenset[str]:
+    """Return the keys that `keep` names now, as folding takes a variable's name away, and those of their copies.
+
+    Keras 3 exports every variable twice, and which of the two serves, its user cannot know.
+    """
+    handles: dict[str, list[str]] = {}
+    for restore in draft.restores:
+        for tensor in restore.tensors:
+            handles.setdefault(tensor.key, []).append(restore.handle)
+    named = {key for key in entries if is_named(names_of(key, handles.get(key, ())), draft.keep)}
+    looks = {key: (entry.dtype, entry.shape, entry.crc32c) for key, entry in entries.items() if not entry.slices}
+    copied = {looks[key] for key in named if key in looks}
+    return frozenset(named | {key for key, look in looks.items() if look in copied})
 
 
 def write(draft: Draft, out: Path, before: tuple[Draft, Path] | None = None) -> None:

@@ -283,6 +283,14 @@ def constant(nodes: Nodes, name: str, values: Any, dtype: str) -> str:
     return name
 
 
+def is_zero_bias(values: NDArray[Any]) -> bool:
+    """Whether these are to be no constant: a bias of zeros, as an untrained model has it.
+
+    TensorFlow would take it out, and without a bias it fuses no activation with the product before it.
+    """
+    return values.ndim == 1 and values.size > 1 and not values.any()
+
+
 def reshaped(nodes: Nodes, name: str, tensor: str, shape: Iterable[int], dtype: str) -> str:
     """Add a Reshape and return its output."""
     node = add(nodes, name, "Reshape", tensor, constant(nodes, f"{name}/shape", list(shape), "int64"))

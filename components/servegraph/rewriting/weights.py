@@ -6,16 +6,15 @@ before; what is stored of a variable can then have another form.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from math import prod
 
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from servegraph.rewriting.contents import Content, Literal, Scaled, SomeRows, Stored, digest
-from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.contents import Content, Literal, Stored, digest
+from servegraph.rewriting.draft import Draft, is_named, names_of
+from servegraph.rewriting.forms import FLOATS, enum
 from servegraph.rewriting.graph import Nodes
 from servegraph.rewriting.meta_graph import ServingGraph
 from servegraph.rewriting.restoring import Restore, variable
@@ -24,7 +23,7 @@ from servegraph.savedmodel.bundle_reader import BundleReader
 
 LEAST_WEIGHTS = 1024  # smaller vectors (biases, norms) are next to nothing of a model, and the most sensitive
 LEAST_IN_MATRIX = 256  # what reads a smaller one in another form takes as much as that saves
-_MOVABLE = {tf.float32.as_datatype_enum, tf.float64.as_datatype_enum}
+_MOVABLE = {enum(dtype) for dtype in FLOATS}
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def loosen(draft: Draft) -> Draft:
 def weights_of(draft: Draft) -> list[Weight]:
     """Return the large tensors of fixed-size elements that fill variables, whole, in every MetaGraph.
 
-    Those that the draft keeps as they are are not among them.
+    Those that the draft keeps as they are, or what was computed from them, are not among them.
     """
     if draft.untouched:
         return []
@@ -65,7 +64,8 @@ def weights_of(draft: Draft) -> list[Weight]:
         content = draft.contents[key]
         least = LEAST_WEIGHTS if len(content.shape) < 2 else LEAST_IN_MATRIX
         is_large = prod(content.shape) >= least and content.dtype not in ("string", "variant", "resource")
-        if key not in spoiled and is_large and not _is_kept(_names(key, content, names), draft.keep):
+        is_kept = not draft.kept.isdisjoint(content.origins) or is_named(names_of(key, names), draft.keep)
+        if key not in spoiled and is_large and not is_kept:
             found.append(Weight(key, content, tuple(dict.fromkeys(names))))
     return found
 
@@ -78,21 +78,10 @@ def unmatched(draft: Draft) -> list[str]:
     names: set[str] = set()
     for restore in loose.restores:
         for tensor in restore.tensors:
-            names |= _names(tensor.key, loose.contents[tensor.key], [restore.handle])
-    return [pattern for pattern in draft.keep if not any(fnmatchcase(name, pattern) for name in names)]
-
-
-def _names(key: str, content: Content, handles: Sequence[str]) -> set[str]:
-    """Return what a weight is called by: its key, that in the model as it came, and its variables."""
-    origin = content
-    while isinstance(origin, (Scaled, SomeRows)):
-        origin = origin.of
-    keys = {key, origin.key} if isinstance(origin, Stored) else {key}
-    return {*keys, *(name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE") for name in keys), *handles}
-
-
-def _is_kept(names: Set[str], keep: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) for name in names for pattern in keep)
+            names |= names_of(tensor.key, [restore.handle])
+            for origin in loose.contents[tensor.key].origins:
+                names |= names_of(origin)
+    return [pattern for pattern in draft.keep if not is_named(names, [pattern])]
 
 
 def _loosened(graph: ServingGraph, contents: dict[str, Content], tensors: BundleReader | None) -> ServingGraph:

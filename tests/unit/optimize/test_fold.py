@@ -6,8 +6,14 @@ import pytest
 import tensorflow as tf
 
 from servegraph.answers.ask import Servable
+from servegraph.optimize.constants import as_constants
 from servegraph.optimize.fold import fold
+from servegraph.optimize.share import share
 from servegraph.rewriting import draft as drafts
+from servegraph.rewriting.contents import Literal, Rounded
+from servegraph.rewriting.graph import node_name
+from servegraph.rewriting.strip import strip
+from servegraph.rewriting.weights import weights_of
 
 layers = keras.layers
 PER_CHANNEL = {"Mul", "AddV2", "Sub", "FusedBatchNormV3"}
@@ -114,3 +120,83 @@ def test_a_result_that_is_read_elsewhere_stays(tmp_path):
     _, operations = folded(tmp_path / "model")
     assert "Mul" in operations
     require_equal_answers(tmp_path / "model", within=0)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision_stores_what_it_computes_with(dtype, tmp_path):
+    keras.utils.set_random_seed(0)
+    stack = [layers.Conv2D(8, 3), layers.BatchNormalization(), layers.Flatten(), layers.Dense(32, activation="gelu")]
+    inner = [type(layer).from_config(layer.get_config() | {"dtype": f"mixed_{dtype}"}) for layer in stack]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *inner, layers.Dense(4, dtype="float32")])
+    model.export(tmp_path / "model", verbose=False)
+    after = fold(drafts.read(tmp_path / "model", keep=("*dense*kernel*",)))
+    drafts.write(after, tmp_path / "folded")
+    require_equal_answers(tmp_path / "model", within=0)
+    large = {content.shape: content for content in after.contents.values() if np.prod(content.shape) > 512}
+    assert {shape: content.dtype for shape, content in large.items()} == {(288, 32): dtype}
+    assert isinstance(large[288, 32], Rounded)
+    assert weights_of(after) == []
+
+
+class TwiceRead(tf.Module):
+    """A weight that serves in its own precision as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = tf.Variable(np.random.default_rng(0).normal(size=[32, 32]).astype(np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 32], name="x")])
+    def serve(self, x):
+        rounded = tf.cast(x, tf.bfloat16) @ tf.cast(self.weights, tf.bfloat16)
+        return {"exact": x @ self.weights, "rounded": tf.cast(rounded, tf.float32)}
+
+
+def test_a_weight_that_is_needed_in_its_own_precision_too_stays(tmp_path):
+    made = TwiceRead()
+    tf.saved_model.save(made, str(tmp_path / "model"), signatures=made.serve)
+    folded(tmp_path / "model")
+    require_equal_answers(tmp_path / "model", within=0)
+    assert [content.dtype for content in fold(drafts.read(tmp_path / "model")).contents.values()] == ["float32"]
+
+
+def test_a_bias_of_zeros_stays_a_variable(tmp_path):
+    """TensorFlow would take a constant one out, and then fuse no activation with the product."""
+    stack = [layers.Conv2D(8, 3, use_bias=False), layers.BatchNormalization(), layers.ReLU()]
+    keras.Sequential([keras.Input((8, 8, 3)), *stack]).export(tmp_path / "model", verbose=False)
+    after = fold(drafts.read(tmp_path / "model"))
+    for draft in (after, as_constants(after)):
+        (nodes,) = (graph.nodes for graph in draft.serving_graphs)
+        biases = {nodes[node_name(node.input[1])].op for node in nodes.values() if node.op == "BiasAdd"}
+        assert biases == {"ReadVariableOp"}
+
+
+class Computed(tf.Module):
+    """Weights that are computed from others at each request."""
+
+    def __init__(self):
+        super().__init__()
+        self.direction = tf.Variable(
+            np.random.default_rng(0).normal(size=[32, 32]).astype(np.float32), name="direction"
+        )
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 32], name="x")])
+    def serve(self, x):
+        return {"y": x @ (self.direction / tf.norm(self.direction))}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"), [("*conv2d*kernel*", 0), ("_all_variables/0", 0), ("variables/0", 0), ("*dense*", 1)]
+)
+def test_weights_are_kept_by_the_names_they_had_before_batch_norm_was_folded(pattern, left, tmp_path):
+    normalized((8, 8, 5), layers.Conv2D(8, 3, use_bias=False)).export(tmp_path / "model", verbose=False)
+    after = fold(share(strip(drafts.read(tmp_path / "model", keep=(pattern,)))))
+    assert len(weights_of(after)) == left
+
+
+@pytest.mark.parametrize(("pattern", "left"), [("direction", 0), ("other", 1)])
+def test_computed_weights_are_kept_by_the_names_of_what_they_come_from(pattern, left, tmp_path):
+    made = Computed()
+    tf.saved_model.save(made, str(tmp_path / "model"), signatures=made.serve)
+    after = fold(drafts.read(tmp_path / "model", keep=(pattern,)))
+    assert [type(content) for content in after.contents.values()] == [Literal]
+    assert len(weights_of(after)) == left

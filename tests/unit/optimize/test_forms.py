@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from servegraph.optimize.int4 import plan_int4
-from servegraph.rewriting.contents import Literal
+from servegraph.rewriting.contents import Literal, Rounded
 from servegraph.rewriting.forms import plan_half, plan_int8, plan_narrow
 
 
@@ -83,3 +84,19 @@ def test_weights_too_small_for_a_scale_become_zero():
 def test_integers_are_narrowed_as_far_as_every_one_fits(largest, name):
     form = plan_narrow(Literal(np.array([0, largest] * 600)), None)
     assert (form.name if form else None) == name
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounded_values_are_those_of_tensorflow(dtype):
+    extremes = np.array([0, -0.0, 1e-8, 6e-8, 1e-40, 65504, 65520, 1e38, 3.4e38, -1e5, 1 + 2**-11], np.float32)
+    values = np.concatenate([extremes, normal((1013,)).values]).reshape(32, 32)
+    rounded = b"".join(Rounded(Literal(values), dtype).chunks(None))
+    assert rounded == tf.cast(values, dtype).numpy().tobytes()
+
+
+@pytest.mark.parametrize("plan", [plan_int8, plan_int4])
+def test_what_is_rounded_already_is_not_rounded_twice(plan):
+    content = normal((64, 128))
+    rounded = Rounded(content, "bfloat16")
+    stored = [[b"".join(part) for part in plan(each, None).stored(each, None)] for each in (content, rounded)]
+    assert stored[0] == stored[1]
