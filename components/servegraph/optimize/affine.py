@@ -25,6 +25,7 @@ _RANKS |= TRANSPOSED
 # a convolution in one dimension ends in a Squeeze, a dilated one in BatchToSpaceND, a product of rank 3 in a Reshape.
 _MOVES = {"Squeeze", "Reshape", "BatchToSpaceND"}
 _ADDITIONS = ("BiasAdd", "Add", "AddV2", "Sub")
+_FACTORS = ("Mul", "RealDiv", "Div")
 _BATCH_NORMS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
 _DEFAULT_EPSILON = 1e-4  # of the operation
 _CHANNELS_LAST = (b"", b"NHWC", b"NDHWC")
@@ -66,10 +67,13 @@ class Chain:
 
 @dataclass(frozen=True)
 class Affine:
-    """What a chain does after its product: `product * scale + offset`, float64 [channels]."""
+    """What a chain does after its product: `product * scale + offset`, float64 [channels].
+
+    Where nothing is added `offset` is None: added zeros would be an operation too many.
+    """
 
     scale: Values
-    offset: Values
+    offset: Values | None
     steps: int  # of the chain that are in it
 
 
@@ -97,7 +101,7 @@ def find_chains(nodes: Nodes, roots: set[str], statics: Statics) -> list[Chain]:
 def affine_of(chain: Chain, values: Mapping[str, NDArray[Any]], channels: int) -> Affine | None:
     """Return what the longest foldable beginning of a chain does, None if nothing is won by folding it."""
     scale, offset = np.ones(channels), np.zeros(channels)
-    done, additions, multiplies = 0, 0, False
+    done, additions, multiplies, adds = 0, 0, False, False
     before = chain.product.name
     for number, step in enumerate(chain.steps, 1):
         if step.moves:
@@ -114,10 +118,11 @@ def affine_of(chain: Chain, values: Mapping[str, NDArray[Any]], channels: int) -
             scale, offset = scale * factor, offset * factor + term
             is_addition = step.node.op in _ADDITIONS
             done, additions, multiplies = number, additions + is_addition, multiplies or not is_addition
+            adds = adds or step.node.op not in _FACTORS
         before = step.node.name
     if not (np.isfinite(scale).all() and np.isfinite(offset).all()):
         return None
-    return Affine(scale, offset, done) if multiplies or additions > 1 else None
+    return Affine(scale, offset if adds else None, done) if multiplies or additions > 1 else None
 
 
 def _is_product(node: NodeDef) -> bool:

@@ -171,12 +171,15 @@ class _Editor:
         if not (scale == 1).all():
             scaled = self._scaled(f"{last.name}/weights", weights, scale.reshape(_channels(product, weights.shape)))
             self._replace(product, [product.input[0], scaled, *product.input[2:]])
-        bias = self._named(f"{last.name}/bias", Literal(affine.offset.astype(np.float32)))
         # Right behind the product, because TensorFlow fuses them there; what moves values follows.
         name = self._free(f"{last.name}/added") if moves else last.name
-        added = NodeDef(name=name, op="BiasAdd", device=last.device, input=[product.name, bias])
+        if affine.offset is None:
+            added = NodeDef(name=name, op="Identity", device=last.device, input=[product.name])
+        else:
+            bias = self._named(f"{last.name}/bias", Literal(affine.offset.astype(np.float32)))
+            added = NodeDef(name=name, op="BiasAdd", device=last.device, input=[product.name, bias])
+            added.attr["data_format"].s = b"NHWC"
         added.attr["T"].type = tf.float32.as_datatype_enum
-        added.attr["data_format"].s = b"NHWC"
         self._nodes[name] = added
         for move in moves:
             name = last.name if move is moves[-1] else move.name

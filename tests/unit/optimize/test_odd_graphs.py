@@ -340,7 +340,8 @@ def test_weights_are_kept_by_the_name_that_they_came_with(tmp_path):
     assert [weight.key for weight in weights_of(draft)] == ["whole"]
     (content,) = (weight.content for weight in weights_of(draft))
     scaled = Scaled(content, np.full(8, 2, np.float32))
-    doubled = replace(draft, contents={**draft.contents, "whole": scaled}, keep=("whole",))
+    named = {"keep": ("whole",), "kept": frozenset({"whole"})}
+    doubled = replace(draft, contents={**draft.contents, "whole": scaled}, **named)
     assert {weight.content.key for weight in weights_of(doubled)} == {"parts"}
     assert unmatched(draft) == ["nothing*"]
 
