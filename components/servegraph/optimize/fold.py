@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from servegraph.optimize.affine import TRANSPOSED, Affine, Chain, affine_of, find_chains
+from servegraph.optimize.gathers import round_tables
 from servegraph.optimize.inline import changes_state, inline
 from servegraph.optimize.merge import merge_equal
 from servegraph.optimize.statics import Statics
 from servegraph.rewriting.contents import NUMPY_OF, Content, Literal, Rounded, Scaled, Stored, digest, size_bytes
 from servegraph.rewriting.draft import Draft
-from servegraph.rewriting.forms import constant, is_zero_bias
+from servegraph.rewriting.forms import HALVES, constant, is_zero_bias
 from servegraph.rewriting.graph import Nodes, Untransformable, attr, behind_identities, node_name
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
 from servegraph.rewriting.restoring import variable
@@ -30,7 +31,6 @@ from servegraph.rewriting.switches import settle_switches
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 SMALL_BYTES = 1024  # a result up to this stays in the graph as a constant, a larger one is a variable
-_HALVES = ("float16", "bfloat16")
 
 
 def fold(draft: Draft) -> Draft:
@@ -51,7 +51,7 @@ def _folded(graph: ServingGraph, contents: dict[str, Content], tensors: BundleRe
         return flat
     editor = _Editor(flat, contents, tensors)
     editor.fold_chains()
-    editor = _Editor(keep_what_serves(editor.graph), contents, tensors)
+    editor = _Editor(round_tables(keep_what_serves(editor.graph), contents), contents, tensors)
     editor.fold_statics()
     return keep_what_serves(merge_equal(keep_what_serves(editor.graph)))
 
@@ -124,7 +124,7 @@ class _Editor:
         if cast.op != "Cast" or attr(cast, "Truncate").b or (key := self._statics.key_of(cast.input[0])) is None:
             return None
         content, dtype = self._contents[key], tf.as_dtype(cast.attr["DstT"].type).name
-        if not isinstance(content, (Stored, Scaled, Literal)) or content.dtype != "float32" or dtype not in _HALVES:
+        if not isinstance(content, (Stored, Scaled, Literal)) or content.dtype != "float32" or dtype not in HALVES:
             return None
         found = Rounded(content, dtype)
         return (f"{key}:{dtype}", found) if size_bytes(found) > SMALL_BYTES else None

@@ -11,17 +11,18 @@ from dataclasses import replace
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from servegraph.optimize.gathers import gather_from, gathers_of
 from servegraph.optimize.share import changes_variables
 from servegraph.rewriting.contents import Content
 from servegraph.rewriting.draft import Draft
-from servegraph.rewriting.forms import Int8, add, binary, cast, enum, plan_int8
-from servegraph.rewriting.graph import Nodes, node_name, takes_rows
+from servegraph.rewriting.forms import HALVES, Int8, binary, cast, plan_int8
+from servegraph.rewriting.graph import Nodes
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
 from servegraph.rewriting.restoring import variable
 from servegraph.rewriting.weights import Weight, loosen, weights_of
 
+_DTYPES = ("float32", *HALVES)
 LEAST_ROWS = 512  # of a table; of a smaller one a call may need most
-_GATHERS = ("ResourceGather", "GatherV2")
 
 
 def keep_resident(draft: Draft) -> Draft:
@@ -29,12 +30,12 @@ def keep_resident(draft: Draft) -> Draft:
     loose = loosen(draft).with_graphs(with_resource_variables)
     if any(changes_variables(graph) for graph in loose.serving_graphs):
         return draft
-    uses = [_gathers(graph) for graph in loose.serving_graphs]
+    uses = [gathers_of(graph) for graph in loose.serving_graphs]
     forms: dict[str, Int8] = {}
     with loose.tensors() as tensors:
         for weight in weights_of(loose):
             is_table = len(weight.content.shape) == 2 and weight.content.shape[0] >= LEAST_ROWS
-            if is_table and weight.content.dtype == "float32" and _is_only_gathered(weight, loose, uses):
+            if is_table and weight.content.dtype in _DTYPES and _is_only_gathered(weight, loose, uses):
                 now = loose.forms.get(weight.key)
                 form = now if isinstance(now, Int8) else plan_int8(weight.content, tensors)
                 if isinstance(form, Int8):
@@ -57,26 +58,6 @@ def _is_only_gathered(weight: Weight, draft: Draft, uses: Sequence[Mapping[str, 
     )
 
 
-def _gathers(graph: ServingGraph) -> Mapping[str, list[NodeDef]]:
-    """Return the gathers of whole rows from each variable that nothing else uses."""
-    gathers: dict[str, list[NodeDef]] = {}
-    other: set[str] = set(graph.roots)
-    reads = {node.name: node_name(node.input[0]) for node in graph.nodes.values() if node.op == "ReadVariableOp"}
-    for node in graph.nodes.values():
-        for position, tensor in enumerate(node.input):
-            name = node_name(tensor)
-            if (
-                node.op in _GATHERS
-                and position == 0
-                and not node.attr["batch_dims"].i
-                and takes_rows(node, graph.nodes)
-            ):
-                gathers.setdefault(reads.get(name, name), []).append(node)
-            elif node.op != "ReadVariableOp":
-                other |= {name, reads.get(name, name)}
-    return {handle: nodes for handle, nodes in gathers.items() if handle not in other}
-
-
 def _resident(
     graph: ServingGraph,
     gathers: Mapping[str, Sequence[NodeDef]],
@@ -96,21 +77,15 @@ def _resident(
             restores.append(replace(held, tensors=(replace(held.tensors[0], part=part),)))
         is_by_row = parts[1].shape[0] == contents[key].shape[0]
         for gather in gathers[restore.handle]:
-            _turn_back(nodes, gather, names[0], names[1], is_by_row)
+            _turn_back(nodes, gather, names[0], names[1], contents[key].dtype, is_by_row=is_by_row)
     return replace(graph, nodes=nodes, restores=tuple(restores))
 
 
-def _turn_back(nodes: Nodes, gather: NodeDef, levels: str, scales: str, is_by_row: bool) -> None:
+def _turn_back(nodes: Nodes, gather: NodeDef, levels: str, scales: str, dtype: str, *, is_by_row: bool) -> None:
     """Gather levels, and scales where each row has its own, and multiply them under the gather's name."""
-    rows = _gather(nodes, f"{gather.name}/levels", gather, f"{levels}/handle", "int8")
-    by = _gather(nodes, f"{gather.name}/scales", gather, f"{scales}/handle", "float32") if is_by_row else scales
-    binary(nodes, gather.name, "Mul", cast(nodes, f"{gather.name}/float", rows, "int8", "float32"), by)
-
-
-def _gather(nodes: Nodes, name: str, like: NodeDef, handle: str, dtype: str) -> str:
-    """Add a gather of the same rows from another variable."""
-    indices = "Tindices"
-    node = add(nodes, name, "ResourceGather", handle, like.input[1])
-    node.attr[indices].CopyFrom(like.attr[indices])
-    node.attr["dtype"].type = enum(dtype)
-    return name
+    rows = gather_from(nodes, f"{gather.name}/levels", gather, f"{levels}/handle", "int8")
+    by = gather_from(nodes, f"{gather.name}/scales", gather, f"{scales}/handle", "float32") if is_by_row else scales
+    name = gather.name if dtype == "float32" else f"{gather.name}/scaled"
+    binary(nodes, name, "Mul", cast(nodes, f"{gather.name}/float", rows, "int8", "float32"), by)
+    if dtype != "float32":
+        cast(nodes, gather.name, name, "float32", dtype)

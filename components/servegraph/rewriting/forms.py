@@ -20,7 +20,8 @@ from servegraph.rewriting.contents import Content, matrix_rows, numpy_of, size_b
 from servegraph.rewriting.graph import Nodes
 from servegraph.savedmodel.bundle_reader import BundleReader
 
-FLOATS = ("float64", "float32", "bfloat16", "float16")
+HALVES = ("float16", "bfloat16")
+FLOATS = ("float64", "float32", *HALVES)
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 _FLOAT16_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
 # What is turned back may be a little larger than what was stored; beyond this that could be infinite.

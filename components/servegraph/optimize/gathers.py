@@ -1,0 +1,91 @@
+"""Tables that are only gathered from, row by row, as embeddings are: they may be held in another form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from servegraph.rewriting.contents import Content, Literal, Rounded, Scaled, Stored
+from servegraph.rewriting.forms import HALVES, add, enum
+from servegraph.rewriting.graph import Nodes, attr, node_name, takes_rows
+from servegraph.rewriting.handles import written_by
+from servegraph.rewriting.meta_graph import ServingGraph
+from servegraph.rewriting.restoring import variable
+
+_GATHERS = ("ResourceGather", "GatherV2")
+
+
+def gathers_of(graph: ServingGraph) -> Mapping[str, list[NodeDef]]:
+    """Return the gathers of whole rows from each variable that nothing else uses."""
+    gathers: dict[str, list[NodeDef]] = {}
+    other: set[str] = set(graph.roots)
+    reads = {node.name: node_name(node.input[0]) for node in graph.nodes.values() if node.op == "ReadVariableOp"}
+    for node in graph.nodes.values():
+        for position, tensor in enumerate(node.input):
+            name = node_name(tensor)
+            if (
+                node.op in _GATHERS
+                and position == 0
+                and not node.attr["batch_dims"].i
+                and takes_rows(node, graph.nodes)
+            ):
+                gathers.setdefault(reads.get(name, name), []).append(node)
+            elif node.op != "ReadVariableOp":
+                other |= {name, reads.get(name, name)}
+    return {handle: nodes for handle, nodes in gathers.items() if handle not in other}
+
+
+def gather_from(nodes: Nodes, name: str, like: NodeDef, handle: str, dtype: str) -> str:
+    """Add a gather of the same rows from another variable."""
+    indices = "Tindices"
+    node = add(nodes, name, "ResourceGather", handle, like.input[1])
+    node.attr[indices].CopyFrom(like.attr[indices])
+    node.attr["dtype"].type = enum(dtype)
+    return name
+
+
+def round_tables(graph: ServingGraph, contents: dict[str, Content]) -> ServingGraph:
+    """Hold a float32 table in half precision if all that is gathered from it is cast to that, as in mixed precision.
+
+    The graph is flat, and no request changes a variable; `contents` gets what the tables hold then.
+    """
+    uses, written = gathers_of(graph), written_by(graph.initializers, graph.nodes)
+    nodes, restores = dict(graph.nodes), []
+    for restore in graph.restores:
+        tensor, gathers = restore.tensors[0], uses.get(restore.handle, [])
+        content, dtype = contents[tensor.key], _cast_to(gathers, graph)
+        is_whole = not tensor.slice_spec and tensor.part is None and restore.handle not in written
+        if dtype is None or not is_whole or not isinstance(content, (Stored, Scaled, Literal)):
+            restores.append(restore)
+            continue
+        key, name = f"{tensor.key}:{dtype}", f"{restore.handle}/{dtype}"
+        contents.setdefault(key, Rounded(content, dtype))
+        restores.append(variable(nodes, name, key, contents[key], nodes[restore.handle].device))
+        for gather in gathers:
+            gather_from(nodes, gather.name, gather, f"{name}/handle", dtype)
+            for cast in _readers(gather, graph):
+                same = nodes[cast.name] = NodeDef(name=cast.name, op="Identity", input=[gather.name])
+                same.attr["T"].type = enum(dtype)
+    return replace(graph, nodes=nodes, restores=tuple(restores))
+
+
+def _cast_to(gathers: list[NodeDef], graph: ServingGraph) -> str | None:
+    """Return the half precision that everything gathered is cast to, and used in no other way."""
+    roots = {*graph.roots, *graph.fed}
+    found = set()
+    for gather in gathers:
+        readers = _readers(gather, graph)
+        for reader in readers:
+            is_plain = reader.op == "Cast" and attr(reader, "SrcT").type == enum("float32")
+            is_plain = is_plain and not attr(reader, "Truncate").b and len(reader.input) == 1
+            found.add(tf.as_dtype(attr(reader, "DstT").type).name if is_plain else None)
+        if gather.name in roots or not readers:
+            return None
+    return found.pop() if len(found) == 1 and found <= set(HALVES) else None
+
+
+def _readers(node: NodeDef, graph: ServingGraph) -> list[NodeDef]:
+    return [reader for reader in graph.nodes.values() if any(node_name(t) == node.name for t in reader.input)]

@@ -1,0 +1,73 @@
+"""Tables that are only gathered from, in a model that computes in half precision."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from servegraph import storage
+from servegraph.answers.ask import Servable
+from servegraph.optimize.fold import fold
+from servegraph.optimize.resident import keep_resident
+from servegraph.rewriting import draft as drafts
+from servegraph.savedmodel.bundle_reader import BundleReader
+
+IDS = {"ids": np.array([[0, 5, 599], [7, 7, 1]], np.int32)}
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+def save(path, gather, dtype, exact=None):
+    """A table that is gathered from and cast; with `exact` used in float32 as well: `gathered` or `read`."""
+    made = tf.Module()
+    made.words = tf.Variable(np.random.default_rng(0).normal(size=(600, 16)).astype(np.float32), name="words")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.int32, name="ids")])
+    def serve(ids):
+        rows = gather(made.words, ids)
+        found = {"mean": tf.cast(tf.reduce_mean(tf.cast(rows, dtype), axis=1), tf.float32)}
+        if exact == "gathered":
+            found["rows"] = rows
+        if exact == "read":
+            found["next"] = found["mean"] @ tf.transpose(made.words)
+        return found
+
+    tf.saved_model.save(made, str(path), signatures={"serving_default": serve})
+    return path
+
+
+def answers(path, loader="session"):
+    with Servable(path, loader=loader) as servable:
+        return servable("serving_default", IDS)
+
+
+def stored(path):
+    with BundleReader(storage.open_dir(path)) as reader:
+        return sorted((entry.dtype, entry.shape) for entry in reader.entries.values())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("gather", [tf.nn.embedding_lookup, tf.gather])
+def test_what_is_cast_after_it_was_gathered_is_held_so(gather, dtype, tmp_path):
+    path = save(tmp_path / "model", gather, dtype)
+    drafts.write(fold(drafts.read(path)), tmp_path / "folded")
+    assert stored(tmp_path / "folded") == [(dtype, (600, 16))]
+    for loader in ("session", "v2"):
+        assert np.array_equal(answers(tmp_path / "folded", loader)["mean"], answers(path)["mean"])
+
+
+@pytest.mark.parametrize("exact", ["gathered", "read"])
+def test_a_table_that_is_used_in_float32_too_stays(exact, tmp_path):
+    path = save(tmp_path / "model", tf.gather, "bfloat16", exact)
+    drafts.write(fold(drafts.read(path)), tmp_path / "folded")
+    assert stored(tmp_path / "folded") == [("float32", (600, 16))]
+    for name, values in answers(path).items():
+        assert np.array_equal(answers(tmp_path / "folded")[name], values)
+
+
+def test_it_may_still_stay_int8_in_memory(tmp_path):
+    path = save(tmp_path / "model", tf.gather, "bfloat16")
+    drafts.write(keep_resident(fold(drafts.read(path))), tmp_path / "resident")
+    assert {dtype for dtype, shape in stored(tmp_path / "resident") if shape == (600, 16)} == {"int8"}
+    for loader in ("session", "v2"):
+        off = np.abs(answers(tmp_path / "resident", loader)["mean"] - answers(path)["mean"]).max()
+        assert 0 < off < 0.05
