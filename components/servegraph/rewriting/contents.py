@@ -58,8 +58,19 @@ class Stored:
         return tensors.chunks(entry) if self.spec is None else tensors.stored_chunks(entry)
 
 
+class _Derived:
+    """What is made of another tensor comes from where that one comes from."""
+
+    of: Stored | Scaled | Literal | Rounded
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Those of the tensor."""
+        return self.of.origins
+
+
 @dataclass(frozen=True, eq=False)
-class Scaled:
+class Scaled(_Derived):
     """A float32 tensor times factors that broadcast against its last dimensions, as many as `by` has, in float32."""
 
     of: Stored | Literal
@@ -74,11 +85,6 @@ class Scaled:
     def shape(self) -> tuple[int, ...]:
         """That of the tensor."""
         return self.of.shape
-
-    @property
-    def origins(self) -> tuple[str, ...]:
-        """Those of the tensor."""
-        return self.of.origins
 
     def chunks(self, tensors: BundleReader | None) -> Iterator[bytes]:
         """Yield the bytes in order."""
@@ -113,7 +119,7 @@ class Literal:
 
 
 @dataclass(frozen=True, eq=False)
-class Rounded:
+class Rounded(_Derived):
     """A float32 tensor as float16 or bfloat16, rounded as TensorFlow's Cast does: to nearest, ties to even."""
 
     of: Stored | Scaled | Literal
@@ -124,11 +130,6 @@ class Rounded:
         """That of the tensor."""
         return self.of.shape
 
-    @property
-    def origins(self) -> tuple[str, ...]:
-        """Those of the tensor."""
-        return self.of.origins
-
     def chunks(self, tensors: BundleReader | None) -> Iterator[bytes]:
         """Yield the bytes in order."""
         dtype = numpy_of(self.dtype)
@@ -138,7 +139,7 @@ class Rounded:
 
 
 @dataclass(frozen=True, eq=False)
-class SomeRows:
+class SomeRows(_Derived):
     """Some rows of a tensor, in their order; `wanted` is bool [rows]."""
 
     of: Stored | Scaled | Literal | Rounded
@@ -153,11 +154,6 @@ class SomeRows:
     def shape(self) -> tuple[int, ...]:
         """That of the tensor, with the rows that are left."""
         return (int(self.wanted.sum()), *self.of.shape[1:])
-
-    @property
-    def origins(self) -> tuple[str, ...]:
-        """Those of the tensor."""
-        return self.of.origins
 
     def chunks(self, tensors: BundleReader | None) -> Iterator[bytes]:
         """Yield the bytes in order."""
