@@ -351,3 +351,17 @@ def test_what_is_left_out_or_not_found_is_said(tmp_path):
     result = optimize(path, tmp_path / "out", Goal(rungs=("strip",), keep=("nothing*",)))
     assert "Nothing is kept by the name 'nothing*': no weight has it." in result.notes
     assert "Left out, because it has no output: the signature 'mute'." in result.notes
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_constants_in_half_precision_can_be_stored_smaller(dtype, tmp_path):
+    def frozen(path, session):
+        x = tf1.placeholder(tf.float32, [None, 64], name="x")
+        matrix = tf.constant(np.random.default_rng(0).normal(size=(64, 64)), dtype)
+        return save(path, session, {"serving_default": signature({"x": x}, {"y": x @ tf.cast(matrix, tf.float32)})})
+
+    path = graph_with(frozen, tmp_path / "m")
+    result = optimize(path, tmp_path / "out", Goal(rungs=("strip", "quarter"), tolerance=Tolerance(0.0, None, None)))
+    assert result.steps[-1].kept
+    assert result.steps[-1].forms == {"int8": 1}
+    assert 0 < result.steps[-1].max_abs_diff < 0.5  # of answers around 8
