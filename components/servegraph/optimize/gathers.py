@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 import tensorflow as tf
@@ -52,11 +52,11 @@ def round_tables(graph: ServingGraph, contents: dict[str, Content]) -> ServingGr
 
     The graph is flat, and no request changes a variable; `contents` gets what the tables hold then.
     """
-    uses, written = gathers_of(graph), written_by(graph.initializers, graph.nodes)
+    uses, written, readers = gathers_of(graph), written_by(graph.initializers, graph.nodes), _readers(graph)
     nodes, restores = dict(graph.nodes), []
     for restore in graph.restores:
         tensor, gathers = restore.tensors[0], uses.get(restore.handle, [])
-        content, dtype = contents[tensor.key], _cast_to(gathers, graph)
+        content, dtype = contents[tensor.key], _cast_to(gathers, readers, {*graph.roots, *graph.fed})
         is_whole = not tensor.slice_spec and tensor.part is None and restore.handle not in written
         if dtype is None or not is_whole or not isinstance(content, (Stored, Scaled, Literal)):
             restores.append(restore)
@@ -66,26 +66,29 @@ def round_tables(graph: ServingGraph, contents: dict[str, Content]) -> ServingGr
         restores.append(variable(nodes, name, key, contents[key], nodes[restore.handle].device))
         for gather in gathers:
             gather_from(nodes, gather.name, gather, f"{name}/handle", dtype)
-            for cast in _readers(gather, graph):
+            for cast in readers[gather.name]:
                 same = nodes[cast.name] = NodeDef(name=cast.name, op="Identity", input=[gather.name])
                 same.attr["T"].type = enum(dtype)
     return replace(graph, nodes=nodes, restores=tuple(restores))
 
 
-def _cast_to(gathers: list[NodeDef], graph: ServingGraph) -> str | None:
+def _cast_to(gathers: Sequence[NodeDef], readers: Mapping[str, Sequence[NodeDef]], public: Set[str]) -> str | None:
     """Return the half precision that everything gathered is cast to, and used in no other way."""
-    roots = {*graph.roots, *graph.fed}
     found = set()
     for gather in gathers:
-        readers = _readers(gather, graph)
-        for reader in readers:
+        if gather.name in public or gather.name not in readers:
+            return None
+        for reader in readers[gather.name]:
             is_plain = reader.op == "Cast" and attr(reader, "SrcT").type == enum("float32")
             is_plain = is_plain and not attr(reader, "Truncate").b and len(reader.input) == 1
             found.add(tf.as_dtype(attr(reader, "DstT").type).name if is_plain else None)
-        if gather.name in roots or not readers:
-            return None
     return found.pop() if len(found) == 1 and found <= set(HALVES) else None
 
 
-def _readers(node: NodeDef, graph: ServingGraph) -> list[NodeDef]:
-    return [reader for reader in graph.nodes.values() if any(node_name(t) == node.name for t in reader.input)]
+def _readers(graph: ServingGraph) -> dict[str, list[NodeDef]]:
+    """Return the nodes that read each node, or run after it."""
+    readers: dict[str, list[NodeDef]] = {}
+    for node in graph.nodes.values():
+        for name in dict.fromkeys(map(node_name, node.input)):
+            readers.setdefault(name, []).append(node)
+    return readers
