@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from servegraph.errors import ModelError
 
 Loader = Literal["v2", "session"]
 _LONGEST = 300  # characters of TensorFlow's own message
+_CAUSE = re.compile(r"^Graph execution error.*\n(?P<message>[^\n]+)\n\t \[\[\{\{node (?P<node>[^}]+)\}\}", re.DOTALL)
 
 Arrays = Mapping[str, NDArray[Any]]
 Call = Callable[[dict[str, Any]], dict[str, Any]]
@@ -50,15 +52,7 @@ class Servable:
                     for name, definition in graph.signature_def.items()
                     if not name.startswith("__saved_model")
                 }
-        except (
-            ValueError,
-            RuntimeError,
-            OSError,
-            LookupError,  # IndexError of a truncated checkpoint
-            TypeError,
-            AttributeError,
-            tf.errors.OpError,
-        ) as exc:
+        except Exception as exc:  # of a model that anybody may have written; TensorFlow has kinds of its own
             raise ModelError(
                 f"TensorFlow {tf.__version__} cannot load {path}: {_short(exc)}",
                 code="CANNOT_LOAD",
@@ -107,8 +101,10 @@ class Servable:
 
 
 def _short(error: Exception) -> str:
-    """Name what TensorFlow says, without its pages of graph traceback."""
+    """Name what TensorFlow says, without its pages of graph traceback: of those the message and the node."""
     text = str(error).strip()
+    if cause := _CAUSE.search(text):
+        text = f"{cause['message']} (node {cause['node']})"
     return f"{type(error).__name__}: {text if len(text) <= _LONGEST else text[:_LONGEST] + ' …'}"
 
 

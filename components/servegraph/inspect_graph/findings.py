@@ -332,6 +332,7 @@ _PLATFORM = (
     ),
 )
 
+DAMAGE = frozenset(rule.code for rule in _WHOLE if rule.severity == "error")  # what keeps a model from loading
 RULES = {rule.code: rule for rule in (*_WHOLE, *_ASKED, *_WEIGHT, *_SAFE, *_PLATFORM)}
 
 

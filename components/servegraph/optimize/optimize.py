@@ -13,7 +13,9 @@ from servegraph import storage
 from servegraph.answers import gate, golden
 from servegraph.answers.child import warm_up
 from servegraph.answers.evidence import Evidence, ask_original
-from servegraph.errors import InputError, StorageError
+from servegraph.errors import InputError, ModelError, StorageError
+from servegraph.inspect_graph.findings import DAMAGE
+from servegraph.inspect_graph.inspect import inspect_directory
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.optimize import climb
 from servegraph.optimize.free_memory import free_bytes, require_room
@@ -111,8 +113,15 @@ def _evidence(model: Path, original: Draft, goal: Goal, samples: str | None) -> 
     if original.on_gpu and original.on_gpu.precision != "float32":
         evidence = replace(evidence, coarse=tuple(original.on_gpu.definition.meta_info_def.tags))
     if not evidence.questions:
-        original.require_undamaged()
+        _require_undamaged(model)
     return evidence
+
+
+def _require_undamaged(model: Path) -> None:
+    """Raise ModelError (`NO_VARIABLES`, `CRC_MISMATCH`, `MISSING_ASSET`, …) where damage is why it cannot be asked."""
+    for found in inspect_directory(storage.open_dir(model), verify=True).findings:
+        if found.code in DAMAGE:
+            raise ModelError(found.message, code=found.code, fix=found.fix)
 
 
 def _notes(original: Draft, evidence: Evidence) -> Iterator[str]:
@@ -123,24 +132,10 @@ def _notes(original: Draft, evidence: Evidence) -> Iterator[str]:
         yield "The graph is left as it is, because the original could not be asked."
     for pattern in unmatched(original):
         yield f"Nothing is kept by the name {pattern!r}: no weight has it."
-    for name in _without_outputs(original):
-        yield f"Left out, because it has no output: the signature {name!r}."
     for what, why in evidence.silent.items():
         yield f"Not asked: {what}: {why}"
     if evidence.questions and evidence.generated:
         yield "The samples were made up from signature and graph: the agreement says nothing about accuracy."
-
-
-def _without_outputs(original: Draft) -> list[str]:
-    """Return the names of signatures that are not written: nothing could be asked of them in a session."""
-    return sorted(
-        {
-            name
-            for graph in original.serving_graphs
-            for name in graph.original.signature_def
-            if name not in graph.signatures and not name.startswith("__saved_model")
-        }
-    )
 
 
 @contextlib.contextmanager

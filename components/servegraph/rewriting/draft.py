@@ -5,6 +5,7 @@ So a draft of a 10 GB model is as small as its graph, a rung is a pure function 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.layout import GOLDEN_FILE, STRAY_ROLES, role_of
 from servegraph.storage.local import answering
 
+_log = logging.getLogger(__name__)
 VARIABLES = Path("variables/variables")
 _GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
@@ -92,13 +94,6 @@ class Draft:
             return replace(self, graphs=(for_gpu(graph, self.on_gpu.precision),), on_gpu=None)
         untouched = {0: self.untouched[number]} if number in self.untouched else {}
         return replace(self, graphs=(self.graphs[number],), untouched=untouched, on_gpu=None)
-
-    def require_undamaged(self) -> None:
-        """Raise ModelError (`TRUNCATED_SHARD`, `CRC_MISMATCH`, …) for the first stored tensor that cannot be read."""
-        with self.tensors() as tensors:
-            if tensors is not None:
-                for entry in tensors.entries.values():
-                    tensors.verify(entry)
 
     @property
     def loaded_bytes(self) -> int:
@@ -175,6 +170,12 @@ def read(path: Path, keep: tuple[str, ...] = ()) -> Draft:
             except Untransformable as reason:
                 graphs.append(meta_graph)
                 untouched[number] = str(reason)
+            except (ModelError, StorageError):  # a damaged checkpoint
+                raise
+            except Exception as exc:  # of a graph that nobody foresaw
+                _log.debug("MetaGraph %d cannot be taken apart.", number, exc_info=True)
+                graphs.append(meta_graph)
+                untouched[number] = f"it cannot be taken apart: {type(exc).__name__}: {str(exc)[:200]}"
         contents = {key: Stored.whole(entry) for key, entry in tensors.entries.items()} if tensors else {}
         draft = replace(draft, graphs=tuple(graphs), untouched=untouched, contents=contents, on_gpu=on_gpu)
         return replace(draft, kept=_kept(draft, tensors.entries if tensors else {}))

@@ -35,6 +35,9 @@ from servegraph.savedmodel.meta_graph import ASSETS_COLLECTION
 
 INIT_SIGNATURE = "__saved_model_init_op"
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
+_TABLES_COLLECTION = (
+    "table_initializer"  # what tf.saved_model.load runs where a model has no init op; a session nothing
+)
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,8 @@ def take_apart(meta_graph: MetaGraphDef, tensors: BundleReader | None) -> Servin
     library = {function.signature.name: function for function in graph.graph_def.library.function}
     if any(node.op in ("VarHandleOp", "VariableV2") for f in library.values() for node in f.node_def):
         raise Untransformable("a function makes a variable of its own")
-    signatures = {
-        name: signature
-        for name, signature in graph.signature_def.items()
-        if not name.startswith("__saved_model_") and signature.outputs
-    }
-    if not signatures:
+    signatures = {name: its for name, its in graph.signature_def.items() if not name.startswith("__saved_model_")}
+    if not any(signature.outputs for signature in signatures.values()):
         raise Untransformable("it has no signature with an output")
     restores = read_restores(graph)
     found = ServingGraph(
@@ -191,14 +190,10 @@ def put_together(graph: ServingGraph, stored: Mapping[str, StoredAs]) -> MetaGra
 
 def _initializers(graph: MetaGraphDef, nodes: Nodes) -> tuple[str, ...]:
     """Return the operations behind the init op, groups (NoOp) dissolved, in a fixed order."""
-    names = [
-        name
-        for key in _INIT_COLLECTIONS
-        if key in graph.collection_def
-        for name in graph.collection_def[key].node_list.value
-    ]
+    names = _named_in(graph, *_INIT_COLLECTIONS)
     if INIT_SIGNATURE in graph.signature_def:
         names += [info.name for info in graph.signature_def[INIT_SIGNATURE].outputs.values()]
+    names = names or _named_in(graph, _TABLES_COLLECTION)
     found: dict[str, None] = {}
     seen: set[str] = set()
     stack = [node_name(name) for name in names]
@@ -214,6 +209,12 @@ def _initializers(graph: MetaGraphDef, nodes: Nodes) -> tuple[str, ...]:
         else:
             found[name] = None
     return tuple(sorted(found))
+
+
+def _named_in(graph: MetaGraphDef, *collections: str) -> list[str]:
+    return [
+        name for key in collections if key in graph.collection_def for name in graph.collection_def[key].node_list.value
+    ]
 
 
 def _resources(name: str, graph: ServingGraph) -> set[str]:

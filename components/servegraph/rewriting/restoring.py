@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 from tensorflow.core.framework import variable_pb2
+from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
@@ -292,9 +293,10 @@ def _strings(tensor: str, nodes: Mapping[str, NodeDef]) -> list[str]:
     return [value.decode() for value in tf.make_ndarray(node.attr["value"].tensor).ravel()]
 
 
-def _inline(call: NodeDef, function: tf.compat.v1.NodeDef, nodes: Nodes) -> list[str]:
+def _inline(call: NodeDef, function: FunctionDef, nodes: Nodes) -> list[str]:
     """Put the function's nodes into `nodes` under the call's name; return those its outputs and effects need."""
-    graph, flat = function_def_to_graph_def(function, include_library_functions=False)
+    graph, flat = function_def_to_graph_def(_calling_nothing(function), include_library_functions=False)
+    whole = {node.name: node for node in function.node_def}
     arguments = dict(zip((arg.name for arg in function.signature.input_arg), call.input, strict=False))
 
     def renamed(tensor: str) -> str:
@@ -308,6 +310,8 @@ def _inline(call: NodeDef, function: tf.compat.v1.NodeDef, nodes: Nodes) -> list
             continue
         copy = NodeDef()
         copy.CopyFrom(node)
+        for name, value in whole[node.name].attr.items():
+            copy.attr[name].CopyFrom(value)
         copy.name = f"{call.name}/{node.name}"
         copy.input[:] = [renamed(tensor) for tensor in node.input]
         nodes[copy.name] = copy
@@ -315,6 +319,19 @@ def _inline(call: NodeDef, function: tf.compat.v1.NodeDef, nodes: Nodes) -> list
     return [node_name(renamed(end)) for end in ends] + [
         node_name(renamed(f"^{name}")) for name in function.control_ret.values()
     ]
+
+
+def _calling_nothing(function: FunctionDef) -> FunctionDef:
+    """Return the function without the names of those it calls, which TensorFlow takes from its own library alone."""
+    copy = FunctionDef()
+    copy.CopyFrom(function)
+    for node in copy.node_def:
+        for value in node.attr.values():
+            if value.HasField("func"):
+                value.func.ClearField("name")
+            elif value.HasField("list"):
+                value.list.ClearField("func")
+    return copy
 
 
 def _add(nodes: Nodes, name: str, op: str, inputs: Sequence[str]) -> NodeDef:

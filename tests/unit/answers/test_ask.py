@@ -101,3 +101,17 @@ def test_a_sparse_output_of_version_1(sparse_graph, loader):
 def test_a_request_that_cannot_be_asked(composite, loader, signature, request_, says):
     with Servable(composite, loader=loader) as servable, pytest.raises(ModelError, match=f"CANNOT_CALL.*{says}"):
         servable(signature, request_)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_of_a_failed_call_the_message_and_the_node_are_named(tmp_path, loader):
+    class Rows(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+        def rows(self, ids):
+            return {"row": tf.gather(tf.constant([1.0, 2.0, 3.0]), ids, name="pick")}
+
+    module = Rows()
+    tf.saved_model.save(module, tmp_path, signatures=module.rows)
+    says = r"InvalidArgumentError: indices\[0\] = 4 is not in \[0, 3\) \(node pick\) Fix"
+    with Servable(tmp_path, loader=loader) as servable, pytest.raises(ModelError, match=says):
+        servable("serving_default", {"ids": np.array([4], np.int32)})

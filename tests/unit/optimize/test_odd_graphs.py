@@ -346,11 +346,43 @@ def test_weights_are_kept_by_the_name_that_they_came_with(tmp_path):
     assert unmatched(draft) == ["nothing*"]
 
 
-def test_what_is_left_out_or_not_found_is_said(tmp_path):
+def test_what_is_not_found_is_said(tmp_path):
     path = graph_with(partitioned, tmp_path / "m")
     result = optimize(path, tmp_path / "out", Goal(rungs=("strip",), keep=("nothing*",)))
     assert "Nothing is kept by the name 'nothing*': no weight has it." in result.notes
-    assert "Left out, because it has no output: the signature 'mute'." in result.notes
+
+
+class StatelessPolicy(tf.Module):
+    """As TF-Agents saves a policy without state: two of its signatures answer nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = tf.Variable(np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 64])])
+    def action(self, observation):
+        return {"action": observation @ self.weights}
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int32, name="batch_size")])
+    def get_initial_state(self, batch_size):
+        return {}
+
+    @tf.function(input_signature=[])
+    def get_metadata(self):
+        return {}
+
+
+def test_signatures_that_answer_nothing_stay(tmp_path):
+    policy, path = StatelessPolicy(), tmp_path / "m"
+    signatures = {"action": policy.action, "state": policy.get_initial_state, "metadata": policy.get_metadata}
+    tf.saved_model.save(policy, path, signatures=signatures)
+    result = optimize(path, tmp_path / "out", Goal(rungs=("strip", "quarter")))
+    assert [step.name for step in result.steps if step.kept] == ["strip", "quarter"]
+    for loader in ("session", "v2"):
+        servable = Servable(tmp_path / "out", loader=loader)
+        assert servable.signatures == ["action", "metadata", "state"]
+        assert servable("state", {"batch_size": np.int32(2)}) == {}
+        assert servable("metadata", {}) == {}
 
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
@@ -365,3 +397,69 @@ def test_constants_in_half_precision_can_be_stored_smaller(dtype, tmp_path):
     assert result.steps[-1].kept
     assert result.steps[-1].forms == {"int8": 1}
     assert 0 < result.steps[-1].max_abs_diff < 0.5  # of answers around 8
+
+
+def test_a_restore_function_that_calls_another_is_read(tmp_path):
+    """TensorFlow 2.10 restores a table through a function of its own."""
+
+    def nested(path, session):
+        matrix = tf.constant(np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32))
+        handle = ops.VarHandleOp(dtype=tf.float32, shape=[64, 64], shared_name="matrix")
+        fill = ops.AssignVariableOp(resource=handle, value=matrix)
+        x = tf1.placeholder(tf.float32, [None, 64], name="x")
+        y = tf.matmul(x, ops.ReadVariableOp(resource=handle, dtype=tf.float32))
+
+        @tf.function(autograph=False)
+        def put(resource, value):
+            ops.AssignVariableOp(resource=resource, value=value)
+
+        @tf.function(autograph=False)
+        def restore(prefix, resource):
+            (value,) = ops.RestoreV2(prefix=prefix, tensor_names=["matrix"], shape_and_slices=[""], dtypes=[tf.float32])
+            put(resource, value)
+            return tf.identity(prefix)
+
+        prefix = tf1.placeholder_with_default("model", [], name="prefix")
+        restored = restore(prefix, handle)
+        read = ops.ReadVariableOp(resource=handle, dtype=tf.float32)
+        stored = ops.SaveV2(prefix=prefix, tensor_names=["matrix"], shape_and_slices=[""], tensors=[read])
+        with tf.control_dependencies([stored]):
+            saved = tf.identity(prefix, name="saved")
+        session.run(fill)
+        saver = tf1.train.Saver(
+            saver_def=tf1.train.SaverDef(
+                filename_tensor_name=prefix.name,
+                save_tensor_name=saved.name,
+                restore_op_name=restored.op.name,
+                version=tf1.train.SaverDef.V2,
+            )
+        )
+        return save(path, session, {"serving_default": signature({"x": x}, {"y": y})}, saver=saver)
+
+    path = graph_with(nested, tmp_path / "m")
+    content = (path / "saved_model.pb").read_bytes()
+    assert b"__inference_put_" in content
+    renamed = content.replace(b"__inference_put_", b"__inference_PUT_")  # this process knows the function that it made
+    (path / "saved_model.pb").write_bytes(renamed)
+    draft = drafts.read(path)
+    assert not draft.untouched
+    assert [tensor.key for restore in draft.restores for tensor in restore.tensors] == ["matrix"]
+    result = optimize(path, tmp_path / "out", Goal(rungs=("strip", "quarter")))
+    assert [step.name for step in result.steps if step.kept] == ["strip", "quarter"]
+
+
+def test_tables_without_an_init_op_are_filled(tmp_path):
+    """tf.saved_model.load fills them all the same; a session does not."""
+
+    def uninitialized(path, session):
+        keys, values = tf.constant(["a", "b"]), tf.constant([3, 4], tf.int64)
+        table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), -1)
+        word = tf1.placeholder(tf.string, [None], name="word")
+        return save(path, session, {"serving_default": signature({"word": word}, {"id": table.lookup(word)})})
+
+    path = graph_with(uninitialized, tmp_path / "m")
+    result = optimize(path, tmp_path / "out", Goal())
+    assert "strip" in [step.name for step in result.steps if step.kept]
+    for loader in ("session", "v2"):
+        answer = Servable(tmp_path / "out", loader=loader)("serving_default", {"word": np.array([b"b", b"c"])})
+        assert answer["id"].tolist() == [4, -1]

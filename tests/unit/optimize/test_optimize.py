@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -288,13 +289,29 @@ def test_what_is_no_model_or_no_goal_is_refused(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
 
 
-@pytest.mark.parametrize("code", ["TRUNCATED_SHARD", "CRC_MISMATCH"])
-def test_damaged_variables_are_named_and_nothing_is_written(tmp_path, code):
-    dense_model(tmp_path / "m")
-    (shard,) = (tmp_path / "m/variables").glob("*.data-*")
+def flip_a_byte(shard):
     content = bytearray(shard.read_bytes())
     content[len(content) // 3] ^= 0xFF
-    shard.write_bytes(content[: len(content) // 2] if code == "TRUNCATED_SHARD" else content)
+    shard.write_bytes(content)
+
+
+def cut_in_half(shard):
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("code", "damage"),
+    [
+        ("CRC_MISMATCH", flip_a_byte),
+        ("TRUNCATED_SHARD", cut_in_half),
+        ("MISSING_SHARD", lambda shard: shard.unlink()),
+        ("NO_VARIABLES", lambda shard: shutil.rmtree(shard.parent)),
+    ],
+)
+def test_damaged_variables_are_named_and_nothing_is_written(tmp_path, code, damage):
+    dense_model(tmp_path / "m")
+    (shard,) = (tmp_path / "m/variables").glob("*.data-*")
+    damage(shard)
     with pytest.raises(ModelError) as caught:
         optimize(tmp_path / "m", tmp_path / "out", Goal())
     assert caught.value.code == code
