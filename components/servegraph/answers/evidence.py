@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
@@ -14,6 +15,7 @@ from servegraph.answers import metric, warmup
 from servegraph.answers import samples as sampling
 from servegraph.answers.ask import Loader, Servable
 from servegraph.answers.child import in_child
+from servegraph.answers.draws import same_draws
 from servegraph.answers.encodings import encodings
 from servegraph.answers.made_up import Care
 from servegraph.answers.metric import Metric
@@ -35,6 +37,11 @@ class Question:
     signature: str
     samples: Samples
     answers: Answers
+
+    def is_answered_as(self, other: Question) -> bool:
+        """Whether both put the same requests to one MetaGraph, and got the same bits."""
+        is_same = self.tags == other.tags and self.loader == other.loader and self.samples.equals(other.samples)
+        return is_same and all(map(_are_same, self.answers, other.answers))
 
     def asks_same(self, other: Question, *, any_tags: bool = False) -> bool:
         """Whether both put the same requests to the same signature and got the same outputs, whatever the loader."""
@@ -141,6 +148,15 @@ def ask_original(
     return Evidence(found.questions, silent, metric.score(scored.answers, scored.samples.labels, output))
 
 
+def _are_same(one: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]]) -> bool:
+    return one.keys() == other.keys() and all(
+        value.dtype == other[name].dtype
+        and value.shape == other[name].shape
+        and (np.array_equal(value, other[name]) if value.dtype == object else value.tobytes() == other[name].tobytes())
+        for name, value in one.items()
+    )
+
+
 def _public(meta_graph: MetaGraph) -> list[tuple[str, Signature]]:
     return [(name, s) for name, s in meta_graph.signatures.items() if not name.startswith("__saved_model")]
 
@@ -166,7 +182,7 @@ def _ask_all(
     questions, silent = [], {}
     for tags, records in asked:
         try:
-            with Servable(path, tags=tags, loader=loader) as servable:
+            with same_draws(), Servable(path, tags=tags, loader=loader) as servable:
                 for name, tries in records.items():
                     what = f"signature {name!r} of {list(tags)} through the {loader} loader"
                     silent[what] = "no request can be made up for it"

@@ -11,6 +11,7 @@ from servegraph.answers import metric
 from servegraph.answers.ask import Loader, Servable
 from servegraph.answers.child import in_child
 from servegraph.answers.compare import Agreement, compare, together
+from servegraph.answers.draws import same_draws
 from servegraph.answers.evidence import Answers, Evidence, Question
 from servegraph.answers.metric import Metric
 from servegraph.answers.samples import Samples
@@ -51,7 +52,8 @@ def measure(path: Path, evidence: Evidence, loaders: Sequence[Loader]) -> list[M
     found = []
     for loader in loaders:
         asked = [question for question in evidence.questions if question.loader == loader]
-        have = in_child(_ask_again, path, [(q.tags, q.signature, q.samples) for q in asked], loader)
+        records = [(question.tags, question.signature, question.samples) for question in asked]
+        have = in_child(_ask_again, path, records, _first_alike(asked), loader)
         each = [closest(evidence, q, answers) for q, answers in zip(asked, have, strict=True)]
         pairs = list(zip(each, asked, strict=True))
         coarse = [one for one, question in pairs if question.tags == evidence.coarse]
@@ -115,20 +117,31 @@ def closest(evidence: Evidence, question: Question, answers: Answers) -> Agreeme
     return found
 
 
-def _ask_again(path: Path, asked: Sequence[tuple[tuple[str, ...], str, Samples]], loader: Loader) -> list[Answers]:
-    """Runs in a child: put the same records to a changed model, and return its answers in the same order."""
+def _first_alike(asked: Sequence[Question]) -> list[int]:
+    """Return for each question the first one that the original answered with the same bits: itself, mostly."""
+    return [
+        next(first for first, other in enumerate(asked) if first == number or question.is_answered_as(other))
+        for number, question in enumerate(asked)
+    ]
+
+
+def _ask_again(
+    path: Path, asked: Sequence[tuple[tuple[str, ...], str, Samples]], alike: Sequence[int], loader: Loader
+) -> list[Answers]:
+    """Runs in a child: put the same records to a changed model, and return its answers in the same order.
+
+    `alike` names for each question an earlier one, or itself. Where its signature computes the same, it is not asked
+    again; a model that draws numbers or counts its calls answered the original's two differently, and is.
+    """
     answers: dict[int, Answers] = {}
     for tags in dict.fromkeys(tags for tags, _, _ in asked):
-        with Servable(path, tags=tags, loader=loader) as servable:
-            known: list[tuple[str, Samples, Answers]] = []  # what equal signatures need not be asked again
+        with same_draws(), Servable(path, tags=tags, loader=loader) as servable:
             for number, (its_tags, signature, samples) in enumerate(asked):
-                if its_tags == tags:
-                    same = (
-                        given
-                        for name, its, given in known
-                        if servable.computes_same(name, signature) and its.equals(samples)
-                    )
-                    found: Answers = next(same, [])
-                    answers[number] = found or [servable(signature, request) for request in samples.requests()]
-                    known.append((signature, samples, answers[number]))
+                if its_tags != tags:
+                    continue
+                first = alike[number]
+                if first != number and servable.computes_same(asked[first][1], signature):
+                    answers[number] = answers[first]
+                else:
+                    answers[number] = [servable(signature, request) for request in samples.requests()]
     return [answers[number] for number in range(len(asked))]

@@ -44,9 +44,10 @@ def write(
     """Write the first `GOLDEN_ROWS` samples with the model's answers into `model`, return the lines of the file.
 
     `answers` has one entry for each of `samples.requests()`. Requests or answers that JSON cannot hold (NaN, infinity,
-    complex numbers) are left out, and those that would make the model grow by more than `ALLOWANCE`, or by more than
-    the `free_bytes` of its budget. A file that is there already has the answers of another model and goes. `others` has
-    the answers of further MetaGraphs of the model by their tags, whose lines are written beside, and not counted.
+    complex numbers) are left out, as is an empty answer, and those that would make the model grow by more than
+    `ALLOWANCE`, or by more than the `free_bytes` of its budget. A file that is there already has the answers of another
+    model and goes. `others` has the answers of further MetaGraphs of the model by their tags, whose lines are written
+    beside, and not counted.
 
     Raises:
         StorageError: the file cannot be written.
@@ -66,7 +67,7 @@ def write(
             break
         if row_bytes * rows > 2 * allowance:  # hopeless: it need not be written down first
             continue
-        if not all(map(is_holdable, (*request.values(), *answer.values()))):
+        if not answer or not all(map(is_holdable, (*request.values(), *answer.values()))):
             continue
         document = {"signature_name": signature, "inputs": _plain(request), "outputs": _plain(answer)}
         line = _line(document)

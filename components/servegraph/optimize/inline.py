@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -85,14 +85,21 @@ def inline(graph: ServingGraph) -> ServingGraph:
 
 def changes_state(graph: ServingGraph) -> bool:
     """Whether a request can change what a later operation reads: a variable, a table, a queue, an accumulator."""
-    serving = reachable(graph.nodes, graph.roots)
-    nodes = [graph.nodes[name] for name in serving]
-    bodies = [graph.library[name].node_def for name in called_functions(nodes, graph.library)]
-    return any(
-        _has_effect(node) and node.op not in _HARMLESS and not is_handle(node) and not _is_random(node)
-        for body in (nodes, *bodies)
-        for node in body
-    )
+    return any(not _is_random(node) for node in _with_consequences(graph))
+
+
+def may_vary(graph: ServingGraph) -> bool:
+    """Whether a request may be answered otherwise than before: the graph draws numbers, or a request changes state."""
+    return any(True for _ in _with_consequences(graph))
+
+
+def _with_consequences(graph: ServingGraph) -> Iterator[NodeDef]:
+    """Yield what signatures run that makes a difference to a later request."""
+    nodes = [graph.nodes[name] for name in reachable(graph.nodes, graph.roots)]
+    for body in (nodes, *(graph.library[name].node_def for name in called_functions(nodes, graph.library))):
+        for node in body:
+            if _has_effect(node) and node.op not in _HARMLESS and not is_handle(node):
+                yield node
 
 
 def _has_effect(node: NodeDef) -> bool:
@@ -132,6 +139,9 @@ def _inlined(graph: ServingGraph) -> ServingGraph:
     except (OpError, ValueError) as exc:
         raise Untransformable(f"TensorFlow cannot inline its functions: {exc}") from exc
     nodes = {node.name: aside.get(node.name, node) for node in flat.node}
+    for name, node in nodes.items():
+        if name not in graph.nodes and "GPU" in node.device.upper():
+            node.device = ""  # inside a function it is a wish, in a session's own graph a condition to load it
     nodes = _with_one_handle_each(without_calls(nodes, graph.nodes.keys()))
     library = {function.signature.name: function for function in flat.library.function}
     as_they_were = called_functions([NodeDef(op=name) for name in with_forms & library.keys()], graph.library)
@@ -180,14 +190,18 @@ def _stand_in(node: NodeDef) -> NodeDef:
 
 
 def _effects(nodes: Nodes) -> dict[str, frozenset[str]]:
-    """Return for each node the nearest operations with an effect that run before it, or itself where it has one."""
+    """Return for each node the nearest operations with an effect that run before it, or itself where it has one.
+
+    Of a loop that has one it is where the loop is left: a control edge must not lead out of it otherwise.
+    """
     effects: dict[str, frozenset[str]] = {}
     for name in in_order(nodes):
         node = nodes[name]
         if _has_effect(node) and not is_handle(node):
             effects[name] = frozenset([name])
         else:
-            effects[name] = frozenset().union(*(effects.get(node_name(t), frozenset()) for t in node.input))
+            before = frozenset().union(*(effects.get(node_name(t), frozenset()) for t in node.input))
+            effects[name] = frozenset([name]) if before and node.op in _LEAVING else before
     return effects
 
 

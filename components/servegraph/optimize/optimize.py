@@ -13,6 +13,7 @@ from servegraph import storage
 from servegraph.answers import gate, golden
 from servegraph.answers.child import warm_up
 from servegraph.answers.evidence import Evidence, ask_original
+from servegraph.answers.repeats import outputs_that_vary, without
 from servegraph.errors import InputError, ModelError, StorageError
 from servegraph.inspect_graph.findings import DAMAGE
 from servegraph.inspect_graph.inspect import inspect_directory
@@ -20,6 +21,7 @@ from servegraph.interrupt import terminated_as_interrupted
 from servegraph.optimize import climb
 from servegraph.optimize.free_memory import free_bytes, require_room
 from servegraph.optimize.goal import Goal
+from servegraph.optimize.inline import may_vary
 from servegraph.optimize.places import require_places
 from servegraph.optimize.result import Optimized, Step
 from servegraph.optimize.rungs import RUNGS
@@ -64,7 +66,8 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
             reason = "no evidence, see notes"
             done.steps = [Step(rung.name, rung.what, False, before, reason=reason) for rung in done.terms.rungs]
         best = done.best.path if done.best.path != model else climb.unchanged(original, workspace)
-        lines = _record_golden(done.best, best, evidence, goal.budget_bytes) if evidence.questions else 0
+        varying = outputs_that_vary(best, evidence.main) if evidence.questions and _may_vary(done.best.draft) else set()
+        lines = _record_golden(done.best, best, evidence, goal.budget_bytes, varying) if evidence.questions else 0
         after, digest = directory_bytes(best), content_digest(storage.open_dir(best))
         with answering("write", out):
             if out.exists():
@@ -79,7 +82,7 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
         samples_generated=evidence.generated,
         golden_requests=lines,
         digest=digest,
-        notes=tuple(_notes(original, evidence)),
+        notes=tuple(_notes(original, evidence, varying)),
         metric_name=evidence.metric.name if evidence.metric else None,
         metric_before=evidence.metric.value if evidence.metric else None,
         metric_after=next((s.metric for s in reversed(done.steps) if s.kept and s.metric is not None), None),
@@ -124,7 +127,11 @@ def _require_undamaged(model: Path) -> None:
             raise ModelError(found.message, code=found.code, fix=found.fix)
 
 
-def _notes(original: Draft, evidence: Evidence) -> Iterator[str]:
+def _may_vary(draft: Draft) -> bool:
+    return bool(draft.untouched) or any(map(may_vary, draft.serving_graphs))
+
+
+def _notes(original: Draft, evidence: Evidence, varying: set[str]) -> Iterator[str]:
     """Yield what the report says beside the steps."""
     for number, why in original.untouched.items():
         yield f"MetaGraph {number} is left as it is, because {why}."
@@ -134,6 +141,8 @@ def _notes(original: Draft, evidence: Evidence) -> Iterator[str]:
         yield f"Nothing is kept by the name {pattern!r}: no weight has it."
     for what, why in evidence.silent.items():
         yield f"Not asked: {what}: {why}"
+    if varying:
+        yield f"Answered otherwise from call to call, and not in the golden requests: {', '.join(sorted(varying))}."
     if evidence.questions and evidence.generated:
         yield "The samples were made up from signature and graph: the agreement says nothing about accuracy."
 
@@ -154,14 +163,21 @@ def _workspace(out: Path) -> Iterator[Path]:
         shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _record_golden(best: Written, path: Path, evidence: Evidence, budget_bytes: int | None) -> int:
-    """Write the golden requests with what the result answered when it was asked, and return how many there are."""
+def _record_golden(best: Written, path: Path, evidence: Evidence, budget_bytes: int | None, varying: set[str]) -> int:
+    """Write the golden requests with what the result answered when it was asked, and return how many there are.
+
+    What it answers otherwise from call to call no deployment could compare.
+    """
     main = evidence.main
     given = next((found.given for found in best.measured if found.loader == main.loader), ())
     if not given:  # what is left after a rung was undone, or all of the original
         [measured] = gate.measure(path, evidence, [main.loader])
         given = measured.given
-    answers = {question.tags: its for question, its in given if question.asks_same(main, any_tags=True)}
+    answers = {
+        question.tags: [without(answer, varying) for answer in its]
+        for question, its in given
+        if question.asks_same(main, any_tags=True)
+    }
     size = directory_bytes(path)
     free = None if budget_bytes is None else max(budget_bytes - size, 0)
     return golden.write(path, main.signature, main.samples, answers.pop(main.tags), size, free, answers)

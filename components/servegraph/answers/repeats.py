@@ -1,0 +1,52 @@
+"""Which outputs answer a request again as before: of a model that draws numbers, or counts its calls, not all do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servegraph.answers.ask import Loader, Servable
+from servegraph.answers.child import in_child
+from servegraph.answers.dtypes import is_float
+from servegraph.answers.evidence import Question
+from servegraph.answers.samples import Samples
+
+_ROUNDING = 1e-5  # threads may add up in another order
+
+
+def outputs_that_vary(path: Path, question: Question) -> set[str]:
+    """Return the outputs of the model at `path` that answered the same request twice in different ways.
+
+    Raises:
+        ModelError: it cannot be loaded or asked.
+    """
+    return in_child(_ask_twice, path, question.tags, question.signature, question.samples, question.loader)
+
+
+def _ask_twice(path: Path, tags: tuple[str, ...], signature: str, samples: Samples, loader: Loader) -> set[str]:
+    """Runs in a child: put all records to the model as a server does, one round after the other."""
+    with Servable(path, tags=tags, loader=loader) as servable:
+        first, again = ([servable(signature, request) for request in samples.requests()] for _ in range(2))
+    return {
+        name
+        for before, after in zip(first, again, strict=True)
+        for name in before
+        if not _is_close(before[name], after[name])
+    }
+
+
+def _is_close(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    if one.shape != other.shape or not is_float(one.dtype):
+        return np.array_equal(one, other)
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    largest = np.abs(one[np.isfinite(one)]).max(initial=0.0)
+    return np.allclose(one, other, rtol=_ROUNDING, atol=_ROUNDING * largest, equal_nan=True)
+
+
+def without(answers: Mapping[str, NDArray[Any]], left_out: set[str]) -> dict[str, NDArray[Any]]:
+    """Return an answer without some of its outputs."""
+    return {name: value for name, value in answers.items() if name not in left_out}
