@@ -108,6 +108,45 @@ def test_what_is_tried_at_loading_decides_who_shares_calls_and_how_they_are_made
     assert done.stdout.splitlines() == ["apart", "apart together one"]
 
 
+WITHOUT_OBJECTS = """
+import os, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import numpy as np, tensorflow as tf
+from pathlib import Path
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from servegraph.serve.model import load_model
+class Net(tf.Module):
+    def __init__(self): self.factor, self.momentum = tf.Variable(2.0), tf.Variable(0.0)
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def double(self, x): return {"y": self.factor * x}
+net, path = Net(), Path(sys.argv[1])
+tf.saved_model.save(net, path, signatures=net.double)
+file = path / "saved_model.pb"
+saved_model = SavedModel.FromString(file.read_bytes())
+objects = saved_model.meta_graphs[0].object_graph_def.nodes
+factor, momentum = (number for number, node in enumerate(objects) if node.HasField("variable"))
+objects[0].slot_variables.add(original_variable_node_id=factor, slot_name="m", slot_variable_node_id=momentum)
+file.write_bytes(saved_model.SerializeToString())
+try:
+    tf.saved_model.load(path)
+except AttributeError as refused:
+    print(refused)
+model = load_model(path)
+print(*model.signatures)
+print(model._calls["serving_default"]({"x": np.array([3.0], np.float32)})["y"].tolist())
+"""
+
+
+def test_a_model_whose_objects_cannot_be_made_is_served_as_tensorflow_serving_does(tmp_path: Path) -> None:
+    """As what Keras 2 wrote with its optimizer before TensorFlow 2.11."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_OBJECTS, str(tmp_path / "m")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    refused, signatures, answer = done.stdout.splitlines()
+    assert "add_slot" in refused
+    assert signatures == "serving_default"
+    assert answer == "[6.0]"
+
+
 def as_vertex(tmp_path: Path, environment: dict[str, str], *arguments: str) -> Any:
     with listen("127.0.0.1", 0) as probe:
         port = probe.getsockname()[1]

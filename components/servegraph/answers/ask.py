@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 # tf.compat.v1.saved_model.load is this loader with a deprecation warning; TF Serving has no other.
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
+from servegraph import text_operations
 from servegraph.errors import ModelError
 
 Loader = Literal["v2", "session"]
@@ -33,6 +34,7 @@ class Servable:
         Raises:
             ModelError: TensorFlow cannot load it (code `CANNOT_LOAD`).
         """
+        text_operations.register()
         self._path = path
         self._definitions: Mapping[str, Any] = {}
         try:

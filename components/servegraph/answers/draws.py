@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import op_def_registry
-from tensorflow.python.saved_model import loader_impl
+
+from servegraph.saved_model_loading import loaded_with
 
 _SEEDS = ("seed", "seed2")
 _SEED = 1  # of all operations alike: they are named differently once a graph is rewritten
+
+
+def same_draws() -> AbstractContextManager[None]:
+    """Within, whatever this process loads draws the same numbers at each load, in the order of its calls."""
+    return loaded_with(_seed)
+
+
+def _seed(saved_model: SavedModel) -> None:
+    for node in filter(_is_unseeded, _nodes(saved_model)):
+        for name in _SEEDS:
+            node.attr[name].i = _SEED
 
 
 def _is_unseeded(node: NodeDef) -> bool:
@@ -25,28 +36,6 @@ def _is_unseeded(node: NodeDef) -> bool:
 def _has_seeds(op: str) -> bool:
     definition = op_def_registry.get(op)
     return definition is not None and {*_SEEDS} <= {attribute.name for attribute in definition.attr}
-
-
-@contextlib.contextmanager
-def same_draws() -> Iterator[None]:
-    """Within, whatever this process loads draws the same numbers at each load, in the order of its calls.
-
-    Both of TensorFlow's loaders read the graph through the function that is replaced here.
-    """
-    parse = loader_impl.parse_saved_model
-
-    def seeded(export_dir: str) -> Any:
-        saved_model = parse(export_dir)
-        for node in filter(_is_unseeded, _nodes(saved_model)):
-            for name in _SEEDS:
-                node.attr[name].i = _SEED
-        return saved_model
-
-    loader_impl.parse_saved_model = seeded
-    try:
-        yield
-    finally:
-        loader_impl.parse_saved_model = parse
 
 
 def _nodes(saved_model: SavedModel) -> Iterable[NodeDef]:

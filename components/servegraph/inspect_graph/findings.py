@@ -219,6 +219,13 @@ _ASKED = (
         "R10",
     ),
     Rule(
+        "TEXT_OP",
+        "warning",
+        "The graph has an operation of TensorFlow Text: TensorFlow Serving has it, TensorFlow alone does not.",
+        "Install tensorflow-text beside TensorFlow where Python loads it; servegraph uses it where it is installed.",
+        "R10",
+    ),
+    Rule(
         "LOST_KERNEL",
         "error",
         "The graph has an operation that TensorFlow still knows and cannot run any more: every request fails.",

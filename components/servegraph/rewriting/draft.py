@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from servegraph import storage
+from servegraph import storage, text_operations
 from servegraph.errors import ModelError, StorageError
 from servegraph.rewriting import Precision
 from servegraph.rewriting.contents import CHUNK_BYTES, Content, Literal, Stored
@@ -135,6 +135,7 @@ def read(path: Path, keep: tuple[str, ...] = ()) -> Draft:
         ModelError: the graph cannot be parsed (code `GRAPH_CORRUPT`), the checkpoint's index is damaged.
         StorageError: a file cannot be read.
     """
+    text_operations.register()
     saved_model = SavedModel()
     graph = next((path / name for name in _GRAPH_FILES if (path / name).is_file()), path / _GRAPH_FILES[0])
     with answering("read", graph):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from servegraph import text_operations
 from servegraph.errors import ModelError, Refusal, RequestError
 from servegraph.serve.arrays import Array
 from servegraph.serve.calls import Call, answers_close, cheapest_call, public_call
@@ -199,8 +200,9 @@ def load_model(directory: Path, options: ModelOptions | None = None) -> Model:
 
     _leave_tensorflow_to_itself()
     tf.get_logger().setLevel("ERROR")  # else a page for each model of TF1, about training it further
+    text_operations.register()
     try:
-        loaded = tf.saved_model.load(str(directory), tags=[SERVING_TAG])
+        loaded = _loaded(str(directory))
     except Exception as exc:  # TensorFlow raises ValueError, OSError, KeyError, OpError, … for damaged models
         raise ModelError(
             f"TensorFlow {tf.__version__} cannot load {str(directory)!r}: {_first_cause(str(exc))}",
@@ -214,6 +216,27 @@ def load_model(directory: Path, options: ModelOptions | None = None) -> Model:
     model = Model(loaded, graph, options, name=f"{directory.parent.name}-{directory.name}")
     model.try_out(stored_trials(directory, graph.signatures, with_golden=options.is_probed), meta_graph_of(directory))
     return model
+
+
+def _loaded(path: str) -> Any:
+    """Load a model; where its Python objects keep it from that, as TensorFlow Serving does, which passes over them.
+
+    TensorFlow 2.21 cannot make objects again that an older Keras wrote with its optimizer, or TF-Agents.
+    """
+    import tensorflow as tf
+
+    from servegraph.saved_model_loading import loaded_with, without_objects
+
+    try:
+        return tf.saved_model.load(path, tags=[SERVING_TAG])
+    except Exception as of_objects:
+        try:
+            with loaded_with(without_objects):
+                loaded = tf.saved_model.load(path, tags=[SERVING_TAG])
+        except Exception:  # then it is not the objects
+            raise of_objects from None
+    _log.info("The Python objects of %s cannot be made again; it is served without them.", path)
+    return loaded
 
 
 @functools.cache

@@ -357,3 +357,11 @@ def test_no_platform_is_unknown(tmp_path: Path) -> None:
     write(tmp_path, model({"x": X}, {"y": Y}))
     with pytest.raises(ValueError, match="is not a platform"):
         inspect(str(tmp_path), platform="mainframe")
+
+
+@pytest.mark.parametrize(("op", "code"), [("NormalizeUTF8", "TEXT_OP"), ("NormalizeUTF7", "CUSTOM_OP")])
+def test_operations_of_tensorflow_text_are_told_from_unknown_ones(op: str, code: str, tmp_path: Path) -> None:
+    write(tmp_path, saved_model(graph([placeholder(), node("y", op, ("x",))])))
+    [found] = [item for item in inspect(str(tmp_path)).findings if item.code in ("TEXT_OP", "CUSTOM_OP")]
+    assert found.code == code
+    assert op in found.message
