@@ -11,49 +11,6 @@ import importlib.util
 import logging
 
 PACKAGE = "tensorflow_text"
-# What importing version 2.21.1 adds to TF_GetAllOpList.
-OPERATIONS = frozenset(
-    [
-        "CaseFoldUTF8",
-        "ConstrainedSequence",
-        "FastBertNormalize",
-        "FastWordpieceTokenizeWithOffsets",
-        "FindSourceOffsets",
-        "MaxSpanningTree",
-        "NormalizeUTF8",
-        "NormalizeUTF8WithOffsetsMap",
-        "PhraseTokenize",
-        "RegexSplitWithOffsets",
-        "RougeL",
-        "SentenceFragments",
-        "SentenceFragmentsV2",
-        "SentencepieceDetokenizeOp",
-        "SentencepieceIdToStringOp",
-        "SentencepieceOp",
-        "SentencepieceStringToIdOp",
-        "SentencepieceTokenizeOp",
-        "SentencepieceTokenizeWithOffsetsOp",
-        "SentencepieceVocabSizeOp",
-        "SplitMergeTokenizeWithOffsets",
-        "TFText>BoiseTagsToOffsets",
-        "TFText>ByteSplitByOffsets",
-        "TFText>ByteSplitWithOffsets",
-        "TFText>FastSentencepieceDetokenize",
-        "TFText>FastSentencepieceTokenize",
-        "TFText>FastWordpieceDetokenize",
-        "TFText>NgramsStringJoin",
-        "TFText>OffsetsToBoiseTags",
-        "TFText>PhraseDetokenize",
-        "TFText>RoundRobinGenerateMasks",
-        "TFText>RoundRobinTrim",
-        "TFText>Utf8Binarize",
-        "TFText>WhitespaceTokenizeWithOffsetsV2",
-        "TokenizerFromLogits",
-        "UnicodeScriptTokenizeWithOffsets",
-        "WhitespaceTokenizeWithOffsets",
-        "WordpieceTokenizeWithOffsets",
-    ]
-)
 
 _log = logging.getLogger(__name__)
 

@@ -170,7 +170,8 @@ def _made_up(specs: Mapping[str, InputSpec], definition: MetaGraphDef, signature
     cares: tuple[Care, ...] = ("little", "some", "most")
     try:
         made = [sampling.generate(specs, encodings=found, care=care) for care in cares]
-        return [*made[:-1], sampling.generate(specs), made[-1]]
+        one_each = sampling.generate(specs, encodings=found, care="most", free=1)
+        return [*made[:-1], sampling.generate(specs), made[-1], one_each]
     except DataError:
         return []
 

@@ -164,11 +164,12 @@ def generate(
     *,
     encodings: Mapping[str, Encoding] | None = None,
     care: Care = "little",
+    free: int | None = None,
 ) -> Samples:
     """Make up records that fit the dtypes and shapes: numbers of two decimals, small ids, short words.
 
     `encodings` says what an input must hold (`encodings.encodings` reads it off the graph). The more `care`, the fewer
-    models refuse them (`Draw`), and the less they say.
+    models refuse them (`Draw`), and the less they say. `free` is how long dimensions are that a shape leaves open.
 
     Raises:
         DataError: a dtype that no request can hold (code `CANNOT_MAKE_UP`).
@@ -180,7 +181,7 @@ def generate(
             for name, spec in specs.items()
         }
     batched = is_batched(specs)
-    shapes = {name: _made_up_shape(spec) for name, spec in specs.items()}
+    shapes = {name: _made_up_shape(spec, free) for name, spec in specs.items()}
     values = sum(int(np.prod(shape[1:])) for shape in shapes.values())
     rows = 1 if not batched else 2 if values > LARGE_RECORD else rows
     inputs = {}
@@ -195,9 +196,9 @@ def generate(
     return Samples(inputs, rows, generated=True, is_batched=batched)
 
 
-def _made_up_shape(spec: InputSpec) -> tuple[int, ...]:
+def _made_up_shape(spec: InputSpec, free: int | None) -> tuple[int, ...]:
     shape = (None,) if spec.shape is None else spec.shape
-    free = FREE_SIDE if len(shape) >= IMAGE_RANK else FREE_DIMENSION
+    free = free or (FREE_SIDE if len(shape) >= IMAGE_RANK else FREE_DIMENSION)
     return tuple(free if size is None else size for size in shape)
 
 

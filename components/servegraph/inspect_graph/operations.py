@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 
 from servegraph.inspect_graph.findings import Finding, finding
 from servegraph.savedmodel.graph import Body, MetaGraph
-from servegraph.savedmodel.ops import TF_VERSION, VARIABLE_OPS, has_lost_its_kernel, known_ops
+from servegraph.savedmodel.ops import TEXT_OPS, TF_VERSION, VARIABLE_OPS, has_lost_its_kernel, known_ops
 from servegraph.savedmodel.reachability import INIT, Baggage, Reachability, is_signature
-from servegraph.text_operations import OPERATIONS
 
 FROZEN_BYTES = 32 * 10**6
 _MISSING = f"is not in TensorFlow {TF_VERSION}"
@@ -56,7 +55,7 @@ def check_operations(
     for op, users in custom_ops(meta_graph).items():
         name = users[0].name or "the main graph"
         by = _reached_by(op, users, reachability)
-        code, misses = ("TEXT_OP", "is TensorFlow Text's") if op in OPERATIONS else ("CUSTOM_OP", _MISSING)
+        code, misses = ("TEXT_OP", "is TensorFlow Text's") if op in TEXT_OPS else ("CUSTOM_OP", _MISSING)
         yield finding(code, f"{where}: {op} in {name} {misses}{by}.")
     for op, users in _users(meta_graph, has_lost_its_kernel).items():
         by = _reached_by(op, users, reachability)

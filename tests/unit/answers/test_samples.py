@@ -195,3 +195,9 @@ def test_a_request_has_records_of_one_length():
     parts = [{"x": np.zeros((rows, length))} for rows, length in ((2, 1), (1, 2), (20, 3))]
     asked = Samples(parts[0], 23, False, more=tuple(parts[1:]))
     assert [request["x"].shape for request in asked.requests()] == [(1, 1), (1, 1), (1, 2), (13, 3), (7, 3)]
+
+
+def test_dimensions_that_a_shape_leaves_open_can_be_of_one():
+    specs = {"words": InputSpec("string", (None, None)), "image": InputSpec("float32", (None, None, None, 3))}
+    made = samples.generate(specs, care="most", free=1)
+    assert {name: values.shape[1:] for name, values in made.inputs.items()} == {"words": (1,), "image": (1, 1, 3)}

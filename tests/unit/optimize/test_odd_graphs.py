@@ -518,3 +518,16 @@ def test_a_gpu_that_a_function_wishes_for_is_no_condition_once_it_is_inlined(tmp
     module, path = OnGpu(), tmp_path / "m"
     tf.saved_model.save(module, path, signatures=module.double)
     assert answers(changed(path, strip, fold), [("serving_default", {"x": X})])[0]["y"].shape == (5, 8)
+
+
+def test_an_input_whose_open_dimension_must_be_one_is_asked(tmp_path):
+    """One word beside a text of many, both as [batch, words]: only of one word it can be put to its record."""
+
+    def beside(path, session):
+        text, word = (tf1.placeholder(tf.float32, [None, None], name=name) for name in ("text", "word"))
+        features = tf.concat([tf.reduce_sum(text, 1, keepdims=True), tf.reshape(word, [-1, 1])], 1)
+        y = tf.matmul(tf.tile(features, [1, 32]), tf.convert_to_tensor(weights("w", (64, 64))))
+        return save(path, session, {"serving_default": signature({"text": text, "word": word}, {"y": y})})
+
+    result = optimize(graph_with(beside, tmp_path / "m"), tmp_path / "out", Goal(rungs=("strip", "quarter")))
+    assert [step.name for step in result.steps if step.kept] == ["strip", "quarter"]
