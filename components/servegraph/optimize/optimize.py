@@ -66,7 +66,7 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
             reason = "no evidence, see notes"
             done.steps = [Step(rung.name, rung.what, False, before, reason=reason) for rung in done.terms.rungs]
         best = done.best.path if done.best.path != model else climb.unchanged(original, workspace)
-        varying = outputs_that_vary(best, evidence.main) if evidence.questions and _may_vary(done.best.draft) else set()
+        varying = _varying(done.best.draft, best, evidence)
         lines = _record_golden(done.best, best, evidence, goal.budget_bytes, varying) if evidence.questions else 0
         after, digest = directory_bytes(best), content_digest(storage.open_dir(best))
         with answering("write", out):
@@ -127,8 +127,14 @@ def _require_undamaged(model: Path) -> None:
             raise ModelError(found.message, code=found.code, fix=found.fix)
 
 
-def _may_vary(draft: Draft) -> bool:
-    return bool(draft.untouched) or any(map(may_vary, draft.serving_graphs))
+def _varying(draft: Draft, path: Path, evidence: Evidence) -> set[str]:
+    """Return the outputs that a server answers otherwise from call to call; all where it does not answer always."""
+    if not evidence.questions or not (draft.untouched or any(map(may_vary, draft.serving_graphs))):
+        return set()
+    try:
+        return outputs_that_vary(path, evidence.main)
+    except ModelError:
+        return {name for answer in evidence.main.answers for name in answer}
 
 
 def _notes(original: Draft, evidence: Evidence, varying: set[str]) -> Iterator[str]:
