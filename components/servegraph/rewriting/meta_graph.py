@@ -35,9 +35,8 @@ from servegraph.savedmodel.meta_graph import ASSETS_COLLECTION
 
 INIT_SIGNATURE = "__saved_model_init_op"
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
-_TABLES_COLLECTION = (
-    "table_initializer"  # what tf.saved_model.load runs where a model has no init op; a session nothing
-)
+# What tf.saved_model.load runs where a model has no init op, and a session does not.
+_TABLES_COLLECTION = "table_initializer"
 
 
 @dataclass(frozen=True)
