@@ -52,6 +52,11 @@ class Rung:
         return self.speed is None and not self.trims
 
     @property
+    def bears_asking_later(self) -> bool:
+        """Whether it is asked together with its neighbours: it is expected to change no answer."""
+        return self.loss != "tolerance" and self.speed is None
+
+    @property
     def waits(self) -> bool:
         """Whether it is climbed only where a budget asks for it, or where it is named."""
         return self.costs_names or (self.loss == "tolerance" and self.speed is None)

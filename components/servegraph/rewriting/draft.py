@@ -207,8 +207,11 @@ def _kept(draft: Draft, entries: Mapping[str, TensorEntry]) -> frozenset[str]:
     return frozenset(named | {key for key, look in looks.items() if look in copied})
 
 
-def write(draft: Draft, out: Path, before: tuple[Draft, Path] | None = None) -> None:
+def write(draft: Draft, out: Path, before: tuple[Draft, Path] | None = None, *, hollow: bool = False) -> None:
     """Write the model to the new directory `out`; tensors that a draft written `before` has as well are not repeated.
+
+    A `hollow` model has its graph and the size of all files, and no tensor that is copied from the source; `fill`
+    writes them.
 
     Raises:
         StorageError: it cannot be written (code `CANNOT_WRITE`), or a file of the source cannot be read.
@@ -221,10 +224,18 @@ def write(draft: Draft, out: Path, before: tuple[Draft, Path] | None = None) -> 
         if before is not None and _same_tensors(draft, before[0]):
             _link_tensors(before[1], out)
         else:
-            _write_tensors(draft, out)
+            _write_tensors(draft, out, hollow=hollow)
         (out / "saved_model.pb").write_bytes(_graph_bytes(draft))
     except StorageError:
         raise
+    except OSError as exc:
+        raise _cannot_write(out, exc) from exc
+
+
+def fill(draft: Draft, out: Path) -> None:
+    """Write the tensors of the draft at `out`, which is hollow. Raises as `write` does."""
+    try:
+        _write_tensors(draft, out, hollow=False)
     except OSError as exc:
         raise _cannot_write(out, exc) from exc
 
@@ -273,11 +284,11 @@ def _link_tensors(source: Path, out: Path) -> None:
         os.link(path, target)
 
 
-def _write_tensors(draft: Draft, out: Path) -> None:
+def _write_tensors(draft: Draft, out: Path, *, hollow: bool) -> None:
     if not draft.contents:
         return
     names = draft.names
-    with draft.tensors() as tensors, BundleWriter(out / VARIABLES) as writer:
+    with draft.tensors() as tensors, BundleWriter(out / VARIABLES, hollow=hollow) as writer:
         for key, content in draft.contents.items():
             name = names[key]
             if key in draft.aliases:

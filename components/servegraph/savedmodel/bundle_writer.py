@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -25,20 +26,24 @@ from servegraph.savedmodel.sstable import mask, write_table
 from servegraph.savedmodel.string_tensors import lengths_checksum
 from servegraph.savedmodel.wire import encode_varint
 
+_LONG_BYTES = 4_000_000  # a tensor of which it pays to read and write at the same time
+
 
 class BundleWriter:
     """A checkpoint at `prefix` (`…/variables/variables`): one data file and its index, visible after `close`.
 
-    As a context manager it closes on success and leaves nothing behind on an error.
+    As a context manager it closes on success and leaves nothing behind on an error. A `hollow` one has the size it will
+    have and its index, and a hole in its data file for every tensor that is copied, which is not read for it.
 
     Raises:
         InputError: a key twice, an unknown dtype, or bytes that do not fit dtype and shape (`BAD_TENSOR`).
         StorageError: the disk refuses.
     """
 
-    def __init__(self, prefix: Path) -> None:
+    def __init__(self, prefix: Path, *, hollow: bool = False) -> None:
         """Create the folder of `prefix` and a temporary data file in it."""
         self._prefix = Path(prefix)
+        self._is_hollow = hollow
         self._entries: dict[str, TensorEntry] = {}
         self._pieces: dict[str, list[TensorEntry]] = {}
         self._offset = 0
@@ -119,6 +124,7 @@ class BundleWriter:
     def close(self) -> None:
         """Write the index and make both files visible, the data file first."""
         with _disk(self._prefix):
+            self._data.truncate(self._offset)  # a hole at the end
             self._data.close()
             with self._temporary_index.open("wb") as file:
                 for part in write_table(self._table()):
@@ -157,8 +163,9 @@ class BundleWriter:
 
     def _store(self, key: str, dtype: str, shape: tuple[int, ...], chunks: Iterable[bytes]) -> TensorEntry:
         start, crc = self._offset, 0
+        is_long = prod(shape) * (BY_NAME[dtype].size_bytes or 0) >= _LONG_BYTES
         with _disk(self._prefix):
-            for chunk in chunks:
+            for chunk in _ahead(iter(chunks)) if is_long else chunks:
                 crc = google_crc32c.extend(crc, chunk)
                 self._write(chunk)
         size = self._offset - start
@@ -178,6 +185,11 @@ class BundleWriter:
             self._offset += written
 
     def _copy_stored(self, piece: TensorEntry, source: BundleReader, key: str) -> TensorEntry:
+        if self._is_hollow:
+            start, self._offset = self._offset, self._offset + piece.size_bytes
+            with _disk(self._prefix):
+                self._data.seek(self._offset)
+            return piece._replace(key=key, shard=0, offset=start)
         if piece.dtype in ("string", "variant"):
             source.verify(piece._replace(slices=()))
         stored = self._store(key, piece.dtype, piece.shape, source.stored_chunks(piece))
@@ -205,6 +217,15 @@ class BundleWriter:
             for piece in pieces:
                 rows[encode_slice_key(key, piece.slices[0])] = encode_entry(piece)
         return iter(sorted(rows.items()))
+
+
+def _ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Have the next chunk read and converted by another thread while this one is written."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = thread.submit(next, chunks, None)
+            yield chunk
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import pytest
 from servegraph.answers.evidence import Evidence
 from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import ModelError, StorageError
+from servegraph.optimize.attempts import Attempts
 from servegraph.optimize.climb import Climb
 from servegraph.optimize.rungs import Rung
 from servegraph.optimize.terms import Terms, Written
@@ -20,7 +21,8 @@ def _climbed(tmp_path: Path, error: Exception) -> Climb:
 
     draft = Draft(tmp_path, (), {}, {}, ())
     terms = Terms(None, Tolerance(), (Rung("odd", "fails", "none", change=fail),), climbs_all=True)
-    climb = Climb(terms, Evidence((), {}), tmp_path, Written(draft, tmp_path, 100, [], ""), 0)
+    best = Written(draft, tmp_path, 100, [], "")
+    climb = Climb(terms, Attempts(Evidence((), {}), Tolerance(), tmp_path / "work", best), 0)
     climb.run()
     return climb
 

@@ -131,6 +131,33 @@ def test_numbers_in_slice_keys_sort_as_numbers(one: int, other: int) -> None:
     assert (one < other) == (_encode_ordered_number(one) < _encode_ordered_number(other))
 
 
+@pytest.mark.parametrize("name", WITH_VARIABLES)
+def test_a_hollow_copy_has_the_size_and_the_index_of_a_whole_one(name: str, tmp_path: Path) -> None:
+    sizes = []
+    for hollow in (False, True):
+        prefix = tmp_path / str(hollow) / "variables/variables"
+        with BundleReader(open_dir(MODELS / name)) as source, BundleWriter(prefix, hollow=hollow) as writer:
+            for entry in source.entries.values():
+                writer.copy(entry, source)
+            writer.add("one more", "float32", (2,), [float32(1, 2)])
+        sizes.append([file.stat().st_size for file in sorted(prefix.parent.iterdir())])
+        with BundleReader(open_dir(tmp_path / str(hollow))) as reader:
+            assert reader.read(reader.entries["one more"]) == float32(1, 2)
+    assert sizes[0] == sizes[1]
+    index = [(tmp_path / hollow / "variables/variables.index").read_bytes() for hollow in ("False", "True")]
+    assert index[0] == index[1]
+
+
+def test_a_failure_while_a_long_tensor_is_read_ahead_is_raised(tmp_path: Path) -> None:
+    def chunks():
+        yield bytes(4_000_000)
+        raise ModelError("It is damaged.", code="TRUNCATED_SHARD")
+
+    with pytest.raises(ModelError, match="damaged"), BundleWriter(tmp_path / "variables/variables") as writer:
+        writer.add("w", "float32", (2_000_000,), chunks())
+    assert not list((tmp_path / "variables").iterdir())
+
+
 def test_nothing_is_visible_before_the_end_or_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), BundleWriter(tmp_path / "variables/variables") as writer:
         writer.add("a", "uint8", (1,), [b"\1"])

@@ -1,0 +1,121 @@
+"""Stores weights in a smaller form: as many as budget and tolerance ask, and those that matter most wider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from servegraph.errors import ModelError
+from servegraph.optimize import sensitivity, spending
+from servegraph.optimize.attempts import Attempts
+from servegraph.optimize.rungs import planned
+from servegraph.optimize.terms import Written
+from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.forms import Form, Planner
+from servegraph.rewriting.weights import Weight, loosen, weights_of
+
+_ROUNDS = 6  # of trying wider weights, each of which writes and asks the model
+_WORTH_SPENDING = 0.01  # of the model; for less it is not worth measuring what each weight does
+
+Try = Callable[[Draft], Written]  # writes a draft and asks it
+
+
+@dataclass
+class Storing:
+    """What the rungs that store weights in a smaller form know of each other.
+
+    `room_bytes` is what the budget leaves for the model, None without one.
+    """
+
+    attempts: Attempts
+    room_bytes: int | None
+    _held: set[str] = field(default_factory=set)  # weights too sensitive for a lossy rung that was tried
+    _forms: dict[str, list[Form]] = field(default_factory=dict)  # of each weight, the widest first
+
+    def __call__(self, plan: Planner, attempt: Try) -> Written | None:
+        """Apply a rung to as many weights as budget and tolerance ask; None where there is nothing to do."""
+        loose = loosen(self.attempts.best.draft)
+        with loose.tensors() as tensors:
+            forms = planned(loose, plan, tensors)
+        forms = {key: form for key, form in forms.items() if key not in self._held}
+        if not forms:
+            return None
+        narrow = {**loose.forms, **forms}
+        found = attempt(replace(loose, forms=narrow))
+        is_worth_spending = self.room_bytes is not None and self.room_bytes - found.size > _WORTH_SPENDING * found.size
+        if found.objection or is_worth_spending:
+            tried, found = found, self._widened(attempt, loose, narrow, forms, found)
+            if tried.objection and found.size >= self.attempts.best.size:  # all it would save breaks the tolerance
+                found = replace(found, measured=tried.measured, objection=tried.objection)
+        for key, form in forms.items():
+            if found.draft.forms.get(key) is form:
+                self._forms.setdefault(key, []).append(form)
+        return found
+
+    def _widened(
+        self, attempt: Try, loose: Draft, narrow: Mapping[str, Form], forms: Mapping[str, Form], found: Written
+    ) -> Written:
+        """Let the weights that matter most stay wider: as many as fit, or else as few as the tolerance needs."""
+        weights = [weight for weight in weights_of(loose) if weight.key in forms]
+        wider = {key: list(reversed(self._forms.get(key, []))) for key in forms}
+        distances = self._distances(loose, found, weights)
+        order = spending.upgrades(weights, forms, wider, distances)
+        if self.room_bytes is not None:
+            spare = self.room_bytes - found.size
+            for _ in range(2):  # the graph grows or shrinks with the forms: what it came to is taken off
+                taken = spending.affordable(order, spare)
+                if not taken:
+                    break
+                spent = attempt(replace(loose, forms=spending.applied(narrow, taken)))
+                excess = spent.size - self.room_bytes
+                if excess <= 0:
+                    if not spent.objection:
+                        self.attempts.discard(found)
+                        return spent
+                    self.attempts.discard(spent)
+                    break
+                self.attempts.discard(spent)
+                spare -= excess
+        return self._least_widened(attempt, loose, narrow, order, found) if found.objection else found
+
+    def _least_widened(
+        self,
+        attempt: Try,
+        loose: Draft,
+        narrow: Mapping[str, Form],
+        order: Sequence[spending.Upgrade],
+        found: Written,
+    ) -> Written:
+        """Undo the rung for the fewest weights that bring the answers back within the tolerance."""
+        too_few, enough = 0, len(order)
+        best: Written | None = None
+        for _ in range(_ROUNDS):
+            if enough - too_few <= 1 and best is not None:
+                break
+            count = max((too_few + enough) // 2, too_few + 1)
+            if count >= len(order):
+                break
+            tried = attempt(replace(loose, forms=spending.applied(narrow, order[:count])))
+            if tried.objection:
+                too_few = count
+                self.attempts.discard(tried)
+            else:
+                enough = count
+                if best is not None:
+                    self.attempts.discard(best)
+                best = tried
+        if best is None:
+            return found
+        self.attempts.discard(found)
+        self._held |= {upgrade.key for upgrade in order[:enough]}
+        return best
+
+    def _distances(self, loose: Draft, found: Written, weights: Sequence[Weight]) -> Mapping[str, float]:
+        """Return how much each weight matters, all alike where that cannot be measured."""
+        wide = self.attempts.write(replace(loose, forms={}))
+        try:
+            return sensitivity.measure(wide.path, found.path, weights, self.attempts.evidence.main)
+        except ModelError:
+            return dict.fromkeys((weight.key for weight in weights), 1.0)
+        finally:
+            self.attempts.discard(wide)
