@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 # tf.compat.v1.saved_model.load is this loader with a deprecation warning; TF Serving has no other.
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
-from servegraph import text_operations
+from servegraph import storage, text_operations
 from servegraph.errors import ModelError
+from servegraph.savedmodel.graph_reader import read_saved_model
 
 Loader = Literal["v2", "session"]
 _LONGEST = 300  # characters of TensorFlow's own message
@@ -35,7 +36,7 @@ class Servable:
             ModelError: TensorFlow cannot load it (code `CANNOT_LOAD`).
         """
         text_operations.register()
-        self._path = path
+        self._path, self._tags = path, tags
         self._definitions: Mapping[str, Any] = {}
         try:
             if loader == "v2":
@@ -67,7 +68,10 @@ class Servable:
         return sorted(self._functions)
 
     def computes_same(self, one: str, other: str) -> bool:
-        """Whether two signatures name the same tensors of the graph; not known of a model loaded as TF2 does."""
+        """Whether two signatures name the same tensors of the graph."""
+        if not self._definitions:  # of a model loaded as TF2 does
+            graph = read_saved_model(storage.open_dir(self._path))
+            self._definitions = next(m.signatures for m in graph.meta_graphs if set(m.tags) == set(self._tags))
         definitions = [self._definitions.get(name) for name in (one, other)]
         return None not in definitions and definitions[0] == definitions[1]
 

@@ -17,7 +17,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from servegraph.answers.fork_server import read_message, write_message
@@ -27,6 +28,7 @@ Result = TypeVar("Result")
 
 _lock = threading.Lock()
 _server: subprocess.Popen[bytes] | None = None
+_given_up: set[threading.Thread] = set()
 
 
 def warm_up() -> None:
@@ -50,6 +52,8 @@ def in_child(function: Callable[..., Result], *arguments: Any) -> Result:
         Exception: whatever `function` raises.
     """
     with _lock:
+        if threading.current_thread() in _given_up:
+            raise SystemExit
         warm_up()
         server = _server
         assert server is not None  # just started
@@ -69,6 +73,34 @@ def in_child(function: Callable[..., Result], *arguments: Any) -> Result:
         raise content
     result: Result = content
     return result
+
+
+@contextlib.contextmanager
+def beside(function: Callable[..., Result], *arguments: Any) -> Iterator[Future[Result]]:
+    """Give the future result of `function(*arguments)`, which waits for children, while the block does other work.
+
+    A block that ends with an error ends the child as well, and the function with it.
+    """
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as exc:
+            future.set_exception(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield future
+    except BaseException:
+        _given_up.add(thread)
+        if _server is not None and not future.done():
+            _stop(_server)
+        raise
+    finally:
+        thread.join()
+        _given_up.discard(thread)
 
 
 def _crashed(how: str) -> ModelError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -39,22 +39,57 @@ class Climb:
 
     terms: Terms
     attempts: Attempts
-    reserved_bytes: int  # for what is added at the end
+    reserved_bytes: int = 0  # for what is added at the end
     steps: list[Step] = field(default_factory=list)
     kept: list[tuple[int, Draft, Loss]] = field(default_factory=list)  # step, the draft, and what it may lose
+    _foreseen: dict[str, tuple[Draft, Draft]] = field(default_factory=dict)  # by rung: of which draft it makes which
 
     def __post_init__(self) -> None:
         """Prepare the rungs that store weights in a smaller form."""
-        budget = self.terms.budget_bytes
-        self._storing = Storing(self.attempts, None if budget is None else budget - self.reserved_bytes)
+        self._storing = Storing(self.attempts)
 
-    def run(self) -> None:
-        """Try all rungs in order, then ask the result through every loader."""
+    def foresee(self, is_enough: Callable[[], bool]) -> None:
+        """Write what the rungs make as if each were kept, until `is_enough`, while the original is still being asked.
+
+        What comes otherwise is written again. An error comes again as well when the rung is climbed.
+        """
+        best = self.best
+        try:
+            for rung in self.terms.rungs:
+                if is_enough() or rung.trims or rung.speed is not None:
+                    break
+                if self._why_not(rung, best):
+                    continue
+                if not rung.bears_asking_later:
+                    best = self.attempts.fill_ahead(best)
+                draft = self._draft(rung, best.draft)
+                if draft is None:
+                    continue
+                written = self.attempts.write_ahead(draft, best, hollow=rung.bears_asking_later)
+                if not self._weighs_too_much(rung, best, written):
+                    best = written
+            self.attempts.fill_ahead(best)
+        except Exception:
+            _log.debug("The climb was not foreseen to its end.", exc_info=True)
+            self.attempts.forget_ahead()
+
+    def run(self, evidence: Evidence) -> None:
+        """Try all rungs in order, then ask the result through every loader; `evidence` has at least one question.
+
+        Room is left for golden requests where they are small.
+        """
+        self.attempts.evidence = evidence
+        budget = self.terms.budget_bytes
+        if budget is not None and evidence.questions:
+            golden_bytes = golden.expected_bytes(evidence.main.samples, evidence.main.answers)
+            self.reserved_bytes = golden_bytes if golden_bytes <= golden.ALLOWANCE * budget else 0
+            self._storing.room_bytes = budget - self.reserved_bytes
         with Progress("optimize", total=len(self.terms.rungs)) as progress:
             for is_asked_at_once, rungs in groupby(self.terms.rungs, key=lambda rung: rung.bears_asking_later):
                 for step in self._climb_together([*rungs]) if is_asked_at_once else self._climb_each(rungs):
                     note = "" if step.kept else f", {step.reason}"
                     progress.advance(f"{step.name}: {format_size(step.bytes)}{note}")
+        self.attempts.forget_ahead()
         self._confirm()
 
     @property
@@ -62,10 +97,9 @@ class Climb:
         """The best model so far."""
         return self.attempts.best
 
-    @property
-    def fits(self) -> bool:
-        """Whether the best model is within the budget, with what will be added to it."""
-        return self.terms.budget_bytes is not None and self.best.size + self.reserved_bytes <= self.terms.budget_bytes
+    def fits(self, written: Written) -> bool:
+        """Whether a model is within the budget, with what will be added to it."""
+        return self.terms.budget_bytes is not None and written.size + self.reserved_bytes <= self.terms.budget_bytes
 
     def _climb_each(self, rungs: Iterable[Rung]) -> Iterator[Step]:
         """Write and ask what each rung makes, and keep or undo it."""
@@ -91,7 +125,7 @@ class Climb:
                 exact = found
             if previous is not first and previous is not exact:
                 self.attempts.discard(previous)
-        last, started = self.best, time.monotonic()
+        last, started = self.attempts.filled(self.best), time.monotonic()
         confirmed = self._asked_together(first, exact, last)
         best = first if confirmed is None else last
         self.attempts.take(best)
@@ -109,7 +143,7 @@ class Climb:
             if found is not None:
                 done = replace(step, **figures)
                 self.kept.append((len(self.steps), found.draft, self._loss(loss)))
-            if found is last:
+            if found and found.path == last.path:
                 done = replace(done, seconds=round(step.seconds + asked_s, 3), asking_seconds=round(asked_s, 3))
             if found is exact:
                 figures = _figures(after)
@@ -122,16 +156,14 @@ class Climb:
         If the last answers with the bits of the original, so does what it was made of. If it rounds otherwise, as it
         may after `fold`, what was there before that rung is asked as well.
         """
-        if last is first:
+        if last.path == first.path:
             return first, first
-        drafts.fill(last.draft, last.path)
-        asked = self.attempts.judged(last, self._loss("none" if exact is last else "rounding"))
+        asked = self.attempts.judged(last, self._loss("none" if exact.path == last.path else "rounding"))
         if asked.objection:
             return None
-        if exact is first or exact is last or all(found.everything.identical for found in asked.measured):
+        if exact is first or exact.path == last.path or all(found.everything.identical for found in asked.measured):
             return asked, asked
-        drafts.fill(exact.draft, exact.path)
-        before = self.attempts.judged(exact, self._loss("none"))
+        before = self.attempts.judged(self.attempts.filled(exact), self._loss("none"))
         return None if before.objection else (before, asked)
 
     def _climb(self, rung: Rung, *, asks: bool) -> tuple[Step, Written | None]:
@@ -140,7 +172,7 @@ class Climb:
         step = Step(rung.name, rung.what, False, self.best.size)
         found = None
         try:
-            reason = self._why_not(rung)
+            reason = self._why_not(rung, self.best)
             if not reason:
                 found = self._made(rung, asks=asks)
                 reason = self._objection(rung, found) if found else "nothing to do"
@@ -167,12 +199,12 @@ class Climb:
             return step, None
         return step, found
 
-    def _why_not(self, rung: Rung) -> str:
-        """Return why a rung is not climbed, empty where it is."""
+    def _why_not(self, rung: Rung, best: Written) -> str:
+        """Return why a rung is not climbed from `best`, empty where it is."""
         is_asked_for = self.terms.climbs_all or self.terms.budget_bytes is not None
-        if not rung.waits or (is_asked_for and not self.fits):
+        if not rung.waits or (is_asked_for and not self.fits(best)):
             return ""
-        return "not needed: it fits" if self.fits else "not needed: no budget asks for it"
+        return "not needed: it fits" if self.fits(best) else "not needed: no budget asks for it"
 
     def _objection(self, rung: Rung, found: Written) -> str:
         """Return why what a rung made is not kept, empty where it is."""
@@ -186,10 +218,26 @@ class Climb:
                 )
             except ModelError as exc:
                 return f"undone: {exc}"
+        return self._weighs_too_much(rung, self.best, found)
+
+    @staticmethod
+    def _weighs_too_much(rung: Rung, best: Written, found: Written) -> str:
         if not rung.grows:
-            return "saves nothing" if found.size >= self.best.size else ""
-        is_larger = found.size > self.best.size * 1.01 + 4096
+            return "saves nothing" if found.size >= best.size else ""
+        is_larger = found.size > best.size * 1.01 + 4096
         return f"makes the model larger: {format_size(found.size)}" if is_larger else ""
+
+    def _draft(self, rung: Rung, base: Draft) -> Draft | None:
+        """Return the draft that a rung makes of another; None where that is the same."""
+        if rung.plan is not None:
+            narrowed = self._storing.narrowed(rung.plan, base)
+            return narrowed.draft if narrowed else None
+        before, draft = self._foreseen.get(rung.name, (None, base))
+        if before is not base:
+            trimmed = self._trimmed() if rung.trims else base
+            draft = rung.change(trimmed) if rung.change is not None else trimmed
+            self._foreseen[rung.name] = (base, draft)
+        return None if draft is base or draft == base else draft
 
     def _made(self, rung: Rung, *, asks: bool) -> Written | None:
         """Write what a rung makes of the best draft; None where that is the same."""
@@ -201,14 +249,11 @@ class Climb:
 
         if rung.plan is not None:
             return self._storing(rung.plan, attempt)
-        before = self.best.draft
-        draft = self._trimmed() if rung.trims else before
-        if rung.change is not None:
-            draft = rung.change(draft)
-        if draft == before:
+        draft = self._draft(rung, self.best.draft)
+        if draft is None:
             return None
         found = attempt(draft)
-        if not found.objection or rung.milder is None or (milder := rung.milder(before)) == draft:
+        if not found.objection or rung.milder is None or (milder := rung.milder(self.best.draft)) == draft:
             return found
         tried = attempt(milder)
         better, worse = (found, tried) if tried.objection else (tried, found)
@@ -252,20 +297,16 @@ class Climb:
             if self.kept:
                 before = self.attempts.write(self.kept[-1][1])
             else:
-                before = Written(draft, unchanged(draft, self.attempts.workspace), 0, [], "")
+                before = Written(draft, unchanged(draft, self.attempts.workspace), 0)
             self.attempts.discard(self.attempts.take(before))
 
 
-def start(original: Draft, terms: Terms, evidence: Evidence, workspace: Path) -> Climb:
-    """Return a climb that begins at the original; room is left for golden requests where they are small."""
+def start(original: Draft, terms: Terms, workspace: Path) -> Climb:
+    """Return a climb that begins at the original."""
     golden_file = original.source / GOLDEN_FILE  # recorded anew at the end, so no rung is to be credited with it
     recorded = golden_file.stat().st_size if golden_file.is_file() else 0
-    best = Written(original, original.source, directory_bytes(original.source) - recorded, [], "")
-    reserved = 0
-    if terms.budget_bytes is not None and evidence.questions:
-        golden_bytes = golden.expected_bytes(evidence.main.samples, evidence.main.answers)
-        reserved = golden_bytes if golden_bytes <= golden.ALLOWANCE * terms.budget_bytes else 0
-    return Climb(terms, Attempts(evidence, terms.tolerance, workspace, best), reserved)
+    best = Written(original, original.source, directory_bytes(original.source) - recorded)
+    return Climb(terms, Attempts(terms.tolerance, workspace, best))
 
 
 def unchanged(draft: Draft, workspace: Path) -> Path:

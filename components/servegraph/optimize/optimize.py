@@ -11,7 +11,7 @@ from pathlib import Path
 
 from servegraph import storage
 from servegraph.answers import gate, golden
-from servegraph.answers.child import warm_up
+from servegraph.answers.child import beside, warm_up
 from servegraph.answers.evidence import Evidence, ask_original
 from servegraph.answers.repeats import outputs_that_vary, without
 from servegraph.errors import InputError, ModelError, StorageError
@@ -57,11 +57,13 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
     original = drafts.read(model, keep=goal.keep)
     require_room(original.loaded_bytes, free_bytes())
     with _workspace(out) as workspace:
-        evidence = _evidence(model, original, goal, samples)
-        done = climb.start(original, _terms(goal), evidence, workspace)
+        done = climb.start(original, _terms(goal), workspace)
+        with beside(_evidence, model, original, goal, samples) as coming:
+            done.foresee(coming.done)
+            evidence = coming.result()
         before = directory_bytes(model)
         if evidence.questions:
-            done.run()
+            done.run(evidence)
         else:
             reason = "no evidence, see notes"
             done.steps = [Step(rung.name, rung.what, False, before, reason=reason) for rung in done.terms.rungs]

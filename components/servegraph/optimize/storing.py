@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from servegraph.errors import ModelError
 from servegraph.optimize import sensitivity, spending
@@ -20,6 +21,15 @@ _WORTH_SPENDING = 0.01  # of the model; for less it is not worth measuring what 
 Try = Callable[[Draft], Written]  # writes a draft and asks it
 
 
+class Narrowed(NamedTuple):
+    """A draft with weights in a smaller form: what it was made of, which weights, and the draft."""
+
+    base: Draft
+    loose: Draft
+    forms: Mapping[str, Form]
+    draft: Draft
+
+
 @dataclass
 class Storing:
     """What the rungs that store weights in a smaller form know of each other.
@@ -28,20 +38,34 @@ class Storing:
     """
 
     attempts: Attempts
-    room_bytes: int | None
+    room_bytes: int | None = None
     _held: set[str] = field(default_factory=set)  # weights too sensitive for a lossy rung that was tried
     _forms: dict[str, list[Form]] = field(default_factory=dict)  # of each weight, the widest first
+    _foreseen: dict[Planner, Narrowed] = field(default_factory=dict)
 
-    def __call__(self, plan: Planner, attempt: Try) -> Written | None:
-        """Apply a rung to as many weights as budget and tolerance ask; None where there is nothing to do."""
-        loose = loosen(self.attempts.best.draft)
+    def narrowed(self, plan: Planner, base: Draft) -> Narrowed | None:
+        """Return the draft with all weights in the form that `plan` finds; None where it finds none."""
+        foreseen = self._foreseen.get(plan)
+        if foreseen is not None and foreseen.base is base and not self._held:
+            return foreseen
+        loose = loosen(base)
         with loose.tensors() as tensors:
             forms = planned(loose, plan, tensors)
         forms = {key: form for key, form in forms.items() if key not in self._held}
         if not forms:
             return None
-        narrow = {**loose.forms, **forms}
-        found = attempt(replace(loose, forms=narrow))
+        made = Narrowed(base, loose, forms, replace(loose, forms={**loose.forms, **forms}))
+        self._foreseen[plan] = made
+        return made
+
+    def __call__(self, plan: Planner, attempt: Try) -> Written | None:
+        """Apply a rung to as many weights as budget and tolerance ask; None where there is nothing to do."""
+        made = self.narrowed(plan, self.attempts.best.draft)
+        if made is None:
+            return None
+        _, loose, forms, draft = made
+        narrow = draft.forms
+        found = attempt(draft)
         is_worth_spending = self.room_bytes is not None and self.room_bytes - found.size > _WORTH_SPENDING * found.size
         if found.objection or is_worth_spending:
             tried, found = found, self._widened(attempt, loose, narrow, forms, found)

@@ -26,13 +26,14 @@ class Terms:
 
 @dataclass(frozen=True)
 class Written:
-    """A draft on disk, with what the gate found."""
+    """A draft on disk, with what the gate found; a hollow one has no variables yet, but the size that it will have."""
 
     draft: Draft
     path: Path
     size: int
-    measured: Sequence[Measured]
-    objection: str
+    measured: Sequence[Measured] = ()
+    objection: str = ""
+    is_hollow: bool = False
 
     @property
     def worst_agreement(self) -> float | None:

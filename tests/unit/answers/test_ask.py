@@ -115,3 +115,19 @@ def test_of_a_failed_call_the_message_and_the_node_are_named(tmp_path, loader):
     says = r"InvalidArgumentError: indices\[0\] = 4 is not in \[0, 3\) \(node pick\) Fix"
     with Servable(tmp_path, loader=loader) as servable, pytest.raises(ModelError, match=says):
         servable("serving_default", {"ids": np.array([4], np.int32)})
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_signatures_that_name_the_same_tensors_compute_the_same(tmp_path, loader):
+    path = tmp_path / "m"
+    with tf.Graph().as_default(), tf1.Session() as session:
+        x = tf1.placeholder(tf.float32, [None], name="x")
+        of = {
+            name: tf1.saved_model.predict_signature_def({"x": x}, {"y": x * by}) for name, by in (("one", 1), ("b", 2))
+        }
+        builder = tf1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(session, ["serve"], {**of, "again": of["one"]})
+        builder.save()
+    with Servable(path, loader=loader) as servable:
+        assert servable.computes_same("one", "again")
+        assert not servable.computes_same("one", "b")

@@ -15,7 +15,7 @@ from servegraph.answers.tolerance import Tolerance
 from servegraph.optimize.climb import start
 from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
-from servegraph.optimize.rungs import Rung
+from servegraph.optimize.rungs import RUNGS, Rung
 from servegraph.optimize.terms import Terms
 from servegraph.rewriting import draft as drafts
 from servegraph.savedmodel.graph_reader import read_saved_model
@@ -56,18 +56,32 @@ def rung(name, loss, factor):
     return Rung(name, "", loss, change=partial(times, factor), grows=True)
 
 
-def climbed(model, tmp_path, monkeypatch, *rungs):
-    """Climb, and return the climb and through how many loaders a model was asked."""
-    asked = []
-    measure = gate.measure
-    monkeypatch.setattr(gate, "measure", lambda path, *more: asked.append(path) or measure(path, *more))
-    original = drafts.read(model)
-    graph = read_saved_model(storage.open_dir(model))
-    evidence = ask_original(model, graph, original.definitions, None)
-    climb = start(original, Terms(None, Tolerance(), rungs, climbs_all=True), evidence, tmp_path / "work")
-    climb.run()
-    assert [path.name for path in (tmp_path / "work").iterdir()] == [climb.best.path.name]
-    return climb, len(asked) - 1  # one is that of the result through the other loader
+@pytest.fixture(params=[False, True], ids=["", "foreseen"])
+def climbed(request, model, tmp_path, monkeypatch):
+    """Climb, whether what the rungs make is written ahead or not; return the climb and how often a model was asked."""
+
+    def climb_with(*rungs, tolerance=None):
+        asked, wrote = [], []
+        measure, write = gate.measure, drafts.write
+        monkeypatch.setattr(gate, "measure", lambda path, *more: asked.append(path) or measure(path, *more))
+        monkeypatch.setattr(
+            drafts, "write", lambda draft, *more, **how: wrote.append(draft) or write(draft, *more, **how)
+        )
+        original = drafts.read(model)
+        graph = read_saved_model(storage.open_dir(model))
+        evidence = ask_original(model, graph, original.definitions, None)
+        climb = start(original, Terms(None, tolerance or Tolerance(), rungs, climbs_all=True), tmp_path / "work")
+        if request.param:
+            climb.foresee(lambda: False)
+            assert wrote
+        foreseen = len(wrote)
+        climb.run(evidence)
+        assert [path.name for path in (tmp_path / "work").iterdir()] == [climb.best.path.name]
+        if request.param and all(step.kept for step in climb.steps):
+            assert len(wrote) == foreseen
+        return climb, len(asked) - 1  # one is that of the result through the other loader
+
+    return climb_with
 
 
 def answer(path):
@@ -79,10 +93,8 @@ def kept(climb):
     return [(step.name, step.kept) for step in climb.steps]
 
 
-def test_rungs_that_keep_every_bit_are_asked_once(model, tmp_path, monkeypatch):
-    climb, asked = climbed(
-        model, tmp_path, monkeypatch, rung("a", "none", 1), rung("b", "rounding", 1), rung("c", "none", 1)
-    )
+def test_rungs_that_keep_every_bit_are_asked_once(model, climbed):
+    climb, asked = climbed(rung("a", "none", 1), rung("b", "rounding", 1), rung("c", "none", 1))
     assert kept(climb) == [("a", True), ("b", True), ("c", True)]
     assert asked == 1
     assert [step.agreement for step in climb.steps] == [1, 1, 1]
@@ -91,32 +103,37 @@ def test_rungs_that_keep_every_bit_are_asked_once(model, tmp_path, monkeypatch):
     assert (answer(climb.best.path) == answer(model)).all()
 
 
-def test_one_that_changes_an_answer_is_undone_alone(model, tmp_path, monkeypatch):
-    climb, _ = climbed(model, tmp_path, monkeypatch, rung("a", "none", 1), rung("b", "none", 3), rung("c", "none", 1))
+def test_one_that_changes_an_answer_is_undone_alone(model, climbed):
+    climb, _ = climbed(rung("a", "none", 1), rung("b", "none", 3), rung("c", "none", 1))
     assert kept(climb) == [("a", True), ("b", False), ("c", True)]
     assert "a lossless rung changed an answer" in climb.steps[1].reason
     assert (answer(climb.best.path) == answer(model)).all()
 
 
-def test_rounding_after_them_is_no_excuse_for_those_that_keep_every_bit(model, tmp_path, monkeypatch):
-    climb, _ = climbed(
-        model, tmp_path, monkeypatch, rung("a", "none", 1), rung("b", "none", 1 + 1e-6), rung("c", "rounding", 1 + 1e-6)
-    )
+def test_rounding_after_them_is_no_excuse_for_those_that_keep_every_bit(model, climbed):
+    climb, _ = climbed(rung("a", "none", 1), rung("b", "none", 1 + 1e-6), rung("c", "rounding", 1 + 1e-6))
     assert kept(climb) == [("a", True), ("b", False), ("c", True)]
 
 
-def test_where_one_rounds_what_was_before_it_is_asked_as_well(model, tmp_path, monkeypatch):
-    climb, asked = climbed(
-        model, tmp_path, monkeypatch, rung("a", "none", 1), rung("b", "rounding", 1 + 1e-6), rung("c", "none", 1)
-    )
+def test_where_one_rounds_what_was_before_it_is_asked_as_well(model, climbed):
+    climb, asked = climbed(rung("a", "none", 1), rung("b", "rounding", 1 + 1e-6), rung("c", "none", 1))
     assert kept(climb) == [("a", True), ("b", True), ("c", True)]
     assert asked == 2
     assert climb.steps[0].max_abs_diff == 0
     assert climb.steps[1].max_abs_diff == climb.steps[2].max_abs_diff > 0
 
 
-def test_rounding_beyond_measure_is_undone(model, tmp_path, monkeypatch):
-    climb, _ = climbed(model, tmp_path, monkeypatch, rung("a", "none", 1), rung("b", "rounding", 1.1))
+def test_what_loses_more_than_is_allowed_is_undone_and_what_was_written_after_it_is_not_used(model, climbed):
+    halve, quarter = (found for found in RUNGS if found.name in ("halve", "quarter"))
+    climb, _ = climbed(
+        rung("a", "none", 1), halve, rung("b", "none", 1), quarter, tolerance=Tolerance(max_abs_diff=1e-7)
+    )
+    assert kept(climb) == [("a", True), ("halve", False), ("b", True), ("quarter", False)]
+    assert (answer(climb.best.path) == answer(model)).all()
+
+
+def test_rounding_beyond_measure_is_undone(model, climbed):
+    climb, _ = climbed(rung("a", "none", 1), rung("b", "rounding", 1.1))
     assert kept(climb) == [("a", True), ("b", False)]
     assert (answer(climb.best.path) == answer(model)).all()
 

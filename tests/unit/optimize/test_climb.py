@@ -21,9 +21,8 @@ def _climbed(tmp_path: Path, error: Exception) -> Climb:
 
     draft = Draft(tmp_path, (), {}, {}, ())
     terms = Terms(None, Tolerance(), (Rung("odd", "fails", "none", change=fail),), climbs_all=True)
-    best = Written(draft, tmp_path, 100, [], "")
-    climb = Climb(terms, Attempts(Evidence((), {}), Tolerance(), tmp_path / "work", best), 0)
-    climb.run()
+    climb = Climb(terms, Attempts(Tolerance(), tmp_path / "work", Written(draft, tmp_path, 100)))
+    climb.run(Evidence((), {}))
     return climb
 
 

@@ -281,8 +281,8 @@ def test_what_the_gate_refuses_is_tried_in_a_milder_form(tmp_path):
     original = drafts.read(path)
     evidence = ask_original(path, read_saved_model(storage.open_dir(path)), original.definitions, None)
     rung = Rung("strip", "", "none", change=lambda draft: draft.with_graphs(wrong), milder=strip_branching)
-    climb = start(original, Terms(None, Tolerance(), (rung,), climbs_all=True), evidence, tmp_path / "work")
-    climb.run()
+    climb = start(original, Terms(None, Tolerance(), (rung,), climbs_all=True), tmp_path / "work")
+    climb.run(evidence)
     assert climb.steps[0].kept
     assert climb.steps[0].max_abs_diff == 0
     assert len(list((tmp_path / "work").iterdir())) == 1

@@ -1,0 +1,59 @@
+"""Functions in a process of their own: what they return and raise, beside other work, and given up with it."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from servegraph.answers.child import beside, in_child
+from servegraph.errors import DataError, ModelError
+
+
+def fail() -> None:
+    raise DataError("The line is no JSON.")
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ask_again_and_again() -> None:
+    for _ in range(1000):
+        try:
+            in_child(time.sleep, 10)
+        except ModelError:  # as of a loader that crashed, after which the next one is tried
+            continue
+
+
+def test_it_returns_and_raises_as_here():
+    assert in_child(divmod, 7, 2) == (3, 1)
+    with pytest.raises(DataError, match="no JSON"):
+        in_child(fail)
+
+
+def test_a_crash_ends_the_child_alone():
+    with pytest.raises(ModelError) as caught:
+        in_child(crash)
+    assert caught.value.code == "CRASHED"
+    assert in_child(divmod, 7, 2) == (3, 1)
+
+
+def test_it_runs_beside_other_work():
+    with beside(in_child, os.getpid) as coming:
+        here = os.getpid()
+    assert coming.result() != here
+    with beside(fail) as coming:
+        pass
+    with pytest.raises(DataError):
+        coming.result()
+
+
+def test_other_work_that_fails_ends_it():
+    in_child(os.getpid)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), beside(ask_again_and_again):
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 9  # not even the first sleep came to its end
+    assert in_child(divmod, 7, 2) == (3, 1)
