@@ -70,7 +70,7 @@ class Storing:
         if found.objection or is_worth_spending:
             tried, found = found, self._widened(attempt, loose, narrow, forms, found)
             if tried.objection and found.size >= self.attempts.best.size:  # all it would save breaks the tolerance
-                found = replace(found, measured=tried.measured, objection=tried.objection)
+                found = replace(found, measured=tried.measured, objection=tried.objection, size=tried.size)
         for key, form in forms.items():
             if found.draft.forms.get(key) is form:
                 self._forms.setdefault(key, []).append(form)

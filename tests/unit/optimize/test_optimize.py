@@ -412,10 +412,15 @@ class TestLossyRungs:
         model = dense_model(tmp_path / "m", scale=1000.0, units=1)
         model.layers[2].set_weights([np.ones((128, 1)), np.zeros(1)])
         model.export(tmp_path / "m", verbose=False)
-        goal = Goal(tolerance=Tolerance(0, max_abs_diff=1.0), rungs=("strip", "share", "quarter"))
-        step = optimize(tmp_path / "m", tmp_path / "out", goal).steps[-1]
+        goal = Goal(1, Tolerance(0, max_abs_diff=1.0), rungs=("strip", "share", "quarter"))
+        result = optimize(tmp_path / "m", tmp_path / "out", goal)
+        *_, before, step = result.steps
         assert not step.kept
         assert "more than 1" in step.reason
+        assert step.bytes < before.bytes
+        shortfall = result.shortfall()
+        assert shortfall is not None
+        assert "quarter would reach" in shortfall.message
 
     def test_only_the_weights_that_break_the_tolerance_stay_wide(self, tmp_path):
         model = dense_model(tmp_path / "m", scale=1000.0)
