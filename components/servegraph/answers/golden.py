@@ -4,7 +4,8 @@ The file is `assets.extra/golden_requests.jsonl.gz` (TF Serving passes over what
 object a line: {"signature_name": …, "inputs": {name: [values of the batch]}, "outputs": {name: [values of the batch]}}.
 Of a model with several MetaGraphs those lines are of {serve}, which servers load; lines of another one have its "tags"
 as well, and "within": how far its numbers are from those of {serve}, which is as close as another machine must come.
-It is compressed, since the pixels of one image in JSON can be larger than a small model.
+It is compressed, since the pixels of one image in JSON can be larger than a small model. Of an output of more than
+`WHOLE` values some stand for all, {"every": n, "shape": [the dimensions], "values": [each n-th in row-major order]}.
 Bytes that are not UTF-8 stand as {"b64": …}, as in TF Serving's REST API.
 """
 
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from servegraph.answers.ask import Arrays
 from servegraph.answers.dtypes import is_float
@@ -28,6 +31,7 @@ from servegraph.storage.local import answering
 
 LARGEST_BYTES = 2_000_000
 ALLOWANCE = 0.01  # of the model's own size, and no less than ALLOWANCE_BYTES; the first request is kept beyond it
+WHOLE, _SOME = 4096, 1024  # values of an output; a wrong answer, such as another image, is wrong nearly everywhere
 _LEVEL = 6
 ALLOWANCE_BYTES = 4096
 
@@ -69,14 +73,14 @@ def write(
             continue
         if not answer or not all(map(is_holdable, (*request.values(), *answer.values()))):
             continue
-        document = {"signature_name": signature, "inputs": _plain(request), "outputs": _plain(answer)}
+        document = {"signature_name": signature, "inputs": _plain(request), "outputs": _sampled(answer)}
         line = _line(document)
         for tags, other in others.items():
             its = other[number]
             if not all(map(is_holdable, its.values())):
                 continue
             within = _largest_difference(answer, its)
-            line += _line({**document, "outputs": _plain(its), "tags": tags, "within": within})
+            line += _line({**document, "outputs": _sampled(its), "tags": tags, "within": within})
         row_bytes = len(line) / rows
         if sum(map(len, lines)) + len(line) <= (min(allowance, free) if lines else free):
             lines.append(line)
@@ -108,8 +112,20 @@ def expected_bytes(samples: Samples, answers: Sequence[Arrays]) -> int:
     answer = {name: values[:1] if values.ndim else values for name, values in (answers[0] if answers else {}).items()}
     if not all(map(is_holdable, (*first.values(), *answer.values()))):
         return 0
-    line = json.dumps({"inputs": _plain(first), "outputs": _plain(answer)}, ensure_ascii=False).encode()
+    line = json.dumps({"inputs": _plain(first), "outputs": _sampled(answer)}, ensure_ascii=False).encode()
     return len(_compressed(line)) * min(samples.rows, GOLDEN_ROWS) + ALLOWANCE_BYTES
+
+
+def _sampled(arrays: Arrays) -> dict[str, Any]:
+    return {name: _some(values) if values.size > WHOLE else to_json(values) for name, values in arrays.items()}
+
+
+def _some(values: NDArray[Any]) -> dict[str, Any]:
+    """Return about `_SOME` of the values; a step without a common divisor with a dimension meets all of its indices."""
+    every = values.size // _SOME
+    while math.gcd(every, values.size) > 1:
+        every += 1
+    return {"every": every, "shape": list(values.shape), "values": to_json(values.ravel()[::every])}
 
 
 def _plain(arrays: Arrays) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import pytest
 
 from servegraph.answers import golden, samples
 from servegraph.answers.samples import InputSpec, Samples
-from servegraph.deploy_version.golden import parse_golden
-from servegraph.errors import StorageError
+from servegraph.deploy_version.golden import difference, parse_golden
+from servegraph.deploy_version.plan import Tolerance
+from servegraph.errors import ModelError, StorageError
 from servegraph.savedmodel.layout import GOLDEN_FILE
 
 MODEL_BYTES = 10_000_000
@@ -107,3 +108,39 @@ def test_requests_without_a_batch_stand_as_they_are(tmp_path, shape):
     assert write(tmp_path, made, MODEL_BYTES) == 2
     back = samples.read(str(tmp_path / GOLDEN_FILE), {"x": InputSpec("float32", shape)})
     assert [request["x"].tolist() for request in back.batches(9)] == [r["x"].tolist() for r in made.batches(9)]
+
+
+def test_of_a_large_output_some_values_stand_for_all(tmp_path):
+    image = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
+    golden.write(tmp_path, "s", batch(1, x=np.arange(1)), [{"y": image, "n": np.arange(1)}], MODEL_BYTES)
+    assert size(tmp_path) < 10_000
+    [request] = parse_golden(written(tmp_path))
+    assert request.outputs["n"] == [0]
+    near = Tolerance(1e-6, 1e-6)
+
+    def found(answer):
+        return difference(request, {"y": answer.tolist(), "n": [0]}, near)
+
+    assert found(image) is None
+    assert found(image + 1e-7) is None
+    for axis in (1, 2):
+        assert found(np.flip(image, axis))
+    for channel in range(3):
+        other = image.copy()
+        other[..., channel] += 1
+        assert found(other)
+    assert "shape" in found(image[:, :, :63])
+    assert "shape" in found(image[0])
+    every = request.outputs["y"]["every"]
+    row, column, channel = (int(place) for place in np.unravel_index(2 * every, (64, 64, 3)))
+    image[0, row, column, channel] = 9
+    assert f"[0][{row}][{column}][{channel}]" in found(image)
+
+
+@pytest.mark.parametrize("change", [{"every": 0}, {"shape": [5]}, {"values": [1]}, {"shape": "3"}])
+def test_values_that_cannot_stand_for_all_are_refused(change):
+    output = {"every": 2, "shape": [2, 2], "values": [1, 2], **change}
+    line = {"signature_name": "s", "inputs": {}, "outputs": {"y": output}}
+    with pytest.raises(ModelError) as caught:
+        parse_golden(json.dumps(line).encode())
+    assert caught.value.code == "BAD_GOLDEN_REQUESTS"
