@@ -23,7 +23,7 @@ def import_tensorflow_quietly() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     sys.stderr.flush()
     terminal = os.dup(2)
-    collects = gc.isenabled()
+    collects, is_here = gc.isenabled(), "tensorflow" in sys.modules
     gc.disable()
     with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
@@ -38,5 +38,6 @@ def import_tensorflow_quietly() -> None:
             os.close(terminal)
             if collects:
                 gc.enable()
-    gc.freeze()
+    if not is_here:  # what somebody else has made since then may become garbage
+        gc.freeze()
     tensorflow.get_logger().setLevel(logging.ERROR)

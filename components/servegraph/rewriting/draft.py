@@ -236,6 +236,8 @@ def fill(draft: Draft, out: Path) -> None:
     """Write the tensors of the draft at `out`, which is hollow. Raises as `write` does."""
     try:
         _write_tensors(draft, out, hollow=False)
+    except StorageError:
+        raise
     except OSError as exc:
         raise _cannot_write(out, exc) from exc
 

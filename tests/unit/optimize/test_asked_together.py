@@ -1,5 +1,6 @@
 """Rungs that lose nothing are asked together; one that changes an answer all the same is found and undone."""
 
+import errno
 from dataclasses import replace
 from functools import partial
 
@@ -12,12 +13,14 @@ from servegraph.answers import gate
 from servegraph.answers.ask import Servable
 from servegraph.answers.evidence import ask_original
 from servegraph.answers.tolerance import Tolerance
+from servegraph.errors import StorageError
 from servegraph.optimize.climb import start
 from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
 from servegraph.optimize.rungs import RUNGS, Rung
 from servegraph.optimize.terms import Terms
 from servegraph.rewriting import draft as drafts
+from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.graph_reader import read_saved_model
 
 tf1 = tf.compat.v1
@@ -146,3 +149,33 @@ def test_the_result_shares_no_file_with_the_model(model, tmp_path):
     assert (tmp_path / "out" / data).read_bytes() == (model / data).read_bytes()
     assert (tmp_path / "out" / data).stat().st_ino != (model / data).stat().st_ino
     assert (tmp_path / "out" / data).stat().st_nlink == 1
+
+
+def test_a_full_disk_is_one_error_and_nothing_stays(model, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(BundleWriter, "_write", refuse)
+    with pytest.raises(StorageError) as caught:
+        optimize(model, tmp_path / "out", Goal())
+    assert caught.value.code == "WRITE_FAILED"
+    assert "[" not in caught.value.message  # no error within another
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_where_the_disk_cannot_hold_what_is_written_ahead_it_is_written_one_after_the_other(
+    model, tmp_path, monkeypatch
+):
+    fill, calls = drafts.fill, []
+
+    def refuse_first(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise StorageError("The disk is full.")
+        fill(*arguments)
+
+    monkeypatch.setattr(drafts, "fill", refuse_first)
+    result = optimize(model, tmp_path / "out", Goal())
+    assert len(calls) == 2
+    assert result.after_bytes < result.before_bytes
+    assert (answer(tmp_path / "out") == answer(model)).all()
