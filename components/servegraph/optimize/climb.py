@@ -125,7 +125,8 @@ class Climb:
                 exact = found
             if previous is not first and previous is not exact:
                 self.attempts.discard(previous)
-        last, started = self.attempts.filled(self.best), time.monotonic()
+        started, asked_before_s = time.monotonic(), self.attempts.asking_s
+        last = self.attempts.filled(self.best)
         confirmed = self._asked_together(first, exact, last)
         best = first if confirmed is None else last
         self.attempts.take(best)
@@ -136,7 +137,7 @@ class Climb:
             return
         before, after = confirmed
         self.attempts.take(after)
-        asked_s = time.monotonic() - started
+        took_s, asked_s = time.monotonic() - started, self.attempts.asking_s - asked_before_s
         figures = _figures(after if exact is first else before)
         for step, found, loss in climbed:
             done = step
@@ -144,7 +145,7 @@ class Climb:
                 done = replace(step, **figures)
                 self.kept.append((len(self.steps), found.draft, self._loss(loss)))
             if found and found.path == last.path:
-                done = replace(done, seconds=round(step.seconds + asked_s, 3), asking_seconds=round(asked_s, 3))
+                done = replace(done, seconds=round(step.seconds + took_s, 3), asking_seconds=round(asked_s, 3))
             if found is exact:
                 figures = _figures(after)
             self.steps.append(done)

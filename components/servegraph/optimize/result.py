@@ -21,7 +21,8 @@ class Step:
 
     `max_abs_diff` and `mean_abs_diff` are through the first loader that takes the original (a session, if one does),
     `agreement` is the worst of all, `forms` counts the weights by the form they are stored in. Of `seconds`,
-    `asking_seconds` went into asking the changed model.
+    `asking_seconds` went into asking the changed model. Rungs that were asked together have what the last one answered,
+    which has their seconds of asking.
     """
 
     name: str
