@@ -272,13 +272,41 @@ def test_cancelled_it_takes_back_what_it_began(world: World) -> None:
     else:  # what was begun is polled: the answer that names it has come
         begun = world.service.operations
         wait_for(lambda: any(one.polls < 9_990 and not one.done for one in list(begun.values())))
+    world.service.pending_polls = 0  # what takes it back is quick
     os.kill(child.pid, signal.SIGTERM)
-    world.service.pending_polls = 0
     if world.kind == "kserve":  # the controller gets on; nothing is there to be cancelled
         for revision in world.service.revisions["cancelled"]:
             revision["polls"] = 0
     child.join(60)
     assert child.exitcode == 130, report.read_text()
+    found = world.target.versions("cancelled")
+    assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
+    assert len([n for n in world.storage.names("bucket") if n.startswith("models/cancelled/")]) == 3
+
+
+def test_cancelled_before_the_answer_that_names_what_it_began(world: World) -> None:
+    if world.kind == "kserve":
+        pytest.skip("nothing is there to be cancelled")
+    world.fresh("cancelled")
+    world.service.pending_polls = 10_000
+    child = in_a_process(world, "2")
+
+    def strike(index: int, request: Request) -> Tampering | None:
+        if request.method != "POST" or not request.path.endswith(("/versions", "/models:upload")):
+            return None
+        world.tampering = lambda index, request: None
+        return Tampering(after=True, act=end, stalls=True)
+
+    def end() -> None:  # what was begun takes its time; what takes it back does not
+        world.service.pending_polls = 0
+        os.kill(child.pid, signal.SIGTERM)
+
+    world.tampering = strike
+    child.start()
+    child.join(60)
+    report = (world.models / "report.txt").read_text()
+    assert child.exitcode == 130, report
+    assert "cancel: " in report
     found = world.target.versions("cancelled")
     assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
     assert len([n for n in world.storage.names("bucket") if n.startswith("models/cancelled/")]) == 3

@@ -9,7 +9,7 @@ from typing import Any
 
 from servegraph.deploy_version.discovery import load, require_valid
 from servegraph.deploy_version.faults import Unavailable, fault_of
-from servegraph.deploy_version.google_api import is_loopback, no_credentials
+from servegraph.deploy_version.google_api import is_loopback
 from servegraph.errors import InputError
 
 CALL_TIMEOUT_S = 30.0
@@ -57,23 +57,12 @@ class CloudLogging:
     @functools.cached_property
     def _client(self) -> Any:
         try:
-            import google.auth
-            import google_auth_httplib2
-            import httplib2
-            from google.auth.exceptions import GoogleAuthError
-            from googleapiclient import discovery
+            from servegraph.deploy_version.google_http import open_client
         except ImportError as exc:
             what = "google-api-python-client is needed and not installed."
             raise InputError(what, code="NO_SDK", fix="pip install 'servegraph[cloud]'") from exc
-        transport = httplib2.Http(timeout=CALL_TIMEOUT_S)
-        if not self._anonymous:
-            try:
-                credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/logging.read"])
-            except GoogleAuthError as exc:
-                raise no_credentials(exc) from exc
-            transport = google_auth_httplib2.AuthorizedHttp(credentials, http=transport)
-        options = {"api_endpoint": self._url.rstrip("/") + "/"}
-        return discovery.build("logging", "v2", http=transport, static_discovery=True, client_options=options)
+        scope = None if self._anonymous else "logging.read"
+        return open_client("logging", "v2", self._url, scope, CALL_TIMEOUT_S)
 
 
 def of_job(job: str) -> str:

@@ -35,6 +35,7 @@ class Deploying:
         self._site, self._goal, self._lease, self._on_step = site, goal, lease, on_step
         self._service, self._staging, self._before = site.service, site.staging, before
         self._ran_before: set[str] = set()
+        self._is_interrupted, self._cancelled = False, set[str]()
         self._fallbacks = list(goal.request.fallbacks)
         self.notes: list[str] = []
 
@@ -54,6 +55,7 @@ class Deploying:
             except KeyboardInterrupt:
                 self._on_step("interrupted: cancelling what was begun")
                 self._service.cancel()
+                self._is_interrupted = True
                 self._withdraw(None)
                 raise
             else:
@@ -92,7 +94,9 @@ class Deploying:
 
     def _back(self, seen: Seen) -> tuple[Step, ...]:
         if seen.busy:
-            return (rollout.wait(seen),)
+            # The lock is held: this run began it, or one that died. The answer that named it may have been missed.
+            unasked = [name for name in seen.busy if name not in self._cancelled]
+            return (rollout.cancel(unasked) if self._is_interrupted and unasked else rollout.wait(seen),)
         return rollout.back(self._service, self._goal, seen, self._before)
 
     def _converge(self, missing: Callable[[Seen], tuple[Step, ...]]) -> Seen:
@@ -107,6 +111,10 @@ class Deploying:
         self._lease.check()
         if step.action == "upload":
             self._upload()
+        elif step.action == "cancel":
+            operations = step.params["operations"].split(",")
+            self._service.cancel(*operations)
+            self._cancelled.update(operations)
         elif step.action == "probe":
             self._probe(seen)
             self._goal = replace(self._goal, probed=True)

@@ -45,13 +45,13 @@ class Operations:
         if found.get("error"):
             raise _fault(found["error"], what, operation)
 
-    def cancel(self) -> None:
-        """Ask for the operation that is waited for to be given up. Whether it was, the next look tells."""
-        if self._in_flight is not None:
-            operation, self._in_flight = self._in_flight, None
+    def cancel(self, *operations: str) -> None:
+        """Ask for these, or else the one that is waited for, to be given up. Whether they were, the next look tells."""
+        if not operations and self._in_flight is not None:
+            operations, self._in_flight = (self._in_flight,), None
+        for operation in operations:
             with contextlib.suppress(DeployRefused):
-                # The interrupt may have cut a request short, and its connection with it: the next one is sound.
-                self._patience().again(lambda: self._cancel(operation))
+                self._patience().again(lambda operation=operation: self._cancel(operation))  # type: ignore[misc]
 
 
 class GoogleApi:

@@ -187,5 +187,5 @@ class Service(Protocol):
     def ask(self, goal: Goal, seen: Seen, request: GoldenRequest) -> Answer | None:
         """Ask the version on probation; once it has traffic, whoever answers. None where it cannot be asked so."""
 
-    def cancel(self) -> None:
-        """Ask the service to give up the operation that this process waits for, if there is one."""
+    def cancel(self, *operations: str) -> None:
+        """Ask the service to give up these operations, or else the one that this process waits for, if it does."""

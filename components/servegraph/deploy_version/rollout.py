@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from servegraph.deploy_version.plan import OutcomeName, Step
@@ -46,6 +46,11 @@ def wait(seen: Seen) -> Step:
     """Return the step that waits for what the service is doing already."""
     detail = f"for what runs already: {', '.join(seen.busy)}"
     return Step("wait", detail, params={"operations": ",".join(seen.busy)})
+
+
+def cancel(operations: Sequence[str]) -> Step:
+    """Return the step that asks for operations to be given up."""
+    return Step("cancel", ", ".join(operations), params={"operations": ",".join(operations)})
 
 
 def shifts_to(service: Service, seen: Seen, mine: SeenVersion, goal: Goal) -> tuple[Shift, ...]:

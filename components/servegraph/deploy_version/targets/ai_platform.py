@@ -215,9 +215,9 @@ class AiPlatform:
             raise Rejected(f"{mine.resource} answered: {answer['error']}")
         return Answer(as_outputs(answer.get("predictions", []), request, goal.model.signatures), mine.version)
 
-    def cancel(self) -> None:
-        """Cancel the operation that is waited for."""
-        self._api.running.cancel()
+    def cancel(self, *operations: str) -> None:
+        """Cancel these operations, or the one that is waited for."""
+        self._api.running.cancel(*operations)
 
     def _create_model(self, goal: Goal) -> Step:
         body: dict[str, Any] = {"name": model_id(goal.request.name), "description": MEMORY + " {}"}

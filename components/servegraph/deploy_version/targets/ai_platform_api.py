@@ -62,26 +62,15 @@ class AiPlatformApi(GoogleApi):
     @functools.cached_property
     def _client(self) -> Any:
         try:
-            import google.auth
-            import google_auth_httplib2
-            import httplib2
-            from google.auth.exceptions import GoogleAuthError
-            from googleapiclient import discovery
+            from servegraph.deploy_version.google_http import open_client
         except ImportError as exc:
             raise InputError(
                 "The target ai-platform needs google-api-python-client, which is not installed.",
                 code="NO_SDK",
                 fix="pip install 'servegraph[cloud]'",
             ) from exc
-        http = httplib2.Http(timeout=self._timeout_s)
-        if not self._anonymous:
-            try:
-                credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
-            except GoogleAuthError as exc:
-                raise no_credentials(exc) from exc
-            http = google_auth_httplib2.AuthorizedHttp(credentials, http=http)
-        options = {"api_endpoint": self._url.rstrip("/") + "/"}
-        return discovery.build("ml", "v1", http=http, static_discovery=True, client_options=options)
+        scope = None if self._anonymous else "cloud-platform"
+        return open_client("ml", "v1", self._url, scope, self._timeout_s)
 
 
 @contextlib.contextmanager

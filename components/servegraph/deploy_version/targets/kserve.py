@@ -222,7 +222,7 @@ class Kserve:
         outputs, names = answer["outputs"], list(goal.model.signatures[request.signature_name].outputs)
         return Answer({names[0]: outputs} if len(names) == 1 else outputs, seen.own["current"])
 
-    def cancel(self) -> None:
+    def cancel(self, *operations: str) -> None:
         """Nothing runs here that a look does not see."""
 
     def _await(self, name: str) -> None:

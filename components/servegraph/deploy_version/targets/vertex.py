@@ -239,9 +239,9 @@ class Vertex:
         outputs = as_outputs(answer.get("predictions", []), request, goal.model.signatures)
         return Answer(outputs, version if not seen.own["probe"] else None)
 
-    def cancel(self) -> None:
-        """Cancel the operation that is waited for."""
-        self._api.running.cancel()
+    def cancel(self, *operations: str) -> None:
+        """Cancel these operations, or the one that is waited for."""
+        self._api.running.cancel(*operations)
 
     def _container_said(self, endpoint: str, since: datetime) -> str:
         """What the container printed last: the service's own error says where to look for it."""
