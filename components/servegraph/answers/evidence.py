@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,8 @@ def ask_original(
     """Ask every signature of the model at `path`, through each loader.
 
     Each gets the samples if they fill its inputs, else its own warmup requests, else records that are made up from
-    what the signature and the graph say of its inputs. `label` is `KEY` or `KEY=OUTPUT`: where samples hold the label.
+    what the signature and the graph say of its inputs: in requests of several sizes, or where it refuses those, of the
+    size that its outputs name, or of one record each. `label` is `KEY` or `KEY=OUTPUT`: where samples hold the label.
 
     Raises:
         DataError: the samples fit no signature or cannot be read, a label is missing or belongs to no output.
@@ -122,10 +123,11 @@ def ask_original(
             try:
                 given = sampling.read(samples, specs, label=label_key, signature=name) if samples else None
                 real = given or warmup.samples(warm, name, specs)
-                tries[name] = [real] if real else _made_up(specs, definition, name, path)
+                found = [real] if real else _made_up(specs, definition, name, path)
             except DataError as misfit:
                 misfits.append(misfit)
-                tries[name] = _made_up(specs, definition, name, path)
+                found = _made_up(specs, definition, name, path)
+            tries[name] = [*found, *_in_other_sizes(found, signature)]
         asked.append((tuple(meta_graph.tags), tries))
     if (
         samples
@@ -176,26 +178,54 @@ def _made_up(specs: Mapping[str, InputSpec], definition: MetaGraphDef, signature
         return []
 
 
+def _in_other_sizes(records: Sequence[Samples], signature: Signature) -> Iterator[Samples]:
+    """Yield the records in requests of the sizes that outputs are fixed to, and of one."""
+    fixed = (output.shape[0] for output in signature.outputs.values() if output.shape)
+    for size in dict.fromkeys((*(size for size in fixed if size), 1)):
+        for samples in records:
+            if samples.is_batched and (resized := samples.in_requests_of(size)):
+                yield resized
+
+
 def _ask_all(
     path: Path, loader: Loader, asked: Sequence[tuple[tuple[str, ...], Mapping[str, Sequence[Samples]]]]
 ) -> tuple[list[Question], dict[str, str]]:
     """Runs in a child: put the records to each MetaGraph; of several, the first that a signature answers."""
-    questions, silent = [], {}
+    questions: list[Question] = []
+    silent: dict[str, str] = {}
     for tags, records in asked:
         try:
-            with same_draws(), Servable(path, tags=tags, loader=loader) as servable:
-                for name, tries in records.items():
-                    what = f"signature {name!r} of {list(tags)} through the {loader} loader"
-                    silent[what] = "no request can be made up for it"
-                    for samples in tries:
-                        try:
-                            answers = [servable(name, request) for request in samples.requests()]
-                        except ModelError as exc:
-                            silent[what] = exc.message
-                            continue
-                        del silent[what]
-                        questions.append(Question(tags, loader, name, samples, answers))
-                        break
+            found, why, is_marred = _ask_meta_graph(path, loader, tags, records)
+            if is_marred:  # once more from its start, as the rungs will be asked: it may count calls, or keep a state
+                answered = {question.signature: [question.samples] for question in found}
+                found, again, _ = _ask_meta_graph(path, loader, tags, answered)
+                why |= again
+            questions += found
+            silent |= why
         except ModelError as exc:
             silent[f"{list(tags)} through the {loader} loader"] = exc.message
     return questions, silent
+
+
+def _ask_meta_graph(
+    path: Path, loader: Loader, tags: tuple[str, ...], records: Mapping[str, Sequence[Samples]]
+) -> tuple[list[Question], dict[str, str], bool]:
+    """Ask each signature; the last value is whether one was asked in vain, which may have changed the model's state."""
+    questions: list[Question] = []
+    silent: dict[str, str] = {}
+    is_marred = False
+    with same_draws(), Servable(path, tags=tags, loader=loader) as servable:
+        for name, tries in records.items():
+            what = f"signature {name!r} of {list(tags)} through the {loader} loader"
+            silent[what] = "no request can be made up for it"
+            for samples in tries:
+                try:
+                    answers = [servable(name, request) for request in samples.requests()]
+                except ModelError as exc:
+                    silent[what] = exc.message
+                    is_marred = True
+                    continue
+                del silent[what]
+                questions.append(Question(tags, loader, name, samples, answers))
+                break
+    return questions, silent, is_marred and bool(questions)

@@ -63,6 +63,26 @@ class Samples:
             one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one) for one, two in pairs
         )
 
+    def in_requests_of(self, size: int) -> Samples | None:
+        """Return the records in requests of exactly `size`, for a model that takes no other number of them.
+
+        What is left over goes; made-up records are repeated until they suffice. None if there are too few.
+        """
+        parts: list[Request] = []
+        labels: list[Any] = []
+        done = 0
+        for part in (self.inputs, *self.more):
+            length = _length(part)
+            is_short = self.generated and length < size
+            rows = {name: np.resize(v, (size, *v.shape[1:])) for name, v in part.items()} if is_short else part
+            for start in range(0, _length(rows) - size + 1, size):
+                parts.append({name: values[start : start + size] for name, values in rows.items()})
+                labels += self.labels[done + start : done + start + size]
+            done += length
+        if not parts:
+            return None
+        return Samples(parts[0], len(parts), self.generated, False, tuple(parts[1:]), tuple(labels))
+
     def batches(self, size: int) -> Iterator[Request]:
         """Yield the records in their order, in batches of at most `size`."""
         for part in (self.inputs, *self.more):

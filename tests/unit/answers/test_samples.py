@@ -201,3 +201,14 @@ def test_dimensions_that_a_shape_leaves_open_can_be_of_one():
     specs = {"words": InputSpec("string", (None, None)), "image": InputSpec("float32", (None, None, None, 3))}
     made = samples.generate(specs, care="most", free=1)
     assert {name: values.shape[1:] for name, values in made.inputs.items()} == {"words": (1,), "image": (1, 1, 3)}
+
+
+def test_requests_of_one_size_hold_whole_ones_and_their_labels():
+    parts = [{"x": np.arange(5)}, {"x": np.arange(5, 6)}, {"x": np.arange(6, 10)}]
+    asked = Samples(parts[0], 10, False, more=tuple(parts[1:]), labels=tuple("abcdefghij"))
+    by_two = asked.in_requests_of(2)
+    assert [request["x"].tolist() for request in by_two.requests()] == [[0, 1], [2, 3], [6, 7], [8, 9]]
+    assert (by_two.labels, by_two.is_batched, by_two.rows) == (tuple("abcdghij"), False, 4)
+    assert asked.in_requests_of(6) is None
+    made = Samples({"x": np.arange(3)}, 3, True).in_requests_of(5)
+    assert [request["x"].tolist() for request in made.requests()] == [[0, 1, 2, 0, 1]]
