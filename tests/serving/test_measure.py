@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 MODELS = Path(__file__).parent / "models"
 
 
@@ -55,6 +57,21 @@ def test_what_does_not_fit_says_so(tmp_path: Path) -> None:
     done = servegraph("measure", str(tmp_path / "broken"))
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_that_takes_one_row_at_a_time_is_measured_with_one(tmp_path: Path) -> None:
+    tf = pytest.importorskip("tensorflow")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+    def serve(x):
+        return {"y": 2.0 * tf.ensure_shape(x, [1, 2])}
+
+    tf.saved_model.save(tf.Module(), str(tmp_path / "one"), signatures=serve)
+    done = servegraph("measure", str(tmp_path / "one"), "--seconds", "0.1", "--no-tune", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [batch["rows"] for batch in found["batches"]] == [1]
+    assert any(note.startswith("4 rows at once are refused: ") for note in found["notes"])
 
 
 def test_bfloat16_is_tried_where_allowed_and_rows_as_many_as_the_server_takes(tmp_path: Path) -> None:

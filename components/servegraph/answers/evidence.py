@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,11 +123,12 @@ def ask_original(
             try:
                 given = sampling.read(samples, specs, label=label_key, signature=name) if samples else None
                 real = given or warmup.samples(warm, name, specs)
-                found = [real] if real else _made_up(specs, definition, name, path)
+                records = [real] if real else _made_up(specs, definition, name, path)
             except DataError as misfit:
                 misfits.append(misfit)
-                found = _made_up(specs, definition, name, path)
-            tries[name] = [*found, *_in_other_sizes(found, signature)]
+                records = _made_up(specs, definition, name, path)
+            outputs = [tensor.shape for tensor in signature.outputs.values()]
+            tries[name] = [*records, *sampling.in_other_sizes(records, outputs)]
         asked.append((tuple(meta_graph.tags), tries))
     if (
         samples
@@ -176,15 +177,6 @@ def _made_up(specs: Mapping[str, InputSpec], definition: MetaGraphDef, signature
         return [*made[:-1], sampling.generate(specs), made[-1], one_each]
     except DataError:
         return []
-
-
-def _in_other_sizes(records: Sequence[Samples], signature: Signature) -> Iterator[Samples]:
-    """Yield the records in requests of the sizes that outputs are fixed to, and of one."""
-    fixed = (output.shape[0] for output in signature.outputs.values() if output.shape)
-    for size in dict.fromkeys((*(size for size in fixed if size), 1)):
-        for samples in records:
-            if samples.is_batched and (resized := samples.in_requests_of(size)):
-                yield resized
 
 
 def _ask_all(

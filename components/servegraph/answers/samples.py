@@ -216,6 +216,18 @@ def generate(
     return Samples(inputs, rows, generated=True, is_batched=batched)
 
 
+def in_other_sizes(records: Sequence[Samples], outputs: Sequence[tuple[int | None, ...] | None]) -> Iterator[Samples]:
+    """Yield records, for a model that refuses them, in requests of the sizes that its outputs are fixed to, and of one.
+
+    `outputs` are the shapes of a signature's outputs.
+    """
+    fixed = [shape[0] for shape in outputs if shape and shape[0]]
+    for size in dict.fromkeys((*fixed, 1)):
+        for samples in records:
+            if samples.is_batched and (resized := samples.in_requests_of(size)):
+                yield resized
+
+
 def _made_up_shape(spec: InputSpec, free: int | None) -> tuple[int, ...]:
     shape = (None,) if spec.shape is None else spec.shape
     free = free or (FREE_SIDE if len(shape) >= IMAGE_RANK else FREE_DIMENSION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import tempfile
 import time
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from servegraph import storage
 from servegraph.answers import metric, samples
 from servegraph.answers.ask import Servable
-from servegraph.answers.samples import InputSpec
+from servegraph.answers.samples import InputSpec, Samples
 from servegraph.errors import DataError, InputError, ModelError
 from servegraph.evaluate.judge import Criteria, Evaluation, Measured, judge
-from servegraph.savedmodel.graph import Signature
+from servegraph.savedmodel.graph import Shape, Signature
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.storage.fetch import fetch_directory
 
@@ -25,6 +26,8 @@ BATCH = 64
 TIMED_RECORDS = 200
 WARM_UPS = 5
 SIGNATURE = "serving_default"
+
+Answer = dict[str, NDArray[Any]]
 
 
 class _Asked:
@@ -34,11 +37,21 @@ class _Asked:
         """Load it and ask. Raises `ModelError`, `DataError`."""
         self.name, signature, tags = _signature(path)
         specs = {key: InputSpec(tensor.dtype, tensor.shape) for key, tensor in signature.inputs.items()}
-        self.samples = samples.read(records, specs, label=label, signature=self.name)
+        given = samples.read(records, specs, label=label, signature=self.name)
         self._servable = _load(path, tags)
-        answers = [self._servable(self.name, batch) for batch in self.samples.batches(BATCH)]
+        self.samples, answers = self._ask(given, [tensor.shape for tensor in signature.outputs.values()])
         self.metric = metric.score(answers, self.samples.labels, output)
         self.size_bytes = sum(info.size_bytes for info in storage.open_dir(path).files())
+
+    def _ask(self, given: Samples, outputs: list[Shape]) -> tuple[Samples, list[Answer]]:
+        """Return the answers, and the records as the model takes them: some take one size of requests only."""
+        try:
+            return given, [self._servable(self.name, batch) for batch in given.batches(BATCH)]
+        except ModelError:
+            for resized in samples.in_other_sizes([given], outputs):
+                with contextlib.suppress(ModelError):
+                    return resized, [self._servable(self.name, batch) for batch in resized.batches(BATCH)]
+            raise
 
     def answer(self, record: Mapping[str, NDArray[Any]]) -> None:
         """Answer one record, for the clock."""

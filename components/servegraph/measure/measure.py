@@ -34,6 +34,8 @@ BATCHES = (1, 4, 16, 64)
 FASTER = 1.05  # a change has to win by this in latency or rate, and may not lose as much in the other
 RTOL, ATOL = 1e-4, 1e-5
 _DOES_NOT_FIT = "DOES_NOT_FIT"
+_OF_THE_MODEL = frozenset({"MODEL_NOT_LOADED", "NOT_ANSWERED"})
+_BAD_REQUEST = 400
 _CHECKED = 8  # requests whose answers are compared
 
 
@@ -169,6 +171,7 @@ class _Bench:
         # Rows hardly differ in length: what is far beyond the limit is not written out to be counted.
         self.batches = tuple(rows for rows in batches if rows * one_row_bytes <= self.max_body_bytes)
         self.is_cut = self.batches != batches
+        self.refused = ""  # what the model says to more rows than it takes
 
     def run(self, settings: Settings) -> _Run:
         limits = self._request.limits
@@ -189,6 +192,7 @@ class _Bench:
                 steady = _status_bytes(server.pid, "VmRSS")
                 self._check_fits(_status_bytes(server.pid, "VmHWM"))
                 answers = self._answers(server)
+                self._leave_out_refused(server)
                 figures = self._figures(server, load_seconds, steady)
         except Refusal as exc:
             self._explain(exc)
@@ -201,7 +205,7 @@ class _Bench:
         limits, group = self._request.limits, self._group
         is_killed = group is not None and group.oom_kills > 0
         # Without a group a limit of memory shows in any way: an allocation that fails, an abort, …
-        is_own = error.code == "MODEL_NOT_LOADED" and (limits.memory_bytes is None or group is not None)
+        is_own = error.code in _OF_THE_MODEL and (limits.memory_bytes is None or group is not None)
         if error.code == _DOES_NOT_FIT or (is_own and not is_killed):
             return
         memory = f" and {limits.memory_bytes} bytes of memory" if limits.memory_bytes else ""
@@ -231,9 +235,22 @@ class _Bench:
         for start in range(min(_CHECKED, self._questions.rows)):
             answer = server.post(_TARGET, json.loads(self._questions.body(1, start)))
             if answer.status != 200:
-                raise Refusal(f"a sample request is answered with {answer.status}: {answer.document}")
+                raise Refusal(
+                    f"A sample request of one row is answered with {answer.status}: {answer.document}",
+                    code="NOT_ANSWERED",
+                    fix="Give requests that the model answers with --samples FILE.jsonl.",
+                )
             found.append(answer.document)
         return tuple(found)
+
+    def _leave_out_refused(self, server: ServerProcess) -> None:
+        """Ask once with each number of rows; a model that is fixed to one row calls more of them a bad request."""
+        for rows in self.batches[1:]:
+            answer = server.post_bytes(_TARGET, self._questions.body(rows))
+            if answer.status == _BAD_REQUEST:
+                self.batches = tuple(fewer for fewer in self.batches if fewer < rows)
+                self.refused = f"{rows} rows at once are refused: {answer.document.get('error', answer.document)}"
+                return
 
     def _figures(self, server: ServerProcess, load_seconds: float, steady: int) -> Figures:
         seconds = self._request.seconds
@@ -273,6 +290,8 @@ def _notes(figures: Figures, bench: _Bench) -> list[str]:
     if bench.max_body_bytes > DEFAULT_MAX_BODY_BYTES:
         size = bench.max_body_bytes
         notes.append(f"One row takes {size} bytes as JSON: its server needs --max-body-bytes of at least so many.")
+    elif bench.refused:
+        notes.append(bench.refused[:250])
     elif bench.is_cut:
         most = format_size(DEFAULT_MAX_BODY_BYTES)
         notes.append(f"More than {bench.batches[-1]} rows were not asked: as JSON they are larger than {most}.")

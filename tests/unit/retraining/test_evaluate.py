@@ -60,6 +60,16 @@ def test_a_live_model_with_other_inputs_cannot_be_compared(folder):
     assert judged(folder, "good", str(folder / "other"), allow_incomparable=True).verdict == "blessed"
 
 
+def test_a_model_of_one_record_is_asked_one_after_the_other(folder, tmp_path):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def serve(x):
+        return {"classes": tf.where(tf.ensure_shape(x, [1]) > 5.0, "yes", "no")}
+
+    tf.saved_model.save(tf.Module(), str(tmp_path / "one"), signatures={"serving_default": serve})
+    found = judged(folder, str(tmp_path / "one"), str(folder / "good"))
+    assert (found.verdict, found.candidate.metric.value, found.live.metric.value) == ("blessed", 1.0, 1.0)
+
+
 def test_what_cannot_be_measured_is_an_error(folder, tmp_path):
     with pytest.raises(InputError) as caught:
         evaluate(str(folder / "good"), "", str(folder / "samples"), "", Criteria())
