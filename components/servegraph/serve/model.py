@@ -150,10 +150,11 @@ class Model:
                 code="WARMUP_FAILED",
                 fix="Write the warmup requests again, or remove them.",
             ) from exc
-        wanted = trial.outputs
-        if wanted is None:
+        if trial.outputs is None:
             return
-        asked_for = {name: found[name] for name in wanted if name in found}
+        wanted = {name: recorded.values for name, recorded in trial.outputs.items()}
+        same = {name: recorded.same_of(found[name]) for name, recorded in trial.outputs.items() if name in found}
+        asked_for = {name: values for name, values in same.items() if values is not None}
         if not answers_close(asked_for, wanted, rtol=_GOLDEN_RTOL, atol=max(_GOLDEN_ATOL, trial.within)):
             raise ModelError(
                 f"A golden request ({trial.signature_name}) is answered otherwise than recorded.",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from servegraph.errors import ServegraphError
 from servegraph.savedmodel.graph import Signature
@@ -18,12 +21,24 @@ _MADE_UP_ROWS = 3
 _log = logging.getLogger(__name__)
 
 
+class Recorded(NamedTuple):
+    """What was recorded of an output: each `every`-th value in row-major order, and the shape of all."""
+
+    values: Array
+    shape: tuple[int, ...]
+    every: int = 1
+
+    def same_of(self, answer: Array) -> Array | None:
+        """Return the values of an answer that stand at the same places; None where its shape is another."""
+        return answer.reshape(-1)[:: self.every] if answer.shape == self.shape else None
+
+
 class Trial(NamedTuple):
     """A request to try; `outputs` are the answers it must get, None where any will do."""
 
     signature_name: str
     inputs: Mapping[str, Array]
-    outputs: Mapping[str, Array] | None = None
+    outputs: Mapping[str, Recorded] | None = None
     within: float = 0.0  # how far a number may be from it whatever the tolerance
 
 
@@ -84,15 +99,32 @@ def _golden(directory: Path, signatures: Mapping[str, Signature]) -> list[Trial]
             if "tags" in entry:  # of another MetaGraph
                 continue
             signature = signatures[entry["signature_name"]]
-            inputs, outputs = (
-                {name: from_json(value, numpy_type(infos[name].dtype)) for name, value in entry[key].items()}
-                for key, infos in (("inputs", signature.inputs), ("outputs", signature.outputs))
-            )
+            inputs = {
+                name: from_json(value, numpy_type(signature.inputs[name].dtype))
+                for name, value in entry["inputs"].items()
+            }
+            outputs = {
+                name: _recorded(value, numpy_type(signature.outputs[name].dtype))
+                for name, value in entry["outputs"].items()
+            }
             trials.append(Trial(entry["signature_name"], inputs, outputs, float(entry.get("within", 0))))
     except (OSError, EOFError, ValueError, KeyError, TypeError) as exc:
         _log.warning("%s is not a file of golden requests: %r", path, exc)
         return []
     return trials
+
+
+def _recorded(value: Any, kind: np.dtype[Any]) -> Recorded:
+    """Read an output as `servegraph.answers.golden` writes it."""
+    from servegraph.answers.json_values import from_json
+
+    if isinstance(value, dict) and "every" in value:
+        values, shape, every = from_json(value["values"], kind), tuple(value["shape"]), int(value["every"])
+        if every < 1 or len(values) != -(-prod(shape) // every):
+            raise ValueError(f"of {prod(shape)} values each {every}th are not {len(values)}")
+        return Recorded(values, shape, every)
+    values = from_json(value, kind)
+    return Recorded(values.reshape(-1), values.shape)
 
 
 def _specs(signature: Signature) -> dict[str, Any]:

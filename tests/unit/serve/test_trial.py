@@ -1,0 +1,59 @@
+"""Golden requests of a large output: the server compares the values that were recorded, at their places."""
+
+import gzip
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from servegraph.answers import golden
+from servegraph.answers.samples import Samples
+from servegraph.errors import ModelError
+from servegraph.savedmodel.layout import GOLDEN_FILE
+from servegraph.serve.model import load_model
+
+tf = pytest.importorskip("tensorflow")
+SIDE = 80  # an answer has the square of it, more than are recorded as they are
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    @tf.function(input_signature=[tf.TensorSpec([None, SIDE], tf.float32, "x")])
+    def serve(x):
+        return {"squares": x[:, :, None] * x[:, None, :]}
+
+    path = tmp_path / "squares" / "1"
+    tf.saved_model.save(tf.Module(), str(path), signatures=serve)
+    return path
+
+
+def record(model: Path, answer: np.ndarray, x: np.ndarray) -> None:
+    samples = Samples({"x": x}, 1, generated=False)
+    assert golden.write(model, "serving_default", samples, [{"squares": answer}], 10**6) == 1
+    assert "every" in json.loads(gzip.decompress((model / GOLDEN_FILE).read_bytes()))["outputs"]["squares"]
+
+
+def test_what_was_recorded_of_a_large_answer_is_compared(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    x = np.random.default_rng(0).normal(size=[1, SIDE]).astype(np.float32)
+    right = x[:, :, None] * x[:, None, :]
+    record(model, right, x)
+    with caplog.at_level(logging.WARNING):
+        load_model(model)
+    assert not [line for line in caplog.messages if "golden" in line]
+    for wrong in (right + 1, right.reshape(1, SIDE // 2, SIDE * 2)):
+        record(model, wrong, x)
+        with pytest.raises(ModelError) as refused:
+            load_model(model)
+        assert refused.value.code == "GOLDEN_MISMATCH"
+
+
+def test_too_few_values_are_no_golden_request(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    x = np.ones([1, SIDE], np.float32)
+    record(model, x[:, :, None] * x[:, None, :], x)
+    line = json.loads(gzip.decompress((model / GOLDEN_FILE).read_bytes()))
+    line["outputs"]["squares"]["values"].pop()
+    (model / GOLDEN_FILE).write_bytes(gzip.compress(json.dumps(line).encode()))
+    load_model(model)
+    assert any("is not a file of golden requests" in message for message in caplog.messages)
