@@ -21,7 +21,7 @@ def test_a_late_answer_is_not_that_of_the_next_request(way: str, monkeypatch: py
         return Answer(body=request.path.encode())
 
     with LoopbackServer(respond) as server:
-        connections = Connections(timeout=0.1)
+        connections = Connections(timeout=1.0)
         assert connections.request(f"{server.url}/before")[1] == b"/before"
         if way == "timeout":
             with pytest.raises(TimeoutError):
