@@ -259,6 +259,13 @@ def test_who_holds_the_lock_is_said(world: World, tmp_path: Path) -> None:
     world.check(deploy(world.request("2"), world.target))
 
 
+def assert_nothing_is_left(world: World) -> None:
+    """Of version 2: version 1 has all traffic, and its files are the only ones."""
+    found = world.target.versions(world.name)
+    assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
+    assert len([n for n in world.storage.names("bucket") if n.startswith(f"models/{world.name}/")]) == 3
+
+
 def test_cancelled_it_takes_back_what_it_began(world: World) -> None:
     world.fresh("cancelled")
     world.service.pending_polls = 10_000
@@ -279,9 +286,7 @@ def test_cancelled_it_takes_back_what_it_began(world: World) -> None:
             revision["polls"] = 0
     child.join(60)
     assert child.exitcode == 130, report.read_text()
-    found = world.target.versions("cancelled")
-    assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
-    assert len([n for n in world.storage.names("bucket") if n.startswith("models/cancelled/")]) == 3
+    assert_nothing_is_left(world)
 
 
 def test_cancelled_before_the_answer_that_names_what_it_began(world: World) -> None:
@@ -307,9 +312,7 @@ def test_cancelled_before_the_answer_that_names_what_it_began(world: World) -> N
     report = (world.models / "report.txt").read_text()
     assert child.exitcode == 130, report
     assert "cancel: " in report
-    found = world.target.versions("cancelled")
-    assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
-    assert len([n for n in world.storage.names("bucket") if n.startswith("models/cancelled/")]) == 3
+    assert_nothing_is_left(world)
 
 
 def test_out_of_stock_falls_back_and_says_so(world: World) -> None:

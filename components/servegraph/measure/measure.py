@@ -171,7 +171,7 @@ class _Bench:
         # Rows hardly differ in length: what is far beyond the limit is not written out to be counted.
         self.batches = tuple(rows for rows in batches if rows * one_row_bytes <= self.max_body_bytes)
         self.is_cut = self.batches != batches
-        self.refused = ""  # what the model says to more rows than it takes
+        self.refused: str | None = None  # what the model says to more rows than it takes, empty where it takes all
 
     def run(self, settings: Settings) -> _Run:
         limits = self._request.limits
@@ -192,7 +192,8 @@ class _Bench:
                 steady = _status_bytes(server.pid, "VmRSS")
                 self._check_fits(_status_bytes(server.pid, "VmHWM"))
                 answers = self._answers(server)
-                self._leave_out_refused(server)
+                if self.refused is None:
+                    self.refused = self._leave_out_refused(server)
                 figures = self._figures(server, load_seconds, steady)
         except Refusal as exc:
             self._explain(exc)
@@ -237,20 +238,20 @@ class _Bench:
             if answer.status != 200:
                 raise Refusal(
                     f"A sample request of one row is answered with {answer.status}: {answer.document}",
-                    code="NOT_ANSWERED",
+                    code="NOT_ANSWERED" if answer.status == _BAD_REQUEST else None,
                     fix="Give requests that the model answers with --samples FILE.jsonl.",
                 )
             found.append(answer.document)
         return tuple(found)
 
-    def _leave_out_refused(self, server: ServerProcess) -> None:
-        """Ask once with each number of rows; a model that is fixed to one row calls more of them a bad request."""
+    def _leave_out_refused(self, server: ServerProcess) -> str:
+        """Ask once with each number of rows, and return what a model says to more than it takes: a bad request."""
         for rows in self.batches[1:]:
             answer = server.post_bytes(_TARGET, self._questions.body(rows))
             if answer.status == _BAD_REQUEST:
                 self.batches = tuple(fewer for fewer in self.batches if fewer < rows)
-                self.refused = f"{rows} rows at once are refused: {answer.document.get('error', answer.document)}"
-                return
+                return f"{rows} rows at once are refused: {answer.document.get('error', answer.document)}"
+        return ""
 
     def _figures(self, server: ServerProcess, load_seconds: float, steady: int) -> Figures:
         seconds = self._request.seconds
