@@ -117,6 +117,12 @@ def closest(evidence: Evidence, question: Question, answers: Answers) -> Agreeme
     return found
 
 
+def answers_of(path: Path, main: Question, samples: Samples, tags: Sequence[tuple[str, ...]]) -> list[Answers]:
+    """Put samples to the main signature of each MetaGraph, through the main loader. Raises `ModelError`."""
+    records = [(its, main.signature, samples) for its in tags]
+    return in_child(_ask_again, path, records, range(len(records)), main.loader)
+
+
 def _first_alike(asked: Sequence[Question]) -> list[int]:
     """Return for each question the first one that the original answered with the same bits: itself, mostly."""
     return [

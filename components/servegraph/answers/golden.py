@@ -4,9 +4,10 @@ The file is `assets.extra/golden_requests.jsonl.gz` (TF Serving passes over what
 object a line: {"signature_name": …, "inputs": {name: [values of the batch]}, "outputs": {name: [values of the batch]}}.
 Of a model with several MetaGraphs those lines are of {serve}, which servers load; lines of another one have its "tags"
 as well, and "within": how far its numbers are from those of {serve}, which is as close as another machine must come.
-It is compressed, since the pixels of one image in JSON can be larger than a small model. Of an output of more than
-`WHOLE` values some stand for all, {"every": n, "shape": [the dimensions], "values": [each n-th in row-major order]}.
-Bytes that are not UTF-8 stand as {"b64": …}, as in TF Serving's REST API.
+It is compressed, since the pixels of one image in JSON can be larger than a small model; where they still are, the
+request repeats some of them (`in_brief`). Of an output of more than `WHOLE` values some stand for all, {"every": n,
+"shape": [the dimensions], "values": [each n-th in row-major order]}. Bytes that are not UTF-8 stand as {"b64": …}, as
+in TF Serving's REST API.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ from servegraph.storage.local import answering
 
 LARGEST_BYTES = 2_000_000
 ALLOWANCE = 0.01  # of the model's own size, and no less than ALLOWANCE_BYTES; the first request is kept beyond it
-WHOLE, _SOME = 4096, 1024  # values of an output; a wrong answer, such as another image, is wrong nearly everywhere
-_LEVEL = 6
+WHOLE, _SOME = 4096, 256  # values of an output; a wrong answer, such as another image, is wrong nearly everywhere
 ALLOWANCE_BYTES = 4096
+_BRIEF = 256  # different values of an input
+_LONG = 500_000  # characters of a line; a tenth more bytes for a fifth of the time is a bargain there
+_MOST_A_BYTE = 2  # bytes that a byte of a number takes, written in JSON and compressed
 
 
 def write(
@@ -60,7 +63,7 @@ def write(
     with answering("write", path):
         path.unlink(missing_ok=True)
     free = LARGEST_BYTES if free_bytes is None else min(LARGEST_BYTES, free_bytes)
-    allowance = max(ALLOWANCE_BYTES, ALLOWANCE * model_bytes)
+    allowance = _allowance(model_bytes)
     lines: list[bytes] = []
     row_bytes = 0.0
     done = 0
@@ -103,17 +106,49 @@ def _largest_difference(one: Arrays, other: Arrays) -> float:
 
 def _compressed(line: bytes) -> bytes:
     """Equal lines give equal bytes: the time is left out, so that a model's digest stays."""
-    return gzip.compress(line, _LEVEL, mtime=0)
+    return gzip.compress(line, 9 if len(line) < _LONG else 4, mtime=0)
+
+
+def in_brief(samples: Samples, answers: Sequence[Arrays], model_bytes: int) -> Samples | None:
+    """Return a request of a few values of the first record, repeated, where the record is too large for the model.
+
+    A wrong model answers that one wrongly as well, and it is deflated to a few kilobytes. It is a question of its own:
+    the model must be asked. None where the first record is small enough, or its inputs have no more than `_BRIEF`
+    values each.
+    """
+    first = next(iter(samples.batches(1)), {})
+    allowance = _allowance(model_bytes)
+    is_small = _MOST_A_BYTE * _bytes_of_numbers(first) <= allowance  # seen without writing it down
+    if is_small or _first_bytes(first, answers) <= allowance:
+        return None
+    brief = {name: np.resize(_from_all_over(values, _BRIEF)[1], values.shape) for name, values in first.items()}
+    if all(np.array_equal(values, brief[name]) for name, values in first.items()):
+        return None
+    return Samples(brief, 1, samples.generated, samples.is_batched)
 
 
 def expected_bytes(samples: Samples, answers: Sequence[Arrays]) -> int:
     """Return about how large the file becomes, judged by the first record and its answer."""
     first = next(iter(samples.batches(1)), {})
+    size = _first_bytes(first, answers)
+    return size * min(samples.rows, GOLDEN_ROWS) + ALLOWANCE_BYTES if size else 0
+
+
+def _first_bytes(first: Arrays, answers: Sequence[Arrays]) -> int:
+    """Return about what the line of the first record takes; 0 where JSON cannot hold it."""
     answer = {name: values[:1] if values.ndim else values for name, values in (answers[0] if answers else {}).items()}
     if not all(map(is_holdable, (*first.values(), *answer.values()))):
         return 0
-    line = json.dumps({"inputs": _plain(first), "outputs": _sampled(answer)}, ensure_ascii=False).encode()
-    return len(_compressed(line)) * min(samples.rows, GOLDEN_ROWS) + ALLOWANCE_BYTES
+    return len(_line({"inputs": _plain(first), "outputs": _sampled(answer)}))
+
+
+def _bytes_of_numbers(arrays: Arrays) -> float:
+    """Return what they take in memory, infinity for text."""
+    return sum(math.inf if values.dtype == object else values.nbytes for values in arrays.values())
+
+
+def _allowance(model_bytes: int) -> float:
+    return max(ALLOWANCE_BYTES, ALLOWANCE * model_bytes)
 
 
 def _sampled(arrays: Arrays) -> dict[str, Any]:
@@ -121,11 +156,19 @@ def _sampled(arrays: Arrays) -> dict[str, Any]:
 
 
 def _some(values: NDArray[Any]) -> dict[str, Any]:
-    """Return about `_SOME` of the values; a step without a common divisor with a dimension meets all of its indices."""
-    every = values.size // _SOME
+    every, some = _from_all_over(values, _SOME)
+    return {"every": every, "shape": list(values.shape), "values": to_json(some)}
+
+
+def _from_all_over(values: NDArray[Any], number: int) -> tuple[int, NDArray[Any]]:
+    """Return about `number` of the values (all if there are no more) and the step between them.
+
+    A step without a common divisor with a dimension meets all of its indices.
+    """
+    every = max(values.size // number, 1)
     while math.gcd(every, values.size) > 1:
         every += 1
-    return {"every": every, "shape": list(values.shape), "values": to_json(values.ravel()[::every])}
+    return every, values.ravel()[::every]
 
 
 def _plain(arrays: Arrays) -> dict[str, Any]:

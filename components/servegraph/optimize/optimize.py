@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from servegraph import storage
 from servegraph.answers import gate, golden
 from servegraph.answers.child import beside, warm_up
-from servegraph.answers.evidence import Evidence, ask_original
+from servegraph.answers.evidence import Answers, Evidence, ask_original
 from servegraph.answers.repeats import outputs_that_vary, without
+from servegraph.answers.samples import Samples
 from servegraph.errors import InputError, ModelError, StorageError
 from servegraph.inspect_graph.findings import DAMAGE
 from servegraph.inspect_graph.inspect import inspect_directory
@@ -181,11 +182,18 @@ def _record_golden(best: Written, path: Path, evidence: Evidence, budget_bytes: 
     if not given:  # what is left after a rung was undone, or all of the original
         [measured] = gate.measure(path, evidence, [main.loader])
         given = measured.given
-    answers = {
-        question.tags: [without(answer, varying) for answer in its]
-        for question, its in given
-        if question.asks_same(main, any_tags=True)
-    }
+    answers = {question.tags: its for question, its in given if question.asks_same(main, any_tags=True)}
     size = directory_bytes(path)
     free = None if budget_bytes is None else max(budget_bytes - size, 0)
-    return golden.write(path, main.signature, main.samples, answers.pop(main.tags), size, free, answers)
+
+    def write(samples: Samples, its: Mapping[tuple[str, ...], Answers]) -> int:
+        fixed = {tags: [without(answer, varying) for answer in answers] for tags, answers in its.items()}
+        return golden.write(path, main.signature, samples, fixed.pop(main.tags), size, free, fixed)
+
+    brief = golden.in_brief(main.samples, answers[main.tags], size)
+    if brief is not None:
+        with contextlib.suppress(ModelError):  # a request that the model need not take
+            asked = gate.answers_of(path, main, brief, [*answers])
+            if lines := write(brief, dict(zip(answers, asked, strict=True))):
+                return lines
+    return write(main.samples, answers)

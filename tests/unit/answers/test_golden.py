@@ -144,3 +144,36 @@ def test_values_that_cannot_stand_for_all_are_refused(change):
     with pytest.raises(ModelError) as caught:
         parse_golden(json.dumps(line).encode())
     assert caught.value.code == "BAD_GOLDEN_REQUESTS"
+
+
+class TestInBrief:
+    def test_a_record_too_large_for_the_model_repeats_some_of_its_values(self, tmp_path):
+        sound = np.random.default_rng(0).normal(size=(3, 40_000, 1)).astype(np.float32)
+        asked = batch(3, x=sound, n=np.arange(3))
+        [request] = golden.in_brief(asked, [], MODEL_BYTES).requests()
+        assert request["x"].shape == (1, 40_000, 1)
+        assert request["x"].dtype == np.float32
+        different = np.unique(request["x"])
+        assert 200 < len(different) < 400
+        assert np.isin(different, sound[0]).all()
+        assert request["x"].std() == pytest.approx(sound[0].std(), rel=0.2)
+        assert request["n"] == [0]
+        write(tmp_path, golden.in_brief(asked, [], MODEL_BYTES), MODEL_BYTES)
+        assert size(tmp_path) < 10_000
+
+    def test_of_a_record_without_a_batch_the_whole_request(self):
+        words = np.array([b"word %d" % number for number in range(9_000)], dtype=object)
+        asked = Samples({"x": words}, 1, False, False)
+        brief = golden.in_brief(asked, [], 1000)
+        assert not brief.is_batched
+        assert brief.inputs["x"].shape == (9_000,)
+        assert len(set(brief.inputs["x"])) < 400
+
+    def test_a_record_that_is_small_enough_stays(self):
+        asked = batch(2, x=np.zeros((2, 40_000), np.float32))
+        assert golden.in_brief(asked, [], 1000) is None
+        assert golden.in_brief(batch(1, x=[[b"x" * 9_000]]), [], 1000) is None
+
+    def test_values_that_cannot_be_fewer_stay(self):
+        noise = np.random.default_rng(0).bytes(9_000)
+        assert golden.in_brief(batch(1, x=np.array([noise], dtype=object)), [], 1000) is None
