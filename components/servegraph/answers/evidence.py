@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from servegraph.answers import metric, warmup
-from servegraph.answers import samples as sampling
+from servegraph.answers import metric, sample_lines, warmup
 from servegraph.answers.ask import Loader, Servable
 from servegraph.answers.child import in_child
 from servegraph.answers.draws import same_draws
 from servegraph.answers.encodings import encodings
+from servegraph.answers.generated import generate
 from servegraph.answers.made_up import Care
 from servegraph.answers.metric import Metric
-from servegraph.answers.samples import InputSpec, Samples
+from servegraph.answers.samples import InputSpec, Samples, in_other_sizes
 from servegraph.errors import DataError, InputError, ModelError
 from servegraph.savedmodel.graph import MetaGraph, SavedModelGraph, Signature
 
@@ -121,14 +121,14 @@ def ask_original(
         for name, signature in _public(meta_graph):
             specs = {key: InputSpec(tensor.dtype, tensor.shape) for key, tensor in signature.inputs.items()}
             try:
-                given = sampling.read(samples, specs, label=label_key, signature=name) if samples else None
+                given = sample_lines.read(samples, specs, label=label_key, signature=name) if samples else None
                 real = given or warmup.samples(warm, name, specs)
                 records = [real] if real else _made_up(specs, definition, name, path)
             except DataError as misfit:
                 misfits.append(misfit)
                 records = _made_up(specs, definition, name, path)
             outputs = [tensor.shape for tensor in signature.outputs.values()]
-            tries[name] = [*records, *sampling.in_other_sizes(records, outputs)]
+            tries[name] = [*records, *in_other_sizes(records, outputs)]
         asked.append((tuple(meta_graph.tags), tries))
     if (
         samples
@@ -172,9 +172,9 @@ def _made_up(specs: Mapping[str, InputSpec], definition: MetaGraphDef, signature
     found = encodings(definition, signature, path)
     cares: tuple[Care, ...] = ("little", "some", "most")
     try:
-        made = [sampling.generate(specs, encodings=found, care=care) for care in cares]
-        one_each = sampling.generate(specs, encodings=found, care="most", free=1)
-        return [*made[:-1], sampling.generate(specs), made[-1], one_each]
+        made = [generate(specs, encodings=found, care=care) for care in cares]
+        one_each = generate(specs, encodings=found, care="most", free=1)
+        return [*made[:-1], generate(specs), made[-1], one_each]
     except DataError:
         return []
 

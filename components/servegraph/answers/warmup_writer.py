@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from servegraph.answers import samples as sampling
-from servegraph.answers import warmup
+from servegraph.answers import sample_lines, warmup
 from servegraph.answers.ask import Servable
 from servegraph.answers.samples import InputSpec
 from servegraph.answers.warmup import PREDICT_LOG, WARMUP_FILE, WarmupRequest
@@ -34,7 +33,7 @@ def write(model: Path, signature_name: str, signature: Signature, samples: str) 
             (`TOO_LARGE`), are not answered (`BAD_WARMUP_REQUESTS`).
     """
     specs = {name: InputSpec(tensor.dtype, tensor.shape) for name, tensor in signature.inputs.items()}
-    records = sampling.read(samples, specs, limit=warmup.MOST_RECORDS + 1, signature=signature_name)
+    records = sample_lines.read(samples, specs, limit=warmup.MOST_RECORDS + 1, signature=signature_name)
     requests = [WarmupRequest(signature_name, request) for request in records.batches(1)]
     if len(requests) > warmup.MOST_RECORDS:
         raise DataError(

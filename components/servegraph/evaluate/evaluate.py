@@ -13,9 +13,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from servegraph import storage
-from servegraph.answers import metric, samples
+from servegraph.answers import metric, sample_lines
 from servegraph.answers.ask import Servable
-from servegraph.answers.samples import InputSpec, Samples
+from servegraph.answers.samples import InputSpec, Samples, in_other_sizes
 from servegraph.errors import DataError, InputError, ModelError
 from servegraph.evaluate.judge import Criteria, Evaluation, Measured, judge
 from servegraph.savedmodel.graph import Shape, Signature
@@ -37,7 +37,7 @@ class _Asked:
         """Load it and ask. Raises `ModelError`, `DataError`."""
         self.name, signature, tags = _signature(path)
         specs = {key: InputSpec(tensor.dtype, tensor.shape) for key, tensor in signature.inputs.items()}
-        given = samples.read(records, specs, label=label, signature=self.name)
+        given = sample_lines.read(records, specs, label=label, signature=self.name)
         self._servable = _load(path, tags)
         self.samples, answers = self._ask(given, [tensor.shape for tensor in signature.outputs.values()])
         self.metric = metric.score(answers, self.samples.labels, output)
@@ -48,7 +48,7 @@ class _Asked:
         try:
             return given, [self._servable(self.name, batch) for batch in given.batches(BATCH)]
         except ModelError:
-            for resized in samples.in_other_sizes([given], outputs):
+            for resized in in_other_sizes([given], outputs):
                 with contextlib.suppress(ModelError):
                     return resized, [self._servable(self.name, batch) for batch in resized.batches(BATCH)]
             raise

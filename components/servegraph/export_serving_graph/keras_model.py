@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from servegraph import storage
-from servegraph.answers import samples as sampling
+from servegraph.answers import sample_lines
 from servegraph.answers.ask import Servable
+from servegraph.answers.generated import generate
 from servegraph.answers.samples import InputSpec, Samples
 from servegraph.data.schema import Schema
 from servegraph.errors import ExportRefused, InputError
@@ -112,7 +113,7 @@ def _prove(
             _refuse_fixed_batch(side, tensors)
     (given,) = next(iter(answers.values())).input_signature
     specs = {name: InputSpec(t.dtype.name, tuple(t.shape)) for name, t in given.items()}
-    records = sampling.read(samples, specs, limit=64) if samples else sampling.generate(specs, rows=16)
+    records = sample_lines.read(samples, specs, limit=64) if samples else generate(specs, rows=16)
     largest, rows = 0.0, 0
     servable = Servable(path)
     for name, which in formats.items():

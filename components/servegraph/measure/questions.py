@@ -63,9 +63,9 @@ def collect(model: Path, samples: str | None) -> Questions:
         ModelError: the model has no signature, or no request can be made up (code `NOTHING_TO_ASK`).
         DataError: the samples do not fit.
     """
-    from servegraph.answers import samples as sampling
+    from servegraph.answers import sample_lines
     from servegraph.answers.json_values import to_json
-    from servegraph.answers.samples import InputSpec
+    from servegraph.answers.samples import InputSpec, is_batched
     from servegraph.serve.model import meta_graph_of
     from servegraph.serve.signatures import read_serving_graph
     from servegraph.serve.trial import made_up_trial, stored_trials
@@ -76,19 +76,19 @@ def collect(model: Path, samples: str | None) -> Questions:
         raise ModelError("The model has no signature.", code="NOTHING_TO_ASK")
     name = _SIGNATURE if _SIGNATURE in signatures else min(signatures)
     specs = {key: InputSpec(info.dtype, info.shape) for key, info in signatures[name].inputs.items()}
-    is_batched = sampling.is_batched(specs)
+    takes_batches = is_batched(specs)
     golden = [trial.inputs for trial in stored_trials(model, signatures) if trial.signature_name == name]
     if samples is not None:
-        found, source = sampling.read(samples, specs, limit=MOST_ROWS, signature=name).inputs, "samples"
+        found, source = sample_lines.read(samples, specs, limit=MOST_ROWS, signature=name).inputs, "samples"
     elif golden:
-        found, source = dict(max(golden, key=lambda inputs: _rows(inputs) if is_batched else 1)), "golden requests"
+        found, source = dict(max(golden, key=lambda inputs: _rows(inputs) if takes_batches else 1)), "golden requests"
     else:
         trial = made_up_trial(name, signatures[name], meta_graph_of(model))
         if trial is None:
             raise ModelError("No request can be made up for its inputs.", code="NOTHING_TO_ASK")
         found, source = dict(trial.inputs), "made up"
     columns = {key: to_json(array) for key, array in found.items()}
-    return Questions(name, columns, _rows(found) if is_batched else 1, is_batched, source)
+    return Questions(name, columns, _rows(found) if takes_batches else 1, takes_batches, source)
 
 
 def _rows(inputs: Any) -> int:

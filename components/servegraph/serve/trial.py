@@ -55,13 +55,13 @@ def stored_trials(directory: Path, signatures: Mapping[str, Signature], with_gol
 
 def made_up_trial(name: str, signature: Signature, meta_graph: Any) -> Trial | None:
     """Return a request of a few different rows for one signature, None where none can be made up."""
-    from servegraph.answers import samples
     from servegraph.answers.encodings import encodings
+    from servegraph.answers.generated import generate
 
     specs = _specs(signature)
     try:
         found = {} if meta_graph is None else encodings(meta_graph, name)
-        made = samples.generate(specs, rows=_MADE_UP_ROWS, encodings=found, care="some")
+        made = generate(specs, rows=_MADE_UP_ROWS, encodings=found, care="some")
     except Exception as exc:  # a graph of any kind: then nothing is tried
         _log.debug("%s: no request can be made up: %s", name, exc)
         return None

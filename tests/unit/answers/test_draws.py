@@ -7,8 +7,9 @@ import tensorflow as tf
 from servegraph.answers.ask import Servable
 from servegraph.answers.draws import same_draws
 from servegraph.answers.evidence import LOADERS, Question
+from servegraph.answers.generated import generate
 from servegraph.answers.repeats import outputs_that_vary
-from servegraph.answers.samples import InputSpec, generate
+from servegraph.answers.samples import InputSpec
 
 X = np.zeros((2, 3), np.float32)
 

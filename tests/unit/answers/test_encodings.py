@@ -6,9 +6,9 @@ import tensorflow as tf
 from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
 from servegraph import storage
-from servegraph.answers import samples
 from servegraph.answers.ask import Servable
 from servegraph.answers.encodings import encodings
+from servegraph.answers.generated import generate
 from servegraph.answers.made_up import Base64Text, CsvText, ExampleSpec, Feature, ImageBytes, NumberText
 from servegraph.answers.samples import InputSpec
 from servegraph.savedmodel.graph_reader import read_saved_model
@@ -116,8 +116,8 @@ def ask(path, signature, input_name, care="little"):
     assert meta_graph.SerializeToString(deterministic=True) == before
     inputs = read_saved_model(storage.open_dir(path)).meta_graphs[0].signatures[signature].inputs
     specs = {name: InputSpec(info.dtype, info.shape) for name, info in inputs.items()}
-    made = samples.generate(specs, encodings=found, care=care)
-    again = samples.generate(specs, encodings=found, care=care)
+    made = generate(specs, encodings=found, care=care)
+    again = generate(specs, encodings=found, care=care)
     assert all(np.array_equal(made.inputs[name], again.inputs[name]) for name in specs)
     answers = []
     for loader in ("session", "v2"):

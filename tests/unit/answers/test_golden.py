@@ -5,7 +5,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from servegraph.answers import golden, samples
+from servegraph.answers import golden, sample_lines
 from servegraph.answers.samples import InputSpec, Samples
 from servegraph.deploy_version.golden import difference, parse_golden
 from servegraph.deploy_version.plan import Tolerance
@@ -66,7 +66,7 @@ def test_what_is_written_reads_back_as_the_same_samples(tmp_path):
     }
     write(tmp_path, batch(2, **asked), MODEL_BYTES)
     specs = {name: InputSpec("string" if v.dtype == object else v.dtype.name, (None,)) for name, v in asked.items()}
-    back = samples.read(str(tmp_path / GOLDEN_FILE), specs)
+    back = sample_lines.read(str(tmp_path / GOLDEN_FILE), specs)
     for name, values in asked.items():
         assert back.inputs[name].dtype == values.dtype
         assert back.inputs[name].tolist() == values.tolist()
@@ -106,7 +106,7 @@ def test_the_answers_of_another_model_go(tmp_path):
 def test_requests_without_a_batch_stand_as_they_are(tmp_path, shape):
     made = Samples({"x": np.ones(shape, np.float32)}, 2, False, False, ({"x": np.zeros(shape, np.float32)},))
     assert write(tmp_path, made, MODEL_BYTES) == 2
-    back = samples.read(str(tmp_path / GOLDEN_FILE), {"x": InputSpec("float32", shape)})
+    back = sample_lines.read(str(tmp_path / GOLDEN_FILE), {"x": InputSpec("float32", shape)})
     assert [request["x"].tolist() for request in back.batches(9)] == [r["x"].tolist() for r in made.batches(9)]
 
 

@@ -6,8 +6,9 @@ import tensorflow as tf
 from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
 from servegraph import storage
-from servegraph.answers import evidence, samples
+from servegraph.answers import evidence
 from servegraph.answers.encodings import encodings
+from servegraph.answers.generated import generate
 from servegraph.answers.made_up import ExampleSpec, Feature, Known
 from servegraph.answers.samples import InputSpec
 from servegraph.savedmodel.graph_reader import read_saved_model
@@ -135,7 +136,7 @@ def test_a_graph_of_version_1_with_a_file(tmp_path):
 
 def test_an_unknown_word_is_among_them_unless_it_must_be_known():
     specs, found = {"x": InputSpec("string", (None,))}, {"x": Known((b"a", b"b"))}
-    little, some, most = (samples.generate(specs, 64, encodings=found, care=c) for c in ("little", "some", "most"))
+    little, some, most = (generate(specs, 64, encodings=found, care=c) for c in ("little", "some", "most"))
     assert not set(little.inputs["x"]) <= {b"a", b"b"}
     assert set(some.inputs["x"]) == {b"a", b"b"}
     assert set(most.inputs["x"]) == {b"a"}

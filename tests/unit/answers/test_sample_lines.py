@@ -1,0 +1,112 @@
+"""Sample requests are read from JSON lines; what does not fit is named."""
+
+import json
+
+import pytest
+
+from servegraph.answers import sample_lines
+from servegraph.answers.samples import InputSpec
+from servegraph.errors import DataError
+
+SPECS = {"x": InputSpec("float32", (None, 2)), "word": InputSpec("string", (None,))}
+IDS = {"ids": InputSpec("int32", (None, None))}
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(lines, specs=SPECS, **options):
+        path = tmp_path / "s.jsonl"
+        path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
+        return sample_lines.read(str(path), specs, **options)
+
+    return read
+
+
+def test_bare_values_where_there_is_one_input(read):
+    found = read(["[1, 2]", "", "[3, 4]"], {"x": InputSpec("float32", (None, 2))})
+    assert found.inputs["x"].tolist() == [[1, 2], [3, 4]]
+    assert read([{"b64": "/w=="}], {"x": InputSpec("string", (None,))}).inputs["x"].tolist() == [b"\xff"]
+
+
+def test_bytes_stand_as_base64_and_text_as_itself(read):
+    found = read([{"x": [1, 2], "word": {"b64": "/wA="}}, {"x": [3, 4], "word": "é"}])
+    assert found.inputs["word"].tolist() == [b"\xff\x00", "é".encode()]
+
+
+def test_a_golden_file_is_a_sample_file(read):
+    whole = {"signature_name": "serving_default", "inputs": {"x": [[1, 2], [3, 4]], "word": ["a", "b"]}, "outputs": {}}
+    other = {"signature_name": "other", "inputs": {"z": [1]}}
+    found = read([{"x": [0, 0], "word": "first"}, whole, other], signature="serving_default")
+    assert found.rows == 3
+    assert found.inputs["x"].tolist() == [[0, 0], [1, 2], [3, 4]]
+    with pytest.raises(DataError, match="no value for the inputs"):
+        read([other])
+
+
+def test_an_input_named_inputs_is_no_whole_request(read):
+    specs = {"inputs": InputSpec("string", (None,))}
+    lines = [{"inputs": "a"}, {"inputs": {"b64": "/w=="}}, {"inputs": {"inputs": ["b"]}}]
+    assert read(lines, specs).inputs["inputs"].tolist() == [b"a", b"\xff", b"b"]
+
+
+def test_records_of_different_lengths_stay_in_order(read):
+    found = read([{"ids": ids} for ids in ([1, 2], [3, 4], [5], [6, 7])], IDS)
+    assert [batch["ids"].tolist() for batch in found.batches(8)] == [[[1, 2], [3, 4]], [[5]], [[6, 7]]]
+    assert found.rows == 4
+
+
+def test_a_line_is_one_request_where_there_is_no_batch(read):
+    specs = {"x": InputSpec("float32", ()), "y": InputSpec("int32", (2,))}
+    found = read([{"x": 1.5, "y": [1, 2]}, {"inputs": {"x": 2.5, "y": [3, 4]}}], specs)
+    assert [(r["x"].item(), r["y"].tolist()) for r in found.batches(8)] == [(1.5, [1, 2]), (2.5, [3, 4])]
+    assert (found.rows, found.is_batched) == (2, False)
+
+
+def test_the_batch_of_one_need_not_be_written(read):
+    found = read([{"x": [1, 2]}, {"x": [[3, 4]]}], {"x": InputSpec("float32", (1, 2))})
+    assert [request["x"].tolist() for request in found.batches(8)] == [[[1, 2]], [[3, 4]]]
+
+
+def test_labels_come_with_their_records(read):
+    whole = {"inputs": {"ids": [[2], [3]]}, "y": ["b", "c"]}
+    found = read([{"ids": [1], "y": "a"}, whole, {"ids": [4], "y": "d"}], IDS, label="y")
+    assert found.labels == ("a", "b", "c", "d")
+    assert found.rows == 4
+    assert read([{"ids": [1], "y": "a"}], IDS).labels == ()
+    assert read([{"ids": [i], "y": i} for i in range(9)], IDS, label="y", limit=5).labels == tuple(range(5))
+
+
+@pytest.mark.parametrize(
+    "line", [{"ids": [1]}, {"ids": [1], "y": None}, {"inputs": {"ids": [[1], [2]]}, "y": ["a"]}, [1]]
+)
+def test_a_missing_label_is_named(read, line):
+    with pytest.raises(DataError, match=r"line 2.*label"):
+        read([{"ids": [1], "y": 1}, line], IDS, label="y")
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ({"x": [1, 2]}, "'word'|no value"),
+        ({"x": [1, "b"], "word": "a"}, "'x'.*not float32"),
+        ({"x": [1, 2, 3], "word": "a"}, "shape"),
+        ({"x": 1, "word": "a"}, "shape"),
+        ({"x": [1, 2], "word": 5}, "'word'.*not string"),
+        ({"inputs": {"x": [1, 2], "word": "a"}}, "'x' of line 1.*shape"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+    ],
+)
+def test_what_does_not_fit_is_named(read, record, says):
+    with pytest.raises(DataError, match=says):
+        read([record])
+
+
+def test_no_records(read):
+    with pytest.raises(DataError, match="EMPTY_SAMPLES"):
+        read([""])
+
+
+def test_a_dtype_that_json_cannot_hold(read):
+    with pytest.raises(DataError, match="complex64"):
+        read([{"x": 1}], {"x": InputSpec("complex64", (None,))})
