@@ -15,12 +15,13 @@ from tests.emulators.remote_places import FAKES, Emulated
 from tests.tiny_models import SCHEMA_VERSION, saved_model, write_tiny_model
 
 from servegraph.deploy_version.deploy import deploy, plan_deploy
-from servegraph.deploy_version.golden import GoldenRequest, difference
+from servegraph.deploy_version.golden import difference
 from servegraph.deploy_version.plan import DeployRequest, ServiceOptions, Tolerance
 from servegraph.deploy_version.targets import TARGETS, Place, open_target
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.errors import DeployRefused, InputError
 from servegraph.routine.manifest import Routine
+from servegraph.savedmodel.golden_file import GoldenRequest
 from servegraph.savedmodel.layout import content_digest
 from servegraph.serve.signatures import Signatures
 from servegraph.serve.state import ServingConfig

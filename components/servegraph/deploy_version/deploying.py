@@ -10,7 +10,7 @@ from typing import Any
 from servegraph.deploy_version import rollout
 from servegraph.deploy_version.converge import converge
 from servegraph.deploy_version.faults import CannotServe, NoCapacity, Rejected, Unavailable
-from servegraph.deploy_version.golden import GoldenRequest, difference, read_golden
+from servegraph.deploy_version.golden import difference, read_golden
 from servegraph.deploy_version.machine_check import check_machine
 from servegraph.deploy_version.plan import Step
 from servegraph.deploy_version.remote import Answer, Goal, Seen
@@ -19,6 +19,7 @@ from servegraph.deploy_version.site import Site
 from servegraph.deploy_version.targets import OnStep
 from servegraph.errors import DeployRefused, StorageError
 from servegraph.machines.sizes import format_size
+from servegraph.savedmodel.golden_file import GoldenRequest
 from servegraph.savedmodel.layout import content_digest
 from servegraph.serve.state import ServingConfig
 from servegraph.storage.gcs_lease import Lease

@@ -1,57 +1,24 @@
-"""Golden requests: requests with their recorded answers, stored inside the model.
+"""Golden requests of a version: read from the model, or from the routine that answers in place of its graph; compared.
 
-The file `assets.extra/golden_requests.jsonl.gz` holds one JSON object a line, values as TF Serving's column
-format has them (bytes as `{"b64": …}`):
-
-    {"signature_name": "serving_default", "inputs": {"age": [39]}, "outputs": {"probabilities": [[0.9, 0.1]]}}
-
-Of a large output some values stand for all: {"every": 97, "shape": [1, 256, 256], "values": [0.1, …]} has each 97th in
-row-major order.
-
-Those of a routine, which answers in place of the graph, are whole bodies, {"request": …, "response": …} a line.
+Those of a routine are whole bodies, {"request": …, "response": …} a line.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import gzip
 import json
 import math
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from servegraph.deploy_version.plan import Tolerance
 from servegraph.errors import ModelError, StorageError
 from servegraph.routine.manifest import GOLDEN as ROUTINE_GOLDEN
 from servegraph.routine.manifest import Routine
+from servegraph.savedmodel.golden_file import GoldenRequest, is_part, parse_golden
 from servegraph.savedmodel.layout import GOLDEN_FILE
 from servegraph.storage import Directory
-
-_GZIP = b"\x1f\x8b"
-LARGEST_BYTES = 100_000_000
-_SAMPLE = {"every", "shape", "values"}  # the keys of an output of which some values were recorded
-
-
-@dataclass(frozen=True)
-class GoldenRequest:
-    """One request and the answer it must get; `line` is where it stands in the file.
-
-    `signature_name` None: a routine is asked, `inputs` and `outputs` are the bodies of the request and of the answer.
-    """
-
-    line: int
-    signature_name: str | None
-    inputs: Mapping[str, Any]
-    outputs: Mapping[str, Any]
-    within: float = 0.0  # how far a number may be from it whatever the tolerance
-
-    @property
-    def asked(self) -> str:
-        """Return what is asked, in words."""
-        return self.signature_name or "routine"
 
 
 def read_golden(directory: Directory, routine: Routine | None) -> tuple[GoldenRequest, ...]:
@@ -82,7 +49,7 @@ def parse_bodies(content: bytes) -> tuple[GoldenRequest, ...]:
         try:
             entry = json.loads(line)
             requests.append(GoldenRequest(number, None, dict(entry["request"]), dict(entry["response"])))
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, RecursionError) as exc:
             raise ModelError(
                 f"Line {number} of {ROUTINE_GOLDEN} is not a golden request: {exc!r}.",
                 code="BAD_GOLDEN_REQUESTS",
@@ -91,106 +58,20 @@ def parse_bodies(content: bytes) -> tuple[GoldenRequest, ...]:
     return tuple(requests)
 
 
-def parse_golden(content: bytes) -> tuple[GoldenRequest, ...]:
-    """Return the requests of a golden file, compressed or not; empty lines and those of other MetaGraphs are skipped.
-
-    Raises:
-        ModelError: a line is not such an object (code `BAD_GOLDEN_REQUESTS`).
-    """
-    requests = []
-    for number, line in enumerate(_lines(content), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            if "tags" in entry:
-                continue
-            requests.append(
-                GoldenRequest(
-                    number,
-                    str(entry["signature_name"]),
-                    dict(entry["inputs"]),
-                    {name: _checked(value) for name, value in dict(entry["outputs"]).items()},
-                    float(entry.get("within", 0)),
-                )
-            )
-        except (ValueError, KeyError, TypeError) as exc:
-            raise ModelError(
-                f"Line {number} of {GOLDEN_FILE} is not a golden request: {exc!r}.",
-                code="BAD_GOLDEN_REQUESTS",
-                fix='A line is {"signature_name": …, "inputs": {name: column}, "outputs": {name: column}}.',
-            ) from exc
-    return tuple(requests)
-
-
-def golden_of(content: bytes, tags: tuple[str, ...]) -> bytes:
-    """Return a golden file as that of the MetaGraph with `tags` alone; that of {serve} where it has no lines.
-
-    Raises:
-        ModelError: it cannot be inflated (code `BAD_GOLDEN_REQUESTS`).
-    """
-    own, plain = [], []
-    for line in _lines(content):
-        try:
-            entry = json.loads(line)
-            its = entry.pop("tags", None)
-        except (ValueError, AttributeError):  # whoever asks with it says so
-            plain.append(line)
-            continue
-        if its is None:
-            plain.append(line)
-        elif set(its) == set(tags):
-            own.append(json.dumps(entry, ensure_ascii=False, sort_keys=True).encode())
-    return gzip.compress(b"".join(line + b"\n" for line in own or plain), mtime=0)
-
-
-def _lines(content: bytes) -> list[bytes]:
-    return (_inflated(content) if content.startswith(_GZIP) else content).splitlines()
-
-
-def _inflated(content: bytes) -> bytes:
-    """Inflate all members of a gzip file: each request may be one."""
-    found = bytearray()
-    while content:
-        inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-        try:
-            found += inflater.decompress(content, LARGEST_BYTES - len(found) + 1)
-        except zlib.error as exc:
-            raise ModelError(f"{GOLDEN_FILE} cannot be inflated: {exc}.", code="BAD_GOLDEN_REQUESTS") from exc
-        if not inflater.eof or len(found) > LARGEST_BYTES:
-            message = f"{GOLDEN_FILE} is cut short, or inflates to more than {LARGEST_BYTES} bytes."
-            raise ModelError(message, code="BAD_GOLDEN_REQUESTS")
-        content = inflater.unused_data
-    return bytes(found)
-
-
 def difference(request: GoldenRequest, got: Mapping[str, Any], tolerance: Tolerance) -> str | None:
     """Return the first difference between recorded and received outputs, or None; more outputs are none."""
     tolerance = Tolerance(max(tolerance.abs, request.within), tolerance.rel)
     for name, value in request.outputs.items():
         if name not in got:
             return f"output {name!r}: not answered, only {', '.join(sorted(got)) or 'nothing'}"
-        differs = _sample_difference if _is_sample(value) else _first_difference
+        differs = _part_difference if is_part(value) else _first_difference
         found = differs(value, got[name], tolerance, "")
         if found:
             return f"output {name!r}{found}"
     return None
 
 
-def _is_sample(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == _SAMPLE
-
-
-def _checked(value: Any) -> Any:
-    """Return a recorded output. Raises ValueError where some values are to stand for all and cannot."""
-    if _is_sample(value):
-        count, every = math.prod(value["shape"]), value["every"]
-        if every < 1 or len(value["values"]) != -(-count // every):
-            raise ValueError(f"of {count} values each {every}th are not {len(value['values'])}")
-    return value
-
-
-def _sample_difference(want: Mapping[str, Any], got: Any, tolerance: Tolerance, at: str) -> str | None:
+def _part_difference(want: Mapping[str, Any], got: Any, tolerance: Tolerance, at: str) -> str | None:
     """Compare where only some values were recorded, and the shape of all."""
     shape, every = want["shape"], want["every"]
     flat = [got]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from servegraph.deploy_version.golden import GoldenRequest, difference
+from servegraph.deploy_version.golden import difference
 from servegraph.deploy_version.plan import Tolerance
 from servegraph.errors import DeployRefused, Refusal
 from servegraph.routine.manifest import Routine
+from servegraph.savedmodel.golden_file import GoldenRequest
 from servegraph.savedmodel.layout import GOLDEN_FILE
 from servegraph.serve.child import ServerProcess
 from servegraph.serve.signatures import Signatures

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any, Literal, Protocol
 
-from servegraph.deploy_version.golden import GoldenRequest
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
+from servegraph.savedmodel.golden_file import GoldenRequest
 from servegraph.serve.state import ServingConfig
 
 STABLE = "stable"  # the label of the version that users should get, as TF Serving has it

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from servegraph.deploy_version.golden import GoldenRequest
 from servegraph.errors import DeployRefused
+from servegraph.savedmodel.golden_file import GoldenRequest
 from servegraph.serve.signatures import Signatures
 
 DEFAULT_SIGNATURE = "serving_default"

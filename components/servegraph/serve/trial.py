@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from servegraph.errors import ServegraphError
-from servegraph.savedmodel.graph import Signature
+from servegraph.savedmodel.golden_file import GoldenRequest, is_part, parse_golden
+from servegraph.savedmodel.graph import Signature, TensorInfo
 from servegraph.savedmodel.layout import GOLDEN_FILE
 from servegraph.serve.arrays import Array
 
@@ -81,50 +79,34 @@ def _fits(request: Any, signatures: Mapping[str, Signature]) -> bool:
 
 
 def _golden(directory: Path, signatures: Mapping[str, Signature]) -> list[Trial]:
-    import gzip
-    import json
-
-    from servegraph.answers.dtypes import numpy_type
-    from servegraph.answers.json_values import from_json
-
     path = directory / GOLDEN_FILE
     if not path.is_file():
         return []
-    content = path.read_bytes()
     try:
-        text = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
-        trials = []
-        for line in text.splitlines()[:MOST_REQUESTS]:
-            entry = json.loads(line)
-            if "tags" in entry:  # of another MetaGraph
-                continue
-            signature = signatures[entry["signature_name"]]
-            inputs = {
-                name: from_json(value, numpy_type(signature.inputs[name].dtype))
-                for name, value in entry["inputs"].items()
-            }
-            outputs = {
-                name: _recorded(value, numpy_type(signature.outputs[name].dtype))
-                for name, value in entry["outputs"].items()
-            }
-            trials.append(Trial(entry["signature_name"], inputs, outputs, float(entry.get("within", 0))))
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as exc:
-        _log.warning("%s is not a file of golden requests: %r", path, exc)
+        return [_trial(request, signatures) for request in parse_golden(path.read_bytes())[:MOST_REQUESTS]]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        _log.warning("%s does not fit the model: %r", path, exc)
         return []
-    return trials
 
 
-def _recorded(value: Any, kind: np.dtype[Any]) -> Recorded:
-    """Read an output as `servegraph.answers.golden` writes it."""
+def _trial(request: GoldenRequest, signatures: Mapping[str, Signature]) -> Trial:
+    from servegraph.answers.dtypes import numpy_type
     from servegraph.answers.json_values import from_json
 
-    if isinstance(value, dict) and "every" in value:
-        values, shape, every = from_json(value["values"], kind), tuple(value["shape"]), int(value["every"])
-        if every < 1 or len(values) != -(-prod(shape) // every):
-            raise ValueError(f"of {prod(shape)} values each {every}th are not {len(values)}")
-        return Recorded(values, shape, every)
-    values = from_json(value, kind)
-    return Recorded(values.reshape(-1), values.shape)
+    def read(values: Any, tensor: TensorInfo) -> Array:
+        return from_json(values, numpy_type(tensor.dtype))
+
+    name = str(request.signature_name)
+    asked = signatures[name]
+    inputs = {key: read(values, asked.inputs[key]) for key, values in request.inputs.items()}
+    outputs: dict[str, Recorded] = {}
+    for key, found in request.outputs.items():
+        if is_part(found):
+            outputs[key] = Recorded(read(found["values"], asked.outputs[key]), tuple(found["shape"]), found["every"])
+        else:
+            values = read(found, asked.outputs[key])
+            outputs[key] = Recorded(values.reshape(-1), values.shape)
+    return Trial(name, inputs, outputs, request.within)
 
 
 def _specs(signature: Signature) -> dict[str, Any]:

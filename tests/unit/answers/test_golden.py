@@ -7,9 +7,10 @@ import pytest
 
 from servegraph.answers import golden, sample_lines
 from servegraph.answers.samples import InputSpec, Samples
-from servegraph.deploy_version.golden import difference, parse_golden
+from servegraph.deploy_version.golden import difference
 from servegraph.deploy_version.plan import Tolerance
 from servegraph.errors import ModelError, StorageError
+from servegraph.savedmodel.golden_file import parse_golden
 from servegraph.savedmodel.layout import GOLDEN_FILE
 
 MODEL_BYTES = 10_000_000
@@ -137,7 +138,7 @@ def test_of_a_large_output_some_values_stand_for_all(tmp_path):
     assert f"[0][{row}][{column}][{channel}]" in found(image)
 
 
-@pytest.mark.parametrize("change", [{"every": 0}, {"shape": [5]}, {"values": [1]}, {"shape": "3"}])
+@pytest.mark.parametrize("change", [{"every": 0}, {"every": 2.0}, {"shape": [5]}, {"values": [1]}, {"shape": "3"}])
 def test_values_that_cannot_stand_for_all_are_refused(change):
     output = {"every": 2, "shape": [2, 2], "values": [1, 2], **change}
     line = {"signature_name": "s", "inputs": {}, "outputs": {"y": output}}

@@ -10,10 +10,10 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from servegraph.answers.ask import Servable
 from servegraph.deploy_version.deploy import deploy, plan_deploy
-from servegraph.deploy_version.golden import parse_golden
 from servegraph.deploy_version.plan import DeployRequest
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.errors import ModelError
+from servegraph.savedmodel.golden_file import parse_golden
 from servegraph.savedmodel.layout import GOLDEN_FILE, content_digest
 from servegraph.savedmodel.one_meta_graph import OneMetaGraph
 from servegraph.serve.state import ServingConfig

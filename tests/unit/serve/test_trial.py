@@ -11,6 +11,7 @@ import pytest
 from servegraph.answers import golden
 from servegraph.answers.samples import Samples
 from servegraph.errors import ModelError
+from servegraph.savedmodel.golden_file import LARGEST_BYTES
 from servegraph.savedmodel.layout import GOLDEN_FILE
 from servegraph.serve.model import load_model
 
@@ -56,4 +57,22 @@ def test_too_few_values_are_no_golden_request(model: Path, caplog: pytest.LogCap
     line["outputs"]["squares"]["values"].pop()
     (model / GOLDEN_FILE).write_bytes(gzip.compress(json.dumps(line).encode()))
     load_model(model)
-    assert any("is not a file of golden requests" in message for message in caplog.messages)
+    assert any("is not a golden request" in message for message in caplog.messages)
+
+
+def test_what_fits_the_model_no_more_is_left(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    x = np.ones([1, SIDE], np.float32)
+    record(model, x[:, :, None] * x[:, None, :], x)
+    content = gzip.decompress((model / GOLDEN_FILE).read_bytes())
+    for name in (b"squares", b"serving_default", b'"x"'):
+        (model / GOLDEN_FILE).write_bytes(content.replace(name, b'"gone"' if name[:1] == b'"' else b"gone"))
+        caplog.clear()
+        load_model(model)
+        assert any("does not fit the model" in message for message in caplog.messages), name
+
+
+def test_a_file_that_inflates_without_end_is_not_read_whole(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (model / GOLDEN_FILE).parent.mkdir()
+    (model / GOLDEN_FILE).write_bytes(gzip.compress(bytes(LARGEST_BYTES + 1), 1))
+    load_model(model)
+    assert any("inflates to more than" in message for message in caplog.messages)

@@ -18,7 +18,6 @@ from servegraph.deploy_version.discovery import load as load_document
 from servegraph.deploy_version.discovery import require_valid
 from servegraph.deploy_version.explaining import check_explanation, config_of
 from servegraph.deploy_version.faults import Rejected
-from servegraph.deploy_version.golden import GoldenRequest
 from servegraph.deploy_version.google_api import check_labels
 from servegraph.deploy_version.option_forms import check_forms
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
@@ -38,6 +37,7 @@ from servegraph.errors import DeployRefused
 from servegraph.machines.catalog import load
 from servegraph.routine.interfaces import Routine as Adapter
 from servegraph.routine.manifest import ADAPTER, FOLDER, Routine
+from servegraph.savedmodel.golden_file import GoldenRequest
 
 RUNTIME, PYTHON = "2.11", "3.7"  # the newest there was; R12 of the requirements, "Runtime" in the discovery document
 UNUSED = frozenset({"image", "encryption_key", "network", "reservation", "spot", "resources"})

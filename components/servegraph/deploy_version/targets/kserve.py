@@ -15,7 +15,6 @@ from datetime import date, datetime, timezone
 from typing import Any
 
 from servegraph.deploy_version.faults import CannotServe, NoCapacity, is_no_capacity
-from servegraph.deploy_version.golden import GoldenRequest
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
 from servegraph.deploy_version.remote import Answer, Goal, Seen, SeenVersion, Shift, State
 from servegraph.deploy_version.targets import kserve_objects as objects
@@ -23,6 +22,7 @@ from servegraph.deploy_version.targets import kserve_status as status
 from servegraph.deploy_version.targets.kserve_api import KserveApi
 from servegraph.deploy_version.targets.kserve_objects import Memory
 from servegraph.errors import DeployRefused
+from servegraph.savedmodel.golden_file import GoldenRequest
 from servegraph.serve.state import ServingConfig
 
 READY_TIMEOUT_S = 3600.0

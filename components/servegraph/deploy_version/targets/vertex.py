@@ -18,7 +18,6 @@ from servegraph.deploy_version.discovery import load as load_document
 from servegraph.deploy_version.discovery import require_valid
 from servegraph.deploy_version.explaining import check_explanation
 from servegraph.deploy_version.faults import CannotServe
-from servegraph.deploy_version.golden import GoldenRequest
 from servegraph.deploy_version.google_api import check_labels
 from servegraph.deploy_version.option_forms import check_forms, check_together
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
@@ -30,6 +29,7 @@ from servegraph.deploy_version.targets import vertex_plan as requests
 from servegraph.deploy_version.targets.vertex_api import PREFIX, VertexApi
 from servegraph.deploy_version.targets.vertex_seen import links_of, pick, versions_of
 from servegraph.errors import DeployRefused, ServegraphError
+from servegraph.savedmodel.golden_file import GoldenRequest
 
 LAST_LINES = 15  # of a container's log; an error is one line of 2,000 characters
 UNUSED = frozenset({"runtime_version", "python_version", "resources"})

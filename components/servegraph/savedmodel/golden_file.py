@@ -1,0 +1,133 @@
+"""The file of golden requests in a SavedModel, read without TensorFlow: requests with their recorded answers.
+
+`assets.extra/golden_requests.jsonl.gz` holds one JSON object a line, values as TF Serving's column format has them
+(bytes as `{"b64": …}`):
+
+    {"signature_name": "serving_default", "inputs": {"age": [39]}, "outputs": {"probabilities": [[0.9, 0.1]]}}
+
+Of a large output some values stand for all: {"every": 97, "shape": [1, 256, 256], "values": [0.1, …]} has each 97th in
+row-major order. `servegraph.answers.golden` writes it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from servegraph.errors import ModelError
+from servegraph.savedmodel.layout import GOLDEN_FILE
+
+LARGEST_BYTES = 100_000_000
+_GZIP = b"\x1f\x8b"
+_PART = {"every", "shape", "values"}  # the keys of an output of which some values were recorded
+
+
+@dataclass(frozen=True)
+class GoldenRequest:
+    """One request and the answer it must get; `line` is where it stands in the file.
+
+    `signature_name` None: a routine is asked, `inputs` and `outputs` are the bodies of the request and of the answer.
+    """
+
+    line: int
+    signature_name: str | None
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    within: float = 0.0  # how far a number may be from it whatever the tolerance
+
+    @property
+    def asked(self) -> str:
+        """Return what is asked, in words."""
+        return self.signature_name or "routine"
+
+
+def parse_golden(content: bytes) -> tuple[GoldenRequest, ...]:
+    """Return the requests of a golden file, compressed or not; empty lines and those of other MetaGraphs are skipped.
+
+    Raises:
+        ModelError: a line is not such an object (code `BAD_GOLDEN_REQUESTS`).
+    """
+    requests = []
+    for number, line in enumerate(_lines(content), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            if "tags" in entry:
+                continue
+            requests.append(
+                GoldenRequest(
+                    number,
+                    str(entry["signature_name"]),
+                    dict(entry["inputs"]),
+                    {name: _checked(value) for name, value in dict(entry["outputs"]).items()},
+                    float(entry.get("within", 0)),
+                )
+            )
+        except (ValueError, KeyError, TypeError, RecursionError) as exc:
+            raise ModelError(
+                f"Line {number} of {GOLDEN_FILE} is not a golden request: {exc!r}.",
+                code="BAD_GOLDEN_REQUESTS",
+                fix='A line is {"signature_name": …, "inputs": {name: column}, "outputs": {name: column}}.',
+            ) from exc
+    return tuple(requests)
+
+
+def golden_of(content: bytes, tags: tuple[str, ...]) -> bytes:
+    """Return a golden file as that of the MetaGraph with `tags` alone; that of {serve} where it has no lines.
+
+    Raises:
+        ModelError: it cannot be inflated (code `BAD_GOLDEN_REQUESTS`).
+    """
+    own, plain = [], []
+    for line in _lines(content):
+        try:
+            entry = json.loads(line)
+            its = entry.pop("tags", None)
+        except (ValueError, AttributeError, RecursionError):  # whoever asks with it says so
+            plain.append(line)
+            continue
+        if its is None:
+            plain.append(line)
+        elif set(its) == set(tags):
+            own.append(json.dumps(entry, ensure_ascii=False, sort_keys=True).encode())
+    return gzip.compress(b"".join(line + b"\n" for line in own or plain), mtime=0)
+
+
+def _lines(content: bytes) -> list[bytes]:
+    return (_inflated(content) if content.startswith(_GZIP) else content).splitlines()
+
+
+def _inflated(content: bytes) -> bytes:
+    """Inflate all members of a gzip file: each request may be one."""
+    found = bytearray()
+    while content:
+        inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        try:
+            found += inflater.decompress(content, LARGEST_BYTES - len(found) + 1)
+        except zlib.error as exc:
+            raise ModelError(f"{GOLDEN_FILE} cannot be inflated: {exc}.", code="BAD_GOLDEN_REQUESTS") from exc
+        if not inflater.eof or len(found) > LARGEST_BYTES:
+            message = f"{GOLDEN_FILE} is cut short, or inflates to more than {LARGEST_BYTES} bytes."
+            raise ModelError(message, code="BAD_GOLDEN_REQUESTS")
+        content = inflater.unused_data
+    return bytes(found)
+
+
+def is_part(value: Any) -> bool:
+    """Whether some of an output's values stand for all of them."""
+    return isinstance(value, dict) and value.keys() == _PART
+
+
+def _checked(value: Any) -> Any:
+    """Return a recorded output. Raises ValueError where some values are to stand for all and cannot."""
+    if is_part(value):
+        count, every = math.prod(value["shape"]), value["every"]
+        if not isinstance(every, int) or every < 1 or len(value["values"]) != -(-count // every):
+            raise ValueError(f"of {count} values each {every}th are not {len(value['values'])}")
+    return value
