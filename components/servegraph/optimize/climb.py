@@ -18,11 +18,10 @@ from servegraph.errors import ModelError, StorageError
 from servegraph.machines.sizes import format_size
 from servegraph.optimize import served_memory, speed
 from servegraph.optimize.attempts import Attempts
+from servegraph.optimize.making import Making
 from servegraph.optimize.result import Step
 from servegraph.optimize.rungs import Rung
-from servegraph.optimize.storing import Storing
 from servegraph.optimize.terms import Terms, Written, directory_bytes
-from servegraph.optimize.vocabulary import counted, shortened, vocabularies
 from servegraph.progress import Progress
 from servegraph.rewriting import draft as drafts
 from servegraph.rewriting.draft import Draft
@@ -42,11 +41,10 @@ class Climb:
     reserved_bytes: int = 0  # for what is added at the end
     steps: list[Step] = field(default_factory=list)
     kept: list[tuple[int, Draft, Loss]] = field(default_factory=list)  # step, the draft, and what it may lose
-    _foreseen: dict[str, tuple[Draft, Draft]] = field(default_factory=dict)  # by rung: of which draft it makes which
 
     def __post_init__(self) -> None:
-        """Prepare the rungs that store weights in a smaller form."""
-        self._storing = Storing(self.attempts)
+        """Prepare what makes the drafts."""
+        self._making = Making(self.terms, self.attempts)
 
     def foresee(self, is_enough: Callable[[], bool]) -> None:
         """Write what the rungs make as if each were kept, until `is_enough`, while the original is still being asked.
@@ -62,7 +60,7 @@ class Climb:
                     continue
                 if not rung.bears_asking_later:
                     best = self.attempts.fill_ahead(best)
-                draft = self._draft(rung, best.draft)
+                draft = self._making.draft(rung, best.draft)
                 if draft is None:
                     continue
                 written = self.attempts.write_ahead(draft, best, hollow=rung.bears_asking_later)
@@ -83,7 +81,7 @@ class Climb:
         if budget is not None and evidence.questions:
             golden_bytes = golden.expected_bytes(evidence.main.samples, evidence.main.answers)
             self.reserved_bytes = golden_bytes if golden_bytes <= golden.ALLOWANCE * budget else 0
-            self._storing.room_bytes = budget - self.reserved_bytes
+            self._making.storing.room_bytes = budget - self.reserved_bytes
         with Progress("optimize", total=len(self.terms.rungs)) as progress:
             for is_asked_at_once, rungs in groupby(self.terms.rungs, key=lambda rung: rung.bears_asking_later):
                 for step in self._climb_together([*rungs]) if is_asked_at_once else self._climb_each(rungs):
@@ -175,7 +173,7 @@ class Climb:
         try:
             reason = self._why_not(rung, self.best)
             if not reason:
-                found = self._made(rung, asks=asks)
+                found = self._making(rung, self._loss(rung.loss) if asks else None)
                 reason = self._objection(rung, found) if found else "nothing to do"
         except (ModelError, StorageError):  # a damaged source, a full disk: not the rung's fault
             raise
@@ -227,54 +225,6 @@ class Climb:
             return "saves nothing" if found.size >= best.size else ""
         is_larger = found.size > best.size * 1.01 + 4096
         return f"makes the model larger: {format_size(found.size)}" if is_larger else ""
-
-    def _draft(self, rung: Rung, base: Draft) -> Draft | None:
-        """Return the draft that a rung makes of another; None where that is the same."""
-        if rung.plan is not None:
-            narrowed = self._storing.narrowed(rung.plan, base)
-            return narrowed.draft if narrowed else None
-        before, draft = self._foreseen.get(rung.name, (None, base))
-        if before is not base:
-            trimmed = self._trimmed() if rung.trims else base
-            draft = rung.change(trimmed) if rung.change is not None else trimmed
-            self._foreseen[rung.name] = (base, draft)
-        return None if draft is base or draft == base else draft
-
-    def _made(self, rung: Rung, *, asks: bool) -> Written | None:
-        """Write what a rung makes of the best draft; None where that is the same."""
-        loss = self._loss(rung.loss)
-
-        def attempt(draft: Draft) -> Written:
-            written = self.attempts.write(draft, hollow=not asks)
-            return self.attempts.judged(written, loss) if asks else written
-
-        if rung.plan is not None:
-            return self._storing(rung.plan, attempt)
-        draft = self._draft(rung, self.best.draft)
-        if draft is None:
-            return None
-        found = attempt(draft)
-        if not found.objection or rung.milder is None or (milder := rung.milder(self.best.draft)) == draft:
-            return found
-        tried = attempt(milder)
-        better, worse = (found, tried) if tried.objection else (tried, found)
-        self.attempts.discard(worse)
-        return better
-
-    def _trimmed(self) -> Draft:
-        """Shorten vocabularies; the first loader that takes the original says what is looked up."""
-        question = self.attempts.evidence.main
-        if question.samples.generated:
-            raise Untransformable("no samples say what is looked up; give --samples")
-        draft = self.best.draft
-        tables = {v.table: v.finds for graph in draft.serving_graphs for v in vocabularies(graph, draft.source)}
-        if not tables:
-            raise Untransformable("it has no vocabulary whose ids only pick rows")
-        try:
-            seen = counted(self.best.path, question, tables)
-        except ModelError as exc:
-            raise Untransformable(f"what is looked up cannot be counted: {exc}") from exc
-        return shortened(draft, seen, self.terms.min_count)
 
     def _loss(self, loss: Loss) -> Loss:
         """Return what the answers may lose with a rung of this loss on top of what was kept."""
