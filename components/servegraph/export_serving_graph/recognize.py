@@ -1,4 +1,4 @@
-"""What a source to export is, found out from its name and its files; nothing is loaded for it."""
+"""What a source to export is, found out from its name and its files; no model is loaded for it."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def recognize(source: str, *, is_estimator: bool = False) -> Found:
 
 
 def _file(path: Path) -> Found:
-    if path.name.endswith(".weights.h5"):
-        raise _weights_alone(path)
     if path.suffix in _KERAS_FILES:
+        if _is_weights_alone(path):
+            raise _weights_alone(path)
         return Found("keras", str(path))
     if path.name in _GRAPHS:
         return Found("saved_model", str(path.parent))
@@ -74,7 +74,7 @@ def _directory(path: Path) -> Found:
     graph = [name for name in _GRAPHS if (path / name).is_file()]
     newest = checkpoints.newest(path)
     files = [newest[1]] if newest else sorted(p for s in _KERAS_FILES for p in path.glob(f"*{s}"))
-    models = [file for file in files if not file.name.endswith(".weights.h5")]
+    models = [file for file in files if not _is_weights_alone(file)]
     states = _checkpoint_prefixes(path)
     if len(models) > 1 or (models and graph):
         names = [file.name for file in models] + graph[:1]
@@ -133,6 +133,19 @@ def _nothing(message: str, fix: str) -> ModelError:
 
 def _which(message: str, fix: str) -> InputError:
     return InputError(message, code="WHICH_SOURCE", fix=fix)
+
+
+def _is_weights_alone(file: Path) -> bool:
+    """Whether a Keras file lacks the model's configuration, as what `save_weights` writes does under any name."""
+    if file.name.endswith(".weights.h5"):
+        return True
+    import h5py
+
+    try:
+        with h5py.File(file) as opened:
+            return "model_config" not in opened.attrs
+    except OSError:  # a .keras archive, or a damaged file: Keras says how
+        return False
 
 
 def _weights_alone(path: Path) -> InputError:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -200,6 +201,19 @@ def test_what_cannot_be_told_is_a_question(tmp_path):
     with pytest.raises(ModelError) as found_nothing:
         recognize(str(tmp_path / "versions"))
     assert "versions/3" in found_nothing.value.fix
+
+
+@pytest.mark.parametrize("attribute", ["layer_names", "nothing"])
+def test_weights_alone_are_told_whatever_their_name(tmp_path, attribute):
+    for name in ("w.h5", "w.hdf5", "w.keras"):
+        with h5py.File(tmp_path / name, "w") as file:  # as `save_weights` of Keras 2 writes it, and as Keras 3 does
+            file.attrs[attribute] = [b"dense"]
+            file["dense/kernel"] = np.zeros((2, 3), np.float32)
+        for place in (tmp_path / name, tmp_path):
+            with pytest.raises(InputError, match="without the model") as caught:
+                export(place, tmp_path / "out")
+            assert caught.value.code == "WHICH_SOURCE"
+        (tmp_path / name).unlink()
 
 
 def test_training_that_a_signature_runs_is_refused(tmp_path):
