@@ -34,8 +34,13 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def under_way(self, note: str) -> None:
+        """Say what is being done, at a terminal only; the next step replaces it."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=f"{self._what}: {note}")
+
     def advance(self, note: str = "", steps: int = 1) -> None:
-        """Count one step, or several; `note` says what was done."""
+        """Count one step, or several, or none; `note` says what was done."""
         self._done += steps
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, description=f"{self._what}: {note}")

@@ -38,6 +38,7 @@ class Climb:
 
     terms: Terms
     attempts: Attempts
+    progress: Progress
     reserved_bytes: int = 0  # for what is added at the end
     steps: list[Step] = field(default_factory=list)
     kept: list[tuple[int, Draft, Loss]] = field(default_factory=list)  # step, the draft, and what it may lose
@@ -58,6 +59,7 @@ class Climb:
                     break
                 if self._why_not(rung, best):
                     continue
+                self.progress.under_way(f"asking the original, writing {rung.name}")
                 if not rung.bears_asking_later:
                     best = self.attempts.fill_ahead(best)
                 draft = self._making.draft(rung, best.draft)
@@ -67,6 +69,7 @@ class Climb:
                 if not self._weighs_too_much(rung, best, written):
                     best = written
             self.attempts.fill_ahead(best)
+            self.progress.under_way("asking the original")
         except Exception:
             _log.debug("The climb was not foreseen to its end.", exc_info=True)
             self.attempts.forget_ahead()
@@ -82,12 +85,12 @@ class Climb:
             golden_bytes = golden.expected_bytes(evidence.main.samples, evidence.main.answers)
             self.reserved_bytes = golden_bytes if golden_bytes <= golden.ALLOWANCE * budget else 0
             self._making.storing.room_bytes = budget - self.reserved_bytes
-        with Progress("optimize", total=len(self.terms.rungs)) as progress:
-            for is_asked_at_once, rungs in groupby(self.terms.rungs, key=lambda rung: rung.bears_asking_later):
-                for step in self._climb_together([*rungs]) if is_asked_at_once else self._climb_each(rungs):
-                    note = "" if step.kept else f", {step.reason}"
-                    progress.advance(f"{step.name}: {format_size(step.bytes)}{note}")
+        for is_asked_at_once, rungs in groupby(self.terms.rungs, key=lambda rung: rung.bears_asking_later):
+            for step in self._climb_together([*rungs]) if is_asked_at_once else self._climb_each(rungs):
+                note = "" if step.kept else f", {step.reason}"
+                self.progress.advance(f"{step.name}: {format_size(step.bytes)}{note}")
         self.attempts.forget_ahead()
+        self.progress.under_way("asking the result")
         self._confirm()
 
     @property
@@ -125,6 +128,7 @@ class Climb:
                 self.attempts.discard(previous)
         started, asked_before_s = time.monotonic(), self.attempts.asking_s
         last = self.attempts.filled(self.best)
+        self.progress.under_way(f"asking what {climbed[-1][0].name} left")
         confirmed = self._asked_together(first, exact, last)
         best = first if confirmed is None else last
         self.attempts.take(best)
@@ -167,6 +171,7 @@ class Climb:
 
     def _climb(self, rung: Rung, *, asks: bool) -> tuple[Step, Written | None]:
         """Write what a rung makes, ask it if `asks`, and return it where it may stay; what may not is gone."""
+        self.progress.under_way(rung.name)
         started, asked_s = time.monotonic(), self.attempts.asking_s
         step = Step(rung.name, rung.what, False, self.best.size)
         found = None
@@ -252,12 +257,12 @@ class Climb:
             self.attempts.discard(self.attempts.take(before))
 
 
-def start(original: Draft, terms: Terms, workspace: Path) -> Climb:
+def start(original: Draft, terms: Terms, workspace: Path, progress: Progress) -> Climb:
     """Return a climb that begins at the original."""
     golden_file = original.source / GOLDEN_FILE  # recorded anew at the end, so no rung is to be credited with it
     recorded = golden_file.stat().st_size if golden_file.is_file() else 0
     best = Written(original, original.source, directory_bytes(original.source) - recorded)
-    return Climb(terms, Attempts(terms.tolerance, workspace, best))
+    return Climb(terms, Attempts(terms.tolerance, workspace, best), progress)
 
 
 def unchanged(draft: Draft, workspace: Path) -> Path:

@@ -27,6 +27,7 @@ from servegraph.optimize.places import require_places
 from servegraph.optimize.result import Optimized, Step
 from servegraph.optimize.rungs import RUNGS
 from servegraph.optimize.terms import Terms, Written, directory_bytes, rungs_named
+from servegraph.progress import Progress
 from servegraph.rewriting import draft as drafts
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.weights import unmatched
@@ -57,8 +58,10 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
     warm_up()
     original = drafts.read(model, keep=goal.keep)
     require_room(original.loaded_bytes, free_bytes())
-    with _workspace(out) as workspace:
-        done = climb.start(original, _terms(goal), workspace)
+    terms = _terms(goal)
+    with _workspace(out) as workspace, Progress("optimize", total=len(terms.rungs)) as progress:
+        progress.advance("asking the original", steps=0)
+        done = climb.start(original, terms, workspace, progress)
         with beside(_evidence, model, original, goal, samples) as coming:
             done.foresee(coming.done)
             evidence = coming.result()

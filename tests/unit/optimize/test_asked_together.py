@@ -19,6 +19,7 @@ from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
 from servegraph.optimize.rungs import RUNGS, Rung
 from servegraph.optimize.terms import Terms
+from servegraph.progress import Progress
 from servegraph.rewriting import draft as drafts
 from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.graph_reader import read_saved_model
@@ -73,7 +74,12 @@ def climbed(request, model, tmp_path, monkeypatch):
         original = drafts.read(model)
         graph = read_saved_model(storage.open_dir(model))
         evidence = ask_original(model, graph, original.definitions, None)
-        climb = start(original, Terms(None, tolerance or Tolerance(), rungs, climbs_all=True), tmp_path / "work")
+        climb = start(
+            original,
+            Terms(None, tolerance or Tolerance(), rungs, climbs_all=True),
+            tmp_path / "work",
+            Progress("test", total=1),
+        )
         if request.param:
             climb.foresee(lambda: False)
             assert wrote

@@ -11,6 +11,7 @@ from servegraph.optimize.attempts import Attempts
 from servegraph.optimize.climb import Climb
 from servegraph.optimize.rungs import Rung
 from servegraph.optimize.terms import Terms, Written
+from servegraph.progress import Progress
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.graph import Untransformable
 
@@ -21,7 +22,9 @@ def _climbed(tmp_path: Path, error: Exception) -> Climb:
 
     draft = Draft(tmp_path, (), {}, {}, ())
     terms = Terms(None, Tolerance(), (Rung("odd", "fails", "none", change=fail),), climbs_all=True)
-    climb = Climb(terms, Attempts(Tolerance(), tmp_path / "work", Written(draft, tmp_path, 100)))
+    climb = Climb(
+        terms, Attempts(Tolerance(), tmp_path / "work", Written(draft, tmp_path, 100)), Progress("test", total=1)
+    )
     climb.run(Evidence((), {}))
     return climb
 

@@ -20,6 +20,7 @@ from servegraph.optimize.optimize import optimize
 from servegraph.optimize.rungs import RUNGS, Rung
 from servegraph.optimize.share import share
 from servegraph.optimize.terms import Terms
+from servegraph.progress import Progress
 from servegraph.rewriting import draft as drafts
 from servegraph.rewriting.contents import Scaled
 from servegraph.rewriting.strip import strip, strip_branching
@@ -281,7 +282,9 @@ def test_what_the_gate_refuses_is_tried_in_a_milder_form(tmp_path):
     original = drafts.read(path)
     evidence = ask_original(path, read_saved_model(storage.open_dir(path)), original.definitions, None)
     rung = Rung("strip", "", "none", change=lambda draft: draft.with_graphs(wrong), milder=strip_branching)
-    climb = start(original, Terms(None, Tolerance(), (rung,), climbs_all=True), tmp_path / "work")
+    climb = start(
+        original, Terms(None, Tolerance(), (rung,), climbs_all=True), tmp_path / "work", Progress("test", total=1)
+    )
     climb.run(evidence)
     assert climb.steps[0].kept
     assert climb.steps[0].max_abs_diff == 0
