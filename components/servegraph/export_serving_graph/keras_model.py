@@ -129,7 +129,7 @@ def _refuse_fixed_batch(side: str, tensors: Mapping[str, TensorInfo]) -> None:
         raise ExportRefused(
             f"The {side} {fixed} have a fixed batch dimension.",
             code="FIXED_BATCH",
-            fix="Make every output keep the outermost dimension of the inputs (R7).",
+            fix="Make every output keep the outermost dimension of the inputs.",
         )
 
 

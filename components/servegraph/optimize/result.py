@@ -9,9 +9,10 @@ from typing import Any
 from servegraph.errors import BudgetNotMet
 from servegraph.machines.sizes import format_size
 
-QUOTA_ADVICE = (
-    "Allow more loss (--min-agreement), leave assets out or shorten vocabularies, split the model, "
-    "or ask for more quota and state it with a larger --budget (R14)."
+_MORE_LOSS = "Allow more loss (--min-agreement, --max-metric-drop, --max-abs-diff)."
+_QUOTA_ADVICE = (
+    "Leave assets out or shorten vocabularies (--rungs with trim), split the model, or ask for more quota and state it "
+    "with a larger --budget."
 )
 
 
@@ -92,7 +93,7 @@ class Optimized:
         return BudgetNotMet(
             f"The model has {format_size(self.after_bytes)} where {format_size(self.budget_bytes or 0)} are "
             f"allowed; it began with {format_size(self.before_bytes)}, and these rungs were kept: {tried}.{going_on}",
-            fix=QUOTA_ADVICE,
+            fix=f"{_MORE_LOSS} {_QUOTA_ADVICE}" if costs else _QUOTA_ADVICE,
         )
 
     def to_json(self) -> dict[str, Any]:

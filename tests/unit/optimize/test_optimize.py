@@ -405,6 +405,15 @@ class TestLossyRungs:
         shortfall = result.shortfall()
         assert shortfall is not None
         assert "quarter would reach" in shortfall.message
+        assert shortfall.fix.startswith("Allow more loss")
+        assert "quota" in shortfall.fix
+
+    def test_where_all_was_kept_more_loss_is_no_advice(self, tmp_path):
+        dense_model(tmp_path / "m")
+        shortfall = optimize(tmp_path / "m", tmp_path / "out", Goal(1, Tolerance(0))).shortfall()
+        assert shortfall is not None
+        assert "to go on" not in shortfall.message.lower()
+        assert "loss" not in shortfall.fix
         assert "quota" in shortfall.fix
 
     def test_a_rung_that_saves_nothing_within_the_tolerance_says_what_it_broke(self, tmp_path):
