@@ -57,7 +57,7 @@ class Servable:
                 }
         except Exception as exc:  # of a model that anybody may have written; TensorFlow has kinds of its own
             raise ModelError(
-                f"TensorFlow {tf.__version__} cannot load {path}: {_short(exc)}",
+                f"TensorFlow {tf.__version__} cannot load {path}: {short_message(exc)}",
                 code="CANNOT_LOAD",
                 fix="Run `servegraph inspect` on it: it names damage, missing files and unknown ops.",
             ) from exc
@@ -87,7 +87,7 @@ class Servable:
             return {name: _as_array(value) for name, value in self._functions[signature](dict(request)).items()}
         except (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError, tf.errors.OpError) as exc:
             raise ModelError(
-                f"The signature {signature!r} of {self._path} fails: {_short(exc)}",
+                f"The signature {signature!r} of {self._path} fails: {short_message(exc)}",
                 code="CANNOT_CALL",
                 fix="Give samples that the model can answer.",
             ) from exc
@@ -106,7 +106,7 @@ class Servable:
         return not hasattr(self, "_session")
 
 
-def _short(error: Exception) -> str:
+def short_message(error: Exception) -> str:
     """Name what TensorFlow says, without its pages of graph traceback: of those the message and the node."""
     text = str(error).strip()
     if cause := _CAUSE.search(text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from servegraph.answers import metric, sample_lines, warmup
+from servegraph.answers import generated, metric, sample_lines, warmup
 from servegraph.answers.ask import Loader, Servable
 from servegraph.answers.child import in_child
 from servegraph.answers.draws import same_draws
 from servegraph.answers.encodings import encodings
-from servegraph.answers.generated import generate
-from servegraph.answers.made_up import Care
+from servegraph.answers.generated import Try, longer, made, say_something
+from servegraph.answers.made_up import Encoding
 from servegraph.answers.metric import Metric
 from servegraph.answers.samples import InputSpec, Samples, in_other_sizes
 from servegraph.errors import DataError, InputError, ModelError
@@ -87,6 +88,19 @@ class Evidence:
         return sum(samples.rows for samples in asked if samples.generated == self.generated)
 
     @property
+    def always_empty(self) -> list[str]:
+        """Outputs of which no answer holds a value, as a detector's that finds nothing: they are the same by chance."""
+        named = {(q.tags, q.signature, name) for q in self.questions for answer in q.answers for name in answer}
+        seen = {
+            (q.tags, q.signature, name)
+            for q in self.questions
+            for answer in q.answers
+            for name, values in answer.items()
+            if values.size
+        }
+        return sorted({name for _, _, name in named - seen})
+
+    @property
     def main(self) -> Question:
         """The question that stands for the model: one with real samples, and `serving_default` if it has one."""
         return min(self.questions, key=lambda q: (q.samples.generated, q.signature != "serving_default"))
@@ -103,7 +117,8 @@ def ask_original(
 
     Each gets the samples if they fill its inputs, else its own warmup requests, else records that are made up from
     what the signature and the graph say of its inputs: in requests of several sizes, or where it refuses those, of the
-    size that its outputs name, or of one record each. `label` is `KEY` or `KEY=OUTPUT`: where samples hold the label.
+    size that its outputs name, or of one record each, or of longer records. Answers without any value count as refused.
+    `label` is `KEY` or `KEY=OUTPUT`: where samples hold the label.
 
     Raises:
         DataError: the samples fit no signature or cannot be read, a label is missing or belongs to no output.
@@ -113,27 +128,29 @@ def ask_original(
         raise InputError("A label is named, and no samples that could hold it.", fix="Give --samples as well.")
     label_key, output = metric.label_and_output(label) if label else (None, None)
     warm = () if samples else warmup.read(path)
-    asked: list[tuple[tuple[str, ...], dict[str, list[Samples]]]] = []
+    asked: list[tuple[tuple[str, ...], dict[str, list[Try]]]] = []
     silent: dict[str, str] = {}
     misfits: list[DataError] = []
     for meta_graph, definition in zip(graph.meta_graphs, definitions, strict=True):
-        tries: dict[str, list[Samples]] = {}
+        tries: dict[str, list[Try]] = {}
         for name, signature in _public(meta_graph):
             specs = {key: InputSpec(tensor.dtype, tensor.shape) for key, tensor in signature.inputs.items()}
             try:
                 given = sample_lines.read(samples, specs, label=label_key, signature=name) if samples else None
                 real = given or warmup.samples(warm, name, specs)
-                records = [real] if real else _made_up(specs, definition, name, path)
             except DataError as misfit:
                 misfits.append(misfit)
-                records = _made_up(specs, definition, name, path)
+                real = None
             outputs = [tensor.shape for tensor in signature.outputs.values()]
-            tries[name] = [*records, *in_other_sizes(records, outputs)]
+            if real:
+                tries[name] = [real, *in_other_sizes([real], outputs)]
+            else:
+                tries[name] = _made_up(specs, encodings(definition, name, path), outputs)
         asked.append((tuple(meta_graph.tags), tries))
     if (
         samples
         and misfits
-        and not any(not s.generated for _, tries in asked for found in tries.values() for s in found)
+        and not any(isinstance(s, Samples) and not s.generated for _, tries in asked for s in chain(*tries.values()))
     ):
         raise misfits[0]
     questions: list[Question] = []
@@ -164,23 +181,16 @@ def _public(meta_graph: MetaGraph) -> list[tuple[str, Signature]]:
     return [(name, s) for name, s in meta_graph.signatures.items() if not name.startswith("__saved_model")]
 
 
-def _made_up(specs: Mapping[str, InputSpec], definition: MetaGraphDef, signature: str, path: Path) -> list[Samples]:
-    """Return made-up samples, and ever more careful ones for a model that refuses them.
-
-    There are none where a dtype has no values.
-    """
-    found = encodings(definition, signature, path)
-    cares: tuple[Care, ...] = ("little", "some", "most")
-    try:
-        made = [generate(specs, encodings=found, care=care) for care in cares]
-        one_each = generate(specs, encodings=found, care="most", free=1)
-        return [*made[:-1], generate(specs), made[-1], one_each]
-    except DataError:
-        return []
+def _made_up(
+    specs: Mapping[str, InputSpec], found: Mapping[str, Encoding], outputs: Sequence[tuple[int | None, ...] | None]
+) -> list[Try]:
+    """Return what is made up for a signature, in the order in which it is tried; none where a dtype has no values."""
+    records = generated.tries(specs, found)
+    return [*records, *in_other_sizes(records, outputs), *(longer(specs, found) if records else ())]
 
 
 def _ask_all(
-    path: Path, loader: Loader, asked: Sequence[tuple[tuple[str, ...], Mapping[str, Sequence[Samples]]]]
+    path: Path, loader: Loader, asked: Sequence[tuple[tuple[str, ...], Mapping[str, Sequence[Try]]]]
 ) -> tuple[list[Question], dict[str, str]]:
     """Runs in a child: put the records to each MetaGraph; of several, the first that a signature answers."""
     questions: list[Question] = []
@@ -200,7 +210,7 @@ def _ask_all(
 
 
 def _ask_meta_graph(
-    path: Path, loader: Loader, tags: tuple[str, ...], records: Mapping[str, Sequence[Samples]]
+    path: Path, loader: Loader, tags: tuple[str, ...], records: Mapping[str, Sequence[Try]]
 ) -> tuple[list[Question], dict[str, str], bool]:
     """Ask each signature; the last value is whether one was asked in vain, which may have changed the model's state."""
     questions: list[Question] = []
@@ -210,11 +220,16 @@ def _ask_meta_graph(
         for name, tries in records.items():
             what = f"signature {name!r} of {list(tags)} through the {loader} loader"
             silent[what] = "no request can be made up for it"
-            for samples in tries:
+            for records_to_try in tries:
+                samples = made(records_to_try)
                 try:
                     answers = [servable(name, request) for request in samples.requests()]
                 except ModelError as exc:
                     silent[what] = exc.message
+                    is_marred = True
+                    continue
+                if any(answers) and not say_something(answers):
+                    silent[what] = "every answer is empty"
                     is_marred = True
                     continue
                 del silent[what]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from servegraph.answers.dtypes import numpy_type
 from servegraph.answers.made_up import Care, Draw, Encoding
@@ -15,6 +18,11 @@ LARGE_RECORD = 50_000  # values; of larger records two are made up, so that gold
 FREE_DIMENSION = 8  # made-up length of a free inner dimension
 FREE_SIDE = 64  # the same for what looks like an image: a convolutional net refuses a smaller one
 IMAGE_RANK = 4
+_LONGER = (64, 256, 1024, 4096, 16_384, 65_536)  # for a model that refuses a short record, as of sound
+_MOST_VALUES = 400_000  # of a longer record
+_MOST_TEXTS = 20_000  # of one that has texts or ids that are looked up, which are made one by one
+
+Try = Samples | Callable[[], Samples]  # records, or what makes them once it is their turn
 
 
 def generate(
@@ -54,6 +62,41 @@ def generate(
                 f"The input {name!r} has the dtype {spec.dtype}, which no request can hold.", code="CANNOT_MAKE_UP"
             ) from exc
     return Samples(inputs, rows, generated=True, is_batched=batched)
+
+
+def tries(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding] | None = None) -> list[Samples]:
+    """Return made-up records, and ever more careful ones for a model that refuses them.
+
+    There are none where a dtype has no values.
+    """
+    cares: tuple[Care, ...] = ("little", "some", "most")
+    try:
+        little, some, most = (generate(specs, encodings=encodings, care=care) for care in cares)
+        one_each = generate(specs, encodings=encodings, care="most", free=1)
+        return [little, some, generate(specs), most, one_each]
+    except DataError:
+        return []
+
+
+def longer(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding] | None = None) -> Iterator[Try]:
+    """Yield what makes records whose open dimensions are ever longer: a convolution leaves nothing of a short one."""
+    if not any(None in spec.shape[1:] for spec in specs.values() if spec.shape):
+        return
+    made_singly = bool(encodings) or any(spec.dtype == "string" for spec in specs.values())
+    for free in _LONGER:
+        values = sum(int(np.prod(_made_up_shape(spec, free)[1:], dtype=float)) for spec in specs.values())
+        if values <= (_MOST_TEXTS if made_singly else _MOST_VALUES):
+            yield partial(generate, specs, encodings=encodings, care="some", free=free)
+
+
+def made(records: Try) -> Samples:
+    """Return the records."""
+    return records if isinstance(records, Samples) else records()
+
+
+def say_something(answers: Sequence[Mapping[str, NDArray[Any]]]) -> bool:
+    """Whether there is a value in any answer. Answers without are equal whatever the model computes."""
+    return any(values.size for answer in answers for values in answer.values())
 
 
 def _made_up_shape(spec: InputSpec, free: int | None) -> tuple[int, ...]:

@@ -14,11 +14,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from servegraph import storage
 from servegraph.answers import sample_lines
-from servegraph.answers.ask import Servable
-from servegraph.answers.generated import generate
+from servegraph.answers.ask import Servable, short_message
+from servegraph.answers.generated import generate, longer, made, say_something
 from servegraph.answers.samples import InputSpec, Samples
 from servegraph.data.schema import Schema
 from servegraph.errors import ExportRefused, InputError
@@ -113,7 +114,7 @@ def _prove(
             _refuse_fixed_batch(side, tensors)
     (given,) = next(iter(answers.values())).input_signature
     specs = {name: InputSpec(t.dtype.name, tuple(t.shape)) for name, t in given.items()}
-    records = sample_lines.read(samples, specs, limit=64) if samples else generate(specs, rows=16)
+    records = sample_lines.read(samples, specs, limit=64) if samples else _made_up(specs, next(iter(answers.values())))
     largest, rows = 0.0, 0
     servable = Servable(path)
     for name, which in formats.items():
@@ -121,6 +122,40 @@ def _prove(
         difference, asked = _compare(answers[name], servable, records, name, encoded)
         largest, rows = max(largest, difference), rows + asked
     return Proof(rows, largest, ())
+
+
+def _made_up(specs: Mapping[str, InputSpec], serve: Any) -> Samples:
+    """Return made-up records that the model answers with something: longer ones where it does not answer short ones."""
+    why = "every answer is empty"
+    for records_to_try in (generate(specs), *longer(specs)):
+        records = made(records_to_try)
+        try:
+            answer = _answer(serve, {name: values[:1] for name, values in records.inputs.items()})
+        except ExportRefused as refused:
+            why = refused.message
+            continue
+        if say_something([answer]):
+            return records
+    raise ExportRefused(
+        f"The model answers no request that is made up for it: {why}",
+        code="NOT_PROVEN",
+        fix="Give requests with --samples FILE.jsonl.",
+    )
+
+
+def _answer(serve: Any, batch: Arrays) -> dict[str, NDArray[Any]]:
+    """Return what the model in memory answers. Raises `ExportRefused` (`NOT_PROVEN`) where it refuses."""
+    import tensorflow as tf
+
+    try:
+        answer = serve({name: tf.constant(values) for name, values in batch.items()})
+    except (tf.errors.OpError, ValueError) as exc:
+        raise ExportRefused(
+            f"The model does not take the records: {short_message(exc)}",
+            code="NOT_PROVEN",
+            fix="Give records that it can answer with --samples FILE.jsonl.",
+        ) from exc
+    return {name: tensor.numpy() for name, tensor in answer.items()}
 
 
 def _refuse_fixed_batch(side: str, tensors: Mapping[str, TensorInfo]) -> None:
@@ -137,16 +172,14 @@ def _compare(
     serve: Any, servable: Servable, records: Samples, signature: str, encoded: Callable[[Arrays], Arrays]
 ) -> tuple[float, int]:
     """Return (largest difference, rows asked) between the model in memory and the one on disk."""
-    import tensorflow as tf
-
     largest, rows = 0.0, 0
     for size in PROOF_BATCHES:
         batch = {name: np.resize(values, (size, *values.shape[1:])) for name, values in records.inputs.items()}
-        expected = serve({name: tf.constant(values) for name, values in batch.items()})
+        expected = _answer(serve, batch)
         answered = servable(signature, encoded(batch))
         rows += size
-        for name, tensor in expected.items():
-            want, have = tensor.numpy(), answered[name]
+        for name, want in expected.items():
+            have = answered[name]
             if want.dtype.kind != "f":
                 difference = 0.0 if np.array_equal(want, have) else float("inf")
             else:

@@ -6,14 +6,20 @@ Reading a model's inputs takes TensorFlow where they are text, so this runs as a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from servegraph.errors import ModelError, Refusal, ServegraphError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from servegraph.answers.samples import InputSpec, Request
 
 MOST_ROWS = 64
 _SIGNATURE = "serving_default"
@@ -66,9 +72,8 @@ def collect(model: Path, samples: str | None) -> Questions:
     from servegraph.answers import sample_lines
     from servegraph.answers.json_values import to_json
     from servegraph.answers.samples import InputSpec, is_batched
-    from servegraph.serve.model import meta_graph_of
     from servegraph.serve.signatures import read_serving_graph
-    from servegraph.serve.trial import made_up_trial, stored_trials
+    from servegraph.serve.trial import stored_trials
     from servegraph.storage import open_dir
 
     signatures = read_serving_graph(open_dir(model)).signatures
@@ -83,12 +88,32 @@ def collect(model: Path, samples: str | None) -> Questions:
     elif golden:
         found, source = dict(max(golden, key=lambda inputs: _rows(inputs) if takes_batches else 1)), "golden requests"
     else:
-        trial = made_up_trial(name, signatures[name], meta_graph_of(model))
-        if trial is None:
-            raise ModelError("No request can be made up for its inputs.", code="NOTHING_TO_ASK")
-        found, source = dict(trial.inputs), "made up"
+        found, source = _made_up(model, name, specs), "made up"
     columns = {key: to_json(array) for key, array in found.items()}
     return Questions(name, columns, _rows(found) if takes_batches else 1, takes_batches, source)
+
+
+def _made_up(model: Path, signature: str, specs: Mapping[str, InputSpec]) -> Request:
+    """Return made-up records that the model answers with something; of one that answers none the plainest."""
+    from servegraph.answers.ask import Servable
+    from servegraph.answers.encodings import encodings
+    from servegraph.answers.evidence import LOADERS
+    from servegraph.answers.generated import longer, made, say_something, tries
+    from servegraph.serve.model import meta_graph_of
+
+    definition = meta_graph_of(model)
+    known = {} if definition is None else encodings(definition, signature, model)
+    plain = tries(specs, known)
+    if not plain:
+        raise ModelError("No request can be made up for its inputs.", code="NOTHING_TO_ASK")
+    for loader in LOADERS:
+        with contextlib.suppress(ModelError), Servable(model, loader=loader) as servable:
+            for records_to_try in (*plain, *longer(specs, known)):
+                records = made(records_to_try)
+                with contextlib.suppress(ModelError):
+                    if say_something([servable(signature, next(records.batches(1)))]):
+                        return records.inputs
+    return plain[0].inputs
 
 
 def _rows(inputs: Any) -> int:

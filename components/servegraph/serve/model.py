@@ -178,6 +178,8 @@ class Model:
                 continue
             doubled = {key: array.repeat(2, axis=0) for key, array in inputs.items()} if rows == 1 else dict(inputs)
             together = self.run(name, doubled)
+            if not any(array.size for array in together.values()):
+                continue
             for row in range(min(len(next(iter(doubled.values()))), 4)):
                 alone = self.run(name, {key: array[row : row + 1] for key, array in doubled.items()})
                 part = {key: array[row : row + 1] for key, array in together.items()}

@@ -1,0 +1,139 @@
+"""Models that refuse a short record, or answer nothing to it: they are asked with longer ones."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from servegraph import storage
+from servegraph.answers.evidence import Evidence, ask_original
+from servegraph.answers.generated import generate, longer, made, say_something
+from servegraph.answers.samples import InputSpec
+from servegraph.errors import ExportRefused
+from servegraph.export_serving_graph.export import export
+from servegraph.measure import questions
+from servegraph.optimize.goal import Goal
+from servegraph.optimize.optimize import optimize
+from servegraph.rewriting import draft as drafts
+from servegraph.savedmodel.graph_reader import read_saved_model
+from servegraph.savedmodel.layout import GOLDEN_FILE
+from servegraph.serve.model import ModelOptions, load_model
+
+CUT = 200  # values that are left out of the answer at each end
+
+
+def cutting(path: Path) -> None:
+    """As a net of genes does it that answers only where it sees enough on both sides."""
+    x = keras.Input((None, 2), name="x")
+    y = keras.layers.Cropping1D(CUT)(keras.layers.Conv1D(4, 5, padding="same")(x))
+    keras.Model(x, keras.layers.Dense(3, name="y")(y)).save(path)
+
+
+def refusing(path: Path) -> None:
+    """As a net of sound does it, of which one step is longer than a short record."""
+    x = keras.Input((None, 2), name="x")
+    y = keras.layers.GlobalMaxPooling1D()(keras.layers.Conv1D(4, 2 * CUT)(x))
+    keras.Model(x, keras.layers.Dense(3, name="y")(y)).save(path)
+
+
+@pytest.fixture(params=[cutting, refusing])
+def model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    request.param(tmp_path / "m.keras")
+    export(tmp_path / "m.keras", tmp_path / "model")
+    return tmp_path / "model"
+
+
+def asked(model: Path, samples: Path | None = None) -> Evidence:
+    graph = read_saved_model(storage.open_dir(model))
+    return ask_original(model, graph, drafts.read(model).definitions, str(samples) if samples else None)
+
+
+def samples_of(path: Path, length: int) -> Path:
+    path.write_text(json.dumps({"x": np.ones((length, 2)).tolist()}) + "\n")
+    return path
+
+
+def test_lengths_grow_where_a_shape_is_open() -> None:
+    specs = {"x": InputSpec("float32", (None, None, 3)), "n": InputSpec("int64", (None,))}
+    lengths = [made(one).inputs["x"].shape[1] for one in longer(specs)]
+    assert lengths == sorted(lengths)
+    assert lengths[0] > generate(specs).inputs["x"].shape[1]
+    assert 16_000 < lengths[-1] < 400_000 / 3
+    assert not [*longer({"x": InputSpec("float32", (None, 3)), "z": InputSpec("float32", None)})]
+    texts = [made(one).inputs["x"].shape[1] for one in longer({"x": InputSpec("string", (None, None))})]
+    assert max(texts) <= 20_000
+
+
+def test_answers_without_a_value_say_nothing() -> None:
+    empty = {"y": np.zeros((2, 0, 3))}
+    assert not say_something([empty, {}])
+    assert say_something([empty, {"n": np.float32(1)}])
+
+
+def test_the_evidence_has_values(model: Path) -> None:
+    evidence = asked(model)
+    assert not evidence.silent
+    assert all(values.size for question in evidence.questions for a in question.answers for values in a.values())
+
+
+def test_golden_requests_have_answers(model: Path, tmp_path: Path) -> None:
+    done = optimize(model, tmp_path / "out", Goal())
+    assert done.golden_requests
+    load_model(tmp_path / "out")
+    found = questions.collect(tmp_path / "out", None)
+    assert found.source == "golden requests"
+    assert len(found.columns["x"][0]) > 2 * CUT
+    assert (tmp_path / "out" / GOLDEN_FILE).stat().st_size < 10_000
+
+
+def test_what_is_measured_is_an_answer(model: Path) -> None:
+    found = questions.collect(model, None)
+    assert found.source == "made up"
+    assert len(found.columns["x"][0]) > 2 * CUT
+
+
+def test_samples_that_are_answered_with_nothing_are_no_evidence(tmp_path: Path) -> None:
+    cutting(tmp_path / "m.keras")
+    export(tmp_path / "m.keras", tmp_path / "model")
+    done = optimize(tmp_path / "model", tmp_path / "out", Goal(), str(samples_of(tmp_path / "s.jsonl", 9)))
+    assert not [step for step in done.steps if step.kept]
+    assert any("every answer is empty" in note for note in done.notes)
+
+
+def test_an_output_that_is_always_empty_is_named(tmp_path: Path) -> None:
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, "x")])
+    def serve(x):
+        boxes = tf.boolean_mask(x, tf.reduce_all(x > 1e9, 1))
+        return {"boxes": boxes, "number": tf.shape(boxes)[:1]}
+
+    tf.saved_model.save(tf.Module(), str(tmp_path / "model"), signatures=serve)
+    done = optimize(tmp_path / "model", tmp_path / "out", Goal())
+    assert "Every answer was empty, so that nothing is proven of them: boxes." in done.notes
+
+
+def test_samples_that_the_model_refuses_prove_no_export(tmp_path: Path) -> None:
+    refusing(tmp_path / "m.keras")
+    with pytest.raises(ExportRefused, match="negative") as caught:
+        export(tmp_path / "m.keras", tmp_path / "out", samples=str(samples_of(tmp_path / "s.jsonl", 9)))
+    assert caught.value.code == "NOT_PROVEN"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_never_answers_is_not_exported(tmp_path: Path) -> None:
+    x = keras.Input((None, 2), name="x")
+    keras.Model(x, keras.layers.Cropping1D(10**6, name="y")(x)).save(tmp_path / "m.keras")
+    with pytest.raises(ExportRefused, match="every answer is empty") as caught:
+        export(tmp_path / "m.keras", tmp_path / "out")
+    assert caught.value.code == "NOT_PROVEN"
+
+
+def test_rows_whose_answers_are_empty_are_not_taken_for_independent(tmp_path: Path) -> None:
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, "x")])
+    def serve(x):
+        return {"y": x[:, CUT:] - tf.reduce_mean(x, 0)[CUT:]}
+
+    tf.saved_model.save(tf.Module(), str(tmp_path / "1"), signatures=serve)
+    assert not load_model(tmp_path / "1", ModelOptions(batch_rows=8)).shareable
