@@ -17,7 +17,7 @@ from servegraph.answers.ask import Loader, Servable
 from servegraph.answers.child import in_child
 from servegraph.answers.draws import same_draws
 from servegraph.answers.encodings import encodings
-from servegraph.answers.generated import Try, longer, made, say_something
+from servegraph.answers.generated import Try, holds_value, longer, made, say_something
 from servegraph.answers.made_up import Encoding
 from servegraph.answers.metric import Metric
 from servegraph.answers.samples import InputSpec, Samples, in_other_sizes
@@ -88,15 +88,15 @@ class Evidence:
         return sum(samples.rows for samples in asked if samples.generated == self.generated)
 
     @property
-    def always_empty(self) -> list[str]:
-        """Outputs of which no answer holds a value, as a detector's that finds nothing: they are the same by chance."""
+    def unseen(self) -> list[str]:
+        """Outputs of which no answer holds a value, as a detector's that finds nothing: they agree whatever happens."""
         named = {(q.tags, q.signature, name) for q in self.questions for answer in q.answers for name in answer}
         seen = {
             (q.tags, q.signature, name)
             for q in self.questions
             for answer in q.answers
             for name, values in answer.items()
-            if values.size
+            if holds_value(values)
         }
         return sorted({name for _, _, name in named - seen})
 
@@ -229,7 +229,7 @@ def _ask_meta_graph(
                     is_marred = True
                     continue
                 if any(answers) and not say_something(answers):
-                    silent[what] = "every answer is empty"
+                    silent[what] = "no answer holds a value, or a finite number"
                     is_marred = True
                     continue
                 del silent[what]

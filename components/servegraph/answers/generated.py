@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegraph.answers.dtypes import numpy_type
+from servegraph.answers.dtypes import is_float, numpy_type
 from servegraph.answers.made_up import Care, Draw, Encoding
 from servegraph.answers.samples import InputSpec, Samples, is_batched
 from servegraph.errors import DataError
@@ -96,7 +96,12 @@ def made(records: Try) -> Samples:
 
 def say_something(answers: Sequence[Mapping[str, NDArray[Any]]]) -> bool:
     """Whether there is a value in any answer. Answers without are equal whatever the model computes."""
-    return any(values.size for answer in answers for values in answer.values())
+    return any(holds_value(values) for answer in answers for values in answer.values())
+
+
+def holds_value(output: NDArray[Any]) -> bool:
+    """Whether there is one in an output, and of numbers a finite one: NaN is all that some models make of noise."""
+    return bool(np.isfinite(output).any()) if is_float(output.dtype) or output.dtype.kind == "c" else output.size > 0
 
 
 def _made_up_shape(spec: InputSpec, free: int | None) -> tuple[int, ...]:

@@ -126,7 +126,7 @@ def _prove(
 
 def _made_up(specs: Mapping[str, InputSpec], serve: Any) -> Samples:
     """Return made-up records that the model answers with something: longer ones where it does not answer short ones."""
-    why = "every answer is empty"
+    why = "no answer holds a value, or a finite number"
     for records_to_try in (generate(specs), *longer(specs)):
         records = made(records_to_try)
         try:

@@ -153,8 +153,8 @@ def _notes(original: Draft, evidence: Evidence, varying: set[str]) -> Iterator[s
         yield f"Nothing is kept by the name {pattern!r}: no weight has it."
     for what, why in evidence.silent.items():
         yield f"Not asked: {what}: {why}"
-    if empty := evidence.always_empty:
-        yield f"Every answer was empty, so that nothing is proven of them: {', '.join(empty)}."
+    if unseen := evidence.unseen:
+        yield f"No answer held a value, or a finite number, so that nothing is proven of them: {', '.join(unseen)}."
     if varying:
         yield f"Answered otherwise from call to call, and not in the golden requests: {', '.join(sorted(varying))}."
     if evidence.questions and evidence.generated:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -71,6 +72,11 @@ def test_answers_without_a_value_say_nothing() -> None:
     empty = {"y": np.zeros((2, 0, 3))}
     assert not say_something([empty, {}])
     assert say_something([empty, {"n": np.float32(1)}])
+    for strange in (np.nan, -np.inf, complex(np.nan, 1)):
+        assert not say_something([{"y": np.full(2, strange)}])
+    assert not say_something([{"y": np.array([np.nan], ml_dtypes.bfloat16)}])
+    assert say_something([{"y": np.array([np.nan, 1], ml_dtypes.bfloat16)}])
+    assert say_something([{"y": np.array([b""], object)}])
 
 
 def test_the_evidence_has_values(model: Path) -> None:
@@ -100,7 +106,21 @@ def test_samples_that_are_answered_with_nothing_are_no_evidence(tmp_path: Path) 
     export(tmp_path / "m.keras", tmp_path / "model")
     done = optimize(tmp_path / "model", tmp_path / "out", Goal(), str(samples_of(tmp_path / "s.jsonl", 9)))
     assert not [step for step in done.steps if step.kept]
-    assert any("every answer is empty" in note for note in done.notes)
+    assert any("no answer holds a value" in note for note in done.notes)
+
+
+def test_where_noise_makes_nan_more_careful_records_are_asked(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.kernel = tf.Variable(np.random.default_rng(0).normal(size=[3, 2]).astype(np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, "x")])
+    def serve(x):
+        return {"y": tf.math.log(x - 0.5 + 0 * tf.reduce_sum(tf.sqrt(x))) @ module.kernel}
+
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=serve)
+    evidence = asked(tmp_path / "model")
+    assert all(np.isfinite(answer["y"]).all() for question in evidence.questions for answer in question.answers)
+    assert optimize(tmp_path / "model", tmp_path / "out", Goal()).golden_requests
 
 
 def test_an_output_that_is_always_empty_is_named(tmp_path: Path) -> None:
@@ -111,7 +131,7 @@ def test_an_output_that_is_always_empty_is_named(tmp_path: Path) -> None:
 
     tf.saved_model.save(tf.Module(), str(tmp_path / "model"), signatures=serve)
     done = optimize(tmp_path / "model", tmp_path / "out", Goal())
-    assert "Every answer was empty, so that nothing is proven of them: boxes." in done.notes
+    assert "No answer held a value, or a finite number, so that nothing is proven of them: boxes." in done.notes
 
 
 def test_samples_that_the_model_refuses_prove_no_export(tmp_path: Path) -> None:
@@ -125,7 +145,7 @@ def test_samples_that_the_model_refuses_prove_no_export(tmp_path: Path) -> None:
 def test_a_model_that_never_answers_is_not_exported(tmp_path: Path) -> None:
     x = keras.Input((None, 2), name="x")
     keras.Model(x, keras.layers.Cropping1D(10**6, name="y")(x)).save(tmp_path / "m.keras")
-    with pytest.raises(ExportRefused, match="every answer is empty") as caught:
+    with pytest.raises(ExportRefused, match="no answer holds a value") as caught:
         export(tmp_path / "m.keras", tmp_path / "out")
     assert caught.value.code == "NOT_PROVEN"
 
