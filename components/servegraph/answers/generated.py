@@ -20,7 +20,7 @@ FREE_SIDE = 64  # the same for what looks like an image: a convolutional net ref
 IMAGE_RANK = 4
 _LONGER = (64, 256, 1024, 4096, 16_384, 65_536)  # for a model that refuses a short record, as of sound
 _MOST_VALUES = 400_000  # of a longer record
-_MOST_TEXTS = 20_000  # of one that has texts or ids that are looked up, which are made one by one
+_MOST_WORDS = 13_000  # of one that holds texts or ids: attention over more would exhaust the memory
 
 Try = Samples | Callable[[], Samples]  # records, or what makes them once it is their turn
 
@@ -82,10 +82,10 @@ def longer(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding] | N
     """Yield what makes records whose open dimensions are ever longer: a convolution leaves nothing of a short one."""
     if not any(None in spec.shape[1:] for spec in specs.values() if spec.shape):
         return
-    made_singly = bool(encodings) or any(spec.dtype == "string" for spec in specs.values())
+    holds_words = bool(encodings) or any(spec.dtype in ("string", "int32", "int64") for spec in specs.values())
     for free in _LONGER:
         values = sum(int(np.prod(_made_up_shape(spec, free)[1:], dtype=float)) for spec in specs.values())
-        if values <= (_MOST_TEXTS if made_singly else _MOST_VALUES):
+        if values <= (_MOST_WORDS if holds_words else _MOST_VALUES):
             yield partial(generate, specs, encodings=encodings, care="some", free=free)
 
 
