@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -112,13 +112,15 @@ def ask_original(
     definitions: Sequence[MetaGraphDef],
     samples: str | None,
     label: str | None = None,
+    steady: Collection[tuple[str, ...]] = (),
 ) -> Evidence:
     """Ask every signature of the model at `path`, through each loader.
 
     Each gets the samples if they fill its inputs, else its own warmup requests, else records that are made up from
     what the signature and the graph say of its inputs: in requests of several sizes, or where it refuses those, of the
     size that its outputs name, or of one record each, or of longer records. Answers without any value count as refused.
-    `label` is `KEY` or `KEY=OUTPUT`: where samples hold the label.
+    `label` is `KEY` or `KEY=OUTPUT`: where samples hold the label. `steady` are the tags of MetaGraphs whose answers do
+    not depend on earlier requests; another one is loaded anew after a request in vain.
 
     Raises:
         DataError: the samples fit no signature or cannot be read, a label is missing or belongs to no output.
@@ -156,7 +158,7 @@ def ask_original(
     questions: list[Question] = []
     for loader in LOADERS:
         try:
-            answered, why = in_child(_ask_all, path, loader, asked)
+            answered, why = in_child(_ask_all, path, loader, asked, steady)
         except ModelError as crash:
             answered, why = [], {f"the {loader} loader": crash.message}
         questions += answered
@@ -190,7 +192,10 @@ def _made_up(
 
 
 def _ask_all(
-    path: Path, loader: Loader, asked: Sequence[tuple[tuple[str, ...], Mapping[str, Sequence[Try]]]]
+    path: Path,
+    loader: Loader,
+    asked: Sequence[tuple[tuple[str, ...], Mapping[str, Sequence[Try]]]],
+    steady: Collection[tuple[str, ...]],
 ) -> tuple[list[Question], dict[str, str]]:
     """Runs in a child: put the records to each MetaGraph; of several, the first that a signature answers."""
     questions: list[Question] = []
@@ -198,7 +203,8 @@ def _ask_all(
     for tags, records in asked:
         try:
             found, why, is_marred = _ask_meta_graph(path, loader, tags, records)
-            if is_marred:  # once more from its start, as the rungs will be asked: it may count calls, or keep a state
+            # Once more from its start, as the rungs will be asked: it may count calls, or keep a state.
+            if is_marred and tags not in steady:
                 answered = {question.signature: [question.samples] for question in found}
                 found, again, _ = _ask_meta_graph(path, loader, tags, answered)
                 why |= again

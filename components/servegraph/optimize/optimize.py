@@ -118,7 +118,9 @@ def _require_rungs(goal: Goal) -> None:
 
 def _evidence(model: Path, original: Draft, goal: Goal, samples: str | None) -> Evidence:
     """Ask the original; where that fails, it must at least be undamaged."""
-    evidence = ask_original(model, read_saved_model(storage.open_dir(model)), original.definitions, samples, goal.label)
+    steady = [tuple(graph.original.meta_info_def.tags) for graph in original.serving_graphs if not may_vary(graph)]
+    graph = read_saved_model(storage.open_dir(model))
+    evidence = ask_original(model, graph, original.definitions, samples, goal.label, steady)
     if original.on_gpu and original.on_gpu.precision != "float32":
         evidence = replace(evidence, coarse=tuple(original.on_gpu.definition.meta_info_def.tags))
     if not evidence.questions:

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from servegraph import storage
+from servegraph.answers.evidence import ask_original
 from servegraph.answers.tolerance import Tolerance
 from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
 from servegraph.optimize.result import Optimized
+from servegraph.rewriting import draft as drafts
+from servegraph.savedmodel.graph_reader import read_saved_model
 
 STATE, WIDTH = 2, 6  # records that the state is kept of, values of each
 LOSSLESS = ("strip", "share", "fold")
@@ -71,3 +75,22 @@ def test_a_model_of_one_record_is_asked_one_after_the_other(labelled: bool, tmp_
     assert done.sample_rows == (20 if labelled else 16)
     assert done.golden_requests == 16
     assert (done.metric_name, done.samples_generated) == (("accuracy", False) if labelled else (None, True))
+
+
+@pytest.mark.parametrize(("steady", "is_new"), [((), True), ([("serve",)], False)])
+def test_after_a_request_in_vain_only_what_may_have_changed_is_loaded_anew(
+    steady: list[tuple[str, ...]], is_new: bool, tmp_path: Path
+) -> None:
+    module = tf.Module()
+    module.calls = tf.Variable(0)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+    def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        calls = module.calls.assign_add(1)
+        with tf.control_dependencies([tf.debugging.assert_equal(x, tf.ones_like(x) + tf.cast(calls * 0, tf.float32))]):
+            return {"calls": tf.identity(calls)}
+
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures=serve)
+    graph = read_saved_model(storage.open_dir(tmp_path / "m"))
+    evidence = ask_original(tmp_path / "m", graph, drafts.read(tmp_path / "m").definitions, None, steady=steady)
+    assert (evidence.main.answers[0]["calls"] == 1) == is_new
