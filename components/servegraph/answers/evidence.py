@@ -17,7 +17,7 @@ from servegraph.answers.ask import Loader, Servable
 from servegraph.answers.child import in_child
 from servegraph.answers.draws import same_draws
 from servegraph.answers.encodings import encodings
-from servegraph.answers.generated import Try, holds_value, longer, made, say_something
+from servegraph.answers.generated import Try, holds_value, longer, made, say_something, tell_apart
 from servegraph.answers.made_up import Encoding
 from servegraph.answers.metric import Metric
 from servegraph.answers.samples import InputSpec, Samples, in_other_sizes
@@ -49,6 +49,11 @@ class Question:
         same = self.signature == other.signature and (any_tags or self.tags == other.tags)
         outputs = [[answer.keys() for answer in question.answers] for question in (self, other)]
         return same and outputs[0] == outputs[1] and self.samples.equals(other.samples)
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether the records were answered differently; else little is learnt from them."""
+        return tell_apart(self.answers)
 
     @property
     def rows(self) -> list[int]:
@@ -226,7 +231,10 @@ def _ask_meta_graph(
         for name, tries in records.items():
             what = f"signature {name!r} of {list(tags)} through the {loader} loader"
             silent[what] = "no request can be made up for it"
+            found: Question | None = None
             for records_to_try in tries:
+                if found and not (isinstance(records_to_try, Samples) and records_to_try.is_batched):
+                    break  # nothing told records apart; neither will their length, nor how many come together
                 samples = made(records_to_try)
                 try:
                     answers = [servable(name, request) for request in samples.requests()]
@@ -238,7 +246,13 @@ def _ask_meta_graph(
                     silent[what] = "no answer holds a value, or a finite number"
                     is_marred = True
                     continue
+                is_better = not samples.generated or tell_apart(answers)
+                if is_better or not found:
+                    found = Question(tags, loader, name, samples, answers)
+                if is_better:
+                    break
+                is_marred = True
+            if found:
                 del silent[what]
-                questions.append(Question(tags, loader, name, samples, answers))
-                break
+                questions.append(found)
     return questions, silent, is_marred and bool(questions)

@@ -18,6 +18,7 @@ LARGE_RECORD = 50_000  # values; of larger records two are made up, so that gold
 FREE_DIMENSION = 8  # made-up length of a free inner dimension
 FREE_SIDE = 64  # the same for what looks like an image: a convolutional net refuses a smaller one
 IMAGE_RANK = 4
+FREE_SOUND = 4096  # of what looks like sound: striding along a few values a net may answer from no input at all
 _LONGER = (64, 256, 1024, 4096, 16_384, 65_536)  # for a model that refuses a short record, as of sound
 _MOST_VALUES = 400_000  # of a longer record
 _MOST_WORDS = 13_000  # of one that holds texts or ids: attention over more would exhaust the memory
@@ -56,7 +57,9 @@ def generate(
     for name, spec in specs.items():
         shape = (rows, *shapes[name][1:]) if batched else shapes[name]
         try:
-            inputs[name] = draw.values(numpy_type(spec.dtype), shape, (encodings or {}).get(name))
+            encoding = (encodings or {}).get(name)
+            is_mask = "mask" in name.lower() and encoding is None
+            inputs[name] = (draw.mask if is_mask else draw.values)(numpy_type(spec.dtype), shape, encoding)
         except TypeError as exc:
             raise DataError(
                 f"The input {name!r} has the dtype {spec.dtype}, which no request can hold.", code="CANNOT_MAKE_UP"
@@ -71,9 +74,10 @@ def tries(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding] | No
     """
     cares: tuple[Care, ...] = ("little", "some", "most")
     try:
+        sound = [generate(specs, encodings=encodings, free=FREE_SOUND)] if _looks_like_sound(specs) else []
         little, some, most = (generate(specs, encodings=encodings, care=care) for care in cares)
         one_each = generate(specs, encodings=encodings, care="most", free=1)
-        return [little, some, generate(specs), most, one_each]
+        return [*sound, little, some, generate(specs), most, one_each]
     except DataError:
         return []
 
@@ -99,9 +103,31 @@ def say_something(answers: Sequence[Mapping[str, NDArray[Any]]]) -> bool:
     return any(holds_value(values) for answer in answers for values in answer.values())
 
 
+def tell_apart(answers: Sequence[Mapping[str, NDArray[Any]]]) -> bool:
+    """Whether records were answered differently, or there was one only. Else the model may see nothing of them."""
+    first: dict[str, NDArray[Any]] = {}
+    is_one = True
+    for answer in answers:
+        for name, values in answer.items():
+            for row in values if values.ndim else ():
+                if name not in first:
+                    first[name] = row
+                elif np.array_equal(first[name], row):
+                    is_one = False
+                else:
+                    return True
+    return is_one
+
+
 def holds_value(output: NDArray[Any]) -> bool:
     """Whether there is one in an output, and of numbers a finite one: NaN is all that some models make of noise."""
     return bool(np.isfinite(output).any()) if is_float(output.dtype) or output.dtype.kind == "c" else output.size > 0
+
+
+def _looks_like_sound(specs: Mapping[str, InputSpec]) -> bool:
+    """Whether all that is open are lengths of plain numbers: [batch, values]."""
+    opened = [spec for spec in specs.values() if spec.shape and None in spec.shape[1:]]
+    return bool(opened) and all(spec.shape == (None, None) and spec.dtype == "float32" for spec in opened)
 
 
 def _made_up_shape(spec: InputSpec, free: int | None) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from servegraph.answers.dtypes import is_float, is_text, numpy_type
 WORDS = (b"alpha", b"beta", b"gamma", b"a b", b"")
 IMAGE_SIDE = 64  # pixels
 _SEVERAL = 6  # words of a text; one in as many is unknown
+_SEEN = 0.9  # of what a mask covers
 PERIOD = 2037  # of three channels, and no divisor of a usual size, so that rows do not begin alike
 
 
@@ -51,6 +52,12 @@ class Draw:
         if kind.kind == "c":
             return np.asarray(self.random.normal(size=shape) + 1j * self.random.normal(size=shape)).astype(kind)
         return np.asarray(self.random.integers(0, 2 if kind == np.bool_ else 3, shape)).astype(kind)
+
+    def mask(self, kind: np.dtype[Any], shape: tuple[int, ...], encoding: Encoding | None = None) -> NDArray[Any]:
+        """Return ones, and with little or some care here and there a zero: of a mask most is to be seen."""
+        if is_text(kind) or encoding:
+            return self.values(kind, shape, encoding)
+        return np.asarray(np.ones(shape) if self.care == "most" else self.random.random(shape) < _SEEN).astype(kind)
 
     def word(self) -> bytes:
         """Return a short text."""

@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 
 from servegraph import storage
-from servegraph.answers.evidence import Evidence, ask_original
-from servegraph.answers.generated import generate, longer, made, say_something
+from servegraph.answers.child import in_child
+from servegraph.answers.evidence import Evidence, _ask_meta_graph, ask_original
+from servegraph.answers.generated import generate, longer, made, say_something, tell_apart, tries
 from servegraph.answers.samples import InputSpec
 from servegraph.errors import ExportRefused
 from servegraph.export_serving_graph.export import export
@@ -70,6 +71,13 @@ def test_lengths_grow_where_a_shape_is_open() -> None:
     assert max(made(one).inputs["i"].shape[1] for one in longer({"i": InputSpec("uint8", (None, None, None, 3))})) > 200
 
 
+def test_what_looks_like_sound_is_long_at_once() -> None:
+    sound, tags = InputSpec("float32", (None, None)), InputSpec("int64", (None, 2))
+    assert tries({"x": sound, "t": tags})[0].inputs["x"].shape[1] > 1000
+    assert tries({"x": sound, "i": InputSpec("int64", (None, None))})[0].inputs["x"].shape[1] < 100
+    assert tries({"x": InputSpec("float32", (None, 2)), "t": tags})[0].inputs["x"].shape == (16, 2)
+
+
 def test_answers_without_a_value_say_nothing() -> None:
     empty = {"y": np.zeros((2, 0, 3))}
     assert not say_something([empty, {}])
@@ -79,6 +87,63 @@ def test_answers_without_a_value_say_nothing() -> None:
     assert not say_something([{"y": np.array([np.nan], ml_dtypes.bfloat16)}])
     assert say_something([{"y": np.array([np.nan, 1], ml_dtypes.bfloat16)}])
     assert say_something([{"y": np.array([b""], object)}])
+
+
+def test_records_that_are_answered_alike_are_not_told_apart() -> None:
+    one = {"y": np.ones((1, 3)), "n": np.float32(0)}
+    assert tell_apart([one])
+    assert not tell_apart([one, {"y": np.ones((2, 3)), "n": np.float32(1)}])
+    assert tell_apart([one, {"y": np.array([[1, 1, 1], [1, 1, 2]]), "n": np.float32(0)}])
+    assert not tell_apart([{"y": np.array([b"a", b"a"], object)}])
+    assert tell_apart([{"y": np.array([b"a", b"b"], object)}])
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32", "bool"])
+def test_a_mask_lets_most_be_seen(dtype: str) -> None:
+    specs = {"attention_mask": InputSpec(dtype, (None, None))}
+    mask = generate(specs, rows=50).inputs["attention_mask"]
+    assert mask.dtype == np.dtype(dtype)
+    assert set(np.unique(mask).tolist()) == {0, 1}
+    assert 0.8 < mask.mean() < 0.95
+    assert generate(specs, care="most").inputs["attention_mask"].all()
+
+
+def test_records_that_are_told_apart_come_before_others(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.kernel = tf.Variable(np.random.default_rng(0).normal(size=[3, 2]).astype(np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, "x"), tf.TensorSpec([None], tf.int64, "which")])
+    def serve(x, which):
+        seen = tf.cast(tf.reduce_all(which < 3), tf.float32)
+        return {"y": (x * seen) @ module.kernel}
+
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=serve)
+    specs = {"x": InputSpec("float32", (None, 3)), "which": InputSpec("int64", (None,))}
+    blind = generate(specs)
+    blind.inputs["which"][:] = 7
+    sighted = generate(specs, seed=1)
+    found, silent, is_marred = in_child(
+        _ask_meta_graph, tmp_path / "model", "session", ("serve",), {"serving_default": [blind, sighted]}
+    )
+    assert (found[0].samples.equals(sighted), silent, is_marred) == (True, {}, True)
+    found, silent, is_marred = in_child(
+        _ask_meta_graph, tmp_path / "model", "session", ("serve",), {"serving_default": [blind, blind]}
+    )
+    assert (found[0].samples.equals(blind), silent) == (True, {})
+
+
+def test_where_all_is_answered_alike_that_is_said(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.bias = tf.Variable([1.0, 2.0])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, "x")])
+    def serve(x):
+        return {"y": tf.tile(module.bias[None], [tf.shape(x)[0], 1])}
+
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=serve)
+    done = optimize(tmp_path / "model", tmp_path / "out", Goal())
+    assert any(note.startswith("All records were answered alike") for note in done.notes)
+    assert done.golden_requests
 
 
 def test_the_evidence_has_values(model: Path) -> None:
