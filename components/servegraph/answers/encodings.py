@@ -45,7 +45,7 @@ _NOTED = frozenset(("Substr", "DecodeBase64", "StringSplit", "StringSplitV2", "U
 _KEEP_IDS = frozenset(
     (
         *("Identity", "Cast", "Reshape", "ExpandDims", "Squeeze", "Transpose", "BroadcastTo", "Tile"),
-        *("StridedSlice", "Slice", "ConcatV2", "Pack", "Unpack", "SelectV2", "Select"),
+        *("StridedSlice", "Slice", "ConcatV2", "Pack", "Unpack", "Pad", "PadV2", "SelectV2", "Select"),
         *("Unique", "UniqueV2", "SparseFillEmptyRows"),
     )
 )

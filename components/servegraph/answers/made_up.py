@@ -28,8 +28,8 @@ Care = Literal["little", "some", "most"]
 class Draw:
     """A source of values.
 
-    With `some` care what is looked up is always found; with the `most` values are what the fewest graphs refuse: ones,
-    the id 0, the text "1", the first key of a table.
+    With `some` care what is looked up is always found, and ids are 0 and 1; with the `most` values are what the fewest
+    graphs refuse: ones, the id 0, the text "1", the first key of a table.
     """
 
     random: np.random.Generator
@@ -51,7 +51,8 @@ class Draw:
             return np.resize(self.random.normal(size=min(prod(shape), PERIOD)).round(2), shape).astype(kind)
         if kind.kind == "c":
             return np.asarray(self.random.normal(size=shape) + 1j * self.random.normal(size=shape)).astype(kind)
-        return np.asarray(self.random.integers(0, 2 if kind == np.bool_ else 3, shape)).astype(kind)
+        ids = 2 if kind == np.bool_ or self.care == "some" else 3  # tables of two rows are frequent, as of types
+        return np.asarray(self.random.integers(0, ids, shape)).astype(kind)
 
     def mask(self, kind: np.dtype[Any], shape: tuple[int, ...], encoding: Encoding | None = None) -> NDArray[Any]:
         """Return ones, and with little or some care here and there a zero: of a mask most is to be seen."""

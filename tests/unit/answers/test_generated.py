@@ -24,6 +24,12 @@ def test_generated_records_fit_every_dtype_and_shape(care):
             assert not made.is_batched or len(values) == 3
 
 
+@pytest.mark.parametrize(("care", "ids"), [("little", {0, 1, 2}), ("some", {0, 1}), ("most", {0})])
+def test_the_more_care_the_fewer_ids(care, ids):
+    made = generate({"x": InputSpec("int32", (None, 9))}, care=care)
+    assert set(made.inputs["x"].ravel().tolist()) == ids
+
+
 def test_generated_numbers_are_short():
     made = generate({"x": InputSpec("float32", (None, 50)), "n": InputSpec("int64", (None,))})
     assert {len(str(value).partition(".")[2]) <= 2 for value in made.inputs["x"].ravel()} == {True}

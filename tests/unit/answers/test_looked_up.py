@@ -53,6 +53,9 @@ class Model(tf.Module):
     def row(self, x):
         return {"y": tf.reduce_mean(tf.gather(self.rows, tf.cast(tf.reshape(x, [-1, 4]), tf.int32)), 1)}
 
+    def padded(self, x):
+        return {"y": tf.reduce_mean(tf.gather(self.rows, tf.pad(x, [[0, 0], [0, 3]], constant_values=1)), 1)}
+
     def rows_of_two(self, x):
         return {"y": tf.gather(self.rows, x) + tf.gather(self.few, x)}
 
@@ -76,6 +79,7 @@ CASES = {
     "must_be_known": (TEXT, Known(KEYS)),
     "number": (IDS, Known(tuple((SPREAD * 7 + 1000).tolist()))),
     "row": (IDS, ROWS),
+    "padded": (IDS, ROWS),
     "rows_of_two": (IDS, Known(tuple(range(30)))),
     "computed": (IDS, None),
     "features": (TEXT, ExampleSpec({"word": Feature("string", 1, Known(KEYS)), "id": Feature("int64", 1, ROWS)})),
