@@ -50,6 +50,7 @@ _KEEP_IDS = frozenset(
     )
 )
 _FINDS = ("LookupTableFindV2", "LookupTableFind")
+_OF_IDS = (tf.int32, tf.int64, tf.float32)  # what Keras 2 gives an Embedding whose input nobody named a type for
 _GATHERS = ("GatherV2", "Gather", "ResourceGather")
 
 
@@ -74,7 +75,7 @@ def encodings(meta_graph: Any, signature: str, source: Path | None = None) -> di
 def _meaning(fills: Fills, scope: Scope, tensor: str, dtype: tf.DType) -> Encoding | None:
     if dtype == tf.string:
         return _text(fills, scope, tensor)
-    return _ids(fills, scope, tensor) if dtype in (tf.int32, tf.int64) else None
+    return _ids(fills, scope, tensor) if dtype in _OF_IDS else None
 
 
 def _text(fills: Fills, scope: Scope, tensor: str) -> Encoding | None:

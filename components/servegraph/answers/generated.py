@@ -74,7 +74,11 @@ def tries(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding] | No
     """
     cares: tuple[Care, ...] = ("little", "some", "most")
     try:
-        sound = [generate(specs, encodings=encodings, free=FREE_SOUND)] if _looks_like_sound(specs) else []
+        sound = (
+            [generate(specs, encodings=encodings, free=FREE_SOUND)]
+            if not encodings and _looks_like_sound(specs)
+            else []
+        )
         little, some, most = (generate(specs, encodings=encodings, care=care) for care in cares)
         one_each = generate(specs, encodings=encodings, care="most", free=1)
         return [*sound, little, some, generate(specs), most, one_each]

@@ -13,6 +13,7 @@ from servegraph import storage
 from servegraph.answers.child import in_child
 from servegraph.answers.evidence import Evidence, _ask_meta_graph, ask_original
 from servegraph.answers.generated import generate, longer, made, say_something, tell_apart, tries
+from servegraph.answers.made_up import Known
 from servegraph.answers.samples import InputSpec
 from servegraph.errors import ExportRefused
 from servegraph.export_serving_graph.export import export
@@ -75,6 +76,7 @@ def test_what_looks_like_sound_is_long_at_once() -> None:
     sound, tags = InputSpec("float32", (None, None)), InputSpec("int64", (None, 2))
     assert tries({"x": sound, "t": tags})[0].inputs["x"].shape[1] > 1000
     assert tries({"x": sound, "i": InputSpec("int64", (None, None))})[0].inputs["x"].shape[1] < 100
+    assert tries({"x": sound}, {"x": Known((1, 2))})[0].inputs["x"].shape[1] < 100
     assert tries({"x": InputSpec("float32", (None, 2)), "t": tags})[0].inputs["x"].shape == (16, 2)
 
 

@@ -56,6 +56,9 @@ class Model(tf.Module):
     def padded(self, x):
         return {"y": tf.reduce_mean(tf.gather(self.rows, tf.pad(x, [[0, 0], [0, 3]], constant_values=1)), 1)}
 
+    def of_floats(self, x):
+        return {"y": tf.reduce_mean(tf.gather(self.rows, tf.cast(x, tf.int32)), 1)}
+
     def rows_of_two(self, x):
         return {"y": tf.gather(self.rows, x) + tf.gather(self.few, x)}
 
@@ -80,6 +83,7 @@ CASES = {
     "number": (IDS, Known(tuple((SPREAD * 7 + 1000).tolist()))),
     "row": (IDS, ROWS),
     "padded": (IDS, ROWS),
+    "of_floats": (tf.TensorSpec([None, 4], tf.float32, name="x"), ROWS),
     "rows_of_two": (IDS, Known(tuple(range(30)))),
     "computed": (IDS, None),
     "features": (TEXT, ExampleSpec({"word": Feature("string", 1, Known(KEYS)), "id": Feature("int64", 1, ROWS)})),
