@@ -51,11 +51,6 @@ class Question:
         return same and outputs[0] == outputs[1] and self.samples.equals(other.samples)
 
     @property
-    def tells_apart(self) -> bool:
-        """Whether the records were answered differently; else little is learnt from them."""
-        return tell_apart(self.answers)
-
-    @property
     def rows(self) -> list[int]:
         """The number of records in each request."""
         if not self.samples.is_batched:
@@ -93,16 +88,24 @@ class Evidence:
         return sum(samples.rows for samples in asked if samples.generated == self.generated)
 
     @property
-    def unseen(self) -> list[str]:
-        """Outputs of which no answer holds a value, as a detector's that finds nothing: they agree whatever happens."""
-        named = {(q.tags, q.signature, name) for q in self.questions for answer in q.answers for name in answer}
-        seen = {
-            (q.tags, q.signature, name)
-            for q in self.questions
-            for answer in q.answers
-            for name, values in answer.items()
-            if holds_value(values)
-        }
+    def doubts(self) -> list[str]:
+        """What it does not prove: what was not asked, and answers that agree whatever happens."""
+        found = [f"Not asked: {what}: {why}" for what, why in self.silent.items()]
+        if unseen := self._unseen():
+            found.append(f"No answer held a value, or a finite number, so nothing is proven of: {', '.join(unseen)}.")
+        if self.questions and not tell_apart(self.main.answers):
+            found.append("All records were answered alike, so that this proves little: give --samples that differ.")
+        return found
+
+    def _unseen(self) -> list[str]:
+        """Return the outputs of which no answer holds a value, as a detector's that finds nothing."""
+        named: set[tuple[tuple[str, ...], str, str]] = set()
+        seen: set[tuple[tuple[str, ...], str, str]] = set()
+        for question in self.questions:
+            for answer in question.answers:
+                keys = {name: (question.tags, question.signature, name) for name in answer}
+                named.update(keys.values())
+                seen.update(key for name, key in keys.items() if holds_value(answer[name]))
         return sorted({name for _, _, name in named - seen})
 
     @property

@@ -166,7 +166,7 @@ def require_asked(evidence: Evidence) -> None:
 
 
 def _compare(out: Path, evidence: Evidence, stale: str) -> Proof:
-    notes = [f"Not asked: {what}: {why}" for what, why in evidence.silent.items()]
+    notes = evidence.doubts
     require_asked(evidence)
     try:
         measured = gate.measure(out, evidence, evidence.loaders)

@@ -153,12 +153,7 @@ def _notes(original: Draft, evidence: Evidence, varying: set[str]) -> Iterator[s
         yield "The graph is left as it is, because the original could not be asked."
     for pattern in unmatched(original):
         yield f"Nothing is kept by the name {pattern!r}: no weight has it."
-    for what, why in evidence.silent.items():
-        yield f"Not asked: {what}: {why}"
-    if unseen := evidence.unseen:
-        yield f"No answer held a value, or a finite number, so that nothing is proven of them: {', '.join(unseen)}."
-    if evidence.questions and not evidence.main.tells_apart:
-        yield "All records were answered alike, so that the agreement says little: give --samples that differ."
+    yield from evidence.doubts
     if varying:
         yield f"Answered otherwise from call to call, and not in the golden requests: {', '.join(sorted(varying))}."
     if evidence.questions and evidence.generated:
