@@ -26,7 +26,7 @@ from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.forms import HALVES, constant, is_zero_bias
 from servegraph.rewriting.graph import Nodes, Untransformable, attr, behind_identities, node_name
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
-from servegraph.rewriting.restoring import variable
+from servegraph.rewriting.restores import variable
 from servegraph.rewriting.switches import settle_switches
 from servegraph.savedmodel.bundle_reader import BundleReader
 

@@ -13,7 +13,7 @@ from servegraph.rewriting.forms import HALVES, add, enum
 from servegraph.rewriting.graph import Nodes, attr, node_name, takes_rows
 from servegraph.rewriting.handles import written_by
 from servegraph.rewriting.meta_graph import ServingGraph
-from servegraph.rewriting.restoring import variable
+from servegraph.rewriting.restores import variable
 
 _GATHERS = ("ResourceGather", "GatherV2")
 

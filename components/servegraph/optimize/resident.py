@@ -18,7 +18,7 @@ from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.forms import HALVES, Int8, binary, cast, plan_int8
 from servegraph.rewriting.graph import Nodes
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
-from servegraph.rewriting.restoring import variable
+from servegraph.rewriting.restores import variable
 from servegraph.rewriting.weights import Weight, loosen, weights_of
 
 _DTYPES = ("float32", *HALVES)

@@ -11,7 +11,7 @@ from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.graph import Nodes, redirected
 from servegraph.rewriting.handles import written_by
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
-from servegraph.rewriting.restoring import Restore
+from servegraph.rewriting.restores import Restore
 from servegraph.savedmodel.bundle_index import TensorEntry
 from servegraph.savedmodel.bundle_reader import BundleReader
 

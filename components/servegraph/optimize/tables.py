@@ -16,7 +16,7 @@ from servegraph.rewriting.contents import Content, Literal, digest
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.graph import Nodes, behind_identities, is_handle, node_name
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
-from servegraph.rewriting.restoring import Restore, StoredTensor
+from servegraph.rewriting.restores import Restore, StoredTensor
 
 LEAST_ENTRIES = 1024
 _FILL = "LookupTableImportV2"

@@ -26,7 +26,7 @@ from servegraph.rewriting.contents import Content, SomeRows
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.graph import Nodes, behind_identities, node_name, takes_rows
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
-from servegraph.rewriting.restoring import Restore
+from servegraph.rewriting.restores import Restore
 
 _FINDS = {"LookupTableFindV2"}
 

@@ -27,7 +27,7 @@ from servegraph.rewriting.forms import Form
 from servegraph.rewriting.gpu_graph import for_gpu, precision_of
 from servegraph.rewriting.graph import Untransformable
 from servegraph.rewriting.meta_graph import ServingGraph, put_together, take_apart
-from servegraph.rewriting.restoring import Restore, StoredAs
+from servegraph.rewriting.restores import Restore, StoredAs
 from servegraph.savedmodel.bundle_index import TensorEntry
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.bundle_writer import BundleWriter

@@ -29,7 +29,9 @@ from servegraph.rewriting.graph import (
 )
 from servegraph.rewriting.handles import name_resources, same_handles
 from servegraph.rewriting.object_graph import missing_restores
-from servegraph.rewriting.restoring import Restore, StoredAs, read_restores, write_restores
+from servegraph.rewriting.read_restores import read_restores
+from servegraph.rewriting.restores import Restore, StoredAs
+from servegraph.rewriting.write_restores import write_restores
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.meta_graph import ASSETS_COLLECTION
 

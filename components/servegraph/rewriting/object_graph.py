@@ -16,7 +16,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from servegraph.rewriting.graph import CALLS, Nodes, node_name
-from servegraph.rewriting.restoring import Restore, StoredTensor
+from servegraph.rewriting.restores import Restore, StoredTensor
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 CHECKPOINT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"

@@ -17,7 +17,7 @@ from servegraph.rewriting.draft import Draft, is_named, names_of
 from servegraph.rewriting.forms import FLOATS, enum
 from servegraph.rewriting.graph import Nodes
 from servegraph.rewriting.meta_graph import ServingGraph
-from servegraph.rewriting.restoring import Restore, variable
+from servegraph.rewriting.restores import Restore, variable
 from servegraph.savedmodel.bundle_index import SliceSpec
 from servegraph.savedmodel.bundle_reader import BundleReader
 

@@ -1,0 +1,68 @@
+"""What a MetaGraph restores, as values: which tensors of the files go into which variable or table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from servegraph.rewriting.contents import Content
+from servegraph.rewriting.forms import Form, Part, add, enum
+from servegraph.rewriting.graph import Nodes
+
+VARIABLES = {"VarHandleOp", "VariableV2", "Variable"}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of the checkpoint, or a slice of it; `dtype` is TensorFlow's enum of what is restored.
+
+    With `part` it is one of the tensors that are stored for it, restored as it is.
+    """
+
+    key: str
+    slice_spec: str
+    dtype: int
+    part: Part | None = None
+
+
+class StoredAs(NamedTuple):
+    """What is written for a key: its name in the files, the tensor, and the form where that is not its own."""
+
+    name: str
+    content: Content
+    form: Form | None
+
+    def parts(self, tensor: StoredTensor) -> list[tuple[str, int]]:
+        """(checkpoint key, dtype enum) of each tensor that is read for `tensor`."""
+        if tensor.part is not None:
+            return [(f"{self.name}{tensor.part.suffix}", tensor.dtype)]
+        if self.form is None:
+            return [(self.name, tensor.dtype)]
+        return [(f"{self.name}{part.suffix}", enum(part.dtype)) for part in self.form.parts]
+
+
+@dataclass(frozen=True)
+class Restore:
+    """Stored tensors put into the resource of node `handle` by `put`, a NodeDef whose inputs do not count."""
+
+    handle: str
+    tensors: tuple[StoredTensor, ...]
+    put: NodeDef
+
+
+def variable(nodes: Nodes, name: str, key: str, like: Content | Part, device: str = "") -> Restore:
+    """Add a variable of the dtype and shape of `like` that is read at `name`; return its restore from `key`."""
+    dtype = enum(like.dtype)
+    handle = add(nodes, f"{name}/handle", "VarHandleOp")
+    handle.attr["dtype"].type = dtype
+    handle.attr["shape"].shape.CopyFrom(tf.TensorShape(like.shape).as_proto())
+    handle.attr["shared_name"].s = name.encode()
+    read = add(nodes, name, "ReadVariableOp", handle.name)
+    read.attr["dtype"].type = dtype
+    handle.device = read.device = device
+    put = NodeDef(op="AssignVariableOp")
+    put.attr["dtype"].type = dtype
+    return Restore(handle.name, (StoredTensor(key, "", dtype),), put)
