@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 from tests.emulators.http_server import Answer, LoopbackServer, Request
@@ -12,6 +12,15 @@ from tests.emulators.http_server import Answer, LoopbackServer, Request
 from servegraph.deploy_version.google_http import Connections
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Have SIGINT raise KeyboardInterrupt, where a shell that started this beside other work had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("way", ["timeout", "interrupt"])
 def test_a_late_answer_is_not_that_of_the_next_request(way: str) -> None:
     may_answer = threading.Event()
@@ -19,7 +28,7 @@ def test_a_late_answer_is_not_that_of_the_next_request(way: str) -> None:
     def respond(request: Request) -> Answer:
         if request.path == "/first":
             if way == "interrupt":
-                os.kill(os.getpid(), signal.SIGINT)  # it comes to the main thread, which waits for this answer
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # which waits for this answer
             may_answer.wait(10)
         return Answer(body=request.path.encode())
 
