@@ -147,6 +147,14 @@ def test_values_that_cannot_stand_for_all_are_refused(change):
     assert caught.value.code == "BAD_GOLDEN_REQUESTS"
 
 
+@pytest.mark.parametrize("content", [bytes(1 << 20), b'"' + b"x" * (1 << 20), b"\xff" * (1 << 20)])
+def test_what_is_no_request_is_not_quoted_whole(content):
+    with pytest.raises(ModelError) as caught:
+        parse_golden(content)
+    assert caught.value.code == "BAD_GOLDEN_REQUESTS"
+    assert len(caught.value.message) < 500
+
+
 class TestInBrief:
     def test_a_record_too_large_for_the_model_repeats_some_of_its_values(self, tmp_path):
         sound = np.random.default_rng(0).normal(size=(3, 40_000, 1)).astype(np.float32)
