@@ -50,6 +50,11 @@ class ServegraphError(Exception):
         return (_rebuild, (type(self), self.message, self.fix, self.code))
 
 
+def in_short(error: Exception) -> str:
+    """Return an error in a line: one of decoding would quote all that it was given."""
+    return f"{type(error).__name__}: {str(error)[:200]}"
+
+
 def _one_line(text: str) -> str:
     words = " ".join(_TERMINAL_CODE.sub("", text).split())
     printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in words)

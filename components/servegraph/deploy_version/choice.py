@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from servegraph.errors import InputError
+from servegraph.errors import InputError, in_short
 from servegraph.serve.state import ServingConfig
 
 
@@ -36,7 +36,7 @@ def read_choice(document: Mapping[str, Any], target: str) -> Choice:
         if isinstance(exc, InputError):
             raise
         raise InputError(
-            f"It is not the record of a machine choice: {exc!r}.",
+            f"It is not the record of a machine choice: {in_short(exc)}.",
             code="BAD_CHOICE",
             fix="Make it with `servegraph choose MODEL --json`.",
         ) from exc

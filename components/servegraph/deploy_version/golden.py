@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from servegraph.deploy_version.plan import Tolerance
-from servegraph.errors import ModelError, StorageError
+from servegraph.errors import ModelError, StorageError, in_short
 from servegraph.routine.manifest import GOLDEN as ROUTINE_GOLDEN
 from servegraph.routine.manifest import Routine
-from servegraph.savedmodel.golden_file import GoldenRequest, is_part, parse_golden, said_shortly
+from servegraph.savedmodel.golden_file import GoldenRequest, is_part, parse_golden
 from servegraph.savedmodel.layout import GOLDEN_FILE
 from servegraph.storage import Directory
 
@@ -51,7 +51,7 @@ def parse_bodies(content: bytes) -> tuple[GoldenRequest, ...]:
             requests.append(GoldenRequest(number, None, dict(entry["request"]), dict(entry["response"])))
         except (ValueError, KeyError, TypeError, RecursionError) as exc:
             raise ModelError(
-                f"Line {number} of {ROUTINE_GOLDEN} is not a golden request: {said_shortly(exc)}.",
+                f"Line {number} of {ROUTINE_GOLDEN} is not a golden request: {in_short(exc)}.",
                 code="BAD_GOLDEN_REQUESTS",
                 fix="Package the routine again with `servegraph package`.",
             ) from exc

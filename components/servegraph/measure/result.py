@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from servegraph.errors import InputError
+from servegraph.errors import InputError, in_short
 from servegraph.measure.limits import How, Limits
 from servegraph.serve.settings import Settings
 
@@ -117,5 +117,7 @@ def choice_facts(document: Mapping[str, Any]) -> dict[str, Any]:
         }
     except (KeyError, TypeError, ValueError) as exc:
         raise InputError(
-            f"That is not a measurement: {exc!r}.", code="BAD_MEASUREMENT", fix="Write one with `servegraph measure`."
+            f"That is not a measurement: {in_short(exc)}.",
+            code="BAD_MEASUREMENT",
+            fix="Write one with `servegraph measure`.",
         ) from exc

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from servegraph.errors import ModelError, StorageError
+from servegraph.errors import ModelError, StorageError, in_short
 from servegraph.savedmodel.layout import ROUTINE_FILE
 from servegraph.storage import Directory
 
@@ -61,7 +61,7 @@ def read_routine(directory: Directory) -> Routine | None:
         return _routine(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ModelError(
-            f"{MANIFEST} of {directory.uri!r} cannot be used: {exc!r}.",
+            f"{MANIFEST} of {directory.uri!r} cannot be used: {in_short(exc)}.",
             code="BAD_ROUTINE",
             fix="Package the routine again with `servegraph package`.",
         ) from exc

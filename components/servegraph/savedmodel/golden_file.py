@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from servegraph.errors import ModelError
+from servegraph.errors import ModelError, in_short
 from servegraph.savedmodel.layout import GOLDEN_FILE
 
 LARGEST_BYTES = 100_000_000
@@ -71,16 +71,11 @@ def parse_golden(content: bytes) -> tuple[GoldenRequest, ...]:
             )
         except (ValueError, KeyError, TypeError, RecursionError) as exc:
             raise ModelError(
-                f"Line {number} of {GOLDEN_FILE} is not a golden request: {said_shortly(exc)}.",
+                f"Line {number} of {GOLDEN_FILE} is not a golden request: {in_short(exc)}.",
                 code="BAD_GOLDEN_REQUESTS",
                 fix='A line is {"signature_name": …, "inputs": {name: column}, "outputs": {name: column}}.',
             ) from exc
     return tuple(requests)
-
-
-def said_shortly(error: Exception) -> str:
-    """Return an error in a line: one of decoding would quote all that it was given."""
-    return f"{type(error).__name__}: {str(error)[:200]}"
 
 
 def golden_of(content: bytes, tags: tuple[str, ...]) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from servegraph.errors import ModelError, StorageError
+from servegraph.errors import ModelError, StorageError, in_short
 
 SETTINGS_FILE = "assets.extra/serving_settings.json"
 DEFAULT_BATCH_ROWS = 64  # a call of 64 rows of a small model takes hardly longer than one of a single row
@@ -84,7 +84,7 @@ def read_settings(model: Path) -> Settings | None:
         return settings_of(json.loads(text))
     except (ValueError, KeyError, TypeError) as exc:
         raise ModelError(
-            f"{str(model / SETTINGS_FILE)!r} holds no settings: {exc!r}.",
+            f"{str(model / SETTINGS_FILE)!r} holds no settings: {in_short(exc)}.",
             code="BAD_SERVING_SETTINGS",
             fix="Write it again with `servegraph measure --save`, or remove it.",
         ) from exc

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from servegraph.errors import InputError
+from servegraph.errors import InputError, in_short
 from servegraph.serve.signatures import Signatures, signatures_from_json, signatures_to_json
 from servegraph.storage.local import answering
 
@@ -116,7 +116,7 @@ def read_state(model_dir: Path) -> ModelState | None:
         return _from_json(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise InputError(
-            f"{str(path)!r} is not a state file that this version of servegraph reads: {exc!r}.",
+            f"{str(path)!r} is not a state file that this version of servegraph reads: {in_short(exc)}.",
             code="BAD_STATE",
             fix="Restore the file, or move it away: the newest version directory is then the live one.",
         ) from exc

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from servegraph.errors import ServegraphError
-from servegraph.savedmodel.golden_file import GoldenRequest, is_part, parse_golden, said_shortly
+from servegraph.errors import ServegraphError, in_short
+from servegraph.savedmodel.golden_file import GoldenRequest, is_part, parse_golden
 from servegraph.savedmodel.graph import Signature, TensorInfo
 from servegraph.savedmodel.layout import GOLDEN_FILE
 from servegraph.serve.arrays import Array
@@ -85,7 +85,7 @@ def _golden(directory: Path, signatures: Mapping[str, Signature]) -> list[Trial]
     try:
         return [_trial(request, signatures) for request in parse_golden(path.read_bytes())[:MOST_REQUESTS]]
     except (OSError, ValueError, KeyError, TypeError) as exc:
-        _log.warning("%s does not fit the model: %s", path, said_shortly(exc))
+        _log.warning("%s does not fit the model: %s", path, in_short(exc))
         return []
 
 
