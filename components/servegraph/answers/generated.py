@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from servegraph.answers.dtypes import is_float, numpy_type
 from servegraph.answers.made_up import Care, Draw, Encoding
-from servegraph.answers.samples import InputSpec, Samples, is_batched
-from servegraph.errors import DataError
+from servegraph.answers.samples import InputSpec, Request, Samples, is_batched
+from servegraph.errors import DataError, ModelError, Refusal
 
 LARGE_RECORD = 50_000  # values; of larger records two are made up, so that golden requests and asking stay small
 FREE_DIMENSION = 8  # made-up length of a free inner dimension
@@ -95,6 +95,25 @@ def longer(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding] | N
         values = sum(int(np.prod(_made_up_shape(spec, free)[1:], dtype=float)) for spec in specs.values())
         if values <= (_MOST_WORDS if holds_words else _MOST_VALUES):
             yield partial(generate, specs, encodings=encodings, care="some", free=free)
+
+
+def first_answered(
+    specs: Mapping[str, InputSpec],
+    ask: Callable[[Request], Mapping[str, NDArray[Any]]],
+    encodings: Mapping[str, Encoding] | None = None,
+) -> Samples | str:
+    """Return the first made-up records of which one gets an answer with a value from `ask`; else why there are none."""
+    why = "no answer holds a value, or a finite number"
+    for records in (*tries(specs, encodings), *longer(specs, encodings)):
+        samples = made(records)
+        try:
+            answer = ask(next(samples.batches(1)))
+        except (ModelError, Refusal) as refused:
+            why = refused.message
+            continue
+        if say_something([answer]):
+            return samples
+    return why
 
 
 def made(records: Try) -> Samples:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from servegraph import storage
 from servegraph.answers import sample_lines
 from servegraph.answers.ask import Servable, short_message
-from servegraph.answers.generated import generate, longer, made, say_something
+from servegraph.answers.generated import first_answered
 from servegraph.answers.samples import InputSpec, Samples
 from servegraph.data.schema import Schema
 from servegraph.errors import ExportRefused, InputError
@@ -125,19 +125,12 @@ def _prove(
 
 
 def _made_up(specs: Mapping[str, InputSpec], serve: Any) -> Samples:
-    """Return made-up records that the model answers with something: longer ones where it does not answer short ones."""
-    why = "no answer holds a value, or a finite number"
-    for records_to_try in (generate(specs), *longer(specs)):
-        records = made(records_to_try)
-        try:
-            answer = _answer(serve, {name: values[:1] for name, values in records.inputs.items()})
-        except ExportRefused as refused:
-            why = refused.message
-            continue
-        if say_something([answer]):
-            return records
+    """Return made-up records that the model answers with something."""
+    found = first_answered(specs, partial(_answer, serve))
+    if isinstance(found, Samples):
+        return found
     raise ExportRefused(
-        f"The model answers no request that is made up for it: {why}",
+        f"The model answers no request that is made up for it: {found}",
         code="NOT_PROVEN",
         fix="Give requests with --samples FILE.jsonl.",
     )

@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,8 @@ def _made_up(model: Path, signature: str, specs: Mapping[str, InputSpec]) -> Req
     from servegraph.answers.ask import Servable
     from servegraph.answers.encodings import encodings
     from servegraph.answers.evidence import LOADERS
-    from servegraph.answers.generated import longer, made, say_something, tries
+    from servegraph.answers.generated import first_answered, tries
+    from servegraph.answers.samples import Samples
     from servegraph.serve.model import meta_graph_of
 
     definition = meta_graph_of(model)
@@ -108,11 +110,9 @@ def _made_up(model: Path, signature: str, specs: Mapping[str, InputSpec]) -> Req
         raise ModelError("No request can be made up for its inputs.", code="NOTHING_TO_ASK")
     for loader in LOADERS:
         with contextlib.suppress(ModelError), Servable(model, loader=loader) as servable:
-            for records_to_try in (*plain, *longer(specs, known)):
-                records = made(records_to_try)
-                with contextlib.suppress(ModelError):
-                    if say_something([servable(signature, next(records.batches(1)))]):
-                        return records.inputs
+            found = first_answered(specs, partial(servable, signature), known)
+            if isinstance(found, Samples):
+                return found.inputs
     return plain[0].inputs
 
 

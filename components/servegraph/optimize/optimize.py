@@ -13,6 +13,7 @@ from servegraph import storage
 from servegraph.answers import gate, golden
 from servegraph.answers.child import beside, warm_up
 from servegraph.answers.evidence import Answers, Evidence, ask_original
+from servegraph.answers.generated import say_something
 from servegraph.answers.repeats import outputs_that_vary, without
 from servegraph.answers.samples import Samples
 from servegraph.errors import InputError, ModelError, StorageError
@@ -198,6 +199,7 @@ def _record_golden(best: Written, path: Path, evidence: Evidence, budget_bytes: 
     if brief is not None:
         with contextlib.suppress(ModelError):  # a request that the model need not take
             asked = gate.answers_of(path, main, brief, [*answers])
-            if lines := write(brief, dict(zip(answers, asked, strict=True))):
+            brief_answers = dict(zip(answers, asked, strict=True))
+            if say_something(brief_answers[main.tags]) and (lines := write(brief, brief_answers)):
                 return lines
     return write(main.samples, answers)
