@@ -20,7 +20,7 @@ from servegraph.optimize import served_memory, speed
 from servegraph.optimize.attempts import Attempts
 from servegraph.optimize.making import Making
 from servegraph.optimize.result import Step
-from servegraph.optimize.rungs import Rung
+from servegraph.optimize.rungs import COMPRESS, Rung, expected_by_compressing
 from servegraph.optimize.terms import Terms, Written, directory_bytes
 from servegraph.progress import Progress
 from servegraph.rewriting import draft as drafts
@@ -29,6 +29,7 @@ from servegraph.rewriting.graph import Untransformable
 from servegraph.savedmodel.layout import GOLDEN_FILE
 
 _log = logging.getLogger(__name__)
+_HOPE = 1.1  # times what deflating is expected to save: it is worth trying
 _LOSSES: tuple[Loss, ...] = ("none", "rounding", "tolerance")
 
 
@@ -46,6 +47,7 @@ class Climb:
     def __post_init__(self) -> None:
         """Prepare what makes the drafts."""
         self._making = Making(self.terms, self.attempts)
+        self._saving: tuple[Draft, int] | None = None  # what deflating a draft is expected to save
 
     def foresee(self, is_enough: Callable[[], bool]) -> None:
         """Write what the rungs make as if each were kept, until `is_enough`, while the original is still being asked.
@@ -55,7 +57,7 @@ class Climb:
         best = self.best
         try:
             for rung in self.terms.rungs:
-                if is_enough() or rung.trims or rung.speed is not None:
+                if is_enough() or rung.trims or rung.speed is not None or self._may_fit_deflated(rung, best):
                     break
                 if self._why_not(rung, best):
                     continue
@@ -103,14 +105,35 @@ class Climb:
         return self.terms.budget_bytes is not None and written.size + self.reserved_bytes <= self.terms.budget_bytes
 
     def _climb_each(self, rungs: Iterable[Rung]) -> Iterator[Step]:
-        """Write and ask what each rung makes, and keep or undo it."""
+        """Write and ask what each rung makes, and keep or undo it; what fits once it is deflated is to lose no more."""
+        is_deflated = False
         for rung in rungs:
-            step, found = self._climb(rung, asks=True)
-            if found is not None:
-                self.kept.append((len(self.steps), found.draft, self._loss(rung.loss)))
-                self.attempts.discard(self.attempts.take(found))
-            self.steps.append(step)
-            yield step
+            if self._may_fit_deflated(rung, self.best):
+                step, found = self._climb(COMPRESS, asks=True)
+                if found is not None and self.fits(found):
+                    is_deflated = True
+                    yield self._taken(COMPRESS, step, found)
+                elif found is not None:
+                    self.attempts.discard(found)
+            if not (is_deflated and rung is COMPRESS):
+                yield self._taken(rung, *self._climb(rung, asks=True))
+
+    def _taken(self, rung: Rung, step: Step, found: Written | None) -> Step:
+        """Make what a rung made the best, if it may stay, and note the step."""
+        if found is not None:
+            self.kept.append((len(self.steps), found.draft, self._loss(rung.loss)))
+            self.attempts.discard(self.attempts.take(found))
+        self.steps.append(step)
+        return step
+
+    def _may_fit_deflated(self, rung: Rung, best: Written) -> bool:
+        """Whether deflating, of which this is judged by a glance, may do instead of a rung that loses more."""
+        budget = self.terms.budget_bytes
+        if rung.plan is None or self.terms.climbs_all or budget is None or self.fits(best):
+            return False
+        if self._saving is None or self._saving[0] is not best.draft:
+            self._saving = (best.draft, expected_by_compressing(best.draft))
+        return best.size + self.reserved_bytes - _HOPE * self._saving[1] <= budget
 
     def _climb_together(self, rungs: Sequence[Rung]) -> Iterator[Step]:
         """Write what each rung makes and ask the last of it; where that must not stay, climb one after the other."""

@@ -18,6 +18,7 @@ MOST_BYTES = 512_000_000
 PAYS = 0.92  # of the size before; inflating takes time at every load
 _LEVEL = 6
 _SAMPLE_BYTES = 1 << 20
+_GLANCE_BYTES = 1 << 16  # enough to foresee what may be worth trying
 # What DecodeRaw reads, in every version of TensorFlow 2 (core/ops/parsing_ops.cc); bfloat16 came later.
 _RAW = ("float16", "float32", "float64", "int32", "uint16", "uint8", "int16", "int8", "int64")
 
@@ -68,20 +69,36 @@ class Compressed:
 
 def plan_compressed(content: Content, inner: Form | None, tensors: BundleReader | None) -> Compressed | None:
     """Compress what is stored of a tensor; None where that does not pay, judged by a sample before all of it."""
-    raw = inner.parts[0] if inner else Part("", content.dtype, content.shape)
-    plain_bytes = raw.size_bytes if inner else size_bytes(content)
-    if raw.dtype not in _RAW or not LEAST_BYTES <= plain_bytes <= MOST_BYTES:
+    raw, plain_bytes = _raw(content, inner)
+    if not plain_bytes or _sampled(content, inner, tensors, _SAMPLE_BYTES) > PAYS:
         return None
-    sample, size = b"", 0
+    size = sum(map(len, _deflated(next(iter(_streams(inner, content, tensors))))))
+    return Compressed(inner, raw, size) if size <= PAYS * plain_bytes else None
+
+
+def expected_saving_bytes(content: Content, inner: Form | None, tensors: BundleReader | None) -> int:
+    """Return about how much smaller a tensor gets by it, judged by its beginning alone."""
+    _, plain_bytes = _raw(content, inner)
+    ratio = _sampled(content, inner, tensors, _GLANCE_BYTES) if plain_bytes else 1.0
+    return int((1 - ratio) * plain_bytes) if ratio <= PAYS else 0
+
+
+def _raw(content: Content, inner: Form | None) -> tuple[Part, int]:
+    """Return what would be deflated, and its bytes: 0 where that cannot be done, or does not pay."""
+    raw = inner.parts[0] if inner else Part("", content.dtype, content.shape)
+    plain_bytes = 0 if raw.dtype not in _RAW else raw.size_bytes if inner else size_bytes(content)
+    return raw, plain_bytes if LEAST_BYTES <= plain_bytes <= MOST_BYTES else 0
+
+
+def _sampled(content: Content, inner: Form | None, tensors: BundleReader | None, most_bytes: int) -> float:
+    """Return what the beginning of a tensor becomes, as a share of its size."""
+    sample = bytearray()
     for chunk in next(iter(_streams(inner, content, tensors))):
         sample += chunk
-        if len(sample) >= _SAMPLE_BYTES:
+        if len(sample) >= most_bytes:
             break
-    if len(zlib.compress(sample, _LEVEL)) > PAYS * len(sample):
-        return None
-    for chunk in _deflated(next(iter(_streams(inner, content, tensors)))):
-        size += len(chunk)
-    return Compressed(inner, raw, size) if size <= PAYS * plain_bytes else None
+    del sample[most_bytes:]
+    return len(zlib.compress(sample, _LEVEL)) / len(sample)
 
 
 def _streams(inner: Form | None, content: Content, tensors: BundleReader | None) -> Iterable[Iterator[bytes]]:

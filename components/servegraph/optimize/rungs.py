@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from servegraph.answers.gate import Loss
 from servegraph.optimize import speed
-from servegraph.optimize.compressed import plan_compressed
+from servegraph.optimize.compressed import expected_saving_bytes, plan_compressed
 from servegraph.optimize.constants import as_constants
 from servegraph.optimize.fold import fold
 from servegraph.optimize.int4 import plan_int4
@@ -27,12 +27,12 @@ class Rung:
     """One step of the ladder: what it does in words, and what it may do to the answers.
 
     `change` is the function. A rung with `plan` instead stores each weight in the form that `plan` finds for it. Lossy
-    rungs are climbed only until the budget is met, as is one that `costs_names`, which loses nothing but makes a graph
-    harder to read. A rung with `speed` is for the served model, not for its size: it is tried only where it is named,
-    and kept only where the model answers at least that many times as fast as before, in no more memory than the
-    original takes. One that `trims` forgets words; it too is tried only where it is named. One that `grows` is kept for
-    what it does when the model is served, even where its files are up to 1 % larger by it. Where the gate refuses what
-    `change` made, `milder` is tried.
+    rungs are climbed only until the budget is met, as are two that lose nothing: one that `costs_names`, which makes a
+    graph harder to read, and one that `costs_loading`, which makes a model slower to load. A rung with `speed` is for
+    the served model, not for its size: it is tried only where it is named, and kept only where the model answers at
+    least that many times as fast as before, in no more memory than the original takes. One that `trims` forgets words;
+    it too is tried only where it is named. One that `grows` is kept for what it does when the model is served, even
+    where its files are up to 1 % larger by it. Where the gate refuses what `change` made, `milder` is tried.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Rung:
     plan: Planner | None = None
     speed: float | None = None
     costs_names: bool = False
+    costs_loading: bool = False
     trims: bool = False
     grows: bool = False
 
@@ -54,12 +55,12 @@ class Rung:
     @property
     def bears_asking_later(self) -> bool:
         """Whether it is asked together with its neighbours: it is expected to change no answer."""
-        return self.loss != "tolerance" and self.speed is None
+        return self.loss != "tolerance" and self.speed is None and not self.costs_loading
 
     @property
     def waits(self) -> bool:
         """Whether it is climbed only where a budget asks for it, or where it is named."""
-        return self.costs_names or (self.loss == "tolerance" and self.speed is None)
+        return self.costs_names or self.costs_loading or (self.loss == "tolerance" and self.speed is None)
 
 
 def narrow(draft: Draft) -> Draft:
@@ -80,6 +81,12 @@ def compress(draft: Draft) -> Draft:
     return replace(draft, forms={**draft.forms, **forms})
 
 
+def expected_by_compressing(draft: Draft) -> int:
+    """Return about how many bytes `compress` would save."""
+    with draft.tensors() as tensors:
+        return sum(expected_saving_bytes(w.content, draft.forms.get(w.key), tensors) for w in weights_of(draft))
+
+
 def planned(draft: Draft, plan: Planner, tensors: BundleReader | None) -> Mapping[str, Form]:
     """Return the form of each weight that gets smaller by it than it is stored now."""
     forms: dict[str, Form] = {}
@@ -94,6 +101,9 @@ def _is_smaller(form: Form, now: Form | None) -> bool:
     return now is None or form.stored_bytes < now.stored_bytes
 
 
+# It loses nothing, so where a model fits by it, it comes before the next rung that does; else it comes last.
+COMPRESS = Rung("compress", "deflate what is stored, where that pays", "none", change=compress, costs_loading=True)
+
 # Adding a rung is adding a row.
 RUNGS: tuple[Rung, ...] = (
     # Of operations without a branch between them TensorFlow fuses more, and rounds otherwise: then `fold` settles it.
@@ -107,7 +117,7 @@ RUNGS: tuple[Rung, ...] = (
     Rung("halve", "store weights as float16 or bfloat16", "tolerance", plan=plan_half),
     Rung("quarter", "store weights as int8 with scales per channel", "tolerance", plan=plan_int8),
     Rung("eighth", "store weights as int4 in groups of 32 with a scale each", "tolerance", plan=plan_int4),
-    Rung("compress", "deflate what is stored, where that pays", "tolerance", change=compress),
+    COMPRESS,
     Rung("resident", "keep embedding tables as int8 in memory", "tolerance", change=keep_resident, speed=speed.AS_FAST),
     Rung("constants", "put small weights into the graph", "rounding", change=as_constants, speed=speed.FASTER),
 )
