@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from servegraph.answers.input_flow import Scope, attr
-from servegraph.answers.looked_up import Fills, rows_of
+from servegraph.answers.looked_up import Fills, rows_of, rows_of_matrix
 from servegraph.answers.made_up import (
     Base64Text,
     CsvText,
@@ -51,6 +51,8 @@ _KEEP_IDS = frozenset(
 )
 _FINDS = ("LookupTableFindV2", "LookupTableFind")
 _OF_IDS = (tf.int32, tf.int64, tf.float32)  # what Keras 2 gives an Embedding whose input nobody named a type for
+# Which input is the matrix, where another one is a sparse tensor's size, or what it became as a dense tensor.
+_MULTIPLIED = {("SparseTensorDenseMatMul", 2): 3, ("MatMul", 0): 1}
 _GATHERS = ("GatherV2", "Gather", "ResourceGather")
 
 
@@ -66,7 +68,11 @@ def encodings(meta_graph: Any, signature: str, source: Path | None = None) -> di
     fills = Fills(root, assets)
     found: dict[str, Encoding] = {}
     for name, info in meta_graph.signature_def[signature].inputs.items():
-        encoding = _meaning(fills, root, info.name, tf.as_dtype(info.dtype)) if info.name else None
+        if not info.name:
+            continue
+        sizes = [size.size for size in info.tensor_shape.dim]
+        is_size = info.dtype == tf.int64 and len(sizes) == 1 and sizes[0] > 0
+        encoding = _columns(root, info.name) if is_size else _meaning(fills, root, info.name, tf.as_dtype(info.dtype))
         if encoding is not None:
             found[name] = encoding
     return found
@@ -122,6 +128,24 @@ def _ids(fills: Fills, scope: Scope, tensor: str) -> Known | None:
             if node.op in _KEEP_IDS:
                 queue.extend((scope, output) for output in scope.outputs(node))
     return min((place for place in places if place), key=lambda place: max(place.keys), default=None)
+
+
+def _columns(scope: Scope, tensor: str) -> Known | None:
+    """Follow the size of a sparse tensor to the matrix it is multiplied with, which has a row for each column."""
+    queue: deque[tuple[Scope, str]] = deque([(scope, tensor)])
+    seen = set()
+    while queue:
+        scope, tensor = queue.popleft()
+        for node, index in scope.readers(tensor):
+            if (id(scope), node.name, index) in seen:
+                continue
+            seen.add((id(scope), node.name, index))
+            if (matrix := _MULTIPLIED.get((node.op, index))) is not None:
+                return rows_of_matrix(scope, node.input[matrix])
+            queue.extend(scope.calls(node, index))
+            if node.op in ("Identity", "Cast") or (node.op, index) == ("SparseToDense", 1):
+                queue.extend((scope, output) for output in scope.outputs(node))
+    return None
 
 
 def _image(fills: Fills, scope: Scope, node: Any) -> Encoding:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servegraph.answers.composites import compose, composites
 from servegraph.answers.dtypes import is_float, numpy_type
 from servegraph.answers.made_up import Care, Draw, Encoding
 from servegraph.answers.samples import InputSpec, Request, Samples, is_batched
@@ -19,6 +20,7 @@ FREE_DIMENSION = 8  # made-up length of a free inner dimension
 FREE_SIDE = 64  # the same for what looks like an image: a convolutional net refuses a smaller one
 IMAGE_RANK = 4
 FREE_SOUND = 4096  # of what looks like sound: striding along a few values a net may answer from no input at all
+_COMPOSED_ROWS = (1, 2, 13)  # of requests that hold a sparse or ragged tensor
 _LONGER = (64, 256, 1024, 4096, 16_384, 65_536)  # for a model that refuses a short record, as of sound
 _MOST_VALUES = 400_000  # of a longer record
 _MOST_WORDS = 13_000  # of one that holds texts or ids: attention over more would exhaust the memory
@@ -70,7 +72,8 @@ def generate(
 def tries(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding] | None = None) -> list[Samples]:
     """Return made-up records, and ever more careful ones for a model that refuses them.
 
-    There are none where a dtype has no values.
+    There are none where a dtype has no values. What looks like the parts of a sparse or ragged tensor is tried as that
+    first, because a graph may take parts that do not fit each other and answer nothing that means anything.
     """
     cares: tuple[Care, ...] = ("little", "some", "most")
     try:
@@ -81,9 +84,17 @@ def tries(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding] | No
         )
         little, some, most = (generate(specs, encodings=encodings, care=care) for care in cares)
         one_each = generate(specs, encodings=encodings, care="most", free=1)
-        return [*sound, little, some, generate(specs), most, one_each]
+        whole = [_composed(specs, encodings or {}, care) for care in cares] if composites(specs) else []
+        return [*whole, *sound, little, some, generate(specs), most, one_each]
     except DataError:
         return []
+
+
+def _composed(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding], care: Care) -> Samples:
+    """Return requests of some rows each, in which sparse and ragged tensors are whole."""
+    draw, found = Draw(np.random.default_rng(0), care), composites(specs)
+    first, *more = (compose(specs, found, draw, rows, encodings) for rows in _COMPOSED_ROWS)
+    return Samples(first, len(_COMPOSED_ROWS), generated=True, is_batched=False, more=tuple(more))
 
 
 def longer(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding] | None = None) -> Iterator[Try]:

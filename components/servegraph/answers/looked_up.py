@@ -67,9 +67,16 @@ class Fills:
 
 def rows_of(scope: Scope, gather: Any) -> Known | None:
     """Return numbers of rows of the table that `gather` picks from, None where its size is not known."""
-    _, table = scope.origin(gather.input[0])
     axis = scope.constant(gather.input[2]) if gather.op == "GatherV2" else 0
-    if table is None or axis is None or np.any(axis) or attr(gather, "batch_dims").i:
+    if axis is None or np.any(axis) or attr(gather, "batch_dims").i:
+        return None
+    return rows_of_matrix(scope, gather.input[0])
+
+
+def rows_of_matrix(scope: Scope, tensor: str) -> Known | None:
+    """Return numbers of rows of a variable or constant, the last among them; None where its size is not known."""
+    _, table = scope.origin(tensor)
+    if table is None:
         return None
     shape = table.attr["value"].tensor.tensor_shape if table.op == "Const" else attr(table, "shape").shape
     count = shape.dim[0].size if shape.dim else 0

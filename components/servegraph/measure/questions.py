@@ -90,6 +90,7 @@ def collect(model: Path, samples: str | None) -> Questions:
         found, source = dict(max(golden, key=lambda inputs: _rows(inputs) if takes_batches else 1)), "golden requests"
     else:
         found, source = _made_up(model, name, specs), "made up"
+    takes_batches = takes_batches and len({len(array) for array in found.values()}) == 1  # no parts of a ragged tensor
     columns = {key: to_json(array) for key, array in found.items()}
     return Questions(name, columns, _rows(found) if takes_batches else 1, takes_batches, source)
 
