@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from servegraph.answers.input_flow import Scope, attr
+from servegraph.answers.input_flow import Scope, attr, flow
 from servegraph.answers.looked_up import Fills, rows_of, rows_of_matrix
 from servegraph.answers.made_up import (
     Base64Text,
@@ -51,6 +51,7 @@ _KEEP_IDS = frozenset(
 )
 _FINDS = ("LookupTableFindV2", "LookupTableFind")
 _OF_IDS = (tf.int32, tf.int64, tf.float32)  # what Keras 2 gives an Embedding whose input nobody named a type for
+_KEEP_SIZE = (("Identity", 0), ("Cast", 0), ("SparseToDense", 1))  # with the number of the input
 # Which input is the matrix, where another one is a sparse tensor's size, or what it became as a dense tensor.
 _MULTIPLIED = {("SparseTensorDenseMatMul", 2): 3, ("MatMul", 0): 1}
 _GATHERS = ("GatherV2", "Gather", "ResourceGather")
@@ -100,9 +101,9 @@ def _text(fills: Fills, scope: Scope, tensor: str) -> Encoding | None:
                 found = fills.keys(scope, node, several=any("Split" in op for op in passed))
             if found is not None:
                 return Base64Text(found) if "DecodeBase64" in passed else found
-            if decoder or node.op in ENDS or (id(scope), node.name, index) in seen:
+            if decoder or node.op in ENDS or (scope, node.name, index) in seen:
                 continue
-            seen.add((id(scope), node.name, index))
+            seen.add((scope, node.name, index))
             on_the_way = (*passed, node.op) if node.op in _NOTED else passed
             queue.extend((inner, argument, on_the_way) for inner, argument in scope.calls(node, index))
             queue.extend((scope, output, on_the_way) for output in scope.outputs(node))
@@ -111,40 +112,20 @@ def _text(fills: Fills, scope: Scope, tensor: str) -> Encoding | None:
 
 def _ids(fills: Fills, scope: Scope, tensor: str) -> Known | None:
     """Follow ids to where they are looked up, or pick rows; of several places that with the fewest."""
-    queue: deque[tuple[Scope, str]] = deque([(scope, tensor)])
-    seen = set()
     places: list[Known | None] = []
-    while queue:
-        scope, tensor = queue.popleft()
-        for node, index in scope.readers(tensor):
-            if (id(scope), node.name, index) in seen:
-                continue
-            seen.add((id(scope), node.name, index))
-            if node.op in _FINDS and index == 1:
-                places.append(fills.keys(scope, node, several=False))
-            elif node.op in _GATHERS and index == 1:
-                places.append(rows_of(scope, node))
-            queue.extend(scope.calls(node, index))
-            if node.op in _KEEP_IDS:
-                queue.extend((scope, output) for output in scope.outputs(node))
+    for inner, node, index in flow(scope, tensor, lambda node, _: node.op in _KEEP_IDS):
+        if node.op in _FINDS and index == 1:
+            places.append(fills.keys(inner, node, several=False))
+        elif node.op in _GATHERS and index == 1:
+            places.append(rows_of(inner, node))
     return min((place for place in places if place), key=lambda place: max(place.keys), default=None)
 
 
 def _columns(scope: Scope, tensor: str) -> Known | None:
     """Follow the size of a sparse tensor to the matrix it is multiplied with, which has a row for each column."""
-    queue: deque[tuple[Scope, str]] = deque([(scope, tensor)])
-    seen = set()
-    while queue:
-        scope, tensor = queue.popleft()
-        for node, index in scope.readers(tensor):
-            if (id(scope), node.name, index) in seen:
-                continue
-            seen.add((id(scope), node.name, index))
-            if (matrix := _MULTIPLIED.get((node.op, index))) is not None:
-                return rows_of_matrix(scope, node.input[matrix])
-            queue.extend(scope.calls(node, index))
-            if node.op in ("Identity", "Cast") or (node.op, index) == ("SparseToDense", 1):
-                queue.extend((scope, output) for output in scope.outputs(node))
+    for inner, node, index in flow(scope, tensor, lambda node, index: (node.op, index) in _KEEP_SIZE):
+        if (matrix := _MULTIPLIED.get((node.op, index))) is not None:
+            return rows_of_matrix(inner, node.input[matrix])
     return None
 
 

@@ -5,8 +5,8 @@ Outputs are named as GraphDef names them in a main graph (`node:3`) and as Funct
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -120,6 +120,25 @@ class Scope:
 
     def _full(self, tensor: str) -> str:
         return tensor if ":" in tensor or self.depth else f"{tensor}:0"
+
+
+def flow(scope: Scope, tensor: str, goes_on: Callable[[Any, int], bool]) -> Iterator[tuple[Scope, Any, int]]:
+    """Yield what reads a tensor, with where it is and the number of its input, nearest first, each once.
+
+    So is what reads it inside of functions that it is given to, and the outputs of a node where it `goes_on`.
+    """
+    queue = deque([(scope, tensor)])
+    seen = set()
+    while queue:
+        scope, tensor = queue.popleft()
+        for node, index in scope.readers(tensor):
+            if (scope, node.name, index) in seen:
+                continue
+            seen.add((scope, node.name, index))
+            yield scope, node, index
+            queue.extend(scope.calls(node, index))
+            if goes_on(node, index):
+                queue.extend((scope, output) for output in scope.outputs(node))
 
 
 def attr(node: Any, key: str) -> Any:
