@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from servegraph.rewriting.contents import Content, size_bytes
-from servegraph.rewriting.forms import Form, Part, add, enum, reshaped
+from servegraph.rewriting.forms import Form, Part, Shaped, add, enum, reshaped
 from servegraph.rewriting.graph import Nodes
 from servegraph.savedmodel.bundle_reader import BundleReader
 
@@ -57,7 +57,7 @@ class Compressed:
         yield _deflated(next(streams))
         yield from streams
 
-    def decode(self, nodes: Nodes, name: str, stored: list[str], content: Content) -> str:
+    def decode(self, nodes: Nodes, name: str, stored: list[str], content: Shaped) -> str:
         """Inflate, and turn back as the inner form does."""
         inflated = add(nodes, f"{name}/inflated", "DecodeCompressed", stored[0])
         inflated.attr["compression_type"].s = b"ZLIB"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from servegraph.rewriting.contents import Content, matrix_rows
+from servegraph.rewriting.contents import Content, matrix_rows, size_bytes
 from servegraph.rewriting.forms import (
     FLOATS,
     MOST,
     Elementwise,
     Form,
     Part,
+    Shaped,
     add,
     binary,
     cast,
@@ -54,6 +55,19 @@ class Int4(Elementwise):
         yield self._packed(content, tensors)
         yield iter([(self.scale / self.unit).astype(np.float16).tobytes()])
 
+    def leading(self, row: int, width: int) -> int:
+        """Groups lie along the columns or the rows; a block begins with a group."""
+        return row * width // self.width // GROUP
+
+    def of_rows(self, start: int, shape: tuple[int, ...]) -> Int4:
+        """Return the form with the scales of the block's groups."""
+        begin, end = self.leading(start, shape[1]), -(-(start + shape[0]) * shape[1] // self.width // GROUP)
+        return replace(self, scale=self.scale[begin:end])
+
+    def beside_bytes(self, content: Content) -> int:
+        """Four times the result, as measured: seven steps, whose leftovers the next tensor does not fit into."""
+        return 4 * size_bytes(content)
+
     def _packed(self, content: Content, tensors: BundleReader | None) -> Iterator[bytes]:
         start = 0
         for groups in _groups(content, tensors, self.width):
@@ -63,7 +77,7 @@ class Int4(Elementwise):
             yield (low | high << 4).tobytes()
             start += len(groups)
 
-    def decode(self, nodes: Nodes, name: str, stored: list[str], content: Content) -> str:
+    def decode(self, nodes: Nodes, name: str, stored: list[str], content: Shaped) -> str:
         """Take the bytes apart and multiply the levels by their scales."""
         half = [
             binary(nodes, f"{name}/{op}", op, stored[0], constant(nodes, f"{name}/{op}/bits", bits, "uint8"), "uint8")

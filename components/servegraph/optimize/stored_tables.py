@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from servegraph.rewriting.contents import Content, Literal
-from servegraph.rewriting.forms import Form, Part, add, constant, enum
+from servegraph.rewriting.forms import Form, Part, Shaped, add, constant, enum
 from servegraph.rewriting.graph import Nodes
 from servegraph.savedmodel.bundle_reader import BundleReader
 
@@ -37,7 +37,7 @@ class DeflatedText:
         """Yield the stream."""
         yield iter([self.deflated])
 
-    def decode(self, nodes: Nodes, name: str, stored: list[str], _content: Content) -> str:
+    def decode(self, nodes: Nodes, name: str, stored: list[str], _content: Shaped) -> str:
         """Inflate and split."""
         inflated = add(nodes, f"{name}/inflated", "DecodeCompressed", stored[0])
         inflated.attr["compression_type"].s = b"ZLIB"
@@ -59,7 +59,7 @@ class Counted:
         """Yield nothing."""
         return ()
 
-    def decode(self, nodes: Nodes, name: str, _stored: list[str], content: Content) -> str:
+    def decode(self, nodes: Nodes, name: str, _stored: list[str], content: Shaped) -> str:
         """Count."""
         ends = {"start": self.start, "limit": self.start + content.shape[0], "delta": 1}
         inputs = [constant(nodes, f"{name}/{end}", value, content.dtype) for end, value in ends.items()]

@@ -22,6 +22,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from servegraph import storage, text_operations
 from servegraph.errors import ModelError, StorageError
 from servegraph.rewriting import Precision
+from servegraph.rewriting.blocks import Blocks, in_blocks
 from servegraph.rewriting.contents import CHUNK_BYTES, Content, Literal, Stored
 from servegraph.rewriting.forms import Form
 from servegraph.rewriting.gpu_graph import for_gpu, precision_of
@@ -75,6 +76,14 @@ class Draft:
         """The names in the files of the tensors to write, by their keys."""
         keys = sorted(self.contents)
         return {key: f"{number:x}" if self.has_short_keys else key for number, key in enumerate(keys)}
+
+    @property
+    def stored(self) -> dict[str, StoredAs]:
+        """What is written for each key."""
+        names, restores = self.names, self.restores
+        whole = {t.key for r in restores for t in r.tensors if t.part or t.slice_spec or len(r.tensors) > 1}
+        forms = in_blocks(self.contents, self.forms, whole | {*self.aliases, *self.aliases.values()})
+        return {key: StoredAs(names[key], content, forms.get(key)) for key, content in self.contents.items()}
 
     @property
     def serving_graphs(self) -> list[ServingGraph]:
@@ -289,13 +298,12 @@ def _link_tensors(source: Path, out: Path) -> None:
 def _write_tensors(draft: Draft, out: Path, *, hollow: bool) -> None:
     if not draft.contents:
         return
-    names = draft.names
+    stored = draft.stored
     with draft.tensors() as tensors, BundleWriter(out / VARIABLES, hollow=hollow) as writer:
-        for key, content in draft.contents.items():
-            name = names[key]
+        for key, (name, content, form) in stored.items():
             if key in draft.aliases:
                 continue
-            if form := draft.forms.get(key):
+            if form is not None:
                 _write_form(name, content, form, tensors, writer)
             elif isinstance(content, Stored) and content.spec is None:
                 assert tensors is not None  # what is stored is in a checkpoint
@@ -305,10 +313,12 @@ def _write_tensors(draft: Draft, out: Path, *, hollow: bool) -> None:
             else:
                 writer.add(name, content.dtype, content.shape, content.chunks(tensors))
         for key, same_as in draft.aliases.items():
-            writer.alias(names[key], names[same_as])
+            writer.alias(stored[key].name, stored[same_as].name)
 
 
-def _write_form(name: str, content: Content, form: Form, tensors: BundleReader | None, writer: BundleWriter) -> None:
+def _write_form(
+    name: str, content: Content, form: Form | Blocks, tensors: BundleReader | None, writer: BundleWriter
+) -> None:
     for part, chunks in zip(form.parts, form.stored(content, tensors), strict=True):
         if part.dtype == "string":
             writer.add_strings(f"{name}{part.suffix}", part.shape, [b"".join(chunks)])
@@ -323,8 +333,7 @@ def _is_whole_serve(graphs: list[ServingGraph | MetaGraphDef]) -> bool:
 
 
 def _graph_bytes(draft: Draft) -> bytes:
-    names = draft.names
-    stored = {key: StoredAs(names[key], content, draft.forms.get(key)) for key, content in draft.contents.items()}
+    stored = draft.stored
     result = SavedModel(saved_model_schema_version=1)
     for graph in draft.graphs:
         result.meta_graphs.add().CopyFrom(graph if isinstance(graph, MetaGraphDef) else put_together(graph, stored))

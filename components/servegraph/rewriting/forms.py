@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -41,6 +41,23 @@ class Part(NamedTuple):
         """Bytes on disk."""
         return prod(self.shape) * numpy_of(self.dtype).itemsize
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether its first dimension goes along the rows of the matrix that it is stored for."""
+        return len(self.shape) > 1
+
+
+class Shaped(Protocol):
+    """A tensor of which only this is known."""
+
+    @property
+    def dtype(self) -> str:
+        """TensorFlow's name of the dtype."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+
 
 class Form(Protocol):
     """How one tensor is stored. `noise` is the expected mean of (value read back - value)², 0 where none is lost."""
@@ -64,14 +81,43 @@ class Form(Protocol):
     def stored(self, content: Content, tensors: BundleReader | None) -> Iterable[Iterator[bytes]]:
         """Yield the bytes of each part."""
 
-    def decode(self, nodes: Nodes, name: str, stored: list[str], content: Content) -> str:
+    def decode(self, nodes: Nodes, name: str, stored: list[str], content: Shaped) -> str:
         """Add nodes below `name` that turn the stored parts back; return the tensor that they end in."""
 
 
+@runtime_checkable
+class RowForm(Form, Protocol):
+    """A form of which some rows of a matrix can be turned back without the others."""
+
+    def leading(self, row: int, width: int) -> int:
+        """Where row `row` of a matrix of this width begins along the first dimension of the parts that have rows."""
+
+    def of_rows(self, start: int, shape: tuple[int, ...]) -> Form:
+        """Return the form of a block of this shape, from row `start` on, as it is turned back."""
+
+    def beside_bytes(self, content: Content) -> int:
+        """About what turning back the whole takes beside the result."""
+
+
+_Own = TypeVar("_Own", bound="Elementwise")
+
+
 class Elementwise:
-    """What forms that keep the shape and have one part share."""
+    """What forms whose parts have the shape of the tensor, or scales for its rows or columns, share."""
 
     parts: tuple[Part, ...]
+
+    def leading(self, row: int, _width: int) -> int:
+        """A row is a row."""
+        return row
+
+    def of_rows(self: _Own, _start: int, _shape: tuple[int, ...]) -> _Own:
+        """Rows are turned back as all are."""
+        return self
+
+    def beside_bytes(self, _content: Content) -> int:
+        """What is stored, until it is turned back."""
+        return self.stored_bytes
 
     @property
     def stored_bytes(self) -> int:
@@ -92,7 +138,7 @@ class Cast(Elementwise):
         dtype = numpy_of(self.name)
         yield (rows.astype(dtype).tobytes() for rows in typed_rows(content, tensors, 1))
 
-    def decode(self, nodes: Nodes, name: str, stored: list[str], content: Content) -> str:
+    def decode(self, nodes: Nodes, name: str, stored: list[str], content: Shaped) -> str:
         """Cast it back."""
         return cast(nodes, f"{name}/as_stored", stored[0], self.name, content.dtype)
 
@@ -173,7 +219,7 @@ class Int8(Elementwise):
             yield levels.astype(np.int8).tobytes()
             start += len(rows)
 
-    def decode(self, nodes: Nodes, name: str, stored: list[str], content: Content) -> str:
+    def decode(self, nodes: Nodes, name: str, stored: list[str], content: Shaped) -> str:
         """Multiply the levels by their scales, which broadcast."""
         levels = cast(nodes, f"{name}/levels", stored[0], "int8", "float32")
         is_half = self.parts[1].dtype == "float16"

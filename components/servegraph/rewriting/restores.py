@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from servegraph.rewriting.blocks import Blocks
 from servegraph.rewriting.contents import Content
 from servegraph.rewriting.forms import Form, Part, add, enum
 from servegraph.rewriting.graph import Nodes
@@ -33,7 +35,7 @@ class StoredAs(NamedTuple):
 
     name: str
     content: Content
-    form: Form | None
+    form: Form | Blocks | None
 
     def parts(self, tensor: StoredTensor) -> list[tuple[str, int]]:
         """(checkpoint key, dtype enum) of each tensor that is read for `tensor`."""
@@ -41,7 +43,11 @@ class StoredAs(NamedTuple):
             return [(f"{self.name}{tensor.part.suffix}", tensor.dtype)]
         if self.form is None:
             return [(self.name, tensor.dtype)]
-        return [(f"{self.name}{part.suffix}", enum(part.dtype)) for part in self.form.parts]
+        return self.named(self.form.parts)
+
+    def named(self, parts: Iterable[Part]) -> list[tuple[str, int]]:
+        """(checkpoint key, dtype enum) of these parts."""
+        return [(f"{self.name}{part.suffix}", enum(part.dtype)) for part in parts]
 
 
 @dataclass(frozen=True)

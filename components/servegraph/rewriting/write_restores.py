@@ -9,8 +9,9 @@ from tensorflow.core.framework import variable_pb2
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
+from servegraph.rewriting.blocks import LARGE_BYTES, Blocks
 from servegraph.rewriting.contents import size_bytes
-from servegraph.rewriting.forms import add, constant
+from servegraph.rewriting.forms import Part, add, constant, enum
 from servegraph.rewriting.graph import Nodes
 from servegraph.rewriting.restores import VARIABLES, Restore, StoredAs, StoredTensor
 
@@ -36,8 +37,15 @@ def write_restores(
             puts[number] = _put(nodes, f"{prefix}/{{}}_{number}", restore, reader, stored)
     after: NodeDef | None = None
     for number, restore in large:
-        reader = _Reader(nodes, f"{prefix}/restore_{number}", filename.name, [(number, restore)], stored, after)
-        after = puts[number] = _put(nodes, f"{prefix}/{{}}_{number}", restore, reader, stored)
+        name, read = f"{prefix}/{{}}_{number}", f"{prefix}/restore_{number}"
+        found = stored[restore.tensors[0].key]
+        if isinstance(found.form, Blocks):
+            value = _in_its_place(nodes, name.format("decode"), read, filename.name, found, found.form, after)
+            after = puts[number] = _put_node(nodes, name, restore)
+            after.input.append(value)
+        else:
+            reader = _Reader(nodes, read, filename.name, [(number, restore)], stored, after)
+            after = puts[number] = _put(nodes, name, restore, reader, stored)
     reads = {
         node.input[0]: node.name for node in nodes.values() if node.op == "ReadVariableOp" and len(node.input) == 1
     }
@@ -59,7 +67,6 @@ def write_restores(
 
 
 _Numbered = Sequence[tuple[int, Restore]]
-LARGE_BYTES = 1 << 20
 
 
 def _in_order(restores: Sequence[Restore], stored: Mapping[str, StoredAs]) -> tuple[_Numbered, _Numbered]:
@@ -95,37 +102,86 @@ class _Reader:
     ) -> None:
         tensors = [tensor for _, restore in restores for tensor in restore.tensors]
         parts = [(*part, tensor.slice_spec) for tensor in tensors for part in _parts(tensor, stored)]
-        self._outputs = (f"{name}:{index}" for index in range(len(parts)))
-        if not parts:  # all of them are forms that need nothing from the files
-            return
-        keys, dtypes, slices = zip(*parts, strict=True)
-        constant(nodes, f"{name}/keys", keys, "string")
-        constant(nodes, f"{name}/slices", slices, "string")
-        read = add(nodes, name, "RestoreV2", filename, f"{name}/keys", f"{name}/slices")
-        read.attr["dtypes"].list.type.extend(dtypes)
-        if after is not None:
-            read.input.append(f"^{after.name}")
+        self._outputs = iter(_read(nodes, name, filename, parts, after))
 
     def take(self, count: int) -> list[str]:
         """Return the next outputs."""
         return [next(self._outputs) for _ in range(count)]
 
 
-def _put(nodes: Nodes, name: str, restore: Restore, reader: _Reader, stored: Mapping[str, StoredAs]) -> NodeDef:
-    """Add the operation that puts restored tensors into their variable or table; `name` takes what a node is for."""
+def _read(
+    nodes: Nodes, name: str, filename: str, parts: Sequence[tuple[str, int, str]], after: NodeDef | None
+) -> list[str]:
+    """Add a RestoreV2 of these parts (key, dtype enum, slice) that runs after another node; return its outputs."""
+    if not parts:  # all of them are forms that need nothing from the files
+        return []
+    keys, dtypes, slices = zip(*parts, strict=True)
+    constant(nodes, f"{name}/keys", keys, "string")
+    constant(nodes, f"{name}/slices", slices, "string")
+    read = add(nodes, name, "RestoreV2", filename, f"{name}/keys", f"{name}/slices")
+    read.attr["dtypes"].list.type.extend(dtypes)
+    _run_after(read, after)
+    return [f"{name}:{index}" for index in range(len(parts))]
+
+
+def _run_after(node: NodeDef, after: NodeDef | None) -> None:
+    if after is not None:
+        node.input.append(f"^{after.name}")
+
+
+def _put_node(nodes: Nodes, name: str, restore: Restore) -> NodeDef:
+    """Add the operation that puts what it is still to be given into a variable or table."""
     put = add(nodes, name.format("put"), restore.put.op, restore.handle)
     for key, value in restore.put.attr.items():
         if not key.startswith("_"):
             put.attr[key].CopyFrom(value)
+    return put
+
+
+def _put(nodes: Nodes, name: str, restore: Restore, reader: _Reader, stored: Mapping[str, StoredAs]) -> NodeDef:
+    """Add the operation that puts restored tensors into their variable or table; `name` takes what a node is for."""
+    put = _put_node(nodes, name, restore)
     for index, tensor in enumerate(restore.tensors):
         parts = reader.take(len(_parts(tensor, stored)))
         found = stored.get(tensor.key)
         if found is None or found.form is None or tensor.part is not None:
             put.input.append(parts[0])
-        else:
+        elif not isinstance(found.form, Blocks):
             name_of = name.format(f"decode_{index}" if index else "decode")
             put.input.append(found.form.decode(nodes, name_of, parts, found.content))
     return put
+
+
+def _in_its_place(
+    nodes: Nodes, name: str, read: str, filename: str, found: StoredAs, blocks: Blocks, after: NodeDef | None
+) -> str:
+    """Add what turns a matrix back block by block, each read once the one before is in its place; return its output."""
+    dtype = blocks.blocks[0].dtype
+    whole = add(nodes, name, "Empty", constant(nodes, f"{name}/shape", found.content.shape, "int32"))
+    whole.attr["dtype"].type = enum(dtype)
+    _run_after(whole, after)
+    constant(nodes, f"{name}/strides", [1], "int64")
+    shared = [part for part in blocks.inner.parts if not part.has_rows]
+    common = dict(zip(shared, _read(nodes, f"{read}/common", filename, _whole(found, shared), after), strict=True))
+    done = whole
+    for number, rows in enumerate(blocks.blocks):
+        parts = blocks.parts_of(number)
+        own = [part for part in parts if part.has_rows]
+        given = common | dict(
+            zip(own, _read(nodes, f"{read}/{number}", filename, _whole(found, own), done), strict=True)
+        )
+        block = blocks.decode_block(nodes, f"{name}/{number}", [given[part] for part in parts], number)
+        begin = constant(nodes, f"{name}/{number}/begin", [rows.start], "int64")
+        end = constant(nodes, f"{name}/{number}/end", [rows.start + rows.shape[0]], "int64")
+        inputs = (done.name, begin, end, f"{name}/strides", block)
+        done = add(nodes, f"{name}/{number}/placed", "TensorStridedSliceUpdate", *inputs)
+        done.attr["T"].type, done.attr["Index"].type = enum(dtype), enum("int64")
+    placed: str = done.name
+    return placed
+
+
+def _whole(found: StoredAs, parts: Sequence[Part]) -> list[tuple[str, int, str]]:
+    return [(*named, "") for named in found.named(parts)]
 
 
 def _parts(tensor: StoredTensor, stored: Mapping[str, StoredAs]) -> list[tuple[str, int]]:

@@ -1,0 +1,127 @@
+"""A large matrix is turned back in blocks: the same values, in every form, and hardly more memory than they take."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from servegraph import storage
+from servegraph.answers.ask import Servable
+from servegraph.answers.tolerance import Tolerance
+from servegraph.inspect_graph.inspect import inspect_directory
+from servegraph.optimize.goal import Goal
+from servegraph.optimize.optimize import optimize
+from servegraph.rewriting.blocks import Blocks, in_blocks
+from servegraph.rewriting.contents import Literal
+from servegraph.rewriting.forms import plan_half, plan_int8
+from servegraph.savedmodel.bundle_reader import BundleReader
+from servegraph.savedmodel.reachability import training_baggage
+
+
+class Table(tf.Module):
+    """A table [rows, columns], of which rows are picked, and a small matrix."""
+
+    def __init__(self, values: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.table = tf.Variable(values)
+        self.small = tf.Variable(tf.eye(values.shape[1]))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="ids")])
+    def serve(self, ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"rows": tf.gather(self.table, ids) @ self.small}
+
+
+def values(rows: int, columns: int, *, by_row: bool = False) -> NDArray[np.float32]:
+    """Random numbers, of which every row, or column, is on another scale."""
+    random = np.random.default_rng(0)
+    scales = random.uniform(0.1, 10, (rows, 1) if by_row else (1, columns))
+    return random.standard_normal((rows, columns), np.float32) * scales.astype(np.float32)
+
+
+# Float16 needs half of a matrix beside it, int8 a quarter, int4 more: from 16 MB on blocks pay. No number of rows is one of
+# whole blocks.
+@pytest.mark.parametrize(
+    ("rung", "shape", "by_row", "step"),
+    [
+        ("halve", (90_007, 104), False, 2.0**-10),
+        ("quarter", (180_007, 104), False, 1 / 127),
+        ("quarter", (180_007, 104), True, 1 / 127),
+        ("eighth", (20_011, 104), False, 1 / 7),
+        ("eighth", (20_011, 96), True, 1 / 7),
+    ],
+)
+def test_every_row_is_in_its_place(
+    rung: str, shape: tuple[int, int], by_row: bool, step: float, tmp_path: Path
+) -> None:
+    weights = values(*shape, by_row=by_row)
+    table = Table(weights)
+    tf.saved_model.save(table, str(tmp_path / "model"), signatures=table.serve)
+    goal = Goal(rungs=("strip", "share", rung), tolerance=Tolerance(min_agreement=0))
+    result = optimize(tmp_path / "model", tmp_path / "out", goal)
+    assert result.steps[-1].kept, result.steps[-1].reason
+    small = storage.open_dir(tmp_path / "out")
+    with BundleReader(small) as tensors:
+        assert sum(key.endswith(":01") for key in tensors.entries) >= 1
+    assert [found for found in inspect_directory(small, verify=True).findings if found.severity == "error"] == []
+    assert training_baggage(small) == []
+    ids = np.arange(shape[0])
+    largest = np.abs(weights).max(axis=1 if by_row else 0, keepdims=True)
+    for loader in ("session", "v2"):
+        with Servable(tmp_path / "out", loader=loader) as servable:
+            have = servable("serving_default", {"ids": ids})["rows"]
+        assert np.all(np.abs(have - weights) <= largest * step)
+
+
+def test_which_matrices_are_cut() -> None:
+    def cut(*shapes: tuple[int, ...]) -> list[bool]:
+        contents = {str(n): Literal(np.ones(shape, np.float32)) for n, shape in enumerate(shapes)}
+        forms = {key: form for key, content in contents.items() if (form := plan_half(content, None))}
+        return [isinstance(form, Blocks) for form in in_blocks(contents, forms, {"9"}).values()]
+
+    large = (10_000, 1000)
+    assert cut(large, (1000,)) == [True, False]
+    assert cut((1000, 1000)) == [False]  # too small to leave much
+    assert cut(large, large) == [False, True]  # what the first leaves is there for the second
+    assert cut((10, 1000, 1000)) == [False]  # no matrix
+    assert cut(*[(8, 8)] * 9, large) == [False] * 10  # named as one to be left whole
+
+
+def test_scales_of_columns_are_stored_once() -> None:
+    content = Literal(values(200_000, 100))
+    form = plan_int8(content, None)
+    assert form is not None
+    blocks = in_blocks({"w": content}, {"w": form}, set())["w"]
+    assert isinstance(blocks, Blocks)
+    assert [part.suffix for part in blocks.parts].count(":scale") == 1
+    assert blocks.stored_bytes == form.stored_bytes
+    whole = b"".join(b"".join(chunks) for chunks in form.stored(content, None))
+    assert b"".join(b"".join(chunks) for chunks in blocks.stored(content, None)) == whole
+
+
+MEASURE = """
+import json, sys
+import tensorflow as tf
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+before = resident()
+with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    tf.compat.v1.saved_model.load(session, ["serve"], sys.argv[1])
+    print(json.dumps(resident() - before))
+"""
+
+
+def test_loading_takes_hardly_more_than_the_original(tmp_path: Path) -> None:
+    table = Table(values(200_000, 100))
+    tf.saved_model.save(table, str(tmp_path / "model"), signatures=table.serve)
+    optimize(tmp_path / "model", tmp_path / "out", Goal(rungs=("strip", "share", "fold", "halve")))
+
+    def loaded(model: Path) -> int:
+        command = [sys.executable, "-c", MEASURE, str(model)]
+        return int(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+
+    assert loaded(tmp_path / "out") < 1.3 * loaded(tmp_path / "model")  # 1.5 as a whole
