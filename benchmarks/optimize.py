@@ -26,7 +26,7 @@ from optimize_tool import optimize, size_bytes, watch
 HERE = Path(__file__).parent
 MODELS = (
     *("vgg16", "resnet50", "mobilenetv2", "digits", "digits-mobilenetv2", "mnist", "sms-text", "sms-transformer"),
-    *("census", "tf1-builder", "module", "guesslang", "basic-pitch", "big"),
+    *("census", "tf1-builder", "module", "guesslang", "basic-pitch", "table", "big"),
 )
 QUICK = ("digits", "census", "module")
 ASK_TO_MEASURE = ("big",)  # takes 10 GB of memory and half an hour: only by name

@@ -106,6 +106,25 @@ def _application(build: Callable[..., keras.Model]) -> Make:
     return make
 
 
+def table(folder: Path, _: Sources) -> About:
+    """An embedding table of 102 MB with a small layer behind it, of which the export holds one copy."""
+    rows, width, words, classes = 100_000, 256, 16, 10
+
+    class Table(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = tf.Variable(tf.random.stateless_normal([rows, width], [SEED, 0]))
+            self.weights = tf.Variable(tf.random.stateless_normal([width, classes], [SEED, 1]))
+
+        @tf.function(input_signature=[tf.TensorSpec([None, words], tf.int64, name="ids")])
+        def serve(self, ids: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"scores": tf.nn.softmax(tf.reduce_mean(tf.gather(self.table, ids), axis=1) @ self.weights)}
+
+    model = Table()
+    tf.saved_model.save(model, str(folder / "model"), signatures=model.serve)
+    return About(label=None)
+
+
 def big(folder: Path, _: Sources) -> About:
     """10 GB in 10,000 variables: a real graph and index, and a data file of which 1 % takes room on the disk."""
     count, shape, rows = 10_000, (250, 1000), 3
@@ -180,6 +199,7 @@ def models() -> dict[str, Make]:
         "mobilenetv2": _application(keras.applications.MobileNetV2),
         **optimize_trained.MODELS,
         **optimize_real.MODELS,
+        "table": table,
         "big": big,
     }
 
