@@ -22,7 +22,7 @@ LARGE_BYTES = 1 << 20  # of a tensor that is turned back by itself, one after th
 # Blocks cost memory as well, and time while a model is loaded.
 LEAST_EXCESS_BYTES = 16 << 20
 _LEAST_EXCESS = 1 / 8  # of all that is turned back
-_COST_BYTES = 100_000  # of each: the nodes that turn it back, against two of its size that are needed at a time
+_COST_BYTES = 200_000  # of each: what reads and turns it back, against two of its size that are needed at a time
 _ROWS = 32  # a block has a multiple of as many: an int4 group
 
 

@@ -110,15 +110,22 @@ class _Reader:
 
 
 def _read(
-    nodes: Nodes, name: str, filename: str, parts: Sequence[tuple[str, int, str]], after: NodeDef | None
+    nodes: Nodes,
+    name: str,
+    filename: str,
+    parts: Sequence[tuple[str, int, str]],
+    after: NodeDef | None,
+    slices: str = "",
 ) -> list[str]:
-    """Add a RestoreV2 of these parts (key, dtype enum, slice) that runs after another node; return its outputs."""
+    """Add a RestoreV2 of these parts (key, dtype enum, slice) that runs after another node; return its outputs.
+
+    `slices` is a constant that holds them already.
+    """
     if not parts:  # all of them are forms that need nothing from the files
         return []
-    keys, dtypes, slices = zip(*parts, strict=True)
-    constant(nodes, f"{name}/keys", keys, "string")
-    constant(nodes, f"{name}/slices", slices, "string")
-    read = add(nodes, name, "RestoreV2", filename, f"{name}/keys", f"{name}/slices")
+    keys, dtypes, specs = zip(*parts, strict=True)
+    slices = slices or constant(nodes, f"{name}/slices", specs, "string")
+    read = add(nodes, name, "RestoreV2", filename, constant(nodes, f"{name}/keys", keys, "string"), slices)
     read.attr["dtypes"].list.type.extend(dtypes)
     _run_after(read, after)
     return [f"{name}:{index}" for index in range(len(parts))]
@@ -155,27 +162,30 @@ def _put(nodes: Nodes, name: str, restore: Restore, reader: _Reader, stored: Map
 def _in_its_place(
     nodes: Nodes, name: str, read: str, filename: str, found: StoredAs, blocks: Blocks, after: NodeDef | None
 ) -> str:
-    """Add what turns a matrix back block by block, each read once the one before is in its place; return its output."""
+    """Add what turns a matrix back block by block, each read once the one before is in its place; return its output.
+
+    A loaded node takes about 15 kB, so blocks share what they can.
+    """
     dtype = blocks.blocks[0].dtype
-    whole = add(nodes, name, "Empty", constant(nodes, f"{name}/shape", found.content.shape, "int32"))
-    whole.attr["dtype"].type = enum(dtype)
-    _run_after(whole, after)
-    constant(nodes, f"{name}/strides", [1], "int64")
+    done = add(nodes, name, "Empty", constant(nodes, f"{name}/shape", found.content.shape, "int32"))
+    done.attr["dtype"].type = enum(dtype)
+    _run_after(done, after)
+    strides = constant(nodes, f"{name}/strides", [1], "int64")
+    begin = constant(nodes, f"{name}/begin", [0], "int64")
     shared = [part for part in blocks.inner.parts if not part.has_rows]
-    common = dict(zip(shared, _read(nodes, f"{read}/common", filename, _whole(found, shared), after), strict=True))
-    done = whole
+    given = dict(zip(shared, _read(nodes, read, filename, _whole(found, shared), after), strict=True))
+    slices = ""
     for number, rows in enumerate(blocks.blocks):
         parts = blocks.parts_of(number)
-        own = [part for part in parts if part.has_rows]
-        given = common | dict(
-            zip(own, _read(nodes, f"{read}/{number}", filename, _whole(found, own), done), strict=True)
-        )
-        block = blocks.decode_block(nodes, f"{name}/{number}", [given[part] for part in parts], number)
-        begin = constant(nodes, f"{name}/{number}/begin", [rows.start], "int64")
+        own = _whole(found, [part for part in parts if part.has_rows])
+        slices = slices or constant(nodes, f"{read}/own/slices", [""] * len(own), "string")
+        outputs = iter(_read(nodes, f"{read}/{number}", filename, own, done, slices))
+        stored = [next(outputs) if part.has_rows else given[part] for part in parts]
+        block = blocks.decode_block(nodes, f"{name}/{number}", stored, number)
         end = constant(nodes, f"{name}/{number}/end", [rows.start + rows.shape[0]], "int64")
-        inputs = (done.name, begin, end, f"{name}/strides", block)
-        done = add(nodes, f"{name}/{number}/placed", "TensorStridedSliceUpdate", *inputs)
+        done = add(nodes, f"{name}/{number}/placed", "TensorStridedSliceUpdate", done.name, begin, end, strides, block)
         done.attr["T"].type, done.attr["Index"].type = enum(dtype), enum("int64")
+        begin = end
     placed: str = done.name
     return placed
 
