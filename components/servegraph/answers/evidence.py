@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -137,33 +136,21 @@ def ask_original(
     if label and not samples:
         raise InputError("A label is named, and no samples that could hold it.", fix="Give --samples as well.")
     label_key, output = metric.label_and_output(label) if label else (None, None)
-    warm = () if samples else warmup.read(path)
-    asked: list[tuple[tuple[str, ...], dict[str, list[Try]]]] = []
-    silent: dict[str, str] = {}
-    misfits: list[DataError] = []
-    for meta_graph, definition in zip(graph.meta_graphs, definitions, strict=True):
+    real, misfits = _real_samples(path, graph, samples, label_key)
+    if samples and misfits and not any(any(found.values()) for found in real):
+        raise misfits[0]
+    asked = []
+    for meta_graph, definition, given in zip(graph.meta_graphs, definitions, real, strict=True):
         tries: dict[str, list[Try]] = {}
         for name, signature in _public(meta_graph):
-            specs = {key: InputSpec(tensor.dtype, tensor.shape) for key, tensor in signature.inputs.items()}
-            try:
-                given = sample_lines.read(samples, specs, label=label_key, signature=name) if samples else None
-                real = given or warmup.samples(warm, name, specs)
-            except DataError as misfit:
-                misfits.append(misfit)
-                real = None
             outputs = [tensor.shape for tensor in signature.outputs.values()]
-            if real:
-                tries[name] = [real, *in_other_sizes([real], outputs)]
+            if mine := given[name]:
+                tries[name] = [mine, *in_other_sizes([mine], outputs)]
             else:
-                tries[name] = _made_up(specs, encodings(definition, name, path), outputs)
+                tries[name] = _made_up(_specs(signature), encodings(definition, name, path), outputs)
         asked.append((tuple(meta_graph.tags), tries))
-    if (
-        samples
-        and misfits
-        and not any(isinstance(s, Samples) and not s.generated for _, tries in asked for s in chain(*tries.values()))
-    ):
-        raise misfits[0]
     questions: list[Question] = []
+    silent: dict[str, str] = {}
     for loader in LOADERS:
         try:
             answered, why = in_child(_ask_all, path, loader, asked, steady)
@@ -176,6 +163,30 @@ def ask_original(
         return found
     scored = found.main
     return Evidence(found.questions, silent, metric.score(scored.answers, scored.samples.labels, output))
+
+
+def _real_samples(
+    path: Path, graph: SavedModelGraph, samples: str | None, label_key: str | None
+) -> tuple[list[dict[str, Samples | None]], list[DataError]]:
+    """Return, for each MetaGraph, the samples or warmup requests of each signature, and why samples fit none."""
+    warm = () if samples else warmup.read(path)
+    found: list[dict[str, Samples | None]] = []
+    misfits: list[DataError] = []
+    for meta_graph in graph.meta_graphs:
+        found.append({})
+        for name, signature in _public(meta_graph):
+            specs = _specs(signature)
+            try:
+                given = sample_lines.read(samples, specs, label=label_key, signature=name) if samples else None
+                found[-1][name] = given or warmup.samples(warm, name, specs)
+            except DataError as misfit:
+                misfits.append(misfit)
+                found[-1][name] = None
+    return found, misfits
+
+
+def _specs(signature: Signature) -> dict[str, InputSpec]:
+    return {key: InputSpec(tensor.dtype, tensor.shape) for key, tensor in signature.inputs.items()}
 
 
 def _are_same(one: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]]) -> bool:
