@@ -1,7 +1,7 @@
 """Large matrices stored in blocks of rows, each turned back into its place: that takes little more than the result.
 
 TensorFlow's allocator keeps what restoring took at the most. Turning back a whole matrix needs what is stored of it
-beside the result, and for int4 as much as the result again; that a server of one large embedding table would hold for
+beside the result, and for int4 more than the result again; that a server of one large embedding table would hold for
 good, unless a later variable fits into it.
 """
 
@@ -20,7 +20,7 @@ from servegraph.savedmodel.bundle_reader import BundleReader
 
 LARGE_BYTES = 1 << 20  # of a tensor that is turned back by itself, one after the other
 # Blocks cost memory as well, and time while a model is loaded.
-LEAST_EXCESS_BYTES = 16 << 20
+_LEAST_EXCESS_BYTES = 16 << 20
 _LEAST_EXCESS = 1 / 8  # of all that is turned back
 _COST_BYTES = 200_000  # of each: what reads and turns it back, against two of its size that are needed at a time
 _ROWS = 32  # a block has a multiple of as many: an int4 group
@@ -41,21 +41,6 @@ class Blocks:
 
     inner: RowForm
     blocks: tuple[Rows, ...]
-
-    @property
-    def name(self) -> str:
-        """The inner form's name."""
-        return self.inner.name
-
-    @property
-    def noise(self) -> float:
-        """That of the inner form."""
-        return self.inner.noise
-
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes on disk of all parts."""
-        return self.inner.stored_bytes
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
@@ -99,7 +84,7 @@ def in_blocks(contents: Mapping[str, Content], forms: Mapping[str, Form], whole:
         if key in whole or not isinstance(form, RowForm) or len(content.shape) != len(("rows", "columns")):
             continue
         excess = form.beside_bytes(content) - (total - until)
-        if excess >= max(LEAST_EXCESS_BYTES, _LEAST_EXCESS * total):
+        if excess >= max(_LEAST_EXCESS_BYTES, _LEAST_EXCESS * total):
             found[key] = Blocks(form, tuple(_blocks(content)))
     return found
 
