@@ -47,6 +47,12 @@ class TestAiPlatform:
         assert decision.machine.machine_type == machine_type
         assert ("MLS1" in decision.rule) == machine_type.startswith("mls1")
 
+    def test_what_weights_are_turned_back_into_counts_for_the_memory_alone(self) -> None:
+        decision = decide(500 * MB, "ai-platform", growth_bytes=1500 * MB)
+        assert decision.machine.machine_type == "n1-standard-2"
+        assert decision.memory.size_bytes == 2400 * MB
+        assert "turned back" in decision.memory.rule
+
     def test_above_10_gb_the_refusal_says_what_to_do_in_order(self) -> None:
         with pytest.raises(NoMachineFits, match="10000000001 bytes") as caught:
             decide(10 * GB + 1, "ai-platform")

@@ -87,6 +87,7 @@ def inspect_directory(directory: Directory, *, verify: bool = False, platform: s
         weights=None if variables.tensors is None else weights,
         readers=graph.readers,
         needed_ops=graph.needed_ops,
+        growth_bytes=graph.growth_bytes,
         fingerprint=fingerprint,
         keras=keras,
         findings=tuple(condensed(findings)),
@@ -126,11 +127,12 @@ def _look_at_variables(directory: Directory, files: list[FileInfo], verify: bool
 
 
 class _Graph(NamedTuple):
-    """What the graph file says, None where it cannot be read. See `Inspection` for the first three fields."""
+    """What the graph file says, None where it cannot be read. See `Inspection` for the fields it has as well."""
 
     graph: SavedModelGraph | None
     readers: Mapping[str, tuple[str, ...]]
     needed_ops: frozenset[str]
+    growth_bytes: int
     unread: list[Baggage]
     findings: list[Finding]
 
@@ -150,7 +152,7 @@ def _look_at_graph(
             findings = [*check_assets(graph, files), *check_signatures(graph), *traced.findings]
             return traced._replace(findings=findings)
     except ModelError as error:
-        return _Graph(None, {}, frozenset(), [], [finding(error.code, error.message)])
+        return _Graph(None, {}, frozenset(), 0, [], [finding(error.code, error.message)])
 
 
 def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, TensorEntry], verify: bool) -> _Graph:
@@ -158,6 +160,7 @@ def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, Te
     findings: list[Finding] = []
     readers: dict[str, tuple[str, ...]] = {}
     needed_ops: set[str] = set()
+    growth_bytes = 0
     for meta_graph in graph.meta_graphs:
         where = tag_label(meta_graph)
         reachability = trace(file, meta_graph)
@@ -168,6 +171,7 @@ def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, Te
         findings += check_table_files(where, meta_graph, file)
         if tensors:
             findings += check_requested(where, reachability, tensors)
+            growth_bytes = max(growth_bytes, reachability.growth_bytes(tensors))  # a server loads one MetaGraph
         for key in tensors:
             if (reading := reachability.reading(key)) is not None:
                 known = readers.get(key)
@@ -177,4 +181,4 @@ def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, Te
     # Thousands of tensors are read from a handful of sets of entry points.
     signatures = {names: tuple(filter(is_signature, names)) for names in set(readers.values())}
     by_signature = {key: signatures[names] for key, names in readers.items()}
-    return _Graph(graph, by_signature, frozenset(needed_ops), unread, findings)
+    return _Graph(graph, by_signature, frozenset(needed_ops), growth_bytes, unread, findings)

@@ -45,7 +45,8 @@ class Inspection(NamedTuple):
 
     `graph` and `weights` are None where the files cannot be read. `readers` are, by tensor, the signatures that
     read it; a tensor of which the graph does not say so is missing there. `needed_ops` are the operations that
-    serving needs, as opposed to those that are only stored.
+    serving needs, as opposed to those that are only stored. `growth_bytes` is what variables take beyond the tensors
+    that fill them, as from weights stored as int8.
     """
 
     uri: str
@@ -55,6 +56,7 @@ class Inspection(NamedTuple):
     weights: Weights | None
     readers: Mapping[str, tuple[str, ...]]
     needed_ops: frozenset[str]
+    growth_bytes: int
     fingerprint: Mapping[str, str]
     keras: KerasMetadata | None
     findings: tuple[Finding, ...]
@@ -75,7 +77,7 @@ class Inspection(NamedTuple):
         if self.graph is None or (self.weights is None and has_variables(self.graph)):
             return None
         constants = sum(map(const_bytes, self.graph.meta_graphs))
-        variables = self.weights.size_bytes if self.weights else 0
+        variables = self.weights.size_bytes + self.growth_bytes if self.weights else 0
         return int(variables + CONSTANT_LOAD_FACTOR * constants + self.graph.size_bytes - constants)
 
     @property

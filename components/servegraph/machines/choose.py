@@ -64,8 +64,9 @@ def needed_memory(request: ChoiceRequest) -> Memory:
         return Memory(request.memory_bytes, "measured")
     # 1.2 x the files and no bytes on top: kResourceEstimateRAMMultiplier and kResourceEstimateRAMPadBytes in
     # tensorflow_serving/servables/tensorflow/bundle_factory_util.cc of github.com/tensorflow/serving.
-    estimate = -(-request.model_bytes * 12 // 10)
-    return Memory(estimate, "TensorFlow Serving's estimate: 1.2 x the bytes on disk")
+    estimate = -(-(request.model_bytes + request.growth_bytes) * 12 // 10)
+    turned_back = " with stored weights turned back" if request.growth_bytes else ""
+    return Memory(estimate, f"TensorFlow Serving's estimate: 1.2 x the bytes on disk{turned_back}")
 
 
 def tags_for(tag_sets: tuple[tuple[str, ...], ...], *, on_gpu: bool) -> tuple[str, ...]:

@@ -24,7 +24,8 @@ class ThisMachine:
 class ChoiceRequest:
     """What is known of a model and what is wanted.
 
-    `model_bytes` is the measured size of the whole directory, `memory_bytes` the measured need.
+    `model_bytes` is the measured size of the whole directory, `memory_bytes` the measured need, `growth_bytes` what
+    variables take beyond the tensors that fill them, as `inspect` finds it of weights stored as int8.
     `accelerator` is `auto`, `none`, or a GPU by any of its names with an optional count, such as `T4:2`.
     `granted_model_bytes` is a quota that the platform granted above its limit; `this_machine` is for `local`.
     `measured_rate` are requests a second of one server on `measured_cpus` CPUs, `target_rate` those to be served.
@@ -35,6 +36,7 @@ class ChoiceRequest:
     platform: PlatformName = "vertex"
     accelerator: str = "auto"
     memory_bytes: int | None = None
+    growth_bytes: int = 0
     latency_goal_ms: float | None = None
     measured_latency_ms: float | None = None
     tag_sets: tuple[tuple[str, ...], ...] = ()

@@ -164,6 +164,14 @@ def _function_names(payload: bytes, start: int, end: int, depth: int) -> list[st
     return names
 
 
+def attr_type(node: Node, name: str) -> str | None:
+    """Return the name of a type, such as the `dtype` of a variable, or None where it is not there."""
+    for field in fields(node.attrs.get(name, b"")):
+        if field.number == 6:
+            return dtype_name(int(field.value))
+    return None
+
+
 def attr_types(node: Node, name: str) -> list[str]:
     """Return a list of types, such as the `dtypes` of RestoreV2; empty where it is not there."""
     payload = node.attrs.get(name, b"")

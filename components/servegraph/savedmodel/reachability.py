@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Set
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
 from servegraph.errors import ModelError
 from servegraph.savedmodel.bundle_index import TensorEntry
 from servegraph.savedmodel.bundle_reader import BundleReader
+from servegraph.savedmodel.dtypes import BY_NAME
 from servegraph.savedmodel.graph import (
     INIT_SIGNATURE,
     TRAIN_SIGNATURE,
@@ -25,6 +27,7 @@ from servegraph.savedmodel.graph import (
     Signature,
     attr_bool,
     attr_bytes,
+    attr_type,
     parse_shape,
 )
 from servegraph.savedmodel.graph_reader import GraphFile
@@ -42,8 +45,10 @@ PYTHON, PYTHON_LOAD = "(python)", "(python load)"  # what `tf.saved_model.load` 
 INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op", "saved_model_init_op")
 TRAIN_COLLECTIONS = ("saved_model_train_op", "train_op")
 
-# What tells which nodes are one resource, and of which shape it is.
-_OF_RESOURCES = {op.encode(): frozenset({b"container", b"shared_name", b"shape"}) for op in SHARED_OPS | VARIABLE_OPS}
+# What tells which nodes are one resource, and of which shape and type it is.
+_OF_RESOURCES = {
+    op.encode(): frozenset({b"container", b"shared_name", b"shape", b"dtype"}) for op in SHARED_OPS | VARIABLE_OPS
+}
 
 # What `tf.saved_model.load` rebuilds the Python objects from; no signature reads it.
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -108,6 +113,19 @@ class Reachability(NamedTuple):
                 return _shape_of(node.attrs["shape"])
         return None
 
+    def growth_bytes(self, stored: Mapping[str, TensorEntry]) -> int:
+        """Return what variables take in memory beyond the tensors that fill them, as from weights stored as int8."""
+        variables: dict[tuple[bytes, bytes], int] = {}
+        filling = set()
+        for key, targets in self.restored.items():
+            for node in (self.main_nodes[name] for name in targets if name in self.main_nodes):
+                size_bytes = _variable_bytes(node) if key in stored else None
+                if size_bytes is not None:
+                    shared_name = attr_bytes(node, "shared_name") or node.name.encode()
+                    variables[attr_bytes(node, "container") or b"", shared_name] = size_bytes
+                    filling.add(key)
+        return max(0, sum(variables.values()) - sum(stored[key].size_bytes for key in filling))
+
     def reading(self, key: str) -> tuple[str, ...] | None:
         """Return the entry points that read a stored tensor, or None where the graph does not say.
 
@@ -132,6 +150,16 @@ def _shape_of(payload: bytes) -> Shape:
         if field.number == 7:
             return parse_shape(payload, field.start, field.end)
     return None
+
+
+def _variable_bytes(node: Node) -> int | None:
+    """Return the size of a variable's value, None for other nodes and where shape or size of an element are open."""
+    if node.op not in VARIABLE_OPS or "shape" not in node.attrs:
+        return None
+    shape, dtype = _shape_of(node.attrs["shape"]), BY_NAME.get(attr_type(node, "dtype") or "")
+    if shape is None or None in shape or dtype is None or dtype.size_bytes is None:
+        return None
+    return dtype.size_bytes * prod(size for size in shape if size is not None)
 
 
 class Baggage(NamedTuple):

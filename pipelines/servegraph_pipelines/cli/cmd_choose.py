@@ -75,6 +75,7 @@ def command(
     decision = choose(
         ChoiceRequest(
             model_bytes=inspection.size_bytes,
+            growth_bytes=inspection.growth_bytes,
             today=datetime.now(timezone.utc).date(),
             platform=platform,
             accelerator=accelerator,

@@ -67,7 +67,9 @@ def test_every_row_is_in_its_place(
     small = storage.open_dir(tmp_path / "out")
     with BundleReader(small) as tensors:
         assert sum(key.endswith(":01") for key in tensors.entries) >= 1
-    assert [found for found in inspect_directory(small, verify=True).findings if found.severity == "error"] == []
+    inspection = inspect_directory(small, verify=True)
+    assert [found for found in inspection.findings if found.severity == "error"] == []
+    assert weights.nbytes <= (inspection.memory_bytes or 0) < 1.1 * weights.nbytes
     assert training_baggage(small) == []
     ids = np.arange(shape[0])
     largest = np.abs(weights).max(axis=1 if by_row else 0, keepdims=True)
