@@ -13,8 +13,7 @@ from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import ExportRefused, InputError, ModelError
 from servegraph.export_serving_graph.reexport import Proof, refuse_baggage, require_asked
 from servegraph.machines.sizes import format_size
-from servegraph.rewriting import Precision
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import Precision, draft_reader, draft_writer
 from servegraph.rewriting.draft import Draft, OnGpu
 from servegraph.rewriting.gpu_graph import GPU_TAGS, for_gpu, placed_nodes
 from servegraph.rewriting.strip import strip
@@ -35,7 +34,7 @@ def add_gpu_graph(model: Path, out: Path, precision: Precision, samples: str | N
             (`NOT_UNDERSTOOD`), or answers differ (`ANSWERS_DIFFER`, `PRECISION_TOO_LOW`).
         InputError: the graph to place is not tagged {serve} (code `WHICH_METAGRAPH`).
     """
-    plain = drafts.read(model)
+    plain = draft_reader.read(model)
     (definition,) = plain.definitions
     if list(definition.meta_info_def.tags) != ["serve"]:
         raise InputError(
@@ -50,7 +49,7 @@ def add_gpu_graph(model: Path, out: Path, precision: Precision, samples: str | N
             fix="Export it without --gpu-graph.",
         )
     draft = _with_both(plain, precision)
-    drafts.write(draft, out)
+    draft_writer.write(draft, out)
     refuse_baggage(out)
     evidence = ask_original(model, read_saved_model(storage.open_dir(model)), plain.definitions, samples)
     require_asked(evidence)

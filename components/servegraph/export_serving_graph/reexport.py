@@ -20,7 +20,7 @@ from servegraph.answers.evidence import LOADERS, Evidence, ask_original
 from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import DataError, ExportRefused, InputError, ModelError
 from servegraph.export_serving_graph.signature_choice import Wanted, choose
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader, draft_writer
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.meta_graph import ServingGraph
 from servegraph.rewriting.strip import strip
@@ -54,7 +54,7 @@ def serving_only(model: Path, out: Path, wanted: Wanted, samples: str | None = N
         ModelError: the model is damaged.
         ExportRefused: `TRAINING_BAGGAGE`, `NO_SIGNATURE`, `ANSWERS_DIFFER`, `NOT_PROVEN`, `LOST_KERNEL`.
     """
-    whole = drafts.read(model)
+    whole = draft_reader.read(model)
     draft = _chosen_graph(whole, wanted.tags, str(model))
     chosen = choose(public_signatures(draft.definitions[0]), wanted.signatures, str(model))
     if not chosen:
@@ -73,7 +73,7 @@ def serving_only(model: Path, out: Path, wanted: Wanted, samples: str | None = N
     stripped = strip(renamed)
     if stale := _stale_warmup(model, chosen):
         stripped = replace(stripped, files=tuple(f for f in stripped.files if f != warmup.WARMUP_FILE))
-    drafts.write(stripped, out)
+    draft_writer.write(stripped, out)
     refuse_baggage(out)
     evidence = _ask(model, draft.definitions, chosen, samples)
     if not evidence.questions and (lost := _without_kernel(stripped)):

@@ -17,7 +17,7 @@ from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import ExportRefused, ModelError
 from servegraph.export_serving_graph.interface import Interface, WantedNames, interfaces
 from servegraph.export_serving_graph.reexport import Proof, require_asked
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader, draft_writer
 from servegraph.rewriting.meta_graph import ServingGraph
 from servegraph.rewriting.strip import strip
 from servegraph.savedmodel.graph import Signature
@@ -38,7 +38,7 @@ def rename(model: Path, out: Path, wanted: WantedNames, samples: str | None = No
     graph = read_saved_model(storage.open_dir(model))
     like = read_serving_graph(storage.open_dir(wanted.like)).signatures if wanted.like else {}
     found = interfaces(_public(graph.meta_graphs[0].signatures), wanted, _public(like))
-    draft = drafts.read(model)
+    draft = draft_reader.read(model)
     if draft.untouched:
         raise ExportRefused(
             f"Its names cannot be changed, because {draft.untouched[0]}.",
@@ -49,7 +49,7 @@ def rename(model: Path, out: Path, wanted: WantedNames, samples: str | None = No
     stale = _stale_warmup(model, found)
     if stale:
         renamed = replace(renamed, files=tuple(file for file in renamed.files if file != warmup.WARMUP_FILE))
-    drafts.write(renamed, out)
+    draft_writer.write(renamed, out)
     evidence = ask_original(model, graph, draft.definitions, samples)
     require_asked(evidence)
     questions = tuple(_renamed_question(q, found[q.signature], wanted.tags) for q in evidence.questions)

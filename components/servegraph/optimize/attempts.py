@@ -15,7 +15,7 @@ from servegraph.answers.gate import Loss
 from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import ModelError
 from servegraph.optimize.terms import Written, directory_bytes
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_writer
 from servegraph.rewriting.draft import Draft
 
 
@@ -58,7 +58,7 @@ class Attempts:
     def filled(self, written: Written) -> Written:
         """Return a draft that may be hollow with its variables."""
         if written.is_hollow:
-            drafts.fill(written.draft, written.path)
+            draft_writer.fill(written.draft, written.path)
         return replace(written, is_hollow=False)
 
     def judged(self, written: Written, loss: Loss, loaders: Sequence[Loader] | None = None) -> Written:
@@ -87,7 +87,7 @@ class Attempts:
         path = self.workspace / str(self._writes)
         # A file of the user's model gets no second name.
         before = (after.draft, after.path) if self._is_ours(after) and (hollow or not after.is_hollow) else None
-        drafts.write(draft, path, before, hollow=hollow)
+        draft_writer.write(draft, path, before, hollow=hollow)
         return Written(draft, path, directory_bytes(path), is_hollow=hollow)
 
     def _is_ours(self, written: Written) -> bool:

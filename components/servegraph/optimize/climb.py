@@ -23,7 +23,7 @@ from servegraph.optimize.result import Step
 from servegraph.optimize.rungs import COMPRESS, Rung, expected_by_compressing
 from servegraph.optimize.terms import Terms, Written, directory_bytes
 from servegraph.progress import Progress
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_writer
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.graph import Untransformable
 from servegraph.savedmodel.layout import GOLDEN_FILE
@@ -291,7 +291,7 @@ def start(original: Draft, terms: Terms, workspace: Path, progress: Progress) ->
 def unchanged(draft: Draft, workspace: Path) -> Path:
     """Return a copy of the original without its stray files."""
     path = workspace / "original"
-    drafts.copy_unchanged(draft.source, path)
+    draft_writer.copy_unchanged(draft.source, path)
     return path
 
 

@@ -29,7 +29,7 @@ from servegraph.optimize.result import Optimized, Step
 from servegraph.optimize.rungs import RUNGS
 from servegraph.optimize.terms import Terms, Written, directory_bytes, rungs_named
 from servegraph.progress import Progress
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.weights import unmatched
 from servegraph.savedmodel.graph_reader import read_saved_model
@@ -57,7 +57,7 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
     _require_rungs(goal)
     require_places(model, out)
     warm_up()
-    original = drafts.read(model, keep=goal.keep)
+    original = draft_reader.read(model, keep=goal.keep)
     require_room(original.loaded_bytes, free_bytes())
     terms = _terms(goal)
     with _workspace(out) as workspace, Progress("optimize", total=len(terms.rungs)) as progress:

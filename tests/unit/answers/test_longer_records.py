@@ -20,7 +20,7 @@ from servegraph.export_serving_graph.export import export
 from servegraph.measure import questions
 from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import GOLDEN_FILE
 from servegraph.serve.model import ModelOptions, load_model
@@ -51,7 +51,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def asked(model: Path, samples: Path | None = None) -> Evidence:
     graph = read_saved_model(storage.open_dir(model))
-    return ask_original(model, graph, drafts.read(model).definitions, str(samples) if samples else None)
+    return ask_original(model, graph, draft_reader.read(model).definitions, str(samples) if samples else None)
 
 
 def samples_of(path: Path, length: int) -> Path:

@@ -20,7 +20,7 @@ from servegraph.optimize.optimize import optimize
 from servegraph.optimize.rungs import RUNGS, Rung
 from servegraph.optimize.terms import Terms
 from servegraph.progress import Progress
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader, draft_writer
 from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.graph_reader import read_saved_model
 
@@ -66,12 +66,12 @@ def climbed(request, model, tmp_path, monkeypatch):
 
     def climb_with(*rungs, tolerance=None):
         asked, wrote = [], []
-        measure, write = gate.measure, drafts.write
+        measure, write = gate.measure, draft_writer.write
         monkeypatch.setattr(gate, "measure", lambda path, *more: asked.append(path) or measure(path, *more))
         monkeypatch.setattr(
-            drafts, "write", lambda draft, *more, **how: wrote.append(draft) or write(draft, *more, **how)
+            draft_writer, "write", lambda draft, *more, **how: wrote.append(draft) or write(draft, *more, **how)
         )
-        original = drafts.read(model)
+        original = draft_reader.read(model)
         graph = read_saved_model(storage.open_dir(model))
         evidence = ask_original(model, graph, original.definitions, None)
         climb = start(
@@ -172,7 +172,7 @@ def test_a_full_disk_is_one_error_and_nothing_stays(model, tmp_path, monkeypatch
 def test_where_the_disk_cannot_hold_what_is_written_ahead_it_is_written_one_after_the_other(
     model, tmp_path, monkeypatch
 ):
-    fill, calls = drafts.fill, []
+    fill, calls = draft_writer.fill, []
 
     def refuse_first(*arguments):
         calls.append(arguments)
@@ -180,7 +180,7 @@ def test_where_the_disk_cannot_hold_what_is_written_ahead_it_is_written_one_afte
             raise StorageError("The disk is full.")
         fill(*arguments)
 
-    monkeypatch.setattr(drafts, "fill", refuse_first)
+    monkeypatch.setattr(draft_writer, "fill", refuse_first)
     result = optimize(model, tmp_path / "out", Goal())
     assert len(calls) == 2
     assert result.after_bytes < result.before_bytes

@@ -9,7 +9,7 @@ from servegraph.answers.ask import Servable
 from servegraph.optimize.constants import as_constants
 from servegraph.optimize.fold import fold
 from servegraph.optimize.share import share
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader, draft_writer
 from servegraph.rewriting.contents import Literal, Rounded
 from servegraph.rewriting.graph import node_name
 from servegraph.rewriting.strip import strip
@@ -41,9 +41,9 @@ def normalized(shape, layer):
 
 def folded(path):
     """Write the model folded, beside it; return the operations of both, by name."""
-    before = drafts.read(path)
+    before = draft_reader.read(path)
     after = fold(before)
-    drafts.write(after, path.parent / "folded")
+    draft_writer.write(after, path.parent / "folded")
     return [{node.op for node in graph.nodes.values()} for draft in (before, after) for graph in draft.serving_graphs]
 
 
@@ -129,8 +129,8 @@ def test_mixed_precision_stores_what_it_computes_with(dtype, tmp_path):
     inner = [type(layer).from_config(layer.get_config() | {"dtype": f"mixed_{dtype}"}) for layer in stack]
     model = keras.Sequential([keras.Input((8, 8, 3)), *inner, layers.Dense(4, dtype="float32")])
     model.export(tmp_path / "model", verbose=False)
-    after = fold(drafts.read(tmp_path / "model", keep=("*dense*kernel*",)))
-    drafts.write(after, tmp_path / "folded")
+    after = fold(draft_reader.read(tmp_path / "model", keep=("*dense*kernel*",)))
+    draft_writer.write(after, tmp_path / "folded")
     require_equal_answers(tmp_path / "model", within=0)
     large = {content.shape: content for content in after.contents.values() if np.prod(content.shape) > 512}
     assert {shape: content.dtype for shape, content in large.items()} == {(288, 32): dtype}
@@ -156,14 +156,14 @@ def test_a_weight_that_is_needed_in_its_own_precision_too_stays(tmp_path):
     tf.saved_model.save(made, str(tmp_path / "model"), signatures=made.serve)
     folded(tmp_path / "model")
     require_equal_answers(tmp_path / "model", within=0)
-    assert [content.dtype for content in fold(drafts.read(tmp_path / "model")).contents.values()] == ["float32"]
+    assert [content.dtype for content in fold(draft_reader.read(tmp_path / "model")).contents.values()] == ["float32"]
 
 
 def test_a_bias_of_zeros_stays_a_variable(tmp_path):
     """TensorFlow would take a constant one out, and then fuse no activation with the product."""
     stack = [layers.Conv2D(8, 3, use_bias=False), layers.BatchNormalization(), layers.ReLU()]
     keras.Sequential([keras.Input((8, 8, 3)), *stack]).export(tmp_path / "model", verbose=False)
-    after = fold(drafts.read(tmp_path / "model"))
+    after = fold(draft_reader.read(tmp_path / "model"))
     for draft in (after, as_constants(after)):
         (nodes,) = (graph.nodes for graph in draft.serving_graphs)
         biases = {nodes[node_name(node.input[1])].op for node in nodes.values() if node.op == "BiasAdd"}
@@ -189,7 +189,7 @@ class Computed(tf.Module):
 )
 def test_weights_are_kept_by_the_names_they_had_before_batch_norm_was_folded(pattern, left, tmp_path):
     normalized((8, 8, 5), layers.Conv2D(8, 3, use_bias=False)).export(tmp_path / "model", verbose=False)
-    after = fold(share(strip(drafts.read(tmp_path / "model", keep=(pattern,)))))
+    after = fold(share(strip(draft_reader.read(tmp_path / "model", keep=(pattern,)))))
     assert len(weights_of(after)) == left
 
 
@@ -197,6 +197,6 @@ def test_weights_are_kept_by_the_names_they_had_before_batch_norm_was_folded(pat
 def test_computed_weights_are_kept_by_the_names_of_what_they_come_from(pattern, left, tmp_path):
     made = Computed()
     tf.saved_model.save(made, str(tmp_path / "model"), signatures=made.serve)
-    after = fold(drafts.read(tmp_path / "model", keep=(pattern,)))
+    after = fold(draft_reader.read(tmp_path / "model", keep=(pattern,)))
     assert [type(content) for content in after.contents.values()] == [Literal]
     assert len(weights_of(after)) == left

@@ -8,7 +8,7 @@ from servegraph import storage
 from servegraph.answers.ask import Servable
 from servegraph.optimize.fold import fold
 from servegraph.optimize.resident import keep_resident
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader, draft_writer
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 IDS = {"ids": np.array([[0, 5, 599], [7, 7, 1]], np.int32)}
@@ -49,7 +49,7 @@ def stored(path):
 @pytest.mark.parametrize("gather", [tf.nn.embedding_lookup, tf.gather])
 def test_what_is_cast_after_it_was_gathered_is_held_so(gather, dtype, tmp_path):
     path = save(tmp_path / "model", gather, dtype)
-    drafts.write(fold(drafts.read(path)), tmp_path / "folded")
+    draft_writer.write(fold(draft_reader.read(path)), tmp_path / "folded")
     assert stored(tmp_path / "folded") == [(dtype, (600, 16))]
     for loader in ("session", "v2"):
         assert np.array_equal(answers(tmp_path / "folded", loader)["mean"], answers(path)["mean"])
@@ -58,7 +58,7 @@ def test_what_is_cast_after_it_was_gathered_is_held_so(gather, dtype, tmp_path):
 @pytest.mark.parametrize("exact", ["gathered", "read"])
 def test_a_table_that_is_used_in_float32_too_stays(exact, tmp_path):
     path = save(tmp_path / "model", tf.gather, "bfloat16", exact)
-    drafts.write(fold(drafts.read(path)), tmp_path / "folded")
+    draft_writer.write(fold(draft_reader.read(path)), tmp_path / "folded")
     assert stored(tmp_path / "folded") == [("float32", (600, 16))]
     for name, values in answers(path).items():
         assert np.array_equal(answers(tmp_path / "folded")[name], values)
@@ -66,7 +66,7 @@ def test_a_table_that_is_used_in_float32_too_stays(exact, tmp_path):
 
 def test_it_may_still_stay_int8_in_memory(tmp_path):
     path = save(tmp_path / "model", tf.gather, "bfloat16")
-    drafts.write(keep_resident(fold(drafts.read(path))), tmp_path / "resident")
+    draft_writer.write(keep_resident(fold(draft_reader.read(path))), tmp_path / "resident")
     assert {dtype for dtype, shape in stored(tmp_path / "resident") if shape == (600, 16)} == {"int8"}
     for loader in ("session", "v2"):
         off = np.abs(answers(tmp_path / "resident", loader)["mean"] - answers(path)["mean"]).max()

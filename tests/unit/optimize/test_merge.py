@@ -6,7 +6,7 @@ import tensorflow as tf
 from servegraph.answers.ask import Servable
 from servegraph.optimize.merge import merge_equal
 from servegraph.optimize.optimize import Goal, optimize
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader
 from servegraph.rewriting.meta_graph import keep_what_serves
 
 tf1 = tf.compat.v1
@@ -30,7 +30,7 @@ def saved(path):
 
 def test_equal_operations_are_one_and_answers_are_the_same_bits(tmp_path):
     saved(tmp_path / "model")
-    (before,) = drafts.read(tmp_path / "model").serving_graphs
+    (before,) = draft_reader.read(tmp_path / "model").serving_graphs
     after = keep_what_serves(merge_equal(keep_what_serves(before)))
     count = {
         op: [sum(node.op == op for node in graph.nodes.values()) for graph in (before, after)]

@@ -12,7 +12,7 @@ from servegraph.answers.ask import Servable
 from servegraph.inspect_graph.inspect import inspect_directory
 from servegraph.optimize.names import shorten
 from servegraph.optimize.optimize import Goal, optimize
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader
 from servegraph.rewriting.strip import strip
 from servegraph.savedmodel.bundle_reader import BundleReader
 
@@ -95,7 +95,7 @@ class TestShort:
         assert operations[0] == operations[1] != []
 
     def test_a_second_run_changes_nothing(self, models):
-        once = shorten(strip(drafts.read(models / "model")))
+        once = shorten(strip(draft_reader.read(models / "model")))
         (nodes,), (again,) = ([graph.nodes for graph in d.serving_graphs] for d in (once, shorten(once)))
         assert list(nodes) == list(again)
 

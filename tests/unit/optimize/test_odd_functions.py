@@ -11,7 +11,7 @@ from servegraph.answers.ask import Servable
 from servegraph.optimize.fold import fold
 from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader, draft_writer
 from servegraph.rewriting.strip import strip
 from servegraph.savedmodel.layout import GOLDEN_FILE
 
@@ -100,6 +100,6 @@ def test_a_gpu_that_a_function_wishes_for_is_no_condition_once_it_is_inlined(tmp
 
     module, path = OnGpu(), tmp_path / "m"
     tf.saved_model.save(module, path, signatures=module.double)
-    drafts.write(fold(strip(drafts.read(path))), tmp_path / "changed")
+    draft_writer.write(fold(strip(draft_reader.read(path))), tmp_path / "changed")
     with Servable(tmp_path / "changed", loader="session") as servable:
         assert servable("serving_default", {"x": np.ones((5, 8), np.float32)})["y"].tolist() == [[8.0] * 8] * 5

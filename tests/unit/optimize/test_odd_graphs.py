@@ -21,7 +21,7 @@ from servegraph.optimize.rungs import RUNGS, Rung
 from servegraph.optimize.share import share
 from servegraph.optimize.terms import Terms
 from servegraph.progress import Progress
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader, draft_writer
 from servegraph.rewriting.contents import Scaled
 from servegraph.rewriting.strip import strip, strip_branching
 from servegraph.rewriting.weights import loosen, unmatched, weights_of
@@ -60,12 +60,12 @@ def weights(name, shape=(8, 8), seed=1, **more):
 
 def changed(path, *rungs):
     """Write the model beside itself as the rungs make it, with nothing that would undo them."""
-    draft = drafts.read(path)
+    draft = draft_reader.read(path)
     assert not draft.untouched
     for rung in rungs:
         draft = rung(draft)
     out = path.with_name("changed")
-    drafts.write(draft, out)
+    draft_writer.write(draft, out)
     return out
 
 
@@ -252,10 +252,10 @@ def checkpoint_of_version_1(path, session):
 
 def test_a_checkpoint_of_version_1_is_left_as_it_is_and_said_so(tmp_path):
     path = graph_with(checkpoint_of_version_1, tmp_path / "m")
-    draft = drafts.read(path)
+    draft = draft_reader.read(path)
     assert "in no checkpoint that is read here" in draft.untouched[0]
-    drafts.copy_unchanged(path, tmp_path / "copy")
-    drafts.write(strip(draft), tmp_path / "stripped")
+    draft_writer.copy_unchanged(path, tmp_path / "copy")
+    draft_writer.write(strip(draft), tmp_path / "stripped")
     for out in ("copy", "stripped"):
         want, have = (answers(model, [("serving_default", {"x": X})]) for model in (path, tmp_path / out))
         assert np.array_equal(want[0]["y"], have[0]["y"])
@@ -279,7 +279,7 @@ def test_what_the_gate_refuses_is_tried_in_a_milder_form(tmp_path):
         return replace(graph, signatures={"serving_default": made})
 
     path = graph_with(switched, tmp_path / "m")
-    original = drafts.read(path)
+    original = draft_reader.read(path)
     evidence = ask_original(path, read_saved_model(storage.open_dir(path)), original.definitions, None)
     rung = Rung("strip", "", "none", change=lambda draft: draft.with_graphs(wrong), milder=strip_branching)
     climb = start(
@@ -295,7 +295,7 @@ def test_what_the_gate_refuses_is_tried_in_a_milder_form(tmp_path):
 def test_fold_settles_the_branches_that_strip_left(tmp_path):
     path = graph_with(switched, tmp_path / "m")
     assert_same(path, [("serving_default", {"x": X})], strip_branching, fold)
-    (graph,) = drafts.read(tmp_path / "changed").serving_graphs
+    (graph,) = draft_reader.read(tmp_path / "changed").serving_graphs
     assert not {node.op for node in graph.nodes.values()} & {"If", "StatelessIf"}
     assert [restore.tensors[0].key for restore in graph.restores] == ["w"]
 
@@ -339,7 +339,7 @@ def partitioned(path, session):
 
 def test_weights_are_kept_by_the_name_that_they_came_with(tmp_path):
     path = graph_with(partitioned, tmp_path / "m")
-    draft = loosen(drafts.read(path, keep=("parts", "nothing*")))
+    draft = loosen(draft_reader.read(path, keep=("parts", "nothing*")))
     assert [weight.key for weight in weights_of(draft)] == ["whole"]
     (content,) = (weight.content for weight in weights_of(draft))
     scaled = Scaled(content, np.full(8, 2, np.float32))
@@ -411,7 +411,7 @@ def test_a_restore_function_that_calls_another_is_read(tmp_path):
     assert b"__inference_put_" in content
     renamed = content.replace(b"__inference_put_", b"__inference_PUT_")  # this process knows the function that it made
     (path / "saved_model.pb").write_bytes(renamed)
-    draft = drafts.read(path)
+    draft = draft_reader.read(path)
     assert not draft.untouched
     assert [tensor.key for restore in draft.restores for tensor in restore.tensors] == ["matrix"]
     result = optimize(path, tmp_path / "out", Goal(rungs=("strip", "quarter")))

@@ -13,7 +13,7 @@ from servegraph.answers.tolerance import Tolerance
 from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
 from servegraph.optimize.result import Optimized
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader
 from servegraph.savedmodel.graph_reader import read_saved_model
 
 STATE, WIDTH = 2, 6  # records that the state is kept of, values of each
@@ -92,5 +92,5 @@ def test_after_a_request_in_vain_only_what_may_have_changed_is_loaded_anew(
 
     tf.saved_model.save(module, str(tmp_path / "m"), signatures=serve)
     graph = read_saved_model(storage.open_dir(tmp_path / "m"))
-    evidence = ask_original(tmp_path / "m", graph, drafts.read(tmp_path / "m").definitions, None, steady=steady)
+    evidence = ask_original(tmp_path / "m", graph, draft_reader.read(tmp_path / "m").definitions, None, steady=steady)
     assert (evidence.main.answers[0]["calls"] == 1) == is_new

@@ -7,7 +7,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from servegraph.answers.ask import Servable
 from servegraph.optimize.optimize import Goal, optimize
 from servegraph.optimize.scopes import without_calls
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader
 
 layers = keras.layers
 
@@ -60,7 +60,7 @@ def test_a_small_recurrent_model_gets_smaller_by_folding(tmp_path):
     steps = {step.name: step for step in optimize(tmp_path / "model", tmp_path / "out", Goal()).steps}
     assert steps["fold"].kept
     assert steps["fold"].bytes < 0.9 * steps["share"].bytes
-    (graph,) = drafts.read(tmp_path / "out").serving_graphs
+    (graph,) = draft_reader.read(tmp_path / "out").serving_graphs
     assert not [name for name in graph.nodes if "PartitionedCall/" in name]
     (name,) = graph.signatures["serving_default"].inputs
     request = {name: np.ones([2, 6, 3], np.float32)}

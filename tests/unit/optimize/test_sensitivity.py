@@ -1,5 +1,7 @@
 """How much a weight matters is measured with all others whole."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,7 +13,7 @@ from servegraph.optimize import sensitivity
 from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
 from servegraph.optimize.rungs import planned
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader, draft_writer
 from servegraph.rewriting.forms import plan_int8
 from servegraph.rewriting.weights import loosen, weights_of
 from servegraph.savedmodel.bundle_reader import BundleReader
@@ -43,11 +45,11 @@ def asked(rows):
 
 
 def test_each_alone(model, tmp_path):
-    loose = loosen(drafts.read(model))
+    loose = loosen(draft_reader.read(model))
     with loose.tensors() as tensors:
         forms = planned(loose, plan_int8, tensors)
-    drafts.write(loose, tmp_path / "loose")
-    drafts.write(drafts.replace(loose, forms=forms), tmp_path / "narrow")
+    draft_writer.write(loose, tmp_path / "loose")
+    draft_writer.write(replace(loose, forms=forms), tmp_path / "narrow")
     found = sensitivity.measure(tmp_path / "loose", tmp_path / "narrow", list(weights_of(loose)), asked(64))
     distances = {key.split("/")[0]: distance for key, distance in found.items()}
     for name, scale in MATTERS.items():

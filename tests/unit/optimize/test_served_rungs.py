@@ -14,7 +14,7 @@ from servegraph.optimize.fold import fold
 from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
 from servegraph.optimize.resident import keep_resident
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader, draft_writer
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 IDS = {"ids": np.array([[0, 5, 599], [7, 7, 1]], np.int32)}
@@ -71,7 +71,7 @@ class TestResident:
     @pytest.fixture(scope="class")
     def resident(self, model, tmp_path_factory):
         path = tmp_path_factory.mktemp("resident") / "model"
-        drafts.write(keep_resident(fold(drafts.read(model))), path)
+        draft_writer.write(keep_resident(fold(draft_reader.read(model))), path)
         return path
 
     @pytest.mark.parametrize("loader", ["session", "v2"])
@@ -87,13 +87,13 @@ class TestResident:
         assert dtypes.count("int8") == 1
 
     def test_a_table_that_is_to_be_kept_stays(self, model, tmp_path):
-        draft = fold(drafts.read(model, keep=("words*",)))
+        draft = fold(draft_reader.read(model, keep=("words*",)))
         assert keep_resident(draft) == draft
 
     def test_other_rungs_leave_what_is_resident(self, model, tmp_path):
-        draft = keep_resident(fold(drafts.read(model)))
+        draft = keep_resident(fold(draft_reader.read(model)))
         again = fold(draft)
-        drafts.write(again, tmp_path / "model")
+        draft_writer.write(again, tmp_path / "model")
         assert "int8" in {dtype for dtype, _ in variables(tmp_path / "model").values()}
         np.testing.assert_allclose(answers(tmp_path / "model")["scores"], answers(model)["scores"], atol=0.2)
 
@@ -102,7 +102,7 @@ class TestResident:
 class TestConstants:
     @pytest.mark.parametrize("loader", ["session", "v2"])
     def test_only_tables_stay_variables_and_answers_are_the_same(self, model, tmp_path, loader):
-        drafts.write(as_constants(fold(drafts.read(model))), tmp_path / "model")
+        draft_writer.write(as_constants(fold(draft_reader.read(model))), tmp_path / "model")
         before, after = answers(model), answers(tmp_path / "model", loader)
         assert set(variables(tmp_path / "model").values()) == {("float32", (600, 16))}
         for name in before:
@@ -110,9 +110,9 @@ class TestConstants:
 
     def test_only_weights_in_their_own_form_move(self, model, tmp_path):
         result = optimize(model, tmp_path / "out", Goal(rungs=("strip", "fold", "halve")), None)
-        halved = drafts.read(tmp_path / "out")
+        halved = draft_reader.read(tmp_path / "out")
         assert result.after_bytes < 200_000
-        drafts.write(as_constants(halved), tmp_path / "constants")
+        draft_writer.write(as_constants(halved), tmp_path / "constants")
         np.testing.assert_allclose(answers(tmp_path / "constants")["scores"], answers(tmp_path / "out")["scores"])
 
 

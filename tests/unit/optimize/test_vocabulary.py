@@ -14,7 +14,7 @@ from servegraph.optimize.fold import fold
 from servegraph.optimize.goal import Goal, goal_of
 from servegraph.optimize.optimize import optimize
 from servegraph.optimize.vocabulary import vocabularies
-from servegraph.rewriting import draft as drafts
+from servegraph.rewriting import draft_reader
 from servegraph.rewriting.strip import strip
 from servegraph.savedmodel.bundle_reader import BundleReader
 
@@ -128,7 +128,7 @@ class Answering(tf.Module):
 def test_a_vocabulary_stays_where_its_ids_do_more_than_pick_rows(tmp_path, also, count):
     model = Answering(also)
     tf.saved_model.save(model, str(tmp_path / "model"), signatures=model.serve)
-    (graph,) = fold(strip(drafts.read(tmp_path / "model"))).serving_graphs
+    (graph,) = fold(strip(draft_reader.read(tmp_path / "model"))).serving_graphs
     assert len(vocabularies(graph, tmp_path / "model")) == count
 
 
@@ -169,5 +169,5 @@ def test_a_vocabulary_in_a_file_that_reads_otherwise_stays(content, tmp_path):
     (tmp_path / "words.txt").write_bytes((content or "[UNK]\nw000\nw001\n").encode())
     model = FromFile(tmp_path / "words.txt")
     tf.saved_model.save(model, str(tmp_path / "model"), signatures=model.serve)
-    (graph,) = fold(strip(drafts.read(tmp_path / "model"))).serving_graphs
+    (graph,) = fold(strip(draft_reader.read(tmp_path / "model"))).serving_graphs
     assert len(vocabularies(graph, tmp_path / "model")) == (content is None)
