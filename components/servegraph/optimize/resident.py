@@ -15,8 +15,9 @@ from servegraph.optimize.gathers import gather_from, gathers_of
 from servegraph.optimize.share import changes_variables
 from servegraph.rewriting.contents import Content
 from servegraph.rewriting.draft import Draft
-from servegraph.rewriting.forms import HALVES, Int8, binary, cast, plan_int8
+from servegraph.rewriting.forms import HALVES, binary, cast
 from servegraph.rewriting.graph import Nodes
+from servegraph.rewriting.int8 import Int8, plan_int8
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
 from servegraph.rewriting.restores import variable
 from servegraph.rewriting.weights import Weight, loosen, weights_of

@@ -17,7 +17,8 @@ from servegraph.optimize.share import share
 from servegraph.optimize.tables import store_tables
 from servegraph.rewriting.contents import size_bytes
 from servegraph.rewriting.draft import Draft
-from servegraph.rewriting.forms import Form, Planner, plan_half, plan_int8, plan_narrow, saves
+from servegraph.rewriting.forms import Form, Planner, plan_half, plan_narrow, saves
+from servegraph.rewriting.int8 import plan_int8
 from servegraph.rewriting.strip import strip, strip_branching
 from servegraph.rewriting.weights import weights_of
 from servegraph.savedmodel.bundle_reader import BundleReader

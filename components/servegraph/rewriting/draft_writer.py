@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
@@ -32,7 +34,7 @@ def write(draft: Draft, out: Path, before: tuple[Draft, Path] | None = None, *, 
         StorageError: it cannot be written (code `CANNOT_WRITE`), or a file of the source cannot be read.
         ModelError: the source's tensors are damaged.
     """
-    try:
+    with _writing(out):
         out.mkdir(parents=True)
         for path in draft.files:
             _copy(path, draft.source, out)
@@ -41,20 +43,12 @@ def write(draft: Draft, out: Path, before: tuple[Draft, Path] | None = None, *, 
         else:
             _write_tensors(draft, out, hollow=hollow)
         (out / "saved_model.pb").write_bytes(_graph_bytes(draft))
-    except StorageError:
-        raise
-    except OSError as exc:
-        raise _cannot_write(out, exc) from exc
 
 
 def fill(draft: Draft, out: Path) -> None:
     """Write the tensors of the draft at `out`, which is hollow. Raises as `write` does."""
-    try:
+    with _writing(out):
         _write_tensors(draft, out, hollow=False)
-    except StorageError:
-        raise
-    except OSError as exc:
-        raise _cannot_write(out, exc) from exc
 
 
 def copy_unchanged(model: Path, out: Path) -> None:
@@ -63,14 +57,10 @@ def copy_unchanged(model: Path, out: Path) -> None:
     Raises:
         StorageError: it cannot be written (code `CANNOT_WRITE`).
     """
-    try:
+    with _writing(out):
         for file in storage.open_dir(model).files():
             if role_of(file.path) not in STRAY_ROLES:
                 _copy(file.path, model, out)
-    except StorageError:
-        raise
-    except OSError as exc:
-        raise _cannot_write(out, exc) from exc
 
 
 def _copy(path: str, model: Path, out: Path) -> None:
@@ -80,12 +70,19 @@ def _copy(path: str, model: Path, out: Path) -> None:
         shutil.copyfileobj(source, target, CHUNK_BYTES)
 
 
-def _cannot_write(out: Path, exc: OSError) -> StorageError:
-    return StorageError(
-        f"The model cannot be written to {out}: {exc}.",
-        code="CANNOT_WRITE",
-        fix="Give a directory that can be written and has space left.",
-    )
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Make an OSError a StorageError (`CANNOT_WRITE`) that says what to do."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as exc:
+        raise StorageError(
+            f"The model cannot be written to {out}: {exc}.",
+            code="CANNOT_WRITE",
+            fix="Give a directory that can be written and has space left.",
+        ) from exc
 
 
 def _same_tensors(one: Draft, other: Draft) -> bool:

@@ -18,7 +18,8 @@ from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
 from servegraph.rewriting.blocks import Blocks, in_blocks
 from servegraph.rewriting.contents import Literal
-from servegraph.rewriting.forms import plan_half, plan_int8
+from servegraph.rewriting.forms import plan_half
+from servegraph.rewriting.int8 import plan_int8
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.reachability import training_baggage
 

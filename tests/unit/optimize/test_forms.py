@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from servegraph.optimize.int4 import plan_int4
 from servegraph.rewriting.contents import Literal, Rounded
-from servegraph.rewriting.forms import plan_half, plan_int8, plan_narrow
+from servegraph.rewriting.forms import plan_half, plan_narrow
+from servegraph.rewriting.int8 import plan_int8
 
 
 def normal(shape):

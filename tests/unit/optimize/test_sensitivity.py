@@ -14,7 +14,7 @@ from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
 from servegraph.optimize.rungs import planned
 from servegraph.rewriting import draft_reader, draft_writer
-from servegraph.rewriting.forms import plan_int8
+from servegraph.rewriting.int8 import plan_int8
 from servegraph.rewriting.weights import loosen, weights_of
 from servegraph.savedmodel.bundle_reader import BundleReader
 
