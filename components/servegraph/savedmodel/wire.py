@@ -118,7 +118,8 @@ def payloads(buffer: bytes, wanted: int, start: int = 0, end: int | None = None)
             tag = buffer[position]
             if tag & 7 != BYTES or tag > 127:
                 field = next(fields(buffer, position, end))
-                if field.number == wanted:  # nobody writes a tag in more bytes than it needs, but to hide it
+                # Nobody writes a tag in more bytes than it needs, but to hide it. A number is another, unknown field.
+                if field.number == wanted and tag & 7 == BYTES:
                     raise Malformed(f"field {wanted} at byte {position} has an odd tag")
                 position = field.end or _after_number(buffer, position)
                 continue

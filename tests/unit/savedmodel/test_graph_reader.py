@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.bad_models.build import function, graph, node, placeholder, saved_model, string_constant, write
 from tests.bad_models.fuzz import MemoryDirectory, text_graph
@@ -180,6 +180,7 @@ def test_varints_come_back(number: int) -> None:
     assert (signed(value), position) == (number, len(encoded))
 
 
+@example([(5, 0), (5, b"text")])
 @given(st.lists(st.tuples(st.integers(1, 2000), st.one_of(st.integers(0, 2**63), st.binary(max_size=300)))))
 def test_three_ways_to_walk_a_message_agree(content: list[tuple[int, int | bytes]]) -> None:
     message = b"".join(
