@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--memory",
     metavar="SIZE",
-    help="Measured memory that the model needs, like 1.5GB; 1.2 times its size if not given.",
+    help="Measured memory that the model needs, like 1.5GB; else 1.2 times its size, with stored weights turned back.",
 )
 @click.option("--latency-goal-ms", type=float, metavar="MS", help="Goal for one request.")
 @click.option("--measured-latency-ms", type=float, metavar="MS", help="Measured for one request on a CPU.")
