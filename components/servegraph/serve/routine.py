@@ -6,9 +6,11 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import weakref
 from multiprocessing.connection import Connection
@@ -41,14 +43,17 @@ class _Process:
         self._directory, self._predictor = directory, predictor
         self._connection: Connection | None = None
         self._child: subprocess.Popen[bytes] | None = None
+        self._scratch = ""
         self._ending = threading.Lock()
 
     def start(self) -> None:
         """Start it and wait until the routine has loaded. Raises `ModelError` where it does not."""
+        self._scratch = tempfile.mkdtemp(prefix="servegraph-routine-")
         ours, its = socket.socketpair()
         with its:
+            arguments = [str(its.fileno()), str(self._directory), self._scratch]
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "servegraph.serve.routine_child", str(its.fileno()), str(self._directory)],
+                [sys.executable, "-m", "servegraph.serve.routine_child", *arguments],
                 pass_fds=(its.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what the routine prints is log
@@ -88,7 +93,7 @@ class _Process:
     def _end(self) -> str:
         """End the process, and return how it ended."""
         with self._ending:
-            connection, child = self._connection, self._child
+            connection, child, scratch = self._connection, self._child, self._scratch
             self._connection = self._child = None
         if connection is not None:
             connection.close()
@@ -99,6 +104,7 @@ class _Process:
         except subprocess.TimeoutExpired:
             child.kill()
             code = child.wait()
+        shutil.rmtree(scratch, ignore_errors=True)  # the process removes it itself where it ends in order
         return f"by signal {-code}" if code < 0 else f"with exit code {code}"
 
     def close(self) -> None:

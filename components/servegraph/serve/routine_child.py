@@ -1,9 +1,10 @@
-"""The process that a packaged routine runs in: `python -m servegraph.serve.routine_child DESCRIPTOR MODEL_DIRECTORY`.
+"""The process of a packaged routine: `python -m servegraph.serve.routine_child DESCRIPTOR MODEL_DIRECTORY SCRATCH`.
 
 A process of its own, so that two versions may bring modules of the same name, what one of them loaded is gone with it,
 and code that ends its process does not end the server. Requests and answers are messages on a socket that it
 inherits: a body comes in; what goes out begins with a byte that says whether it is the answer or an error. The first
-message out says that the routine has loaded.
+message out says that the routine has loaded. The scratch directory is removed by the server too, for a process that
+ends without a word; by this one, for a server that does.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import shutil
 import sys
-import tempfile
 import traceback
 import zipfile
 from multiprocessing.connection import Connection
@@ -28,16 +29,19 @@ from servegraph.storage import open_dir
 ANSWER, ERROR = b"\0", b"\1"
 
 
-def main(descriptor: int, directory: Path) -> None:
-    """Load the routine of the model in `directory` and answer what comes until the other end is closed."""
-    connection = Connection(descriptor)
-    # The SDK's download function copies the artifacts into the working directory.
-    with tempfile.TemporaryDirectory(prefix="servegraph-routine-") as scratch, connection:
-        work = Path(scratch, "work")
+def main(descriptor: int, directory: Path, scratch: Path) -> None:
+    """Load the routine of the model in `directory` and answer what comes until the other end is closed.
+
+    What it unpacks and writes is in `scratch`, a directory that is there, and is removed with it.
+    """
+    with Connection(descriptor) as connection, contextlib.ExitStack() as ending:
+        ending.callback(shutil.rmtree, scratch, ignore_errors=True)
+        # The SDK's download function copies the artifacts into the working directory.
+        work = scratch / "work"
         work.mkdir()
         os.chdir(work)
         try:
-            predictor = load(directory, Path(scratch, "packages"))
+            predictor = load(directory, scratch / "packages")
         except Exception as exc:  # whatever the routine raises
             if not isinstance(exc, ServegraphError):
                 traceback.print_exc()
@@ -115,4 +119,4 @@ def _reply(predictor: Any, body: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -97,17 +98,22 @@ def test_two_versions_have_modules_of_their_own_and_what_they_raise_is_told(tmp_
     assert raised.value.status_code == 422
 
 
-def test_a_process_that_ends_is_started_again_and_goes_with_its_model(tmp_path):
+def test_a_process_that_ends_is_started_again_and_goes_with_its_model(tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     one = hosted(with_routine(tmp_path / "1", 1))
     with pytest.raises(Refusal, match="ended with exit code 3") as ended:
         ask(one, {"end": 1})
     assert ended.value.code == "UNAVAILABLE"
+    assert not list(scratch.iterdir())
     pid = ask(one, {"instances": []})["pid"]
     os.kill(pid, 0)
     del one, ended
     gc.collect()  # as the server does when a version is dropped
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+    assert not list(scratch.iterdir())
 
 
 @pytest.mark.parametrize(
