@@ -25,7 +25,7 @@ from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest
 
 if TYPE_CHECKING:
-    from servegraph.export_serving_graph.reexport import Proof
+    from servegraph.export_serving_graph.proof import Proof
 
 
 @dataclass(frozen=True)

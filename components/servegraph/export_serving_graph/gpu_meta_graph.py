@@ -11,7 +11,7 @@ from servegraph.answers.evidence import Evidence, ask_original
 from servegraph.answers.gate import Measured
 from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import ExportRefused, InputError, ModelError
-from servegraph.export_serving_graph.reexport import Proof, refuse_baggage, require_asked
+from servegraph.export_serving_graph.proof import Proof, refuse_baggage, require_asked
 from servegraph.machines.sizes import format_size
 from servegraph.rewriting import Precision, draft_reader, draft_writer
 from servegraph.rewriting.draft import Draft, OnGpu

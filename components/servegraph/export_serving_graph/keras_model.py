@@ -25,7 +25,7 @@ from servegraph.data.schema import Schema
 from servegraph.errors import ExportRefused, InputError
 from servegraph.export_serving_graph import sources
 from servegraph.export_serving_graph.interface import Method
-from servegraph.export_serving_graph.reexport import Proof, refuse_baggage
+from servegraph.export_serving_graph.proof import Proof, refuse_baggage
 from servegraph.export_serving_graph.signature import format_function, ranking, serving_function
 from servegraph.export_serving_graph.signature_choice import DEFAULT
 from servegraph.savedmodel.graph import TensorInfo

@@ -7,7 +7,7 @@ model with its optimizer, `add_slot`) are exported all the same. What it compute
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import tensorflow as tf
@@ -19,6 +19,7 @@ from servegraph.answers.ask import Loader
 from servegraph.answers.evidence import LOADERS, Evidence, ask_original
 from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import DataError, ExportRefused, InputError, ModelError
+from servegraph.export_serving_graph.proof import Proof, refuse_baggage, require_asked, require_same_answers
 from servegraph.export_serving_graph.signature_choice import Wanted, choose
 from servegraph.rewriting import draft_reader, draft_writer
 from servegraph.rewriting.draft import Draft
@@ -27,18 +28,8 @@ from servegraph.rewriting.strip import strip
 from servegraph.savedmodel.graph import SavedModelGraph
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.ops import has_lost_its_kernel
-from servegraph.savedmodel.reachability import training_baggage
 
 _INTERNAL = "__saved_model_"
-
-
-@dataclass(frozen=True)
-class Proof:
-    """How many records were asked, the largest difference of an answer, and what could not be asked."""
-
-    rows: int
-    max_abs_diff: float
-    notes: tuple[str, ...]
 
 
 def public_signatures(meta_graph: MetaGraphDef) -> list[str]:
@@ -89,17 +80,6 @@ def _without_kernel(draft: Draft) -> list[str]:
     """Return the operations that TensorFlow knows and cannot run any more."""
     bodies = [b for g in draft.serving_graphs for b in (g.nodes.values(), *(f.node_def for f in g.library.values()))]
     return sorted({node.op for body in bodies for node in body if has_lost_its_kernel(node.op)})
-
-
-def refuse_baggage(path: Path) -> None:
-    """Raise `ExportRefused` (`TRAINING_BAGGAGE`) where the SavedModel holds what is there only for training."""
-    baggage = training_baggage(storage.open_dir(path))
-    if baggage:
-        raise ExportRefused(
-            f"The exported graph holds what serving must not: {', '.join(f'{b.kind} {b.name}' for b in baggage[:5])}.",
-            code="TRAINING_BAGGAGE",
-            fix="Make the model's serving function free of training operations.",
-        )
 
 
 def _chosen_graph(draft: Draft, tags: Sequence[str], source: str) -> Draft:
@@ -155,30 +135,12 @@ def _ask(model: Path, definitions: Sequence[MetaGraphDef], chosen: Mapping[str, 
     return Evidence(tuple(questions), asked.silent)
 
 
-def require_asked(evidence: Evidence) -> None:
-    """Raise `ExportRefused` (`NOT_PROVEN`) where nothing could be asked, so that nothing can be compared."""
-    if not evidence.questions:
-        raise ExportRefused(
-            f"No answer of the source could be compared: {' '.join(evidence.silent.values())}",
-            code="NOT_PROVEN",
-            fix="Give --samples with records that the model can answer.",
-        )
-
-
 def _compare(out: Path, evidence: Evidence, stale: str) -> Proof:
     notes = evidence.doubts
     require_asked(evidence)
-    try:
-        measured = gate.measure(out, evidence, evidence.loaders)
-        objection = gate.objection(measured, evidence, "none", Tolerance())
-    except (ModelError, ValueError) as exc:
-        objection = str(exc)
-    if objection:
-        raise ExportRefused(
-            f"The exported model does not answer as the source does: {objection}.",
-            code="ANSWERS_DIFFER",
-            fix="Report this model: an export must not change its answers.",
-        )
+    measured = require_same_answers(
+        out, evidence, "The exported model does not answer as the source does", "an export must not change its answers"
+    )
     largest = max(one.everything.max_abs_diff for one in measured)
     notes += [_through(out, evidence, loader) for loader in LOADERS if loader not in evidence.loaders]
     return Proof(evidence.rows, largest, (*notes, *([stale] if stale else [])))

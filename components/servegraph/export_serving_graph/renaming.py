@@ -10,13 +10,12 @@ from typing import Any
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 
 from servegraph import storage
-from servegraph.answers import gate, warmup
+from servegraph.answers import warmup
 from servegraph.answers.evidence import Evidence, Question, ask_original
 from servegraph.answers.samples import Samples
-from servegraph.answers.tolerance import Tolerance
-from servegraph.errors import ExportRefused, ModelError
+from servegraph.errors import ExportRefused
 from servegraph.export_serving_graph.interface import Interface, WantedNames, interfaces
-from servegraph.export_serving_graph.reexport import Proof, require_asked
+from servegraph.export_serving_graph.proof import Proof, require_asked, require_same_answers
 from servegraph.rewriting import draft_reader, draft_writer
 from servegraph.rewriting.meta_graph import ServingGraph
 from servegraph.rewriting.strip import strip
@@ -54,17 +53,7 @@ def rename(model: Path, out: Path, wanted: WantedNames, samples: str | None = No
     require_asked(evidence)
     questions = tuple(_renamed_question(q, found[q.signature], wanted.tags) for q in evidence.questions)
     asked = Evidence(questions, evidence.silent)
-    try:
-        measured = gate.measure(out, asked, asked.loaders)
-        objection = gate.objection(measured, asked, "none", Tolerance())
-    except (ModelError, ValueError) as exc:
-        objection = str(exc)
-    if objection:
-        raise ExportRefused(
-            f"Under its new names the model answers otherwise: {objection}.",
-            code="ANSWERS_DIFFER",
-            fix="Report this model: names must not change answers.",
-        )
+    require_same_answers(out, asked, "Under its new names the model answers otherwise", "names must not change answers")
     tagged = [_TAG_NOTE] if wanted.tags and set(wanted.tags) != {"serve"} else []
     left = _left_out(graph.meta_graphs[0].signatures, found)
     return Proof(evidence.rows, 0.0, (*left, *tagged, *([stale] if stale else [])))
