@@ -13,6 +13,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from servegraph.optimize.statics import Statics
 from servegraph.rewriting.graph import Nodes, attr, node_name, output_index
+from servegraph.rewriting.meta_graph import ServingGraph
 
 Values = NDArray[np.float64]
 
@@ -30,6 +31,7 @@ _BATCH_NORMS = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
 _DEFAULT_EPSILON = 1e-4  # of the operation
 _CHANNELS_LAST = (b"", b"NHWC", b"NDHWC")
 _FLOAT = tf.float32.as_datatype_enum
+_SIGNATURE = NodeDef()  # reads what is answered, and what is asked
 
 
 @dataclass(frozen=True)
@@ -77,19 +79,22 @@ class Affine:
     steps: int  # of the chain that are in it
 
 
-def find_chains(nodes: Nodes, roots: set[str], statics: Statics) -> list[Chain]:
+def find_chains(graph: ServingGraph, statics: Statics) -> list[Chain]:
     """Return the chains that could be folded; those with one addition only are as they should be already."""
+    nodes, certain = graph.nodes, graph.certain_nodes
     readers: dict[str, list[tuple[NodeDef, str]]] = {}
     for node in nodes.values():
         for tensor in node.input:
             readers.setdefault(node_name(tensor), []).append((node, tensor))
+    for tensor in graph.root_tensors:
+        readers.setdefault(node_name(tensor), []).append((_SIGNATURE, tensor))
     chains = []
     for node in nodes.values():
         if not _is_product(node) or not statics.is_static(node.input[1]):
             continue
         steps: list[Link] = []
         last = Link(node, _RANKS[node.op])
-        while last.node.name not in roots and (step := _next_step(last, readers, nodes, statics)) is not None:
+        while (step := _next_step(last, readers, certain, statics)) is not None:
             steps.append(step)
             last = step
         calculating = [step for step in steps if not step.moves]

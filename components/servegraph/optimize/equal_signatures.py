@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,6 +18,10 @@ from servegraph.rewriting.meta_graph import ServingGraph
 _FIRST = "serving_default"  # the name that stays in the graph where several compute the same
 _PLACEHOLDERS = ("Placeholder", "PlaceholderWithDefault")
 Digest = bytes
+
+
+class _Cyclic(Exception):  # not an error
+    """There is a loop of TF1: what is computed in it has no digest before what it needs has one."""
 
 
 def share_signatures(graph: ServingGraph) -> ServingGraph:
@@ -54,7 +59,8 @@ class _Digests:
     def of_signature(self, signature: SignatureDef) -> object | None:
         """Return what two signatures must have in common to be one; None if an input or output is composite.
 
-        Neither where an input is no placeholder: other outputs of its operation are still computed.
+        Neither where an input is no placeholder, as other outputs of its operation are still computed, or where there
+        is a loop.
         """
         infos = [*signature.inputs.values(), *signature.outputs.values()]
         if any(info.WhichOneof("encoding") != "name" for info in infos):
@@ -68,7 +74,10 @@ class _Digests:
                 return _hash(b"input", fed[node.name].encode())
             return _hash(b"handle", node.name.encode()) if is_handle(node) else None
 
-        node_digests = self._nodes(self._graph.nodes, leaf, [node_name(i.name) for i in signature.outputs.values()])
+        try:
+            node_digests = self._nodes(self._graph.nodes, leaf, [node_name(i.name) for i in signature.outputs.values()])
+        except _Cyclic:
+            return None
         outputs = {
             name: (node_digests[node_name(info.name)], info.name.partition(":")[2] or "0")
             for name, info in signature.outputs.items()
@@ -111,10 +120,11 @@ class _Digests:
         for key, value in sorted(node.attr.items()):
             if not key.startswith("_"):
                 parts += [key.encode(), self._attr(value)]
-        # A loop names a node before it is reached again: its back edge counts as such.
-        control = sorted(found.get(node_name(t), b"loop") for t in node.input if t.startswith("^"))
+        if any(node_name(t) not in found for t in node.input):
+            raise _Cyclic
+        control = sorted(found[node_name(t)] for t in node.input if t.startswith("^"))
         data = [t for t in node.input if not t.startswith("^")]
-        parts += [_hash(found.get(node_name(t), b"loop"), t.partition(":")[2].encode() or b"0") for t in data]
+        parts += [_hash(found[node_name(t)], t.partition(":")[2].encode() or b"0") for t in data]
         return _hash(*parts, b"^", *control)
 
     def _attr(self, value: AttrValue) -> bytes:
@@ -135,7 +145,8 @@ class _Digests:
             function = self._graph.library.get(name)
             self._functions[name] = _hash(b"name", name.encode())  # of a recursive call, and of what is not here
             if function is not None:
-                self._functions[name] = self._body(function)
+                with contextlib.suppress(_Cyclic):
+                    self._functions[name] = self._body(function)
         return self._functions[name]
 
     def _body(self, function: FunctionDef) -> Digest:

@@ -20,8 +20,8 @@ from servegraph.optimize.affine import TRANSPOSED, Affine, Chain, affine_of, fin
 from servegraph.optimize.gathers import round_tables
 from servegraph.optimize.inline import changes_state, inline
 from servegraph.optimize.merge import merge_equal
-from servegraph.optimize.statics import Statics
-from servegraph.rewriting.contents import NUMPY_OF, Content, Literal, Rounded, Scaled, Stored, digest, size_bytes
+from servegraph.optimize.statics import SMALL_BYTES, Statics  # a larger result is a variable
+from servegraph.rewriting.contents import BFLOAT16, Content, Literal, Rounded, Scaled, Stored, digest, size_bytes
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.forms import HALVES, constant, is_zero_bias
 from servegraph.rewriting.graph import Nodes, Untransformable, attr, behind_identities, node_name
@@ -29,8 +29,6 @@ from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
 from servegraph.rewriting.restores import variable
 from servegraph.rewriting.switches import settle_switches
 from servegraph.savedmodel.bundle_reader import BundleReader
-
-SMALL_BYTES = 1024  # a result up to this stays in the graph as a constant, a larger one is a variable
 
 
 def fold(draft: Draft) -> Draft:
@@ -75,7 +73,7 @@ class _Editor:
 
     def fold_chains(self) -> None:
         """Fold every chain of operations per channel into the product it begins with."""
-        chains = find_chains(self._nodes, set(self._graph.roots), self._statics)
+        chains = find_chains(self._graph, self._statics)
         wanted = [tensor for chain in chains for tensor in chain.operands]
         wanted += [chain.weights for chain in chains if self._statics.key_of(chain.weights) is None]
         values = self._statics.values(wanted)
@@ -232,4 +230,4 @@ def _channels(product: NodeDef, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _is_number(dtype: np.dtype[Any]) -> bool:
     """Whether values may stand in the graph or be a variable: numpy takes bfloat16 for no number of its own."""
-    return dtype.kind in "fiub" or dtype == NUMPY_OF["bfloat16"]
+    return dtype.kind in "fiub" or dtype == BFLOAT16

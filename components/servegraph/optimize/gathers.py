@@ -21,17 +21,13 @@ _GATHERS = ("ResourceGather", "GatherV2")
 def gathers_of(graph: ServingGraph) -> Mapping[str, list[NodeDef]]:
     """Return the gathers of whole rows from each variable that nothing else uses."""
     gathers: dict[str, list[NodeDef]] = {}
-    other: set[str] = set(graph.roots)
+    certain = graph.certain_nodes
     reads = {node.name: node_name(node.input[0]) for node in graph.nodes.values() if node.op == "ReadVariableOp"}
+    other = {handle for root in graph.roots for handle in (root, reads.get(root, root))}
     for node in graph.nodes.values():
         for position, tensor in enumerate(node.input):
             name = node_name(tensor)
-            if (
-                node.op in _GATHERS
-                and position == 0
-                and not node.attr["batch_dims"].i
-                and takes_rows(node, graph.nodes)
-            ):
+            if node.op in _GATHERS and position == 0 and takes_rows(node, certain):
                 gathers.setdefault(reads.get(name, name), []).append(node)
             elif node.op != "ReadVariableOp":
                 other |= {name, reads.get(name, name)}

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from servegraph.rewriting.graph import Nodes, attr, behind_identities, node_name
+from servegraph.rewriting.meta_graph import ServingGraph
 
 # Operations that move the values of an input as they are, with the inputs whose values come out.
 _MOVES: Mapping[str, tuple[int, ...]] = {
@@ -27,6 +28,8 @@ _MOVES: Mapping[str, tuple[int, ...]] = {
 _MOVES_ALL = {"Pack": 0, "ConcatV2": 1}  # all inputs but the last so many
 _SHAPES = {"Shape", "ShapeN", "Size", "Rank"}
 _COMPARES = {"Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual"}
+# `ids < other`: an id that may move is at the least or above, before and after, so `other` may be the least itself.
+_BELOW = {("Less", 0), ("Greater", 1)}
 _PICKS = {"ResourceGather", "GatherV2"}
 _PADS_WITH_ZERO = {"Pad"}
 
@@ -39,13 +42,14 @@ class Flow:
     picks: dict[str, NodeDef] = field(default_factory=dict)
 
 
-def follow(finds: list[NodeDef], nodes: Nodes, roots: set[str], least: int) -> Flow | None:
+def follow(finds: list[NodeDef], graph: ServingGraph, least: int) -> Flow | None:
     """Return where the ids go that `finds` look up; None where they are computed with, compared, or answered.
 
     `least` is the lowest id that may get another number: constants below it may stand beside ids.
     """
+    nodes, roots = graph.certain_nodes, set(graph.roots)
     users: dict[str, list[tuple[NodeDef, int]]] = {}
-    for node in nodes.values():
+    for node in graph.nodes.values():
         for position, tensor in enumerate(node.input):
             if not tensor.startswith("^"):
                 users.setdefault(_plain(tensor), []).append((node, position))
@@ -121,7 +125,7 @@ def _is_harmless(
     if node.op in _COMPARES:
         other = constant_value(node.input[1 - position], nodes)
         # Other ids keep their side of the least, and their distance from what is below it does not matter.
-        return other is not None and (other < least if "qual" in node.op else other <= least)
+        return other is not None and (other < least or (other == least and (node.op, position) in _BELOW))
     if node.op in ("AddV2", "Add"):
         behind = users.get(node.name, [])
         return bool(behind) and all(

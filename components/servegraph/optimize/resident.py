@@ -76,9 +76,8 @@ def _resident(
         for name, part in zip(names, parts, strict=True):
             held = variable(nodes, name, key, part, device)
             restores.append(replace(held, tensors=(replace(held.tensors[0], part=part),)))
-        is_by_row = parts[1].shape[0] == contents[key].shape[0]
         for gather in gathers[restore.handle]:
-            _turn_back(nodes, gather, names[0], names[1], contents[key].dtype, is_by_row=is_by_row)
+            _turn_back(nodes, gather, names[0], names[1], contents[key].dtype, is_by_row=parts[1].has_rows)
     return replace(graph, nodes=nodes, restores=tuple(restores))
 
 

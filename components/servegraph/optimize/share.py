@@ -52,7 +52,8 @@ def _equal_tensors(tensors: BundleReader, keys: Iterable[str]) -> dict[str, str]
     def looks(entry: TensorEntry) -> tuple[str, tuple[int, ...], int, int]:
         return (entry.dtype, entry.shape, entry.size_bytes, entry.crc32c)
 
-    whole = [tensors.entries[key] for key in keys if not tensors.entries[key].slices]
+    there = [tensors.entries[key] for key in keys if key in tensors.entries]  # others are computed
+    whole = [entry for entry in there if not entry.slices]
     aliases: dict[str, str] = {}
     for _, group in groupby(sorted(whole, key=lambda e: (*map(str, looks(e)), e.key)), key=looks):
         originals: list[TensorEntry] = []

@@ -21,7 +21,8 @@ from servegraph.rewriting.handles import written_by
 from servegraph.rewriting.meta_graph import ServingGraph
 from servegraph.savedmodel.bundle_reader import BundleReader
 
-MOST_BYTES = 32_000_000  # of the variables and constants that one evaluated tensor may need
+MOST_BYTES = 32_000_000  # of the variables and constants that one evaluated tensor may need, and of what is on the way
+SMALL_BYTES = 1024  # a result up to this is no burden to the graph
 _CONTROL_FLOW = {"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond", "RefSwitch", "RefMerge"}
 _NEVER = _CONTROL_FLOW | {"Placeholder", "PlaceholderWithDefault", "CheckNumerics", "Where"}
 
@@ -47,6 +48,7 @@ class Statics:
     def is_static(self, tensor: str) -> bool:
         """Whether a tensor is the same for every request."""
         stack = [node_name(tensor)]
+        opened: set[str] = set()
         while stack:
             name = stack[-1]
             if name in self._known:
@@ -58,7 +60,8 @@ class Statics:
                 is_held = (node.op == "Const" and not node.input) or self._is_read(node)
                 self._known[name] = is_held and name not in self._fed
                 continue
-            pending = [n for t in node.input if (n := node_name(t)) not in self._known and n not in stack]
+            pending = [n for t in node.input if (n := node_name(t)) not in self._known and n not in opened]
+            opened.add(name)
             if pending:
                 stack += pending
             else:
@@ -96,25 +99,41 @@ class Statics:
         return sum(self.sources(tensor).values())
 
     def values(self, wanted: Iterable[str]) -> dict[str, NDArray[Any]]:
-        """Return the values of static tensors by name; those that need too much memory are left out."""
+        """Return the values of static tensors by name; those that need too much memory are left out.
+
+        So are those known to be larger than what they are computed from and `SMALL_BYTES`, which nobody wants.
+        """
         affordable = [tensor for tensor in dict.fromkeys(wanted) if self.source_bytes(tensor) <= MOST_BYTES]
         if not affordable:
             return {}
-        definition, feeds = GraphDef(), {}
+        definition, contents = GraphDef(), {}
         for name in self._cone(affordable):
             node = self._nodes[name]
             copy = definition.node.add()
             if self._is_read(node):
                 copy.name, copy.op = name, "Placeholder"
                 copy.attr["dtype"].CopyFrom(node.attr["dtype"])
-                feeds[f"{name}:0"] = read_values(self._contents[self._keys[self._handle(node)]], self._tensors)
+                content = self._contents[self._keys[self._handle(node)]]
+                copy.attr["shape"].shape.CopyFrom(tf.TensorShape(content.shape).as_proto())
+                contents[name] = content
             else:
                 copy.CopyFrom(node)
                 copy.device = ""
                 copy.attr.pop("_class", None)
         with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
             tf.graph_util.import_graph_def(definition, name="")
-            return _evaluated(session, affordable, feeds)
+            sizes = {op.name: _largest_bytes(op) for op in graph.get_operations()}
+            small = [tensor for tensor in affordable if self._is_modest(tensor, sizes)]
+            needed = self._cone(small)
+            feeds = {
+                f"{name}:0": read_values(content, self._tensors) for name, content in contents.items() if name in needed
+            }
+            return _evaluated(session, small, feeds)
+
+    def _is_modest(self, tensor: str, sizes: Mapping[str, int]) -> bool:
+        """Whether neither a tensor nor what it is computed from is known to be too large."""
+        most = max(SMALL_BYTES, self.source_bytes(tensor))
+        return sizes[node_name(tensor)] <= most and all(sizes[name] <= MOST_BYTES for name in self._cone([tensor]))
 
     def _may_be(self, node: NodeDef) -> bool:
         """Whether an operation is static if its inputs are."""
@@ -143,6 +162,11 @@ class Statics:
                 if not self._is_read(self._nodes[name]):
                     stack.extend(node_name(tensor) for tensor in self._nodes[name].input)
         return found
+
+
+def _largest_bytes(op: tf.Operation) -> int:
+    """Return the size of an operation's largest output, as far as it is known."""
+    return max((output.dtype.size * (output.shape.num_elements() or 0) for output in op.outputs), default=0)
 
 
 def _evaluated(

@@ -87,7 +87,10 @@ def shortened(draft: Draft, seen: Mapping[str, Ids], least_count: int) -> Draft:
         return draft
     (graph,) = draft.serving_graphs
     contents = dict(draft.contents)
+    kept = {r.handle for r in graph.restores for t in r.tensors if not draft.kept.isdisjoint(contents[t.key].origins)}
     for vocabulary in vocabularies(graph, draft.source):
+        if not vocabulary.picked.isdisjoint(kept):
+            continue
         looked_up = seen.get(vocabulary.table, np.empty(0, np.int64))
         entries, counts = np.unique(looked_up, return_counts=True)
         ids = vocabulary.entries.ids
@@ -106,7 +109,7 @@ def shortened(draft: Draft, seen: Mapping[str, Ids], least_count: int) -> Draft:
 def _vocabulary(
     table: str, users: Mapping[str, Sequence[NodeDef]], graph: ServingGraph, source: Path
 ) -> Vocabulary | None:
-    nodes = graph.nodes
+    nodes = graph.certain_nodes
     uses = list(_uses(table, users))
     fills = [node for node in uses if node.op in FILLS]
     finds = [node for node in uses if node.op in _FINDS]
@@ -119,7 +122,7 @@ def _vocabulary(
     defaults = [constant_value(find.input[2], nodes) for find in finds]
     if not all(default is not None and -1 <= default < first for default in defaults):
         return None
-    flow = follow(finds, nodes, set(graph.roots), first)
+    flow = follow(finds, graph, first)
     if flow is None or not flow.picks or not all(takes_rows(pick, nodes) for pick in flow.picks.values()):
         return None
     picked = {_variable(pick.input[0], nodes) for pick in flow.picks.values()}

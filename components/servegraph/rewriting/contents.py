@@ -14,15 +14,24 @@ from numpy.typing import NDArray
 
 from servegraph.savedmodel.bundle_index import SliceSpec, TensorEntry
 from servegraph.savedmodel.bundle_reader import BundleReader
+from servegraph.savedmodel.dtypes import BY_NAME
 
 CHUNK_BYTES = 1 << 20
-NUMPY_OF = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 Rows = Iterator[NDArray[np.float32]]
 
 
 def numpy_of(dtype: str) -> np.dtype[Any]:
-    """Return numpy's dtype of TensorFlow's name for one of fixed size."""
-    return NUMPY_OF.get(dtype) or np.dtype(dtype)
+    """Return numpy's dtype of TensorFlow's name for one of fixed size; of a quantized type plain bytes.
+
+    Raises:
+        TypeError: its elements have no fixed size.
+    """
+    if dtype in np.sctypeDict or hasattr(ml_dtypes, dtype):
+        return np.dtype(getattr(ml_dtypes, dtype, dtype))
+    if dtype not in BY_NAME or (size := BY_NAME[dtype].size_bytes) is None:
+        raise TypeError(f"numpy has no dtype {dtype}")
+    return np.dtype((np.void, size))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from servegraph.rewriting.graph import Untransformable
 from servegraph.rewriting.meta_graph import ServingGraph, take_apart
 from servegraph.savedmodel.bundle_index import TensorEntry
 from servegraph.savedmodel.layout import GOLDEN_FILE
+from servegraph.savedmodel.metadata_files import FINGERPRINT
 from servegraph.storage.local import answering
 
 _log = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ def read(path: Path, keep: tuple[str, ...] = ()) -> Draft:
     files = tuple(
         file.path
         for file in storage.open_dir(path).files()
-        # The answers in golden requests are of the model as it was: they are asked again of the result.
-        if file.path not in (*_GRAPH_FILES, GOLDEN_FILE) and not file.path.startswith(f"{VARIABLES}.")
+        # The fingerprint is of the graph as it was, and the answers in golden requests are, which are asked again.
+        if file.path not in (*_GRAPH_FILES, FINGERPRINT, GOLDEN_FILE) and not file.path.startswith(f"{VARIABLES}.")
     )
     draft = Draft(path, (), {}, {}, files, keep=keep)
     graphs: list[ServingGraph | MetaGraphDef] = []

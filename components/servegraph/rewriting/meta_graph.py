@@ -30,7 +30,7 @@ from servegraph.rewriting.graph import (
 from servegraph.rewriting.handles import name_resources, same_handles
 from servegraph.rewriting.object_graph import missing_restores
 from servegraph.rewriting.read_restores import read_restores
-from servegraph.rewriting.restores import Restore, StoredAs
+from servegraph.rewriting.restores import Restore, StoredAs, shared_name_of
 from servegraph.rewriting.write_restores import write_restores
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.meta_graph import ASSETS_COLLECTION
@@ -58,15 +58,25 @@ class ServingGraph:
     is_short: bool = False
 
     @property
+    def root_tensors(self) -> list[str]:
+        """The tensors that signatures name as inputs or outputs."""
+        infos = [i for s in self.signatures.values() for i in (*s.inputs.values(), *s.outputs.values())]
+        return [tensor for info in infos for tensor in tensors_of(info)]
+
+    @property
     def roots(self) -> list[str]:
         """The nodes that signatures name as inputs or outputs."""
-        infos = [i for s in self.signatures.values() for i in (*s.inputs.values(), *s.outputs.values())]
-        return [node_name(tensor) for info in infos for tensor in tensors_of(info)]
+        return [node_name(tensor) for tensor in self.root_tensors]
 
     @property
     def fed(self) -> set[str]:
         """The nodes in whose place signatures put what a request holds; they need not be placeholders."""
         return {node_name(t) for s in self.signatures.values() for info in s.inputs.values() for t in tensors_of(info)}
+
+    @property
+    def certain_nodes(self) -> Nodes:
+        """The nodes, with placeholders for those in whose place a request may put something else, even a constant."""
+        return {**self.nodes, **{name: NodeDef(name=name, op="Placeholder") for name in self.fed}}
 
     @property
     def checkpoint_keys(self) -> set[str]:
@@ -263,7 +273,7 @@ def _as_resource(restore: Restore, nodes: Nodes) -> Restore:
     handle = nodes[f"{variable.name}/handle"] = NodeDef(name=f"{variable.name}/handle", op="VarHandleOp")
     handle.attr["dtype"].CopyFrom(dtype)
     handle.attr["shape"].CopyFrom(variable.attr["shape"])
-    handle.attr["shared_name"].s = variable.name.encode()
+    handle.attr["shared_name"].s = shared_name_of(variable.name)
     handle.device = variable.device
     read = nodes[variable.name] = NodeDef(name=variable.name, op="ReadVariableOp", device=variable.device)
     read.input.append(handle.name)

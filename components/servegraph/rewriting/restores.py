@@ -59,13 +59,18 @@ class Restore:
     put: NodeDef
 
 
+def shared_name_of(name: str) -> bytes:
+    """Return a shared name for a new variable that none of a model has; `name_resources` gives another when written."""
+    return b"servegraph:" + name.encode()
+
+
 def variable(nodes: Nodes, name: str, key: str, like: Content | Part, device: str = "") -> Restore:
     """Add a variable of the dtype and shape of `like` that is read at `name`; return its restore from `key`."""
     dtype = enum(like.dtype)
     handle = add(nodes, f"{name}/handle", "VarHandleOp")
     handle.attr["dtype"].type = dtype
     handle.attr["shape"].shape.CopyFrom(tf.TensorShape(like.shape).as_proto())
-    handle.attr["shared_name"].s = name.encode()
+    handle.attr["shared_name"].s = shared_name_of(name)
     read = add(nodes, name, "ReadVariableOp", handle.name)
     read.attr["dtype"].type = dtype
     handle.device = read.device = device

@@ -11,6 +11,7 @@ from math import prod
 
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from servegraph.rewriting.contents import Content, Literal, Stored, digest
 from servegraph.rewriting.draft import Draft, is_named, names_of
@@ -88,11 +89,17 @@ def _loosened(graph: ServingGraph, contents: dict[str, Content], tensors: Bundle
     nodes: Nodes = dict(graph.nodes)
     restores = [_unsliced(restore, contents, tensors) for restore in graph.restores]
     for name, node in graph.nodes.items():
-        if node.op == "Const" and not node.input and node.attr["dtype"].type in _MOVABLE:
-            shape = node.attr["value"].tensor.tensor_shape
-            if prod(dim.size for dim in shape.dim) >= LEAST_WEIGHTS and f"{name}/handle" not in nodes:
-                restores.append(_moved(node, nodes, contents))
+        is_movable = node.op == "Const" and not node.input and node.attr["dtype"].type in _MOVABLE
+        if is_movable and _is_large(node.attr["value"].tensor) and f"{name}/handle" not in nodes:
+            restores.append(_moved(node, nodes, contents))
     return replace(graph, nodes=nodes, restores=tuple(restores))
+
+
+def _is_large(value: TensorProto) -> bool:
+    """Whether a constant has the elements of a weight, and holds them: one value for all of them takes no room."""
+    elements = int(prod(dim.size for dim in value.tensor_shape.dim))
+    held_bytes = int(value.ByteSize())
+    return elements >= LEAST_WEIGHTS and 2 * held_bytes >= elements * int(tf.as_dtype(value.dtype).size)
 
 
 def _moved(node: NodeDef, nodes: Nodes, contents: dict[str, Content]) -> Restore:

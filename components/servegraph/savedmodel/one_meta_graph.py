@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 from servegraph.errors import ModelError
 from servegraph.savedmodel.graph_reader import BINARY
 from servegraph.savedmodel.meta_graph import MAX_MESSAGE_BYTES
+from servegraph.savedmodel.metadata_files import FINGERPRINT  # of the whole file
 from servegraph.savedmodel.wire import (
     BYTES,
     BytesFile,
@@ -28,7 +29,6 @@ from servegraph.storage.directory import Directory, FileInfo, RandomAccess, as_s
 
 SERVING_TAG = "serve"
 _META_INFO, _TAGS, _META_GRAPH, _SCHEMA_VERSION = 1, 4, 2, 1
-_FINGERPRINT = "fingerprint.pb"  # of the whole file
 
 
 class _Frame(NamedTuple):
@@ -63,7 +63,7 @@ class OneMetaGraph:
                 listed.append(FileInfo(BINARY, self._frame().size_bytes))
             elif info.path in self.replaced:
                 listed.append(FileInfo(info.path, len(self.replaced[info.path])))
-            elif info.path != _FINGERPRINT:
+            elif info.path != FINGERPRINT:
                 listed.append(info)
         return listed
 

@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 
 from servegraph.optimize.int4 import plan_int4
-from servegraph.rewriting.contents import Literal, Rounded
+from servegraph.rewriting.contents import Literal, Rounded, numpy_of
 from servegraph.rewriting.forms import plan_half, plan_narrow
 from servegraph.rewriting.int8 import plan_int8
+from servegraph.savedmodel.dtypes import DTYPES
 
 
 def normal(shape):
@@ -101,3 +102,12 @@ def test_what_is_rounded_already_is_not_rounded_twice(plan):
     rounded = Rounded(content, "bfloat16")
     stored = [[b"".join(part) for part in plan(each, None).stored(each, None)] for each in (content, rounded)]
     assert stored[0] == stored[1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda row: row.name)
+def test_every_type_of_fixed_size_has_that_size_in_numpy(dtype):
+    if dtype.size_bytes is None:
+        with pytest.raises(TypeError, match=dtype.name):
+            numpy_of(dtype.name)
+    else:
+        assert numpy_of(dtype.name).itemsize == dtype.size_bytes

@@ -19,6 +19,7 @@ from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
 from servegraph.optimize.rungs import RUNGS, Rung
 from servegraph.optimize.share import share
+from servegraph.optimize.statics import Statics
 from servegraph.optimize.terms import Terms
 from servegraph.progress import Progress
 from servegraph.rewriting import draft_reader, draft_writer
@@ -122,6 +123,122 @@ def test_a_constant_switch_that_a_request_replaces_keeps_both_branches(tmp_path)
     path = graph_with(flagged, tmp_path / "m")
     requests = [("serving_default", {"x": X}), *(("flagged", {"x": X, "flag": np.array(f)}) for f in (True, False))]
     assert_same(path, requests, strip)
+
+
+def shaped_by_a_request(path, session):
+    """One signature replaces the constant that says which shape a product gets before a batch norm."""
+    x, sizes = tf1.placeholder(tf.float32, [None, 8], name="x"), tf.constant([-1, 8])
+    reshaped = tf.reshape(x @ weights("w"), sizes)
+    y = reshaped * weights("scale", [8], use_resource=True) + weights("shift", [8], use_resource=True)
+    requests = {"serving_default": {"x": x}, "shaped": {"x": x, "sizes": sizes}}
+    return save(path, session, {name: signature(inputs, {"y": y}) for name, inputs in requests.items()})
+
+
+def test_a_shape_that_a_request_replaces_is_not_known_beforehand(tmp_path):
+    path = graph_with(shaped_by_a_request, tmp_path / "m")
+    sizes = np.array([40, 1], np.int32)  # each of them is then multiplied with all factors
+    assert_same(path, [("serving_default", {"x": X}), ("shaped", {"x": X, "sizes": sizes})], strip, fold)
+
+
+def loops(path, session):
+    """Two loops of TF1, imported under one frame name, that differ in what is subtracted from what."""
+
+    def imported(name, x, is_flipped):
+        with tf.Graph().as_default() as graph:
+            tf1.disable_control_flow_v2()
+            start = tf1.placeholder(tf.float32, [None, 8], name="x")
+
+            def step(number, a, b, c):
+                return number + 1, a + b, -c, c - b if is_flipped else b - c
+
+            a = tf1.while_loop(lambda number, *_: number < 3, step, [0, start, start / 2, start / 4])[1]
+            tf.identity(a, name="y")
+            tf1.enable_control_flow_v2()
+        return tf.import_graph_def(graph.as_graph_def(), {"x:0": x}, ["y:0"], name=name)[0]
+
+    signatures = {}
+    for name, is_flipped in (("serving_default", False), ("flipped", True)):
+        x = tf1.placeholder(tf.float32, [None, 8], name=f"{name}_x")
+        signatures[name] = signature({"x": x}, {"y": imported(name, x, is_flipped) + weights(f"w_{name}", [8]) * 0.0})
+    return save(path, session, signatures)
+
+
+def test_loops_that_compute_otherwise_are_not_one(tmp_path):
+    path = graph_with(loops, tmp_path / "m")
+    assert_same(path, [("serving_default", {"x": X}), ("flipped", {"x": X})], strip, share)
+
+
+def normalized(path, session):
+    """A batch norm of which a signature answers another output as well."""
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    y = tf.reshape(x @ weights("w", use_resource=True), [-1, 1, 1, 8])
+    by = [weights(name, [8], number, use_resource=True) for number, name in enumerate(("scale", "offset", "mean"))]
+    by.append(tf1.get_variable("variance", [8], initializer=tf1.ones_initializer(), use_resource=True))
+    found = ops.FusedBatchNormV3(x=y, scale=by[0], offset=by[1], mean=by[2], variance=by[3], is_training=False)
+    return save(path, session, {"serving_default": signature({"x": x}, {"y": found.y, "mean": found.batch_mean})})
+
+
+def test_a_batch_norm_stays_where_its_other_outputs_are_answered(tmp_path):
+    path = graph_with(normalized, tmp_path / "m")
+    assert_same(path, [("serving_default", {"x": X})], strip, fold)
+
+
+def imported_name(path, session):
+    """A large constant of the name that another node's variable has, as an imported graph may bring it."""
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    shape = (8, 256)
+    other = ops.VarHandleOp(dtype=tf.float32, shape=shape, shared_name="w", name="imported")
+    values = np.random.default_rng(3).normal(size=(2, *shape)).astype(np.float32)
+    y = tf.nn.relu(x @ tf.constant(values[0], name="w")) + x @ ops.ReadVariableOp(resource=other, dtype=tf.float32)
+    put = ops.AssignVariableOp(resource=other, value=tf.constant(values[1]))
+    return save(path, session, {"serving_default": signature({"x": x}, {"y": y})}, main_op=tf.group(put))
+
+
+def test_a_constant_that_becomes_a_variable_is_one_of_its_own(tmp_path):
+    path = graph_with(imported_name, tmp_path / "m")
+    assert_same(path, [("serving_default", {"x": X})], strip, loosen)
+
+
+def of_one_value(path, session):
+    x = tf1.placeholder(tf.float32, [None, 8], name="x")
+    y = x @ tf.fill([8, 8], 2.0) + tf.reduce_sum(tf.constant(0.5, shape=[1000, 500])) * weights("w", [8])
+    return save(path, session, {"serving_default": signature({"x": x}, {"y": y})})
+
+
+def test_a_constant_stored_as_one_value_stays_a_constant(tmp_path):
+    path = graph_with(of_one_value, tmp_path / "m")
+    draft = strip(draft_reader.read(path))
+    assert draft.contents.keys() == loosen(draft).contents.keys()
+
+
+def masks(path, session):
+    """Masks of 40 MB each that no request changes, of which a request is answered a row."""
+    x = tf1.placeholder(tf.int32, [None], name="x")
+    masks = [tf.linalg.band_part(tf.fill([3200, 3200], float(number + 1)), -1, 0) for number in range(3)]
+    y = sum(tf.reduce_sum(tf.gather(mask, x), 1) for mask in masks) * weights("w", [])
+    return save(path, session, {"serving_default": signature({"x": x}, {"y": y})})
+
+
+def test_what_would_be_large_is_not_computed_beforehand(tmp_path):
+    path = graph_with(masks, tmp_path / "m")
+    (graph,) = strip(draft_reader.read(path)).serving_graphs
+    with draft_reader.read(path).tensors() as tensors:
+        statics = Statics(graph, draft_reader.read(path).contents, tensors)
+        known = [name for name in graph.nodes if statics.is_static(name)]
+        found = statics.values(known)
+    assert {"MatrixBandPart", "Fill"} <= {graph.nodes[name].op for name in known}
+    assert not {"MatrixBandPart", "Fill"} & {graph.nodes[name].op for name in found}
+
+
+def test_rungs_in_another_order_do_not_fail(tmp_path):
+    path = graph_with(normalized, tmp_path / "m")
+    assert_same(path, [("serving_default", {"x": X})], fold, share)
+
+
+def test_a_fingerprint_of_another_graph_is_left_behind(tmp_path):
+    path = graph_with(flagged, tmp_path / "m")
+    (path / "fingerprint.pb").write_bytes(b"\x08\x01")
+    assert not (changed(path, fold) / "fingerprint.pb").exists()
 
 
 def sparse_with_defaults(path, session):

@@ -76,6 +76,13 @@ def test_a_word_must_be_seen_as_often_as_asked(texts, samples, tmp_path):
         goal_of(min_count=0)
 
 
+def test_a_table_that_is_kept_keeps_its_vocabulary(texts, samples, tmp_path):
+    key = "*embedding*"
+    result = optimize(texts, tmp_path / "out", Goal(rungs=RUNGS, keep=(key,)), samples)
+    assert result.steps[-1].name == "trim"
+    assert tables(tmp_path / "out") == [(902, 32)]
+
+
 def test_made_up_samples_shorten_nothing(texts, tmp_path):
     result = optimize(texts, tmp_path / "out", Goal(rungs=RUNGS))
     assert "give --samples" in result.steps[-1].reason
@@ -102,11 +109,15 @@ class Answering(tf.Module):
     ("also", "count"),
     [
         (lambda _, ids: tf.cast(tf.equal(ids, 0), tf.float32), 1),
+        (lambda _, ids: tf.cast(tf.less(ids, 1), tf.float32), 1),
+        (lambda _, ids: tf.cast(tf.greater(1, tf.cast(ids, tf.int32)), tf.float32), 1),
         (lambda _, ids: tf.cast(tf.shape(ids), tf.float32), 1),
         (lambda model, ids: tf.gather(model.rows, tf.concat([ids, [0]], 0)), 1),
         (lambda _, ids: ids, 0),
         (lambda _, ids: tf.one_hot(ids, 4), 0),
         (lambda _, ids: tf.cast(tf.equal(ids, 2), tf.float32), 0),
+        (lambda _, ids: tf.cast(tf.greater(ids, 1), tf.float32), 0),
+        (lambda _, ids: tf.cast(tf.less(1, tf.cast(ids, tf.int32)), tf.float32), 0),
         (lambda _, ids: ids + 1, 0),
         (lambda model, ids: tf.gather(model.rows, tf.concat([ids, [3]], 0)), 0),
         (lambda model, ids: tf.gather(model.rows, tf.minimum(tf.shape(ids), 3)), 0),
@@ -114,11 +125,15 @@ class Answering(tf.Module):
     ],
     ids=[
         "mask",
+        "below the first",
+        "first above",
         "shape",
         "beside a mask",
         "answered",
         "one-hot",
         "compared",
+        "above the first",
+        "first below",
         "computed",
         "beside an id",
         "picked by others",
