@@ -83,7 +83,10 @@ import os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np, tensorflow as tf
 from pathlib import Path
+from servegraph.answers import warmup_writer
 from servegraph.serve.model import load_model
+from servegraph.serve.signatures import read_serving_graph
+from servegraph.storage import open_dir
 class Nets(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
     def apart(self, x): return {"y": 2 * x}
@@ -93,9 +96,16 @@ class Nets(tf.Module):
     def one(self, x): return {"y": 2 * x}
     @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
     def chance(self, x): return {"y": x + tf.random.uniform(tf.shape(x))}
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+    def single(self, x):
+        with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(x)[0], 1)]):
+            return {"y": x + 1}
 nets = Nets()
-names = ("apart", "together", "one", "chance")
+names = ("apart", "together", "one", "chance", "single")
 tf.saved_model.save(nets, sys.argv[1], signatures={n: getattr(nets, n) for n in names})
+signature = read_serving_graph(open_dir(sys.argv[1])).signatures["single"]
+Path(sys.argv[1] + ".jsonl").write_text('{"x": [1, 2]}')
+warmup_writer.write(Path(sys.argv[1]), "single", signature, sys.argv[1] + ".jsonl")
 model = load_model(Path(sys.argv[1]))
 print(*sorted(model.shareable))
 print(*(name for name in names if model._calls[name].__qualname__.startswith("flat")))
@@ -105,7 +115,7 @@ print(*(name for name in names if model._calls[name].__qualname__.startswith("fl
 def test_what_is_tried_at_loading_decides_who_shares_calls_and_how_they_are_made(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", TRIED, str(tmp_path / "m")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["apart", "apart together one"]
+    assert done.stdout.splitlines() == ["apart", "apart together one single"]
 
 
 WITHOUT_OBJECTS = """

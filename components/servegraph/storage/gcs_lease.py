@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from servegraph.errors import DeployRefused
+from servegraph.errors import DeployRefused, StorageError
 from servegraph.storage.gcs import answering, default_client, split_gs_uri
 
 TTL_S = 60.0
@@ -27,40 +27,43 @@ TTL_S = 60.0
 class Lease:
     """A lease that is held; `check` says whether it still is."""
 
-    def __init__(self, blob: Any, generation: int, content: bytes) -> None:
-        """Hold the object `blob` as long as its generation is the one that was written last."""
+    def __init__(self, blob: Any, generation: int, content: bytes, ttl_s: float, written_s: float) -> None:
+        """Hold the object `blob` as long as its generation is the one that was written last.
+
+        `written_s` is the time (`time.monotonic`) at which that was begun.
+        """
         self._blob, self._generation, self._content = blob, generation, content
+        self._ttl_s, self._written_s = ttl_s, written_s
         self._lost = False
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        """Raise `DeployRefused` (code `LOCK_LOST`) where another process took over."""
-        if self._lost:
+        """Raise `DeployRefused` (code `LOCK_LOST`) where another process took over, or may have."""
+        if self._lost or time.monotonic() - self._written_s >= self._ttl_s:
             raise DeployRefused(
-                "Another process took over the change, as this one did not renew its lock in time.",
+                "Another process took over the change, or may have, as this one did not renew its lock in time.",
                 code="LOCK_LOST",
                 fix="See what that one did, then run again.",
             )
 
     def renew(self) -> None:
         """Rewrite the object. A failure that is not a loss is left to the next time."""
-        from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed
+        from google.api_core.exceptions import NotFound, PreconditionFailed
 
-        with self._lock:
+        begun_s = time.monotonic()
+        with self._lock, contextlib.suppress(StorageError), answering("renew", self._blob.name):
             try:
                 self._generation = _write(self._blob, self._content, self._generation)
+                self._written_s = begun_s
             except (PreconditionFailed, NotFound):
                 # Written after all, with the answer lost, or taken over: the content tells.
-                self._generation = _generation_of(self._blob, self._content) or self._generation
-                self._lost = _generation_of(self._blob, self._content) is None
-            except (GoogleAPIError, OSError):
-                return
+                ours = _generation_of(self._blob, self._content)
+                self._lost = ours is None
+                self._generation = ours or self._generation
 
     def release(self) -> None:
         """Remove the object if it is still ours. Failing that, it runs out."""
-        from google.api_core.exceptions import GoogleAPIError
-
-        with self._lock, contextlib.suppress(GoogleAPIError, OSError):
+        with self._lock, contextlib.suppress(StorageError), answering("unlock", self._blob.name):
             self._blob.bucket.blob(self._blob.name).delete(if_generation_match=self._generation)
 
 
@@ -98,8 +101,9 @@ def _acquire(blob: Any, ttl_s: float, timeout_s: float, on_wait: Callable[[str],
 
     content = _signature()
     deadline_s = time.monotonic() + timeout_s
-    seen, since_s = -1, time.monotonic()
+    seen, since_s, written_s = -1, time.monotonic(), time.monotonic()
     while True:
+        begun_s = time.monotonic()
         try:
             found = blob.bucket.blob(blob.name)
             holder = found.download_as_bytes()
@@ -107,15 +111,16 @@ def _acquire(blob: Any, ttl_s: float, timeout_s: float, on_wait: Callable[[str],
         except NotFound:
             holder, generation = b"", 0
         if holder == content:  # the answer to our own write was lost
-            return Lease(blob, generation, content)
+            return Lease(blob, generation, content, ttl_s, written_s)
         if generation != seen:
             seen, since_s = generation, time.monotonic()
             if generation:
                 on_wait(_describe(holder))
         is_stale = time.monotonic() - since_s >= ttl_s or _is_dead(holder)
         if not generation or is_stale:
+            written_s = begun_s
             with contextlib.suppress(PreconditionFailed):
-                return Lease(blob, _write(blob, content, generation), content)
+                return Lease(blob, _write(blob, content, generation), content, ttl_s, written_s)
             continue
         if time.monotonic() >= deadline_s:
             raise DeployRefused(
@@ -150,8 +155,15 @@ def _generation_of(blob: Any, content: bytes) -> int | None:
 
 def _signature() -> bytes:
     since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "nonce": os.urandom(8).hex()}
-    return json.dumps(holder).encode()
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "pids": _pids(), "since": since}
+    return json.dumps(holder | {"nonce": os.urandom(8).hex()}).encode()
+
+
+def _pids() -> str:
+    """Among which processes a pid is one: containers may share their host's name and not its pids."""
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
 
 
 def _holder(content: bytes) -> dict[str, Any]:
@@ -171,7 +183,8 @@ def _is_dead(content: bytes) -> bool:
     """Whether the holder was a process of this machine that is no more."""
     found = _holder(content)
     pid = found.get("pid")
-    if found.get("host") != socket.gethostname() or not isinstance(pid, int) or pid <= 1:
+    is_here = (found.get("host"), found.get("pids")) == (socket.gethostname(), _pids())
+    if not is_here or not isinstance(pid, int) or pid <= 1:
         return False
     try:
         os.kill(pid, 0)
