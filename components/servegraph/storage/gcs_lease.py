@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from servegraph.errors import DeployRefused, StorageError
@@ -162,7 +163,7 @@ def _signature() -> bytes:
 def _pids() -> str:
     """Among which processes a pid is one: containers may share their host's name and not its pids."""
     with contextlib.suppress(OSError):
-        return os.readlink("/proc/self/ns/pid")
+        return str(Path("/proc/self/ns/pid").readlink())
     return ""
 
 
