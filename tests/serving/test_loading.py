@@ -83,7 +83,7 @@ import os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np, tensorflow as tf
 from pathlib import Path
-from servegraph.answers import warmup_writer
+from servegraph.answers import warmup, warmup_writer
 from servegraph.serve.model import load_model
 from servegraph.serve.signatures import read_serving_graph
 from servegraph.storage import open_dir
@@ -100,22 +100,35 @@ class Nets(tf.Module):
     def single(self, x):
         with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(x)[0], 1)]):
             return {"y": x + 1}
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def part(self, x): return {"y": x / tf.reduce_max(x)}
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "x")])
+    def words(self, x):
+        lengths = tf.strings.length(tf.strings.split(x, "|").to_tensor(""))
+        return {"y": tf.reduce_mean(tf.cast(lengths, tf.float32), 1)}
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string, "x")])
+    def lone(self, x): return {"y": tf.strings.upper(x)}
 nets = Nets()
-names = ("apart", "together", "one", "chance", "single")
+names = ("apart", "together", "one", "chance", "single", "part", "words", "lone")
 tf.saved_model.save(nets, sys.argv[1], signatures={n: getattr(nets, n) for n in names})
-signature = read_serving_graph(open_dir(sys.argv[1])).signatures["single"]
-Path(sys.argv[1] + ".jsonl").write_text('{"x": [1, 2]}')
-warmup_writer.write(Path(sys.argv[1]), "single", signature, sys.argv[1] + ".jsonl")
+requests = []
+for name, record in (("single", '{"x": [1, 2]}'), ("part", '{"x": 4}')):
+    signature = read_serving_graph(open_dir(sys.argv[1])).signatures[name]
+    Path(sys.argv[1] + ".jsonl").write_text(record)
+    warmup_writer.write(Path(sys.argv[1]), name, signature, sys.argv[1] + ".jsonl")
+    requests.append(Path(sys.argv[1], warmup.WARMUP_FILE).read_bytes())
+Path(sys.argv[1], warmup.WARMUP_FILE).write_bytes(b"".join(requests))
 model = load_model(Path(sys.argv[1]))
 print(*sorted(model.shareable))
 print(*(name for name in names if model._calls[name].__qualname__.startswith("flat")))
+print(model.run("lone", {"x": np.array("hey")})["y"][()])
 """
 
 
 def test_what_is_tried_at_loading_decides_who_shares_calls_and_how_they_are_made(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", TRIED, str(tmp_path / "m")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["apart", "apart together one single"]
+    assert done.stdout.splitlines() == ["apart", "apart together one single part words lone", "b'HEY'"]
 
 
 WITHOUT_OBJECTS = """

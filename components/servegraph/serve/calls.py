@@ -28,7 +28,7 @@ def public_call(function: Any) -> Call:
 
     def call(inputs: Inputs) -> dict[str, Array]:
         answer = function(**{name: tf.constant(array) for name, array in inputs.items()})
-        return {name: tensor.numpy() for name, tensor in answer.items()}
+        return {name: _array(tensor) for name, tensor in answer.items()}
 
     return call
 
@@ -53,9 +53,15 @@ def flat_call(function: Any) -> Call:
         tensors = run(
             operation, len(names), [*[constant(inputs[name]) for name in order], *captured], attributes, eager
         )
-        return {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+        return {name: _array(tensor) for name, tensor in zip(names, tensors, strict=True)}
 
     return call
+
+
+def _array(tensor: Any) -> Array:
+    """Return the values of a tensor; of a lone text TensorFlow gives the bytes themselves."""
+    values: Any = tensor.numpy()
+    return np.array(values, object) if isinstance(values, bytes) else values
 
 
 def cheapest_call(function: Any, examples: Iterable[Inputs]) -> Call:

@@ -147,9 +147,13 @@ class Connection(asyncio.Protocol):
         """Decide whether the body is wanted."""
         self._in_headers = False
         self._deadline_s = self._edge.now_s + self._limits.body_timeout_s
+        if self._parser.get_http_version() != "1.1":  # such a client would take "continue" for the answer
+            self._expects_continue = False
         if self._header_size > self._limits.header_bytes:
             self._refuse(RequestError("The headers are too large.", code="HEADERS_TOO_LARGE"))
             self._keep_alive = False
+        elif any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self._framing):
+            self._refuse(RequestError("Of transfer codings only chunked is understood.", code="UNIMPLEMENTED"))
         elif self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT":
             self._asks_upgrade = True
             return
@@ -218,7 +222,7 @@ class Connection(asyncio.Protocol):
         if body_bytes > self._limits.max_body_bytes:
             self._refuse(too_large(self._limits.max_body_bytes))
         elif self._edge.buffered_bytes + more_bytes > self._limits.buffered_bytes:
-            self._refuse(RequestError("The server holds too many large requests already.", code="UNAVAILABLE"))
+            self._refuse(_too_much_held())
 
     def _refuse(self, error: ServegraphError) -> None:
         self._refusal = error
@@ -247,15 +251,23 @@ class Connection(asyncio.Protocol):
 
     def _ask(self, request: Request, keep_alive: bool) -> None:
         started_s = time.perf_counter()
+        held_bytes = len(request.body)
+
+        def hold(more_bytes: int) -> None:
+            nonlocal held_bytes
+            if self._edge.buffered_bytes + more_bytes > self._limits.buffered_bytes:
+                raise _too_much_held()
+            held_bytes += more_bytes
+            self._edge.buffered_bytes += more_bytes
 
         def respond(response: Response) -> None:
-            self._edge.buffered_bytes -= len(request.body)
+            self._edge.buffered_bytes -= held_bytes
             self._is_busy = False
             self._send(request, response, keep_alive, started_s)
             if self._waiting:
                 self._next()
 
-        self._edge.app.handle(request, respond)
+        self._edge.app.handle(request._replace(hold=hold), respond)
 
     def _send(self, request: Request, response: Response, keep_alive: bool, started_s: float) -> None:
         edge = self._edge
@@ -311,3 +323,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection."""
         self._transport.abort()
+
+
+def _too_much_held() -> RequestError:
+    return RequestError("The server holds too many large requests already.", code="UNAVAILABLE")

@@ -7,7 +7,9 @@ an error in both formats. The tokens NaN and Infinity, which JSON does not have,
 
 from __future__ import annotations
 
+import codecs
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -88,6 +90,8 @@ def parse_any(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as exc:
+        if body.startswith(codecs.BOM_UTF8):  # as some tools of Windows write it
+            return parse_any(body[len(codecs.BOM_UTF8) :])
         if b"NaN" not in body and b"Inf" not in body:
             raise RequestError(f"JSON Parse error: {exc.msg} at offset: {exc.pos}.") from exc
         return _parse_with_tokens(body)
@@ -128,13 +132,25 @@ def _decode_large(large: LargeBody, graph: ServingGraph) -> PredictRequest | Non
 def _parse_with_tokens(body: bytes) -> Any:
     try:
         text = body.decode()
-        return json.loads(_TOKENS.sub(_python_token, text))
+        document = json.loads(_TOKENS.sub(_python_token, text), parse_float=_finite)
+        if r"\u" in text:  # which may be half a character, as orjson does not take it
+            json.dumps(document, ensure_ascii=False).encode()
+        return document
     except UnicodeDecodeError as exc:
         raise RequestError(f"JSON Parse error: invalid UTF-8 at offset: {exc.start}.") from exc
+    except UnicodeEncodeError as exc:
+        raise RequestError("JSON Parse error: half of a surrogate pair stands in a text.") from exc
     except json.JSONDecodeError as exc:
         raise RequestError(f"JSON Parse error: {exc.msg} at offset: {exc.pos}.") from exc
     except (RecursionError, ValueError) as exc:  # nested too deep, or a number of too many digits
         raise RequestError(f"JSON Parse error: {exc}.") from exc
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
 
 
 def _python_token(found: re.Match[str]) -> str:
@@ -146,7 +162,7 @@ def _python_token(found: re.Match[str]) -> str:
 
 def _has_numbers_only(body: bytes, document: Mapping[str, Any]) -> bool:
     """Whether no text, boolean or null stands in the values: every quote is one of the keys or the signature's name."""
-    quotes = 2 * len(document) + 2 * sum(isinstance(value, str) for value in document.values())
+    quotes = 2 * len(document) + 2 * isinstance(document.get("signature_name"), str)
     return body.count(b'"') == quotes and b"true" not in body and b"false" not in body and b"null" not in body
 
 

@@ -14,6 +14,7 @@ from servegraph.serve.http import Request, Respond, Response
 if TYPE_CHECKING:
     from servegraph.serve.connection import Connection
 
+MOST_CONNECTIONS = 4096
 _SWEEP_INTERVAL_S = 1.0
 
 
@@ -29,7 +30,7 @@ class ConnectionLimits:
     header_bytes: int = 32 << 10
     buffered_bytes: int = 512 << 20
     drained_bytes: int = 128 << 20
-    connections: int = 4096
+    connections: int = MOST_CONNECTIONS
     header_timeout_s: float = 10.0
     body_timeout_s: float = 60.0
     write_timeout_s: float = 30.0

@@ -9,7 +9,7 @@ import json
 import logging
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from servegraph.errors import RequestError, ServegraphError
@@ -18,7 +18,7 @@ from servegraph.serve.lane import Outcome
 from servegraph.serve.metadata import metadata_json, status_json
 from servegraph.serve.options import DEFAULT_MAX_BODY_BYTES
 from servegraph.serve.repository import Repository
-from servegraph.serve.routes import METHODS, Route, route_of
+from servegraph.serve.routes import METHODS, Aliases, Route, path_of, route_of
 
 STATUS = {
     "INVALID_ARGUMENT": 400,
@@ -70,12 +70,17 @@ _log = logging.getLogger(__name__)
 
 
 class Request(NamedTuple):
-    """A complete request. `target` as it was sent; `headers` are those that matter here, in lower case."""
+    """A complete request. `target` as it was sent; `headers` are those that matter here, in lower case.
+
+    `hold` counts more bytes against what the bodies of all clients may take, until there is an answer; it raises
+    `RequestError` (code `UNAVAILABLE`) where that is too much.
+    """
 
     method: bytes
     target: bytes
     headers: Mapping[bytes, bytes]
     body: bytes
+    hold: Callable[[int], None] = lambda _bytes: None
 
 
 class Response(NamedTuple):
@@ -100,10 +105,10 @@ class Health:
 
 @dataclass(frozen=True)
 class AppOptions:
-    """Limits, and targets beside the usual ones: `/predict` as Vertex asks it."""
+    """Limits, and paths beside the usual ones, with what they mean: `/predict` as Vertex asks it."""
 
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
-    aliases: Mapping[bytes, Route] = field(default_factory=dict)
+    aliases: Aliases = ()
     metrics: Callable[[], bytes] | None = None
 
 
@@ -115,7 +120,10 @@ class App:
         self._repository = repository
         self._options = options or AppOptions()
         self.health = health or Health()
-        self._targets: dict[bytes, Route] = dict(self._options.aliases)
+        self._aliases: dict[str, list[Route]] = {}
+        for path, route in self._options.aliases:
+            self._aliases.setdefault(path_of(path.encode()), []).append(route)
+        self._targets: dict[bytes, Route] = {}
 
     def handle(self, request: Request, respond: Respond) -> None:
         """Call `respond` with the answer, now or later in this thread; whatever goes wrong is answered too."""
@@ -144,20 +152,22 @@ class App:
             respond(error_response(exc, route))
 
     def _find(self, request: Request) -> Route:
-        route = route_of(request.target)
+        aliases = self._aliases.get(path_of(request.target), [])
+        if len(aliases) > 1:  # one path for health and predictions: the method tells
+            return next((one for one in aliases if one.method == _method_of(request)), aliases[0])
+        route = aliases[0] if aliases else route_of(request.target)
         if route is None:
             raise RequestError(
                 f"Malformed request: {request.method.decode('latin-1')} {request.target.decode('latin-1')}.",
                 code="NOT_FOUND",
                 fix="Routes: /v1/models, /v1/models/NAME[/versions/N|/labels/L][/metadata], …:predict.",
             )
-        if route.name is not None and len(self._targets) < MOST_KNOWN_TARGETS:
+        if (aliases or route.name is not None) and len(self._targets) < MOST_KNOWN_TARGETS:
             self._targets[request.target] = route
         return route
 
     def _answer(self, request: Request, route: Route) -> Response:
-        method = b"GET" if request.method == b"HEAD" else request.method
-        if method.decode("latin-1") != route.method:
+        if _method_of(request) != route.method:
             raise RequestError(
                 f"{request.target.decode('latin-1')} takes {route.method}, not {request.method.decode('latin-1')}.",
                 code="METHOD_NOT_ALLOWED",
@@ -212,7 +222,12 @@ class App:
             raise RequestError("The gzip body is cut short.", code="INVALID_ARGUMENT")
         if inflater.unused_data:  # of a million members each would be copied with all that follow it
             raise RequestError("The gzip body goes on after its end; send one member.", code="INVALID_ARGUMENT")
+        request.hold(len(body))
         return body
+
+
+def _method_of(request: Request) -> str:
+    return "GET" if request.method == b"HEAD" else request.method.decode("latin-1")
 
 
 def too_large(max_body_bytes: int) -> RequestError:

@@ -27,6 +27,7 @@ class Metrics:
     def __init__(self, repository: Repository) -> None:
         """Keep a registry of their own, so that several servers can live in a process."""
         self._registry = CollectorRegistry()
+        self._knows = repository.has
         self._answers = _Answers()
         self._registry.register(self._answers)
         self._registry.register(_Models(repository))
@@ -37,7 +38,7 @@ class Metrics:
         """Count one answer."""
         route = response.route
         # A name that is no model is not a label: who asks could make up any number of them.
-        if route is None or response.status == 404:
+        if route is None or response.status == 404 or (route.name is not None and not self._knows(route.name)):
             key = ("", "none", response.status)
         else:
             key = (route.name or "", route.kind, response.status)

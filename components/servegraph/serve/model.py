@@ -22,9 +22,9 @@ from servegraph.serve.decode import PredictRequest
 from servegraph.serve.lane import Lane, LaneLimits, Outcome
 from servegraph.serve.methods import Method, decode_for, encode_for
 from servegraph.serve.settings import DEFAULT_BATCH_ROWS, read_settings
-from servegraph.serve.sharing import answer, is_shareable, share
+from servegraph.serve.sharing import answer, is_shareable, of_several_rows, share
 from servegraph.serve.signatures import SERVING_TAG, ServingGraph, read_serving_graph
-from servegraph.serve.trial import Trial, made_up_trial, stored_trials
+from servegraph.serve.trial import Trial, made_up_trials, stored_trials
 from servegraph.storage import open_dir
 
 _log = logging.getLogger(__name__)
@@ -132,10 +132,8 @@ class Model:
             self._ask_stored(trial)
             by_signature[trial.signature_name].append(trial.inputs)
         for name, signature in self.graph.signatures.items():
-            examples = by_signature[name][:4]
-            made_up = made_up_trial(name, signature, meta_graph)
-            if made_up is not None and self._can_answer(made_up):
-                examples.append(made_up.inputs)
+            made_up = [trial for trial in made_up_trials(name, signature, meta_graph) if self._can_answer(trial)]
+            examples = [*by_signature[name][:4], *(trial.inputs for trial in made_up)]
             self._calls[name] = cheapest_call(self._loaded.signatures[name], examples)
             if self._batch_rows > 1 and is_shareable(signature) and self._rows_are_independent(name, examples):
                 self._shareable_now.add(name)
@@ -171,32 +169,28 @@ class Model:
         return True
 
     def _rows_are_independent(self, name: str, examples: list[Mapping[str, Array]]) -> bool:
-        """Whether each row of an example, alone and twice over, gets the answer that it gets among others.
+        """Whether each row of the examples gets alone the answer that it gets among others that differ from it.
 
         Some models take one record at a time, whatever their signature says: what fails then is no failure of theirs.
         """
         from servegraph.answers.generated import say_something
 
-        for inputs in examples:
-            sizes = {len(array) if array.ndim else 0 for array in inputs.values()}
-            if len(sizes) != 1 or (rows := sizes.pop()) < 1:
-                continue
-            doubled = {key: array.repeat(2, axis=0) for key, array in inputs.items()} if rows == 1 else dict(inputs)
-            each = [{key: array[row : row + 1] for key, array in doubled.items()} for row in range(max(rows, 2))][:4]
+        has_said = False
+        for rows in of_several_rows(examples):
+            count = len(next(iter(rows.values())))
+            each = [{key: array[row : row + 1] for key, array in rows.items()} for row in range(count)]
             try:
-                together, *answers = [self.run(name, asked) for asked in (doubled, *each)]
+                together, *answers = [self.run(name, asked) for asked in (rows, *each)]
             except Exception as exc:
-                _log.info("signature %s: some records cannot be asked in one call, none share one: %s", name, exc)
+                _log.info("signature %s: records cannot be asked in one call, so none share one: %s", name, exc)
                 return False
-            if not say_something([together]):
-                continue
             for row, alone in enumerate(answers):
                 part = {key: array[row : row + 1] for key, array in together.items()}
                 if not answers_close(alone, part):
                     _log.warning("signature %s: a row's answer depends on the others; none share a call", name)
                     return False
-            return True
-        return False
+            has_said = has_said or say_something([together])
+        return has_said
 
 
 def load_model(directory: Path, options: ModelOptions | None = None) -> Model:

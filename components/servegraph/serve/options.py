@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from servegraph.errors import InputError
-from servegraph.serve.routes import Route
+from servegraph.serve.routes import Aliases
 from servegraph.serve.vertex import ANY_HOST, contract_of
 
 DEFAULT_HOST = "127.0.0.1"
@@ -43,7 +43,7 @@ class ServeOptions:
     uses_settings: bool = True
     listen_fd: int | None = None
     exit_with_stdin: bool = False  # stop when standard input ends: when the program that started this one is gone
-    aliases: Mapping[bytes, Route] = field(default_factory=dict)
+    aliases: Aliases = ()
     predictor: str | None = None
     artifacts_uri: str = ""
     trusts_code: bool = False
@@ -87,7 +87,7 @@ def options_of(
         root=None if root is None or is_remote else Path(root),
         host=host or (DEFAULT_HOST if vertex is None else ANY_HOST),
         port=port if port is not None else DEFAULT_PORT if vertex is None else vertex.port,
-        aliases={} if vertex is None else vertex.aliases,
+        aliases=() if vertex is None else vertex.aliases,
         predictor=predictor,
         artifacts_uri=artifacts_uri,
         **more,

@@ -75,6 +75,10 @@ class Repository:
         """Return the names of the models known so far."""
         return sorted(self._models)
 
+    def has(self, name: str) -> bool:
+        """Whether a model of this name is known so far."""
+        return name in self._models
+
     def served(self, name: str | None) -> ServedModel:
         """Return the record of a model as it is now; of the only one where `name` is None.
 

@@ -6,6 +6,7 @@ TF Serving's after `http_rest_api_util.cc`, in any case of letters as there.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -42,6 +43,9 @@ class Route(NamedTuple):
     def method(self) -> str:
         """The HTTP method that it takes."""
         return "POST" if self.kind in METHODS else "GET"
+
+
+Aliases = Sequence[tuple[str, Route]]  # paths, and what is asked there
 
 
 def route_of(target: bytes) -> Route | None:

@@ -26,6 +26,7 @@ FOLLOW_INTERVAL_S = 0.5  # a look is a few stat calls
 LINGER_S = 0.5  # after SIGTERM: for those who have not heard yet that nothing more should be sent here
 DRAIN_TIMEOUT_S = 30.0  # how long requests in flight may take after that
 _BACKLOG = 2048
+_OTHER_FILES = 256  # beside connections: libraries, logs, directories of models, sockets to routines
 _SWITCH_INTERVAL_S = 0.0005
 # All that a request makes is freed with it. By Python's own, one of two million lists is looked through 3,000 times.
 _GC_THRESHOLD = (50_000, 20, 100)
@@ -127,7 +128,7 @@ async def _run(options: ServeOptions, listener: socket.socket, root: Path | None
             access_log.observe(request, response, seconds, client)
 
     app = App(repository, AppOptions(options.max_body_bytes, options.aliases, metrics.text))
-    edge = Edge(app, ConnectionLimits(options.max_body_bytes), observe)
+    edge = Edge(app, ConnectionLimits(options.max_body_bytes, connections=_most_connections()), observe)
     edge.start()
     server = await loop.create_server(lambda: Connection(edge), sock=listener, backlog=_BACKLOG)
     host, port = listener.getsockname()[:2]
@@ -145,6 +146,24 @@ async def _run(options: ServeOptions, listener: socket.socket, root: Path | None
     repository.stop()
     if access_log is not None:
         access_log.close()
+
+
+def _most_connections() -> int:
+    """Let this process have as many files open as it may and needs; return how many of them may be connections."""
+    from servegraph.serve.edge import MOST_CONNECTIONS
+
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return MOST_CONNECTIONS
+    files, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + _OTHER_FILES
+    if files != resource.RLIM_INFINITY and files < wanted:
+        files = wanted if allowed == resource.RLIM_INFINITY else min(wanted, allowed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, allowed))
+    if files == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return min(MOST_CONNECTIONS, max(files - _OTHER_FILES, files // 2))
 
 
 async def _is_there(options: ServeOptions, root: Path, stop: asyncio.Event) -> bool:

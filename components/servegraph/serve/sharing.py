@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,16 +15,45 @@ from servegraph.serve.lane import Job, Outcome
 Outputs = Mapping[str, Array]
 Run = Callable[[str, Mapping[str, Array]], Outputs]
 Encode = Callable[[Outputs, PredictRequest], bytes]
+_ROWS_TRIED = 4
 _Key = tuple[str, tuple[tuple[str, tuple[int, ...], np.dtype[np.generic]], ...]]
 
 
 def is_shareable(signature: Signature) -> bool:
     """Whether rows of several requests can go through `signature` together, by its declared shapes.
 
-    Every input and every output must have a free leading dimension.
+    Every input and every output must have a free leading dimension. Where an output has another free one and no input
+    has, what a row holds decides how long all of them are.
     """
-    tensors = (*signature.inputs.values(), *signature.outputs.values())
-    return all(info.encoding == "dense" and info.shape is not None and info.shape[:1] == (None,) for info in tensors)
+    inputs, outputs = list(signature.inputs.values()), list(signature.outputs.values())
+    shapes = {id(info): info.shape for info in (*inputs, *outputs) if info.encoding == "dense" and info.shape}
+    if len(shapes) < len(inputs) + len(outputs) or any(shape[0] is not None for shape in shapes.values()):
+        return False
+    is_free = [any(None in shapes[id(info)][1:] for info in side) for side in (inputs, outputs)]
+    return is_free[0] or not is_free[1]
+
+
+def of_several_rows(examples: Iterable[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
+    """Return requests of a few rows that are not all alike, put together of the examples that fit each other."""
+    groups: dict[object, list[Mapping[str, Array]]] = {}
+    for example in examples:
+        sizes = {array.shape[:1] for array in example.values()}
+        if len(sizes) == 1 and sizes.pop() not in ((), (0,)):
+            inner = tuple((name, array.shape[1:], array.dtype) for name, array in sorted(example.items()))
+            groups.setdefault(inner, []).append(example)
+    joined = [{name: np.concatenate([one[name] for one in group]) for name in group[0]} for group in groups.values()]
+    return [rows for one in joined if (rows := _few_different(one)) is not None]
+
+
+def _few_different(request: Mapping[str, Array]) -> Mapping[str, Array] | None:
+    """Return the first rows of a request that differ from each other, None where none do."""
+    chosen: list[int] = []
+    for row in range(len(next(iter(request.values())))):
+        if all(any(not np.array_equal(array[row], array[one]) for array in request.values()) for one in chosen):
+            chosen.append(row)
+        if len(chosen) == _ROWS_TRIED:
+            break
+    return {name: array[chosen] for name, array in request.items()} if len(chosen) > 1 else None
 
 
 def share(waiting: deque[Job], shareable: Collection[str], batch_rows: int) -> int:

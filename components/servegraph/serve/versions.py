@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ from servegraph.errors import InputError
 from servegraph.serve.state import STATE_FILE, ModelState, check_model_name, read_state
 from servegraph.storage.local import answering
 
+_LARGEST_VERSION = 2**63 - 1  # TF Serving's: safe_strto64 in file_system_storage_path_source.cc
 MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 
@@ -55,17 +58,19 @@ def wanted_model(model_dir: Path) -> WantedModel:
     return _newest(model_dir) if state is None else _from_state(model_dir, state)
 
 
-def version_directories(model_dir: Path) -> list[int]:
-    """Return the numbers of the version directories below `model_dir`, ascending, whatever they hold.
+def version_directories(model_dir: Path) -> dict[int, Path]:
+    """Return the version directories below `model_dir` by their numbers, ascending, whatever they hold.
 
     Raises:
         StorageError: the directory cannot be read. One that does not exist has none.
     """
     with answering("list", model_dir):
         try:
-            return sorted(int(entry.name) for entry in model_dir.iterdir() if _is_version(entry))
+            entries = [entry for entry in model_dir.iterdir() if _is_version(entry)]
         except FileNotFoundError:
-            return []
+            return {}
+    # TF Serving takes zeros before a number, as its own examples have them: of two that are one, the shorter counts.
+    return {int(e.name): e for e in sorted(entries, key=lambda entry: (int(entry.name), -len(entry.name)))}
 
 
 def check_root(root: Path) -> None:
@@ -77,13 +82,14 @@ def check_root(root: Path) -> None:
     """
     with answering("list", root):
         entries = list(root.iterdir())
+        holds_versions = any(e.name == STATE_FILE or (_is_version(e) and _graph_file(e)) for e in entries)
     if any(entry.name in MODEL_FILES for entry in entries):
         raise InputError(
             f"{str(root)!r} is a SavedModel, not a directory of models.",
             code="NOT_A_SERVING_ROOT",
             fix="Deploy it (`servegraph deploy`), or copy it to ROOT/NAME/1/ and serve ROOT.",
         )
-    if any(entry.name == STATE_FILE or (_is_version(entry) and _graph_file(entry)) for entry in entries):
+    if holds_versions:
         raise InputError(
             f"{str(root)!r} holds the versions of one model.",
             code="NOT_A_SERVING_ROOT",
@@ -103,38 +109,55 @@ def _from_state(model_dir: Path, state: ModelState) -> WantedModel:
 
 
 def _newest(model_dir: Path) -> WantedModel:
-    for number in reversed(version_directories(model_dir)):
-        directory = model_dir / str(number)
-        graph_file = _graph_file(directory)
+    for number, directory in reversed(version_directories(model_dir).items()):
+        with answering("read", directory):
+            graph_file = _graph_file(directory)
+            stats = [graph_file, *_stats(directory / "variables")] if graph_file is not None else []
         if graph_file is not None:  # else it is being copied, or no model: an older one will do
-            stats = [graph_file, *_stats(directory / "variables")]
-            identity = " ".join(f"{stat.st_ino} {stat.st_mtime_ns} {stat.st_size}" for stat in stats)
+            identity = " ".join(f"{stat.st_ino} {stat.st_mtime_ns} {stat.st_size}" for stat in stats if stat)
             return WantedModel({number: WantedVersion(directory, identity)}, {number: 100})
     return WantedModel({}, {})
 
 
 def _graph_file(directory: Path) -> os.stat_result | None:
-    for name in MODEL_FILES:
-        with contextlib.suppress(OSError):
-            return (directory / name).stat()
-    return None
+    return next((found for name in MODEL_FILES if (found := _stat(directory / name)) is not None), None)
 
 
 def _stats(directory: Path) -> list[os.stat_result]:
     """Return what is known of the files in `directory`, in the order of their names; nothing of what is not there."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return [entry.stat() for entry in sorted(os.scandir(directory), key=lambda entry: entry.name)]
     return []
 
 
 def _is_model(entry: Path) -> bool:
+    """Whether it is the directory of a model; one that cannot be looked into is: what was loaded of it stays."""
     try:
         check_model_name(entry.name)
-        return (entry / STATE_FILE).is_file() or (entry.is_dir() and any(map(_is_version, entry.iterdir())))
-    except (InputError, OSError):
+        return _stat(entry / STATE_FILE) is not None or (
+            _is_directory(entry) and any(map(_is_version, entry.iterdir()))
+        )
+    except (InputError, FileNotFoundError):
         return False
+    except OSError:
+        return True
 
 
 def _is_version(entry: Path) -> bool:
-    # TF Serving takes any integer; "007" and "7" would be the same version twice.
-    return entry.name.isascii() and entry.name.isdecimal() and str(int(entry.name)) == entry.name and entry.is_dir()
+    name = entry.name
+    return name.isascii() and name.isdecimal() and int(name) <= _LARGEST_VERSION and _is_directory(entry)
+
+
+def _is_directory(path: Path) -> bool:
+    found = _stat(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """Return what is known of a file, None where there is none. Raises OSError where nobody can say."""
+    try:
+        return path.stat()
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from servegraph.errors import InputError
-from servegraph.serve.routes import Route
+from servegraph.serve.routes import Aliases, Route
 
 ANY_HOST = "0.0.0.0"  # noqa: S104  # Vertex asks from outside the container
 _DEFAULT_PORT = 8080
@@ -28,14 +28,10 @@ class VertexContract:
     predictor: str | None
 
     @property
-    def aliases(self) -> dict[bytes, Route]:
-        """The two routes as targets of the app; both ask the only model."""
-        found: dict[bytes, Route] = {}
-        if self.health_route:
-            found[self.health_route.encode()] = Route("ready")
-        if self.predict_route:
-            found[self.predict_route.encode()] = Route("predict")
-        return found
+    def aliases(self) -> Aliases:
+        """The two routes, which may be one path; both ask the only model."""
+        routes = ((self.health_route, Route("ready")), (self.predict_route, Route("predict")))
+        return [(path, route) for path, route in routes if path]
 
 
 def contract_of(environment: Mapping[str, str]) -> VertexContract | None:

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
+from servegraph.errors import RequestError
 from servegraph.serve.connection import Connection
 from servegraph.serve.edge import ConnectionLimits, Edge
-from servegraph.serve.http import Response
+from servegraph.serve.http import Response, error_response
 
 LIMITS = ConnectionLimits(
     max_body_bytes=1000,
@@ -32,7 +33,12 @@ class Echo:
         self.asked += 1
         text = f"{request.method.decode()} {request.target.decode()} {len(request.body)}"
         response = Response(200, json.dumps(text).encode())
-        if request.target == b"/slow":
+        if request.target.startswith(b"/hold"):  # as for what a body holds once it is inflated
+            try:
+                request.hold(1400)
+            except RequestError as exc:
+                response = error_response(exc)
+        if request.target.endswith(b"/slow"):
             asyncio.get_running_loop().call_later(0.2, respond, response)
         elif request.target == b"/big":
             respond(Response(200, b"x" * 10_000_000))
@@ -165,7 +171,16 @@ def test_expect_continue():
     # Without its body, and after the answers that are due; a client that sends the body after all is not parsed.
     assert statuses(exchange(refused)) == [413]
     assert statuses(exchange(post(b"/slow") + refused)) == [200, 413]
+    old = b"POST /x HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\nx"
+    assert statuses(exchange(old)) == [200]
     assert statuses(exchange(refused + b"x" * 5000 + post())) == [413]
+
+
+def test_of_transfer_codings_only_chunked_is_understood():
+    head = b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: %b\r\n\r\n"
+    body = b"1\r\nx\r\n0\r\n\r\n"
+    assert statuses(exchange(head % b"gzip, chunked" + body + post())) == [501, 200]
+    assert statuses(exchange(head % b"Chunked" + body)) == [200]
 
 
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
@@ -273,6 +288,21 @@ def test_all_bodies_together_have_a_limit():
         return answers
 
     assert statuses(serving(client, limits)) == [503, 200]
+
+
+def test_what_bodies_hold_once_they_are_inflated_counts_as_well():
+    limits = ConnectionLimits(max_body_bytes=1000, buffered_bytes=1500)
+
+    async def client(connect, edge):
+        first, second = await connect(), await connect()
+        first[1].write(post(b"/hold/slow", b"x"))
+        await asyncio.sleep(0.05)
+        second[1].write(post(body=b"x" * 200) + post(b"/hold", b"x") + post(body=b"x" * 50))
+        answers = await asyncio.wait_for(second[0].readuntil(b'50"'), 2)
+        await first[0].readuntil(b'1"')
+        return answers
+
+    assert statuses(serving(client, limits)) == [503, 503, 200]
 
 
 def test_what_is_not_answered_in_time_when_it_stops_is_told_so():

@@ -236,6 +236,29 @@ def test_nan_and_infinity_are_numbers_as_with_tf_serving():
         decode(b'{"inputs": {"tag": ["a"], "signal": [[NaN, 1, 1, 1, 1]], "sensor": [[[1, 1], [1, 1]]]}}', THREE)
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (rb'{"inputs": ["\ud800", "NaN"]}', "half of a surrogate pair"),
+        (rb'{"inputs": ["a"], "parameters": [1e400, NaN]}', "too large"),
+    ],
+)
+def test_what_comes_beside_such_a_number_is_looked_at_as_closely(body, says):
+    with pytest.raises(RequestError, match=says):
+        decode(body, TEXT)
+    assert decode(rb'{"inputs": ["\ud83d\ude00", "NaN"]}', TEXT).inputs["t"].tolist() == ["😀".encode(), b"NaN"]
+
+
+def test_a_mark_of_the_byte_order_is_passed_over():
+    assert ask(b'\xef\xbb\xbf{"instances": [1.5]}').inputs["x"].tolist() == [1.5]
+
+
+def test_a_lone_text_is_no_number():
+    graph = ServingGraph({"serving_default": Signature("", {"x": info(shape=None)}, {})}, declares_shapes=False)
+    with pytest.raises(RequestError, match="must be a number, not a string"):
+        decode(b'{"inputs": "1.5"}', graph)
+
+
 def test_a_signature_may_be_named_in_the_parameters_of_vertex():
     document = {"instances": [True], "parameters": {"signature_name": "other", "confidence": 0.5}}
     assert ask(document, THREE).signature_name == "other"

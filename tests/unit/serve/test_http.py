@@ -47,7 +47,7 @@ def repository(tmp_path, model):
 
 @pytest.fixture
 def app(repository):
-    aliases = {b"/ask": Route("predict"), b"/health": Route("ready")}
+    aliases = [("/ask", Route("predict")), ("/health", Route("ready"))]
     return App(repository, AppOptions(max_body_bytes=100, aliases=aliases))
 
 
@@ -203,6 +203,25 @@ def test_gzip_bodies_are_inflated_up_to_the_limit(app):
     assert ask(packed[:-4])[0] == 400
     assert ask(packed + gzip.compress(b" "))[0] == 400
     assert ask(packed, b"br")[0] == 415
+    held = []
+    headers = {b"content-encoding": b"gzip"}
+    app.handle(Request(b"POST", b"/v1/models/half:predict", headers, packed, held.append), held.append)
+    assert held[0] == len(b'{"a": 1}')
+
+
+@pytest.mark.parametrize("target", ["/", "/?x=1", "http://localhost/"])
+def test_one_path_may_be_for_health_and_predictions(repository, target):
+    aliases = [("/", Route("ready")), ("/", Route("predict"))]
+    app = App(repository, AppOptions(aliases=aliases))
+    for _ in range(2):
+        assert call(app, "POST", target, b"{}")[::2] == (200, {"predict": "{}"})
+        assert call(app, "GET", target)[::2] == (200, {"status": "ready"})
+
+
+def test_a_route_of_vertex_is_a_path_like_any_other(repository):
+    app = App(repository, AppOptions(aliases=[("/v1/endpoints/1/deployedModels/2:predict", Route("predict"))]))
+    for target in ("2:predict", "2%3Apredict", "2:predict?a=1", "2:predict/"):
+        assert call(app, "POST", f"/v1/endpoints/1/deployedModels/{target}", b"{}")[0] == 200
 
 
 FAILURES = [

@@ -14,7 +14,7 @@ from servegraph.savedmodel.graph import Signature, TensorInfo
 from servegraph.serve.decode import PredictRequest
 from servegraph.serve.lane import Lane, LaneLimits, Outcome
 from servegraph.serve.model import INLINE_BODY_BYTES, Model
-from servegraph.serve.sharing import answer, is_shareable, share
+from servegraph.serve.sharing import answer, is_shareable, of_several_rows, share
 from servegraph.serve.signatures import ServingGraph
 
 
@@ -190,6 +190,16 @@ def test_only_free_leading_dimensions_on_both_sides_are_shareable():
         assert not is_shareable(Signature("", {"x": info(shape)}, {"y": info((None,))}))
         assert not is_shareable(Signature("", {"x": info((None,))}, {"y": info(shape)}))
     assert not is_shareable(Signature("", {"x": info((None,), "sparse")}, {"y": info((None,))}))
+    # How long an answer is must follow from how long what is asked is, which those of one call have in common.
+    assert is_shareable(Signature("", {"x": info((None, None))}, {"y": info((None, None))}))
+    assert not is_shareable(Signature("", {"x": info((None, 2))}, {"y": info((None, None))}))
+
+
+def test_rows_to_try_are_put_together_of_requests_that_fit_and_differ():
+    one, two, wide = ({"x": np.full((1, width), value)} for width, value in ((2, 1.0), (2, 2.0), (3, 1.0)))
+    (found,) = of_several_rows([one, one, wide, two, {"x": np.zeros((0, 2))}, {"x": np.float32(1)}])
+    assert found["x"].tolist() == [[1, 1], [2, 2]]
+    assert of_several_rows([one, one, wide]) == []
 
 
 def test_what_a_large_request_held_goes_with_its_refusal() -> None:

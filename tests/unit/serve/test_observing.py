@@ -29,12 +29,13 @@ def test_answers_are_counted_by_model_method_and_status(tmp_path):
     metrics.observe(REQUEST, Response(400, b"", route=PREDICT), 0.001, "")
     for name in ("no", "neither", "nor"):  # names that callers make up are no labels
         metrics.observe(REQUEST, Response(404, b"", route=Route("predict", name)), 0.001, "")
+        metrics.observe(REQUEST, Response(405, b"", route=Route("predict", name)), 0.001, "")
     text = metrics.text().decode()
     assert 'servegraph_requests_total{code="200",method="predict",model="half"} 2.0' in text
     assert 'servegraph_requests_total{code="400",method="predict",model="half"} 1.0' in text
     assert 'servegraph_requests_total{code="404",method="none",model=""} 3.0' in text
     assert 'servegraph_request_seconds_bucket{le="0.005",method="predict",model="half"} 3.0' in text
-    assert 'servegraph_body_bytes_total{direction="received"} 36.0' in text
+    assert 'servegraph_body_bytes_total{direction="received"} 54.0' in text
     assert 'servegraph_waiting_requests{model="half",version="1"} 3.0' in text
     assert 'servegraph_version_state{model="half",state="AVAILABLE",version="1"} 1.0' in text
     assert "neither" not in text

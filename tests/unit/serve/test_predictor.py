@@ -173,11 +173,10 @@ def test_vertex_says_what_to_serve_and_where():
     }
     options = options_of(environment, None, None, None, None)
     assert (options.host, options.port, options.artifacts_uri) == ("0.0.0.0", 8080, "gs://bucket/artifacts")
-    kinds = {target: route.kind for target, route in options.aliases.items()}
-    assert kinds == {
-        b"/v1/endpoints/1/deployedModels/2": "ready",
-        b"/v1/endpoints/1/deployedModels/2:predict": "predict",
-    }
+    assert [(path, route.kind) for path, route in options.aliases] == [
+        ("/v1/endpoints/1/deployedModels/2", "ready"),
+        ("/v1/endpoints/1/deployedModels/2:predict", "predict"),
+    ]
     routine = {**environment, "PREDICTOR_MODULE": "routine", "PREDICTOR_CLASS": "Scale"}
     assert options_of(routine, None, None, None, None).predictor == "routine:Scale"
     assert options_of(environment, None, "127.0.0.1", 0, None).host == "127.0.0.1"

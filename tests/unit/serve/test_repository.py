@@ -1,7 +1,10 @@
 """Which versions are wanted, which are loaded, and what requests get meanwhile. Models are stand-ins here."""
 
+import errno
+import os
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -136,12 +139,51 @@ def test_a_plain_layout_serves_the_newest_whole_version(tmp_path):
     put_version(tmp_path, "half", 2)
     put_version(tmp_path, "half", 10)
     (tmp_path / "half" / "11").mkdir()  # being copied
-    (tmp_path / "half" / "012").mkdir()
+    put_version(tmp_path, "half", "0002")  # 2 again
+    (tmp_path / "half" / "9223372036854775808").mkdir()  # above what TF Serving can count
     (tmp_path / "half" / "notes").mkdir()
     wanted = wanted_model(tmp_path / "half")
     assert list(wanted.versions) == [10]
     assert wanted.traffic == {10: 100}
-    assert version_directories(tmp_path / "half") == [2, 10, 11]
+    directories = version_directories(tmp_path / "half")
+    assert {number: path.name for number, path in directories.items()} == {2: "2", 10: "10", 11: "11"}
+
+
+def test_a_version_may_have_zeros_before_its_number(tmp_path, loader):
+    put_version(tmp_path, "half", "00000123")
+    repository = Repository(tmp_path, loader)
+    repository.refresh()
+    assert loader.loads == ["half/00000123"]
+    assert repository.served("half").find(123) == "half/00000123"
+
+
+@pytest.mark.parametrize("has_state", [False, True])
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_what_cannot_be_looked_into_for_a_while_stays_loaded(tmp_path, loader, monkeypatch, code, has_state):
+    put_version(tmp_path, "half", 1)
+    if has_state:
+        put_state(tmp_path, "half", 1, [1])
+    repository = Repository(tmp_path, loader)
+    repository.refresh()
+    with monkeypatch.context() as patched:
+        for owner, name in ((os, "stat"), (os, "scandir"), (os, "listdir"), (Path, "stat"), (Path, "iterdir")):
+            patched.setattr(owner, name, failing_as(getattr(owner, name), code))
+        patched.setattr(Path, "read_text", failing_as(Path.read_text, code))
+        repository.refresh()
+    assert repository.served("half").find(1) == "half/1"
+    repository.refresh()
+    assert loader.loads == ["half/1"]
+
+
+def failing_as(function, code):
+    """Return the function, which fails with what is of the model."""
+
+    def failing(path, *arguments, **more):
+        if "half" in Path(path).parts:
+            raise OSError(code, os.strerror(code))
+        return function(path, *arguments, **more)
+
+    return failing
 
 
 def test_with_a_state_only_the_versions_that_it_names(tmp_path):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
 from servegraph.deploy_version.staging import leftovers
 from servegraph.deploy_version.targets.local_plan import Seen
-from servegraph.errors import ModelError, StorageError
+from servegraph.errors import InputError, ModelError, StorageError
 from servegraph.routine.manifest import Routine, read_routine
 from servegraph.savedmodel.layout import content_digest, require_saved_model
 from servegraph.serve.signatures import read_serving_graph
@@ -23,12 +23,15 @@ def see(model_dir: Path) -> Seen:
     """Return what is below `model_dir`, which need not exist.
 
     Raises:
-        InputError: its state file cannot be understood (code `BAD_STATE`).
+        InputError: its state file cannot be understood (code `BAD_STATE`), or versions without one have zeros before
+            their numbers (`ZERO_PADDED_VERSION`).
         StorageError: it cannot be read.
     """
     state = read_state(model_dir)
-    directories = tuple(version_directories(model_dir))
+    found = version_directories(model_dir)
+    directories = tuple(found)
     if state is None and directories:
+        _require_plain_names(found)
         return _plain_layout(model_dir, directories)
     state = state or ModelState()
     return Seen(
@@ -51,6 +54,16 @@ def _digests(model_dir: Path, numbers: Iterable[int]) -> Iterator[tuple[int, str
         # A plan is made without the lock: the change that announced the directory may be removing it.
         with contextlib.suppress(StorageError, ModelError):
             yield number, content_digest(open_dir(model_dir / str(number)))
+
+
+def _require_plain_names(found: Mapping[int, Path]) -> None:
+    padded = [path for number, path in found.items() if path.name != str(number)]
+    if padded:
+        raise InputError(
+            f"{str(padded[0])!r} has zeros before its number, which a deployed version has not.",
+            code="ZERO_PADDED_VERSION",
+            fix=f"Rename it to {int(padded[0].name)}; a server takes either for the same version.",
+        )
 
 
 def _plain_layout(model_dir: Path, directories: tuple[int, ...]) -> Seen:
