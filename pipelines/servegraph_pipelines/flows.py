@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,14 @@ def load(reference: str) -> Specification:
 
 
 def function(reference: str) -> Any:
-    """Return the pipeline function, for kfp to compile or to run. Raises `InputError` (`UNKNOWN_PIPELINE`)."""
+    """Return the pipeline function, for kfp to compile or to run; modules are found here too, as `python -m` does it.
+
+    Raises:
+        InputError: there is none (code `UNKNOWN_PIPELINE`).
+    """
+    here = str(Path.cwd())
+    if reference not in FLOWS and here not in sys.path:
+        sys.path.insert(0, here)  # an installed command has its own folder there
     module, _, name = FLOWS.get(reference, reference).partition(":")
     try:
         found = getattr(importlib.import_module(module), name)

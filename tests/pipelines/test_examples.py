@@ -16,18 +16,9 @@ MODELS = ROOT / "tests/real_models"
 
 def run(tmp_path: Path, example: str, *params: str) -> dict[str, Any]:
     module = f"{example}:{example}"
-    script = "from servegraph_pipelines.cli import main; main()"
-    command = [
-        sys.executable,
-        "-c",
-        script,
-        "run",
-        "--pipeline",
-        module,
-        "--output-dir",
-        str(tmp_path / "out"),
-        "--json",
-    ]
+    # The installed command, which has its own folder where `python -c` has the current one.
+    servegraph = Path(sys.executable).with_name("servegraph")
+    command = [str(servegraph), "run", "--pipeline", module, "--output-dir", str(tmp_path / "out"), "--json"]
     command += [text for param in params for text in ("--param", param)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT / "docs/examples")
     assert done.returncode == 0, done.stderr
