@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from servegraph.answers.dtypes import is_float
 
 Answers = Mapping[str, NDArray[Any]]
-Decision = Literal["value", "largest", "yes or no", "none"]
+Decision = Literal["value", "largest", "yes or no", "amount", "none"]
 
 MEASURES = ("embed", "encod", "feature", "hidden", "pool", "box")  # in the name of an output that is no class score
+SAME_AMOUNT = 0.05  # of the standard deviation of all answers
+_ROUNDED_AMOUNT = 1e-3  # of the largest value: where all are nearly the same, folding may change them by more than that
+_FEW_AMOUNTS = 10  # of fewer their standard deviation says little
 ROUNDING = 1e-2  # float16 probabilities of a thousand classes add up to one no closer
 
 
@@ -52,6 +55,8 @@ class Agreement:
       of several agrees as far as what either model says yes to is what both do (the Jaccard index);
     - floats from 0 to 1 that add up to one along the last dimension, and other floats of several along the last
       dimension: which is the largest, for each position of a row;
+    - floats of one along the last dimension, where amounts are judged: whether they are the same within 5 % of the
+      standard deviation of all of them (or 0.1 % of the largest), of ten or more;
     - other floats nothing; nor those whose name or unit length says that they are an embedding, or a box.
 
     A row agrees as far as the output does that agrees least; `agreement` is the mean over the rows.
@@ -77,12 +82,19 @@ class Agreement:
         return min(self.outputs, key=lambda output: (output.agreement, -output.max_relative_diff), default=None)
 
 
-def compare(original: Iterable[Answers], changed: Iterable[Answers], rows: Sequence[int] | None = None) -> Agreement:
+def compare(
+    original: Iterable[Answers],
+    changed: Iterable[Answers],
+    rows: Sequence[int] | None = None,
+    *,
+    judges_amounts: bool = False,
+) -> Agreement:
     """Compare the answers to the same requests, of one signature.
 
-    `rows` is the number of records of each request; without it, it is what the first dimension of most outputs says.
-    An output with another first dimension is one decision for the whole request. Where only the sizes of an output
-    differ (a number of detections, say), no decision is the same.
+    `judges_amounts` for requests whose answers are what they would be in use. `rows` is the number of records of each
+    request; without it, it is what the first dimension of most outputs says. An output with another first dimension is
+    one decision for the whole request. Where only the sizes of an output differ (a number of detections, say), no
+    decision is the same.
 
     Raises:
         ValueError: the outputs have other names or ranks.
@@ -101,6 +113,7 @@ def compare(original: Iterable[Answers], changed: Iterable[Answers], rows: Seque
             [pairs[number][0][name] for number in present],
             [pairs[number][1][name] for number in present],
             [sizes[number] for number in present],
+            judges_amounts,
         )
         outputs.append(found)
         for number, share in zip(present, shares, strict=True):
@@ -139,18 +152,23 @@ class _Differences(NamedTuple):
 
 
 def _compare_output(
-    name: str, wants: Sequence[NDArray[Any]], haves: Sequence[NDArray[Any]], sizes: Sequence[int]
+    name: str,
+    wants: Sequence[NDArray[Any]],
+    haves: Sequence[NDArray[Any]],
+    sizes: Sequence[int],
+    judges_amounts: bool,
 ) -> tuple[OutputAgreement, list[NDArray[np.float64]]]:
     """Return the agreement of one output, and for each answer how far its rows agree."""
     for want, have in zip(wants, haves, strict=True):
         if want.ndim != have.ndim:
             raise ValueError(f"output {name!r} of shape {want.shape} became {have.shape}")
-    decision = _decision(name, wants)
+    decision = _decision(name, wants, judges_amounts)
+    within = _same_amount(wants) if decision == "amount" else 0.0
     shares, measured = [], []
     for want, have, rows in zip(wants, haves, sizes, strict=True):
         if want.shape == have.shape:
             is_batched = want.ndim > 0 and len(want) == rows
-            share = _agreeing(decision, want, have, rows if is_batched else 1)
+            share = _agreeing(decision, want, have, rows if is_batched else 1, within)
             measured.append(_differences(_plain(want), _plain(have)))
         else:
             share = np.zeros(1)
@@ -201,7 +219,7 @@ def _differences(want: NDArray[Any], have: NDArray[Any]) -> _Differences:
     )
 
 
-def _decision(name: str, wants: Sequence[NDArray[Any]]) -> Decision:
+def _decision(name: str, wants: Sequence[NDArray[Any]], judges_amounts: bool) -> Decision:
     """Return what an output decides, by the rules that `Agreement` states."""
     first = wants[0]
     if first.dtype == np.bool_:
@@ -216,7 +234,16 @@ def _decision(name: str, wants: Sequence[NDArray[Any]]) -> Decision:
         is_shared = several and all(np.allclose(row.sum(axis=-1), 1, atol=ROUNDING) for row in several)
         return "largest" if is_shared else "yes or no"
     is_unit = all(np.allclose(np.square(row).sum(axis=-1), 1, atol=ROUNDING) for row in several)
-    return "largest" if several and not is_unit else "none"
+    if several:
+        return "none" if is_unit else "largest"
+    return "amount" if judges_amounts and sum(value.size for value in finite) >= _FEW_AMOUNTS else "none"
+
+
+def _same_amount(wants: Sequence[NDArray[Any]]) -> float:
+    """Return how far an amount may be from what it was and still be the same."""
+    values = np.concatenate([_plain(want).ravel() for want in wants])
+    finite = values[np.isfinite(values)]
+    return max(SAME_AMOUNT * float(finite.std()), _ROUNDED_AMOUNT * float(np.abs(finite).max()))
 
 
 def _rows_of_several(values: NDArray[Any]) -> NDArray[Any]:
@@ -228,18 +255,24 @@ def _rows_of_several(values: NDArray[Any]) -> NDArray[Any]:
     return finite
 
 
-def _agreeing(decision: Decision, want: NDArray[Any], have: NDArray[Any], rows: int) -> NDArray[np.float64]:
-    """Return, for each of the rows, how far it agrees, from 0 to 1."""
+def _agreeing(
+    decision: Decision, want: NDArray[Any], have: NDArray[Any], rows: int, within: float
+) -> NDArray[np.float64]:
+    """Return, for each of the rows, how far it agrees, from 0 to 1; amounts are the same `within` so much."""
     if decision == "none" or not want.size:
         return np.ones(rows)
     if decision == "yes or no":
         yes, now = (_said_yes(_plain(values)).reshape(rows, -1) for values in (want, have))
         either, both = (yes | now).sum(axis=1), (yes & now).sum(axis=1)
         return np.where(either, both / np.maximum(either, 1), 1.0)
-    if decision == "largest":
-        want, have = _plain(want).argmax(axis=-1), _plain(have).argmax(axis=-1)
-    same: NDArray[np.float64] = np.asarray(want == have).reshape(rows, -1).mean(axis=1)
-    return same
+    if decision == "amount":
+        is_same = np.isclose(_plain(have), _plain(want), rtol=0, atol=within, equal_nan=True)
+    elif decision == "largest":
+        is_same = _plain(want).argmax(axis=-1) == _plain(have).argmax(axis=-1)
+    else:
+        is_same = np.asarray(want == have)
+    shares: NDArray[np.float64] = np.asarray(is_same).reshape(rows, -1).mean(axis=1)
+    return shares
 
 
 def _said_yes(values: NDArray[Any]) -> NDArray[np.bool_]:

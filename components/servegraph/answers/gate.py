@@ -109,10 +109,10 @@ def closest(evidence: Evidence, question: Question, answers: Answers) -> Agreeme
     fuses them differently, in every layer of a deep net: EfficientNetV2B0 answers 2e-4 apart through its own two
     loaders, and without object graph through both as it did in a session.
     """
-    found = compare(question.answers, answers, question.rows)
+    found = compare(question.answers, answers, question.rows, judges_amounts=not question.samples.generated)
     for asked in evidence.questions:
         if not found.identical and asked.loader == "session" and asked.asks_same(question):
-            other = compare(asked.answers, answers, asked.rows)
+            other = compare(asked.answers, answers, asked.rows, judges_amounts=not asked.samples.generated)
             found = min(found, other, key=lambda one: (one.new_non_finite, -one.agreement, one.max_relative_diff))
     return found
 

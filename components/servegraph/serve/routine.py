@@ -50,6 +50,7 @@ class _Process:
         """Start it and wait until the routine has loaded. Raises `ModelError` where it does not."""
         self._scratch = tempfile.mkdtemp(prefix="servegraph-routine-")
         ours, its = socket.socketpair()
+        self._connection = Connection(ours.detach())
         with its:
             arguments = [str(its.fileno()), str(self._directory), self._scratch]
             self._child = subprocess.Popen(
@@ -60,7 +61,6 @@ class _Process:
                 start_new_session=True,  # Ctrl-C reaches the server only, which first answers what was begun
                 env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONUNBUFFERED": "1"},
             )
-        self._connection = Connection(ours.detach())
         try:
             message = self._connection.recv_bytes()
         except (EOFError, OSError) as exc:
@@ -97,20 +97,24 @@ class _Process:
             self._connection = self._child = None
         if connection is not None:
             connection.close()
-        if child is None:
-            return "before"
-        try:
-            code = child.wait(_STOP_TIMEOUT_S)  # it reads the end of the socket
-        except subprocess.TimeoutExpired:
-            child.kill()
-            code = child.wait()
+        how = "before" if child is None else _ended(child)
         shutil.rmtree(scratch, ignore_errors=True)  # the process removes it itself where it ends in order
-        return f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        return how
 
     def close(self) -> None:
         """End the process without waiting for what it does."""
         with contextlib.suppress(OSError):
             self._end()
+
+
+def _ended(child: subprocess.Popen[bytes]) -> str:
+    """Wait for the end of a process whose socket is closed, and return how it ended."""
+    try:
+        code = child.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        code = child.wait()
+    return f"by signal {-code}" if code < 0 else f"with exit code {code}"
 
 
 def host_routine(directory: Path, routine: Routine, limits: LaneLimits) -> HostedPredictor:

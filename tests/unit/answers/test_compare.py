@@ -29,6 +29,26 @@ def test_a_single_probability_decides_at_one_half_and_a_measure_decides_nothing(
     assert compare(one(price=[100.0, 3.0]), one(price=[101.0, 2.0])).agreement == 1.0
 
 
+def test_amounts_agree_within_a_twentieth_of_their_spread():
+    before = np.array([*np.linspace(-100, 100, 19), np.nan])
+    spread = before[:-1].std()
+    changed = before + spread * np.array([0.06, -0.2, *[0.04, -0.04] * 9])
+    asked = [{"price": row} for row in before[:, None, None]], [{"price": row} for row in changed[:, None, None]]
+    found = compare(*asked, judges_amounts=True)
+    assert (found.agreement, found.outputs[0].decision) == (0.9, "amount")
+    assert compare(*asked).agreement == 1.0
+    few = [answers[:9] for answers in asked]
+    assert compare(*few, judges_amounts=True).agreement == 1.0
+    embedded = [[{"embedding": answer["price"]} for answer in answers] for answers in asked]
+    assert compare(*embedded, judges_amounts=True).agreement == 1.0
+
+
+def test_amounts_that_are_nearly_the_same_may_be_rounded():
+    before = np.full((20, 1), 1000.0)
+    assert compare(one(kelvin=before), one(kelvin=before + 0.9), judges_amounts=True).agreement == 1.0
+    assert compare(one(kelvin=before), one(kelvin=before + 1.1), judges_amounts=True).agreement == 0.0
+
+
 def test_one_output_that_changes_its_mind_is_enough():
     before = one(p=[[0.2, 0.8]], c=np.array([b"b"], object))
     after = one(p=[[0.2, 0.8]], c=np.array([b"a"], object))

@@ -408,6 +408,17 @@ class TestLossyRungs:
         assert shortfall.fix.startswith("Allow more loss")
         assert "quota" in shortfall.fix
 
+    def test_amounts_of_given_records_decide_and_those_of_made_up_ones_do_not(self, tmp_path):
+        dense_model(tmp_path / "m", units=1)
+        rows = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+        (tmp_path / "s.jsonl").write_text("".join(json.dumps({"x": row.tolist()}) + "\n" for row in rows))
+        for rung, is_kept in (("quarter", True), ("eighth", False)):
+            goal = Goal(rungs=("strip", "share", rung))
+            result = optimize(tmp_path / "m", tmp_path / rung, goal, str(tmp_path / "s.jsonl"))
+            assert result.steps[-1].kept == is_kept, result.steps[-1]
+        assert "agreement" in result.steps[-1].reason
+        assert optimize(tmp_path / "m", tmp_path / "made-up", goal).steps[-1].kept
+
     def test_where_all_was_kept_more_loss_is_no_advice(self, tmp_path):
         dense_model(tmp_path / "m")
         shortfall = optimize(tmp_path / "m", tmp_path / "out", Goal(1, Tolerance(0))).shortfall()

@@ -116,6 +116,20 @@ def test_a_process_that_ends_is_started_again_and_goes_with_its_model(tmp_path, 
     assert not list(scratch.iterdir())
 
 
+def test_a_process_that_cannot_be_started_leaves_nothing(tmp_path, monkeypatch):
+    one = hosted(with_routine(tmp_path / "1", 1))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    with pytest.raises(Refusal):
+        ask(one, {"end": 1})
+    with monkeypatch.context() as patched, pytest.raises(Refusal, match="ended before"):
+        patched.setattr(sys, "executable", str(tmp_path / "nothing"))
+        ask(one, {"instances": []})
+    assert not list(scratch.iterdir())
+    assert ask(one, {"instances": []})["predictions"] == [1]
+
+
 @pytest.mark.parametrize(
     ("predictor", "requirements", "code", "words"),
     [
