@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
@@ -19,7 +18,7 @@ from servegraph.answers.encodings import encodings
 from servegraph.answers.generated import Try, holds_value, longer, made, say_something, tell_apart
 from servegraph.answers.made_up import Encoding
 from servegraph.answers.metric import Metric
-from servegraph.answers.samples import InputSpec, Samples, in_other_sizes
+from servegraph.answers.samples import InputSpec, Samples, are_same, in_other_sizes
 from servegraph.errors import DataError, InputError, ModelError
 from servegraph.savedmodel.graph import MetaGraph, SavedModelGraph, Signature
 
@@ -41,7 +40,7 @@ class Question:
     def is_answered_as(self, other: Question) -> bool:
         """Whether both put the same requests to one MetaGraph, and got the same bits."""
         is_same = self.tags == other.tags and self.loader == other.loader and self.samples.equals(other.samples)
-        return is_same and all(map(_are_same, self.answers, other.answers))
+        return is_same and all(map(are_same, self.answers, other.answers))
 
     def asks_same(self, other: Question, *, any_tags: bool = False) -> bool:
         """Whether both put the same requests to the same signature and got the same outputs, whatever the loader."""
@@ -82,9 +81,13 @@ class Evidence:
 
     @property
     def rows(self) -> int:
-        """The records that count, once whatever the number of loaders: made-up ones only where there are no others."""
+        """The records that count, once whoever was asked them: made-up ones only where there are no others."""
         asked = [q.samples for q in self.questions if q.loader == self.questions[0].loader]
-        return sum(samples.rows for samples in asked if samples.generated == self.generated)
+        different: list[Samples] = []
+        for samples in asked:
+            if samples.generated == self.generated and not any(samples.equals(other) for other in different):
+                different.append(samples)
+        return sum(samples.rows for samples in different)
 
     @property
     def doubts(self) -> list[str]:
@@ -187,15 +190,6 @@ def _real_samples(
 
 def _specs(signature: Signature) -> dict[str, InputSpec]:
     return {key: InputSpec(tensor.dtype, tensor.shape) for key, tensor in signature.inputs.items()}
-
-
-def _are_same(one: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]]) -> bool:
-    return one.keys() == other.keys() and all(
-        value.dtype == other[name].dtype
-        and value.shape == other[name].shape
-        and (np.array_equal(value, other[name]) if value.dtype == object else value.tobytes() == other[name].tobytes())
-        for name, value in one.items()
-    )
 
 
 def _public(meta_graph: MetaGraph) -> list[tuple[str, Signature]]:

@@ -20,6 +20,8 @@ FREE_DIMENSION = 8  # made-up length of a free inner dimension
 FREE_SIDE = 64  # the same for what looks like an image: a convolutional net refuses a smaller one
 IMAGE_RANK = 4
 FREE_SOUND = 4096  # of what looks like sound: striding along a few values a net may answer from no input at all
+_APART = 4  # requests of a signature that takes one record at a time, such as the number of a branch
+_SMALL_RECORD = 4096  # values; of larger ones one is made up
 _COMPOSED_ROWS = (1, 2, 13)  # of requests that hold a sparse or ragged tensor
 _LONGER = (64, 256, 1024, 4096, 16_384, 65_536)  # for a model that refuses a short record, as of sound
 _MOST_VALUES = 400_000  # of a longer record
@@ -53,20 +55,33 @@ def generate(
         }
     batched = is_batched(specs)
     shapes = {name: _made_up_shape(spec, free) for name, spec in specs.items()}
+    if not batched:
+        count = _APART if sum(int(np.prod(shape)) for shape in shapes.values()) <= _SMALL_RECORD else 1
+        first, *more = (_request(specs, shapes, draw, encodings or {}) for _ in range(count))
+        return Samples(first, count, generated=True, is_batched=False, more=tuple(more))
     values = sum(int(np.prod(shape[1:])) for shape in shapes.values())
-    rows = 1 if not batched else 2 if values > LARGE_RECORD else rows
+    rows = 2 if values > LARGE_RECORD else rows
+    of_rows = {name: (rows, *shape[1:]) for name, shape in shapes.items()}
+    return Samples(_request(specs, of_rows, draw, encodings or {}), rows, generated=True)
+
+
+def _request(
+    specs: Mapping[str, InputSpec],
+    shapes: Mapping[str, tuple[int, ...]],
+    draw: Draw,
+    encodings: Mapping[str, Encoding],
+) -> Request:
     inputs = {}
     for name, spec in specs.items():
-        shape = (rows, *shapes[name][1:]) if batched else shapes[name]
+        encoding = encodings.get(name)
+        is_mask = "mask" in name.lower() and encoding is None
         try:
-            encoding = (encodings or {}).get(name)
-            is_mask = "mask" in name.lower() and encoding is None
-            inputs[name] = (draw.mask if is_mask else draw.values)(numpy_type(spec.dtype), shape, encoding)
+            inputs[name] = (draw.mask if is_mask else draw.values)(numpy_type(spec.dtype), shapes[name], encoding)
         except TypeError as exc:
             raise DataError(
                 f"The input {name!r} has the dtype {spec.dtype}, which no request can hold.", code="CANNOT_MAKE_UP"
             ) from exc
-    return Samples(inputs, rows, generated=True, is_batched=batched)
+    return inputs
 
 
 def tries(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding] | None = None) -> list[Samples]:

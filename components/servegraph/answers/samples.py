@@ -48,9 +48,7 @@ class Samples:
         if self.is_batched != other.is_batched or len(self.more) != len(other.more):
             return False
         pairs = zip((self.inputs, *self.more), (other.inputs, *other.more), strict=True)
-        return all(
-            one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one) for one, two in pairs
-        )
+        return all(are_same(one, two) for one, two in pairs)
 
     def in_requests_of(self, size: int) -> Samples | None:
         """Return the records in requests of exactly `size`, for a model that takes no other number of them.
@@ -153,3 +151,13 @@ def _inner_shapes(request: Mapping[str, NDArray[Any]]) -> list[tuple[str, tuple[
 def length_of(request: Mapping[str, NDArray[Any]]) -> int:
     """Return the number of records in a request that has a batch."""
     return len(next(iter(request.values())))
+
+
+def are_same(one: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether requests or answers are the same to the bit; NaN is the same as NaN."""
+    return one.keys() == other.keys() and all(
+        value.dtype == other[name].dtype
+        and value.shape == other[name].shape
+        and (np.array_equal(value, other[name]) if value.dtype == object else value.tobytes() == other[name].tobytes())
+        for name, value in one.items()
+    )

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
 from servegraph.answers import sample_lines, warmup
 from servegraph.answers.ask import Servable
-from servegraph.answers.samples import InputSpec
+from servegraph.answers.samples import InputSpec, are_same
 from servegraph.answers.warmup import PREDICT_LOG, WARMUP_FILE, WarmupRequest
 from servegraph.data.tfrecord_file import framed
 from servegraph.errors import DataError, ModelError
@@ -70,9 +69,7 @@ def _ask(model: Path, requests: Sequence[WarmupRequest]) -> None:
 def _read_back(model: Path, requests: Sequence[WarmupRequest]) -> None:
     found = warmup.read(model)
     same = len(found) == len(requests) and all(
-        one.signature_name == other.signature_name
-        and one.inputs.keys() == other.inputs.keys()
-        and all(np.array_equal(one.inputs[name], other.inputs[name]) for name in one.inputs)
+        one.signature_name == other.signature_name and are_same(one.inputs, other.inputs)
         for one, other in zip(found, requests, strict=True)
     )
     if not same:

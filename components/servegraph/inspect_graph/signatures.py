@@ -85,6 +85,8 @@ def _check_shapes(where: str, signature: Signature) -> Iterator[Finding]:
     open_ended = []
     for side, name, info in _sides(signature):
         what = f"{where}: the {side} {name!r}"
+        if info.encoding == "composite":  # which has parts, each of a shape of its own
+            continue
         if info.shape is None:
             yield finding("UNKNOWN_RANK", f"{what} has any number of dimensions.")
         elif info.shape and info.shape[0] is None:

@@ -12,12 +12,17 @@ from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
+from servegraph.optimize.inline import is_random
 from servegraph.rewriting.graph import is_handle, node_name
 from servegraph.rewriting.meta_graph import ServingGraph
 
 _FIRST = "serving_default"  # the name that stays in the graph where several compute the same
 _PLACEHOLDERS = ("Placeholder", "PlaceholderWithDefault")
 Digest = bytes
+
+
+class _Draws(Exception):  # not an error
+    """There is an operation that draws numbers, each from a sequence of its own."""
 
 
 class _Cyclic(Exception):  # not an error
@@ -59,8 +64,8 @@ class _Digests:
     def of_signature(self, signature: SignatureDef) -> object | None:
         """Return what two signatures must have in common to be one; None if an input or output is composite.
 
-        Neither where an input is no placeholder, as other outputs of its operation are still computed, or where there
-        is a loop.
+        Neither where an input is no placeholder, as other outputs of its operation are still computed, where there is a
+        loop, or where numbers are drawn.
         """
         infos = [*signature.inputs.values(), *signature.outputs.values()]
         if any(info.WhichOneof("encoding") != "name" for info in infos):
@@ -74,19 +79,21 @@ class _Digests:
                 return _hash(b"input", fed[node.name].encode())
             return _hash(b"handle", node.name.encode()) if is_handle(node) else None
 
+        nodes = self._graph.nodes
+        computed = {("output", name): info.name for name, info in signature.outputs.items()}
+        computed |= {("default", key): nodes[name].input[0] for name, key in fed.items() if nodes[name].input}
         try:
-            node_digests = self._nodes(self._graph.nodes, leaf, [node_name(i.name) for i in signature.outputs.values()])
-        except _Cyclic:
+            node_digests = self._nodes(nodes, leaf, [node_name(tensor) for tensor in computed.values()])
+        except (_Cyclic, _Draws):
             return None
-        outputs = {
-            name: (node_digests[node_name(info.name)], info.name.partition(":")[2] or "0")
-            for name, info in signature.outputs.items()
+        digests = {
+            key: (node_digests[node_name(tensor)], tensor.partition(":")[2] or "0") for key, tensor in computed.items()
         }
         inputs = [
             (name, info.dtype, info.tensor_shape.SerializeToString(deterministic=True))
             for name, info in sorted(signature.inputs.items())
         ]
-        return (tuple(inputs), tuple(sorted(outputs.items())))
+        return (tuple(inputs), tuple(sorted(digests.items())))
 
     def _nodes(
         self,
@@ -115,6 +122,8 @@ class _Digests:
         return found
 
     def _node(self, node: NodeDef, found: Mapping[str, Digest]) -> Digest:
+        if is_random(node):
+            raise _Draws
         op = self._function(node.op) if node.op in self._graph.library else node.op.encode()
         parts = [op, node.device.encode()]
         for key, value in sorted(node.attr.items()):

@@ -15,6 +15,7 @@ from tensorflow.python.grappler import tf_optimizer
 
 from servegraph.optimize.scopes import without_calls
 from servegraph.rewriting.graph import (
+    SWITCHES,
     Nodes,
     Untransformable,
     called_functions,
@@ -59,7 +60,7 @@ _REFERENCES = {
 }
 # Have an effect, but change nothing that another operation reads.
 _HARMLESS = {"Assert", "Print", "PrintV2", "StringFormat"}
-_BRANCHING = {"Switch", "RefSwitch", "Enter", "RefEnter"}
+_BRANCHING = SWITCHES | {"Enter", "RefEnter"}
 _LEAVING = {"Exit", "RefExit"}
 _PASSING = {"Identity", "StopGradient", "PreventGradient", "Snapshot"}
 # A constant beyond this is put aside while TensorFlow rewrites the graph, which copies it several times.
@@ -85,7 +86,7 @@ def inline(graph: ServingGraph) -> ServingGraph:
 
 def changes_state(graph: ServingGraph) -> bool:
     """Whether a request can change what a later operation reads: a variable, a table, a queue, an accumulator."""
-    return any(not _is_random(node) for node in _with_consequences(graph))
+    return any(not is_random(node) for node in _with_consequences(graph))
 
 
 def may_vary(graph: ServingGraph) -> bool:
@@ -111,7 +112,8 @@ def _has_effect(node: NodeDef) -> bool:
     return node.op not in _REFERENCES and any(arg.is_ref for arg in definition.input_arg)  # TF1's Assign and its like
 
 
-def _is_random(node: NodeDef) -> bool:
+def is_random(node: NodeDef) -> bool:
+    """Whether an operation draws numbers, from a sequence of its own."""
     op: str = node.op
     return op.startswith(("Random", "TruncatedNormal", "Multinomial", "ParameterizedTruncatedNormal", "CudnnRNN"))
 
@@ -264,7 +266,7 @@ def _without_identities(graph: ServingGraph) -> Nodes:
         if node.op in _PASSING
         and name not in kept
         and len(node.input) == 1
-        and graph.nodes[node_name(node.input[0])].op not in ("Switch", "RefSwitch", "VariableV2", "Variable")
+        and graph.nodes[node_name(node.input[0])].op not in SWITCHES | {"VariableV2", "Variable"}
     }
 
     def source(tensor: str) -> str:

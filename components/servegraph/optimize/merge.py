@@ -8,11 +8,11 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.types_pb2 import DT_VARIANT
 from tensorflow.python.framework import op_def_registry
 
-from servegraph.rewriting.graph import Nodes, in_order, node_name, redirected
+from servegraph.rewriting.graph import CONTROL_FLOW, Nodes, in_order, node_name, redirected
 from servegraph.rewriting.meta_graph import ServingGraph
 
 # They belong to one branch or loop, or can be fed.
-_APART = {"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond", "PlaceholderWithDefault"}
+_APART = CONTROL_FLOW | {"PlaceholderWithDefault"}
 
 
 def merge_equal(graph: ServingGraph) -> ServingGraph:

@@ -16,8 +16,8 @@ from servegraph.savedmodel.bundle_index import TensorEntry
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 # Operations that change a variable. While any can run, two variables of equal value may part.
-_READ_ONLY = ("ResourceGather", "ResourceGatherNd")
-_CHANGES = ("Assign", "Resource", "Scatter")
+_READ_ONLY = ("ResourceGather", "ResourceGatherNd", "StatefulPartitionedCall")
+_CHANGES = ("Assign", "Resource", "Scatter", "Rng", "Stateful")  # the last two advance a tf.random.Generator
 
 
 def share(draft: Draft) -> Draft:

@@ -16,15 +16,14 @@ from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.errors_impl import OpError
 
 from servegraph.rewriting.contents import Content, read_values, size_bytes
-from servegraph.rewriting.graph import behind_identities, node_name
+from servegraph.rewriting.graph import CONTROL_FLOW, behind_identities, node_name
 from servegraph.rewriting.handles import written_by
 from servegraph.rewriting.meta_graph import ServingGraph
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 MOST_BYTES = 32_000_000  # of the variables and constants that one evaluated tensor may need, and of what is on the way
 SMALL_BYTES = 1024  # a result up to this is no burden to the graph
-_CONTROL_FLOW = {"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond", "RefSwitch", "RefMerge"}
-_NEVER = _CONTROL_FLOW | {"Placeholder", "PlaceholderWithDefault", "CheckNumerics", "Where"}
+_NEVER = CONTROL_FLOW | {"Placeholder", "PlaceholderWithDefault", "CheckNumerics", "Where"}
 
 
 class Statics:
@@ -123,7 +122,7 @@ class Statics:
         with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
             tf.graph_util.import_graph_def(definition, name="")
             sizes = {op.name: _largest_bytes(op) for op in graph.get_operations()}
-            small = [tensor for tensor in affordable if self._is_modest(tensor, sizes)]
+            small = [tensor for tensor in affordable if self._is_modest(tensor, sizes) and _is_plain(graph, tensor)]
             needed = self._cone(small)
             feeds = {
                 f"{name}:0": read_values(content, self._tensors) for name, content in contents.items() if name in needed
@@ -164,6 +163,15 @@ class Statics:
         return found
 
 
+def _is_plain(graph: tf.Graph, tensor: str) -> bool:
+    """Whether numpy has the type of a tensor; of quantized ones it would give the levels under another."""
+    return not graph.get_tensor_by_name(_full(tensor)).dtype.is_quantized
+
+
+def _full(tensor: str) -> str:
+    return tensor if ":" in tensor else f"{tensor}:0"
+
+
 def _largest_bytes(op: tf.Operation) -> int:
     """Return the size of an operation's largest output, as far as it is known."""
     return max((output.dtype.size * (output.shape.num_elements() or 0) for output in op.outputs), default=0)
@@ -173,7 +181,7 @@ def _evaluated(
     session: tf.compat.v1.Session, tensors: Sequence[str], feeds: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
     """Return the values of what can be computed: of a branch that is never taken some may fail."""
-    names = {tensor: tensor if ":" in tensor else f"{tensor}:0" for tensor in tensors}
+    names = {tensor: _full(tensor) for tensor in tensors}
     try:
         return dict(zip(tensors, map(np.asarray, session.run(list(names.values()), feeds)), strict=True))
     except OpError:

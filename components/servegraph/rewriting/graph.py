@@ -14,6 +14,9 @@ from tensorflow.python.framework import op_def_registry
 
 Nodes = dict[str, NodeDef]
 CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
+SWITCHES = {"Switch", "RefSwitch", "_SwitchN"}  # the last is what TensorFlow makes of a Case
+CONTROL_FLOW = SWITCHES | {"Merge", "RefMerge", "Enter", "RefEnter", "Exit", "RefExit", "LoopCond"}
+CONTROL_FLOW |= {"NextIteration", "RefNextIteration"}
 
 
 class Untransformable(Exception):  # not an error: the MetaGraph stays as it is
