@@ -213,9 +213,10 @@ def test_quantized_weights_keep_their_type(tmp_path):
 
     @tf.function(input_signature=[tf.TensorSpec([None, 8], name="x")])
     def serve(x):
-        found = tf.quantization.quantize(weights, -3.0, 3.0, tf.quint8)
-        back = tf.quantization.dequantize(found.output, found.output_min, found.output_max)
-        return {"y": x @ back, "z": tf.nn.relu(x)}
+        a, b = (tf.quantization.quantize(values, -3.0, 3.0, tf.quint8) for values in (x, weights))
+        ranges = {"min_a": a.output_min, "max_a": a.output_max, "min_b": b.output_min, "max_b": b.output_max}
+        product = tf.raw_ops.QuantizedMatMul(a=a.output, b=b.output, **ranges)
+        return {"y": tf.quantization.dequantize(product.out, product.min_out, product.max_out)}
 
     tf.saved_model.save(tf.Module(), path, signatures=serve)
     result = optimize(path, tmp_path / "out", Goal(rungs=("strip", "fold")))
