@@ -56,7 +56,8 @@ def generate(
     batched = is_batched(specs)
     shapes = {name: _made_up_shape(spec, free) for name, spec in specs.items()}
     if not batched:
-        count = _APART if sum(int(np.prod(shape)) for shape in shapes.values()) <= _SMALL_RECORD else 1
+        values = sum(int(np.prod(shape)) for shape in shapes.values())
+        count = _APART if 0 < values <= _SMALL_RECORD else 1
         first, *more = (_request(specs, shapes, draw, encodings or {}) for _ in range(count))
         return Samples(first, count, generated=True, is_batched=False, more=tuple(more))
     values = sum(int(np.prod(shape[1:])) for shape in shapes.values())

@@ -80,11 +80,13 @@ def test_batches_are_slices():
     assert [len(batch["x"]) for batch in made.batches(2)] == [2, 1]
 
 
-def test_a_fixed_shape_makes_one_request():
+def test_a_fixed_shape_makes_a_few_small_requests_or_a_large_one():
     made = generate({"x": InputSpec("float32", ()), "y": InputSpec("int32", (5,))})
     assert not made.is_batched
-    (request,) = made.batches(64)
-    assert (request["x"].shape, request["y"].shape) == ((), (5,))
+    requests = list(made.batches(64))
+    assert [(request["x"].shape, request["y"].shape) for request in requests] == [((), (5,))] * made.rows
+    assert len({float(request["x"]) for request in requests}) > 1
+    assert generate({"x": InputSpec("float32", (1, 64, 64, 3))}).rows == 1
 
 
 def test_dimensions_that_a_shape_leaves_open_can_be_of_one():
