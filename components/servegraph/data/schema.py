@@ -160,13 +160,20 @@ def parse(text: str, source: str) -> Schema:
 
 
 def check(schema: Schema, source: str) -> None:
-    """Raise `SchemaError` where the columns cannot be the inputs of a model; `source` names the schema."""
-    inputs = [column.input_name for column in schema.features]
-    if len(set(inputs)) != len(inputs):
-        raise SchemaError(
-            f"Two columns of the schema {source} would have the same serving input name: {sorted(inputs)}.",
-            fix="Rename one; letters, digits and underscores are told apart.",
-        )
+    """Raise `SchemaError` where the columns cannot be the inputs of a model; `source` names the schema.
+
+    A sample has the label under its own name beside the features under their input names, so all are told apart.
+    """
+    names: dict[str, list[str]] = {}
+    for column in schema.features:
+        names.setdefault(column.input_name, []).append(column.name)
+    names.setdefault(schema.label, []).append(schema.label)
+    for name, columns in names.items():
+        if len(columns) > 1:
+            raise SchemaError(
+                f"The columns {columns} of the schema {source} would have the same name in requests: {name!r}.",
+                fix="Rename them; of a feature's name only ASCII letters, digits and underscores are kept.",
+            )
     if not schema.features:
         raise SchemaError(
             f"The schema {source} has no feature column beside the label {schema.label!r}.",

@@ -58,8 +58,10 @@ def test_input_names_are_identifiers():
         ("label: y\ncolumns: {y: {dtype: string}, x: {dtype: float32, buckets: [3, 1]}}", "do not ascend"),
         (
             "label: y\ncolumns: {y: {dtype: string}, a b: {dtype: float32}, a-b: {dtype: float32}}",
-            "same serving",
+            r"\['a b', 'a-b'\].*same name",
         ),
+        ("label: a_b\ncolumns: {a_b: {dtype: string}, a b: {dtype: float32}}", r"\['a b', 'a_b'\].*same name"),
+        ("label: y\ncolumns: {y: {dtype: string}, 価格: {dtype: float32}, 名前: {dtype: string}}", "'価格', '名前'"),
         (
             "label: y\ncolumns: {y: {dtype: string}, x: {dtype: string}}\ncrosses: [{columns: [x, q], hash_buckets: 9}]",
             "unknown",

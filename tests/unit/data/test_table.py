@@ -228,7 +228,7 @@ class TestInfer:
         assert caught.value.code == "TOO_MANY_CLASSES"
 
     def test_columns_that_cannot_be_told_apart_or_learned_from(self, tmp_path):
-        with pytest.raises(SchemaError, match="same serving input"):
+        with pytest.raises(SchemaError, match="same name"):
             infer(write(tmp_path / "a.csv", "a b,a-b,y\n1,2,x\n3,4,z\n"))
         with pytest.raises(SchemaError) as caught:
             infer(write(tmp_path / "b.csv", "y\n1\n0\n"))
