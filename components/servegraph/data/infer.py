@@ -11,6 +11,7 @@ from servegraph.data import csv_file, tfrecord_file
 from servegraph.data import schema as schemas
 from servegraph.data.schema import Column, Schema
 from servegraph.data.table import class_order
+from servegraph.data.text import strip
 from servegraph.errors import DataError
 from servegraph.storage import FileRef
 
@@ -111,7 +112,7 @@ def _is_number(cell: Any) -> bool:
 
 
 def _filled(values: Sequence[Any]) -> list[Any]:
-    stripped = (value.strip() if isinstance(value, str) else value for value in values)
+    stripped = (strip(value) if isinstance(value, str) else value for value in values)
     return [value for value in stripped if value != ""]
 
 

@@ -13,7 +13,7 @@ The file is YAML, written by `servegraph schema` and edited by hand:
     crosses:
       - {columns: [education, occupation], hash_buckets: 1000}
 
-Text is compared without surrounding white space everywhere: `" Male"` and `"Male"` are one value.
+Text is compared without surrounding white space (of ASCII) everywhere: `" Male"` and `"Male"` are one value.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any, Literal, cast, get_args
 
 import yaml
 
+from servegraph.data.text import strip
 from servegraph.errors import SchemaError
 from servegraph.yaml_problem import yaml_problem
 
@@ -230,7 +231,7 @@ def _column(name: str, spec: Any, source: str) -> Column:
         raise SchemaError(f"The schema gives buckets for the text {where}.")
     default = spec.get("default")
     if default is not None:
-        default = str(default).strip() if dtype == "string" else _number(default, f"The default of {where}")
+        default = strip(str(default)) if dtype == "string" else _number(default, f"The default of {where}")
     return Column(
         name=name,
         dtype=cast("Dtype", dtype),
@@ -266,7 +267,7 @@ def _texts(values: Any, where: str) -> tuple[str, ...] | None:
         return None
     if not isinstance(values, list) or not values:
         raise SchemaError(f"The schema gives {values!r} where {where} needs a list of values.")
-    texts = tuple(str(value).strip() for value in values)
+    texts = tuple(strip(str(value)) for value in values)
     if len(set(texts)) != len(texts):
         raise SchemaError(f"The schema repeats a value in {where}: {list(texts)}.")
     return texts

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from servegraph import storage
 from servegraph.data import csv_file, tfrecord_file
 from servegraph.data.schema import Column, Schema
+from servegraph.data.text import strip
 from servegraph.errors import DataError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def split(table: Table, every: int = 5) -> tuple[Table, Table]:
         DataError: one of the parts would be empty (code `TOO_FEW_ROWS`).
     """
     columns = [values.tolist() for values in table.features.values()] + [table.labels.tolist()]
-    keys = ("\x1f".join(str(value).strip() for value in record) for record in zip(*columns, strict=True))
+    keys = ("\x1f".join(strip(str(value)) for value in record) for record in zip(*columns, strict=True))
     held_out = np.fromiter((zlib.crc32(key.encode()) % every == 0 for key in keys), bool, len(table))
     if held_out.all() or not held_out.any():
         raise DataError(
@@ -131,7 +132,7 @@ def _convert(cells: Cells, column: Column, part: _Part, schema: Schema) -> NDArr
         return np.array([_text(cell) for cell in cells], dtype=object)
     dtype = np.float32 if column.dtype == "float32" else np.int64
     if column.default is not None:
-        cells = [column.default if isinstance(cell, str) and not cell.strip() else cell for cell in cells]
+        cells = [column.default if isinstance(cell, str) and not strip(cell) else cell for cell in cells]
     try:
         with np.errstate(over="ignore"):  # infinity is refused below
             values = np.array(cells, dtype=dtype)
@@ -147,7 +148,7 @@ def _bad_cell(cells: Cells, column: Column, part: _Part) -> DataError:
     kind = "number" if column.dtype == "float32" else "whole number"
     for index, cell in enumerate(cells):
         spot = f"Column {column.name!r} in {part.locate(index)}"
-        if isinstance(cell, str) and not cell.strip():
+        if isinstance(cell, str) and not strip(cell):
             return DataError(
                 f"{spot} is empty.",
                 code="MISSING_VALUE",
@@ -176,7 +177,7 @@ def _text(cell: Any) -> str:
 def _encode_labels(
     labels: NDArray[Any], classes: tuple[str, ...] | None, where: list[_Part]
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
-    stripped = [label.strip() for label in labels]
+    stripped = [strip(label) for label in labels]
     if "" in stripped and "" not in (classes or ()):
         raise DataError(
             f"The label in {_locate(stripped.index(''), where)} is empty.",

@@ -8,6 +8,7 @@ import numpy as np
 
 from servegraph.data.schema import Column, Schema
 from servegraph.data.table import Table
+from servegraph.data.text import strip
 
 
 def vocabulary(column: Column, data: Table) -> list[str]:
@@ -15,7 +16,7 @@ def vocabulary(column: Column, data: Table) -> list[str]:
     if column.vocabulary:
         return list(column.vocabulary)
     values, counts = np.unique(
-        np.array([str(value).strip() for value in data.features[column.input_name]]), return_counts=True
+        np.array([strip(str(value)) for value in data.features[column.input_name]]), return_counts=True
     )
     order = np.lexsort((values, -counts))[: column.vocabulary_size]
     return [str(values[i]) for i in order]

@@ -4,12 +4,14 @@ import struct
 import google_crc32c
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from servegraph.data import census, schema
 from servegraph.data.infer import infer
 from servegraph.data.schema import Column, Schema
 from servegraph.data.table import read, split
 from servegraph.errors import DataError, SchemaError, StorageError
+from servegraph.train.vocabulary import vocabulary
 
 SCHEMA = Schema(
     columns=(Column("age", "float32"), Column("job", "string"), Column("n", "int64"), Column("y", "string")),
@@ -135,6 +137,15 @@ def test_a_damaged_tfrecord_is_refused(tmp_path):
     path.write_bytes(whole[:20] + b"\x00" + whole[21:])
     with pytest.raises(DataError, match="checksum"):
         read(str(path), SCHEMA)
+
+
+@pytest.mark.parametrize("space", [" \t\v\f", "\N{NO-BREAK SPACE}", "\N{IDEOGRAPHIC SPACE}", "\x85", "\x1f"])
+def test_white_space_is_what_it_is_to_a_graph(tmp_path, space):
+    rows = "".join(f"{n},{word}{space},{n},{n % 2}{space}\n" for n, word in enumerate(["red", "blue"]))
+    table = read(write(tmp_path / "d.csv", "age,job,n,y\n" + rows), SCHEMA)
+    words, classes = ([f"{text}{space}" for text in texts] for texts in (("blue", "red"), "01"))
+    in_graph = [text.decode() for text in tf.strings.strip(words + classes).numpy()]
+    assert [*vocabulary(SCHEMA.column("job"), table), *table.classes] == in_graph
 
 
 def test_missing_files_are_a_storage_error(tmp_path):
