@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from servegraph.data.header import column_names
 from servegraph.data.schema import Schema
 from servegraph.errors import DataError
 from servegraph.storage import FileRef
@@ -51,7 +52,7 @@ def chunks(file: FileRef, schema: Schema) -> Iterator[Chunk]:
     names = [column.name for column in schema.columns]
     header = 0
     if schema.header:
-        names = [name.strip() for name in next(rows, [])]
+        names = column_names(next(rows, []))
         refuse_repeated(names, file)
         header = 1
     wanted = [column.name for column in (*schema.features, schema.label_column)]

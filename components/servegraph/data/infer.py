@@ -9,9 +9,10 @@ from typing import Any
 from servegraph import storage
 from servegraph.data import csv_file, tfrecord_file
 from servegraph.data import schema as schemas
+from servegraph.data.header import column_names, has_header, places
 from servegraph.data.schema import Column, Schema
 from servegraph.data.table import class_order
-from servegraph.data.text import strip
+from servegraph.data.text import is_number, strip
 from servegraph.errors import DataError
 from servegraph.storage import FileRef
 
@@ -72,20 +73,10 @@ def _sample(file: FileRef) -> tuple[list[str], list[Sequence[Any]], bool, str]:
                 code="BAD_ROW",
                 fix="Mend the file: one record a line, with the same cells in each.",
             )
-    header = _has_header(rows)
+    header = has_header(rows)
     first = rows[0] if rows else []
-    names = [cell.strip() for cell in first] if header else [f"column_{i + 1}" for i in range(len(first))]
+    names = column_names(first) if header else places(len(first))
     return names, rows[1:] if header else rows, header, delimiter
-
-
-def _has_header(rows: list[Sequence[Any]]) -> bool:
-    """Whether the first row names the columns: no number, and none that is also a value below it."""
-    if not rows:
-        return False
-    names = [cell.strip() for cell in rows[0]]
-    if not all(names) or any(map(_is_number, names)):
-        return False
-    return not any(row[i].strip() == name for i, name in enumerate(names) for row in rows[1:])
 
 
 def _delimiter(file: FileRef) -> str:
@@ -103,14 +94,6 @@ def _single(values: list[Any]) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _is_number(cell: Any) -> bool:
-    try:
-        float(cell)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
 def _filled(values: Sequence[Any]) -> list[Any]:
     stripped = (strip(value) if isinstance(value, str) else value for value in values)
     return [value for value in stripped if value != ""]
@@ -118,7 +101,7 @@ def _filled(values: Sequence[Any]) -> list[Any]:
 
 def _feature(name: str, values: Sequence[Any]) -> Column:
     filled = _filled(values)
-    if filled and all(_is_number(value) for value in filled):
+    if filled and all(is_number(value) for value in filled):
         middle = sorted(float(value) for value in filled)[len(filled) // 2]
         return Column(name, "float32", default=middle if len(filled) < len(values) else None)
     distinct = len({str(value) for value in filled})
@@ -132,7 +115,7 @@ def _feature(name: str, values: Sequence[Any]) -> Column:
 def _label(name: str, values: Sequence[Any]) -> Column:
     filled = _filled(values)
     distinct = {str(value) for value in filled}
-    numbers = all(_is_number(value) for value in filled)
+    numbers = all(is_number(value) for value in filled)
     whole = numbers and all(float(value).is_integer() for value in filled)
     if not numbers and len(distinct) > LARGEST_CLASS_COUNT:
         raise DataError(

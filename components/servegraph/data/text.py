@@ -1,8 +1,9 @@
-"""What white space is: the same in tables as in the graph of a model."""
+"""Cells of a table: white space, the same as in the graph of a model, and numbers."""
 
 from __future__ import annotations
 
 import string
+from typing import Any
 
 
 def strip(text: str) -> str:
@@ -11,3 +12,12 @@ def strip(text: str) -> str:
     A value that was stripped of more than a graph strips would be out of the vocabulary there.
     """
     return text.strip(string.whitespace)
+
+
+def is_number(cell: Any) -> bool:
+    """Whether a cell is a number or the text of one."""
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from servegraph.data import census, schema
+from servegraph.data.header import places
 from servegraph.data.infer import infer
 from servegraph.data.schema import Column, Schema
 from servegraph.data.table import read, split
@@ -197,6 +198,27 @@ class TestInfer:
         assert not found.header
         assert [column.name for column in found.columns] == ["column_1", "column_2", "column_3"]
         assert found.label_column.classes == ("0", "1")
+
+    @pytest.mark.parametrize(
+        ("text", "names"),
+        [
+            (",age,income\n0,39,a\n1,50,b\n", ["column_1", "age", "income"]),
+            (",text,mood\n0,so,good\n1,la,bad\n2,la,good\n3,so,bad\n", ["column_1", "text", "mood"]),
+            ("name,2019,2020,price\na,1,2,3\nb,4,5,6\n", ["name", "2019", "2020", "price"]),
+            ("red,price\nred,1\n,2\n", ["red", "price"]),
+            ("red,size,colour\nred,S,pink\n,M,pink\nred,S,teal\n,M,teal\n", ["red", "size", "colour"]),
+            ("1,a,0\n2,b,1\n", None),
+            (",a,0\n2,b,1\n3,a,0\n", None),
+            (",red\nS,teal\nM,red\n", None),
+            ("a,red\nb,teal\nc,red\n", None),
+        ],
+    )
+    def test_a_header_is_told_by_what_most_columns_say(self, tmp_path, text, names):
+        path = write(tmp_path / "d.csv", text)
+        found = infer(path)
+        assert [column.name for column in found.columns] == (names or places(len(found.columns)))
+        assert found.header == bool(names)
+        assert len(read(path, found)) == len(text.splitlines()) - found.header
 
     def test_a_measured_label_makes_a_regression(self, tmp_path):
         found = infer(write(tmp_path / "d.csv", "x,price\n1,2.5\n2,3.25\n"))
