@@ -21,9 +21,16 @@ from servegraph.train.strategy import is_chief
 from servegraph.trained import checkpoints
 
 
-def fit(model: keras.Model, args: TrainArgs, *, epochs: int, batch_size: int, first_epoch: int) -> None:
-    """Train a compiled `model` in place from `first_epoch` (0: from the start) to `epochs`; checkpoint every epoch."""
-    step = _train_step(model, args.strategy, batch_size)
+def fit(
+    model: keras.Model, args: TrainArgs, *, epochs: int, batch_size: int, first_epoch: int, label_scale: float
+) -> None:
+    """Train a compiled `model` in place from `first_epoch` (0: from the start) to `epochs`; checkpoint every epoch.
+
+    The squared error of a regression is taken in units of `label_scale`, so that small labels are learned like large
+    ones; it is logged in the label's own.
+    """
+    step = _train_step(model, args.strategy, batch_size, label_scale)
+    loss_unit = 1.0 if _is_classifier(model) else label_scale**2
     writes = is_chief(args.strategy)
     logs = tf.summary.create_file_writer(str(args.log_dir)) if writes else tf.summary.create_noop_writer()
     with (
@@ -33,10 +40,10 @@ def fit(model: keras.Model, args: TrainArgs, *, epochs: int, batch_size: int, fi
     ):
         for epoch in range(first_epoch, epochs):
             losses = [step(batch) for batch in _epoch(args, batch_size, epoch)]
-            loss = float(tf.reduce_mean(losses))
+            loss = float(tf.reduce_mean(losses)) * loss_unit
             tf.summary.scalar("loss", loss, step=epoch + 1)
             checkpoints.save(model, directory, epoch + 1)
-            progress.advance(f"epoch {epoch + 1}/{epochs}, loss {loss:.4f}")
+            progress.advance(f"epoch {epoch + 1}/{epochs}, loss {loss:.4g}")
 
 
 @contextmanager
@@ -59,17 +66,20 @@ def _epoch(args: TrainArgs, batch_size: int, epoch: int) -> Iterator[Any]:
     return iter(args.strategy.experimental_distribute_dataset(dataset.with_options(options)))
 
 
-def _train_step(model: keras.Model, strategy: tf.distribute.Strategy, batch_size: int) -> Any:
-    loss_of = keras.losses.sparse_categorical_crossentropy if _is_classifier(model) else keras.losses.mean_squared_error
+def _train_step(model: keras.Model, strategy: tf.distribute.Strategy, batch_size: int, label_scale: float) -> Any:
+    def losses_of(labels: Any, outputs: Any) -> Any:
+        if _is_classifier(model):
+            return keras.losses.sparse_categorical_crossentropy(labels, outputs)
+        return keras.losses.mean_squared_error(labels[:, None] / label_scale, outputs / label_scale)
+
     with strategy.scope():
         model.optimizer.build(model.trainable_variables)
 
     def replica_step(features: Any, labels: Any) -> tf.Tensor:
         with tf.GradientTape() as tape:
             outputs = model(features, training=True)
-            targets = labels if _is_classifier(model) else labels[:, None]
             # Divided by the global batch: the replicas' gradients are summed.
-            loss = tf.reduce_sum(loss_of(targets, outputs)) / batch_size
+            loss = tf.reduce_sum(losses_of(labels, outputs)) / batch_size
         gradients = tape.gradient(loss, model.trainable_variables)
         model.optimizer.apply(gradients, model.trainable_variables)
         return loss

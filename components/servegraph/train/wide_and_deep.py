@@ -53,7 +53,14 @@ def train(args: TrainArgs) -> keras.Model:
         steps = chosen.epochs * -(-len(args.data) // chosen.batch_size)
         rate = keras.optimizers.schedules.CosineDecay(chosen.learning_rate, steps)
         model.compile(optimizer=keras.optimizers.Adam(rate))
-    loop.fit(model, args, epochs=chosen.epochs, batch_size=chosen.batch_size, first_epoch=first_epoch)
+    loop.fit(
+        model,
+        args,
+        epochs=chosen.epochs,
+        batch_size=chosen.batch_size,
+        first_epoch=first_epoch,
+        label_scale=_spread(args.data.labels),
+    )
     return model
 
 
@@ -129,12 +136,20 @@ def build(data: Table, chosen: Hyperparameters) -> keras.Model:
 
 def _normalized(value: Any, values: Any) -> Any:
     number = layers.Reshape((1,))(value)
-    return layers.Normalization(axis=None, mean=float(np.mean(values)), variance=float(np.var(values)) or 1.0)(number)
+    return layers.Normalization(axis=None, mean=_mean(values), variance=_spread(values) ** 2)(number)
 
 
 def _denormalized(output: Any, labels: Any) -> Any:
-    scale, offset = float(np.std(labels)) or 1.0, float(np.mean(labels))
-    return layers.Rescaling(scale, offset, name="values")(output)
+    return layers.Rescaling(_spread(labels), _mean(labels), name="values")(output)
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(values, dtype=np.float64))
+
+
+def _spread(values: Any) -> float:
+    """Return the standard deviation, 1 for equal values; in float64, where no float32 is too large to be squared."""
+    return float(np.std(values, dtype=np.float64)) or 1.0
 
 
 def _category(column: Column, value: Any, data: Table) -> tuple[Any, int]:

@@ -86,6 +86,15 @@ def test_a_float_label_is_a_regression(tmp_path):
     assert result.evaluation.scalars["r2"] > 0.9
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e12])
+def test_a_label_of_any_scale_is_learned(tmp_path, scale):
+    path = tmp_path / "d.csv"
+    rows = np.random.default_rng(0).normal(size=(300, 2))
+    path.write_text("x,z,y\n" + "".join(f"{x:.4f},{z:.4f},{scale * (3 * x + z):.6g}\n" for x, z in rows))
+    learning = {**FAST, "epochs": 8, "learning_rate": 0.05, "dropout": 0}
+    assert train(TrainRequest(data=str(path)), learning, outputs(tmp_path)).evaluation.scalars["r2"] > 0.9
+
+
 def test_integer_classes_with_a_vocabulary_and_a_cross(tmp_path):
     (tmp_path / "s.yaml").write_text(
         "label: y\ncolumns:\n  a: {dtype: int64, vocabulary_size: 3}\n  b: {dtype: float32, buckets: [0, 1]}\n"
