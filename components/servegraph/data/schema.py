@@ -14,6 +14,7 @@ The file is YAML, written by `servegraph schema` and edited by hand:
       - {columns: [education, occupation], hash_buckets: 1000}
 
 Text is compared without surrounding white space (of ASCII) everywhere: `" Male"` and `"Male"` are one value.
+Text that YAML takes for something else, such as `"NO"` or `"01"`, stands in quotes.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def parse(text: str, source: str) -> Schema:
         SchemaError: not YAML, an unknown key, a missing label, a value out of range.
     """
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, _Loader)  # noqa: S506  a safe loader
     except yaml.YAMLError as exc:
         raise SchemaError(
             f"The schema {source} is not YAML: {yaml_problem(exc)}.", fix="Write one with `servegraph schema DATA`."
@@ -138,7 +139,10 @@ def parse(text: str, source: str) -> Schema:
             f"The schema {source} has no mapping `columns`.", fix="Write one with `servegraph schema DATA`."
         )
     _refuse_unknown(document, {"label", "header", "delimiter", "columns", "crosses"}, source)
-    columns = tuple(_column(str(name), spec, source) for name, spec in document["columns"].items())
+    columns = tuple(
+        _column(_text(name, f"The name of a column of {source}"), spec, source)
+        for name, spec in document["columns"].items()
+    )
     label = document.get("label")
     names = [column.name for column in columns]
     if label not in names:
@@ -147,13 +151,11 @@ def parse(text: str, source: str) -> Schema:
             fix="Set `label` to the name of a column.",
         )
     crosses = tuple(_cross(spec, names, source) for spec in document.get("crosses") or [])
-    schema = Schema(
-        columns=columns,
-        label=label,
-        header=bool(document.get("header", True)),
-        delimiter=str(document.get("delimiter", ",")),
-        crosses=crosses,
-    )
+    header = document.get("header", True)
+    if not isinstance(header, bool):
+        raise SchemaError(f"The header of the schema {source} is {header!r}.", fix="Write true or false, unquoted.")
+    delimiter = _text(document.get("delimiter", ","), f"The delimiter of the schema {source}")
+    schema = Schema(columns=columns, label=label, header=header, delimiter=delimiter, crosses=crosses)
     if len(schema.delimiter) != 1:
         raise SchemaError(f"The delimiter {schema.delimiter!r} of the schema {source} is not one character.")
     check(schema, source)
@@ -206,6 +208,22 @@ def dump(schema: Schema) -> str:
     return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice; PyYAML takes the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping, or raise `ConstructorError`."""
+        seen: list[Any] = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark
+                )
+            seen.append(key)
+        return super().construct_mapping(node, deep)
+
+
 def _refuse_unknown(spec: dict[str, Any], known: set[str], where: str) -> None:
     unknown = sorted(str(key) for key in set(spec) - known)
     if unknown:
@@ -231,17 +249,18 @@ def _column(name: str, spec: Any, source: str) -> Column:
         raise SchemaError(f"The schema gives buckets for the text {where}.")
     default = spec.get("default")
     if default is not None:
-        default = strip(str(default)) if dtype == "string" else _number(default, f"The default of {where}")
+        what = f"The default of {where}"
+        default = strip(_text(default, what)) if dtype == "string" else _number(default, what)
     return Column(
         name=name,
         dtype=cast("Dtype", dtype),
         role=cast("Role", role),
-        vocabulary=_texts(spec.get("vocabulary"), where),
+        vocabulary=_values(spec.get("vocabulary"), dtype, where),
         vocabulary_size=_count(spec.get("vocabulary_size"), f"The vocabulary_size of {where}"),
         hash_buckets=_count(spec.get("hash_buckets"), f"The hash_buckets of {where}"),
         buckets=buckets or None,
         default=default,
-        classes=_texts(spec.get("classes"), where),
+        classes=_values(spec.get("classes"), dtype, where),
     )
 
 
@@ -250,7 +269,7 @@ def _cross(spec: Any, names: list[str], source: str) -> Cross:
     if not isinstance(spec, dict):
         raise SchemaError(f"The schema gives {spec!r} for {where}.")
     _refuse_unknown(spec, {"columns", "hash_buckets"}, where)
-    columns = tuple(str(name) for name in spec.get("columns") or ())
+    columns = tuple(_text(name, f"A column of {where}") for name in spec.get("columns") or ())
     strangers = [name for name in columns if name not in names]
     if strangers or len(columns) < 2:
         raise SchemaError(
@@ -262,15 +281,26 @@ def _cross(spec: Any, names: list[str], source: str) -> Cross:
     return Cross(columns, buckets)
 
 
-def _texts(values: Any, where: str) -> tuple[str, ...] | None:
+def _values(values: Any, dtype: Any, where: str) -> tuple[str, ...] | None:
+    """Return the values of a category as text; those of a column of numbers may be given as such."""
     if values is None:
         return None
     if not isinstance(values, list) or not values:
         raise SchemaError(f"The schema gives {values!r} where {where} needs a list of values.")
-    texts = tuple(strip(str(value)) for value in values)
+    texts = tuple(
+        str(value) if dtype != "string" and _is_number(value) else strip(_text(value, f"A value of {where}"))
+        for value in values
+    )
     if len(set(texts)) != len(texts):
         raise SchemaError(f"The schema repeats a value in {where}: {list(texts)}.")
     return texts
+
+
+def _text(value: Any, what: str) -> str:
+    """Return `value`, which YAML has as text: `NO` unquoted is a truth value to it, `01` a number."""
+    if not isinstance(value, str):
+        raise SchemaError(f"{what} is {value!r} to YAML, not a text.", fix="Quote it.")
+    return value
 
 
 def _count(value: Any, what: str) -> int | None:
@@ -282,6 +312,10 @@ def _count(value: Any, what: str) -> int | None:
 
 
 def _number(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         raise SchemaError(f"{what} is {value!r}, not a number.")
     return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
