@@ -128,11 +128,12 @@ class _Part:
 
 def _convert(cells: Cells, column: Column, part: _Part, schema: Schema) -> NDArray[Any]:
     """Return the cells as an array of the column's dtype, or say which cell is wrong."""
-    if column.dtype == "string" or (column.name == schema.label and schema.is_classification):
+    is_class = column.name == schema.label and schema.is_classification
+    if column.default is not None and not is_class:
+        cells = [column.default if _is_empty(cell) else cell for cell in cells]
+    if column.dtype == "string" or is_class:
         return np.array([_text(cell) for cell in cells], dtype=object)
     dtype = np.float32 if column.dtype == "float32" else np.int64
-    if column.default is not None:
-        cells = [column.default if isinstance(cell, str) and not strip(cell) else cell for cell in cells]
     try:
         with np.errstate(over="ignore"):  # infinity is refused below
             values = np.array(cells, dtype=dtype)
@@ -148,7 +149,7 @@ def _bad_cell(cells: Cells, column: Column, part: _Part) -> DataError:
     kind = "number" if column.dtype == "float32" else "whole number"
     for index, cell in enumerate(cells):
         spot = f"Column {column.name!r} in {part.locate(index)}"
-        if isinstance(cell, str) and not strip(cell):
+        if _is_empty(cell):
             return DataError(
                 f"{spot} is empty.",
                 code="MISSING_VALUE",
@@ -166,6 +167,10 @@ def _bad_cell(cells: Cells, column: Column, part: _Part) -> DataError:
                 fix="Mend the value, or make the column a string in the schema.",
             )
     return DataError(f"Column {column.name!r} of {part.uri} cannot be read as {column.dtype}.", code="NOT_A_NUMBER")
+
+
+def _is_empty(cell: Any) -> bool:
+    return isinstance(cell, str) and not strip(cell)
 
 
 def _text(cell: Any) -> str:

@@ -19,6 +19,7 @@ from servegraph.storage import FileRef
 
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
+_EMPTY = ""  # what a CSV file has where a value is missing
 
 
 def is_tfrecord(file: FileRef) -> bool:
@@ -52,28 +53,31 @@ def framed(record: bytes) -> bytes:
 def chunks(file: FileRef, schema: Schema) -> Iterator[Chunk]:
     """Yield the columns that the schema uses, in chunks of at most `CHUNK_ROWS` records.
 
+    A feature that is missing is an empty cell where its column has a default.
+
     Raises:
         DataError: no tf.Example (`BAD_ROW`), a feature is missing or has not one value (`MISSING_COLUMN`).
     """
-    wanted = [column.name for column in (*schema.features, schema.label_column)]
+    wanted = {column.name: column.default for column in (*schema.features, schema.label_column)}
     first_row = 1
     cells: dict[str, list[Any]] = {name: [] for name in wanted}
     for number, example in enumerate(examples(file), start=1):
-        for name in wanted:
-            values = example.get(name, [])
+        for name, default in wanted.items():
+            values = example.get(name, []) or ([] if default is None else [_EMPTY])
             if len(values) != 1:
                 raise DataError(
                     f"Feature {name!r} has {len(values)} values in record {number} of {file.uri}, not one; "
                     f"its features are {sorted(example)}.",
                     code="MISSING_COLUMN",
-                    fix="Write one value per feature, or take the column out of the schema.",
+                    fix="Write one value per feature, a vector as several; or give the column a `default` in the "
+                    "schema if it may be missing, or take it out.",
                 )
             cells[name].append(values[0])
         if number - first_row + 1 == CHUNK_ROWS:
             yield Chunk(first_row, CHUNK_ROWS, cells)
             first_row, cells = number + 1, {name: [] for name in wanted}
-    if cells[wanted[0]]:
-        yield Chunk(first_row, len(cells[wanted[0]]), cells)
+    if rest := len(cells[schema.label]):
+        yield Chunk(first_row, rest, cells)
 
 
 def examples(file: FileRef) -> Iterator[dict[str, list[Any]]]:

@@ -1,5 +1,6 @@
 import gzip
 import struct
+from dataclasses import replace
 
 import google_crc32c
 import numpy as np
@@ -93,6 +94,21 @@ def test_tfrecord_is_told_by_its_content(tmp_path):
     assert table.classes == ("a", "b")
 
 
+def test_a_feature_that_is_missing_takes_the_default(tmp_path):
+    rows = [{"age": 1.5, "job": "p", "y": "a"}, {"n": 4, "y": "b"}]
+    path = write_tfrecord(tmp_path / "d", rows)
+    defaults = {"age": 7.0, "job": "none", "n": 3.0, "y": None}
+    table = read(path, Schema(tuple(replace(c, default=defaults[c.name]) for c in SCHEMA.columns), "y"))
+    assert {name: values.tolist() for name, values in table.features.items()} == {
+        "age": [1.5, 7.0],
+        "job": ["p", "none"],
+        "n": [3, 4],
+    }
+    with pytest.raises(DataError, match=r"'n' has 0 values in record 1 .*`default`") as caught:
+        read(path, SCHEMA)
+    assert caught.value.code == "MISSING_COLUMN"
+
+
 def test_integer_classes_count_upwards(tmp_path):
     numbers = Schema((Column("x", "float32"), Column("y", "int64")), "y")
     table = read(write(tmp_path / "d.csv", "x,y\n1,10\n1,2\n1,9\n"), numbers)
@@ -152,6 +168,12 @@ def test_white_space_is_what_it_is_to_a_graph(tmp_path, space):
 def test_missing_files_are_a_storage_error(tmp_path):
     with pytest.raises(StorageError):
         read(str(tmp_path / "nothing*.csv"), SCHEMA)
+
+
+def test_an_empty_text_takes_the_default(tmp_path):
+    filled = Schema((Column("job", "string", default="none"), Column("y", "string")), "y")
+    table = read(write(tmp_path / "d.csv", "job,y\n ,a\n p, b\n"), filled)
+    assert table.features["job"].tolist() == ["none", " p"]
 
 
 def test_an_empty_number_takes_the_default(tmp_path):
