@@ -48,9 +48,12 @@ class Table:
         """Yield each record as a JSON object: the features by input name, and the label under its own name."""
         names = list(self.features)
         columns = [values.tolist() for values in self.features.values()]
-        labels = [self.classes[i] for i in self.labels] if self.classes else self.labels.tolist()
-        for *values, label in zip(*columns, labels, strict=True):
+        for *values, label in zip(*columns, self.label_values(), strict=True):
             yield {**dict(zip(names, values, strict=True)), self.schema.label: label}
+
+    def label_values(self) -> list[Any]:
+        """Return the labels as the data has them: the text of each class, or the numbers."""
+        return [self.classes[i] for i in self.labels] if self.classes else self.labels.tolist()
 
     def dataset(self, batch_size: int, *, shuffle_seed: int | None = None) -> tf.data.Dataset:
         """Return batches of (features {name: [batch]}, labels [batch]), shuffled whole where a seed is given."""
@@ -102,12 +105,13 @@ def split(table: Table, every: int = 5) -> tuple[Table, Table]:
     Raises:
         DataError: one of the parts would be empty (code `TOO_FEW_ROWS`).
     """
-    columns = [values.tolist() for values in table.features.values()] + [table.labels.tolist()]
-    keys = ("\x1f".join(strip(str(value)) for value in record) for record in zip(*columns, strict=True))
+    columns = [values.tolist() for values in table.features.values()] + [table.label_values()]
+    keys = ["\x1f".join(strip(str(value)) for value in record) for record in zip(*columns, strict=True)]
     held_out = np.fromiter((zlib.crc32(key.encode()) % every == 0 for key in keys), bool, len(table))
     if held_out.all() or not held_out.any():
         raise DataError(
-            f"{len(table)} rows are too few to hold some out for evaluation.",
+            f"{len(table)} rows with {len(set(keys))} different records are too few to hold some out for evaluation; "
+            "equal records are kept together.",
             code="TOO_FEW_ROWS",
             fix="Give more data, or evaluation data of its own.",
         )

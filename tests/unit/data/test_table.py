@@ -194,13 +194,28 @@ class TestCensus:
 
     def test_the_split_is_fixed_and_keeps_equal_records_together(self, table):
         training, held_out = split(table)
-        assert (len(training), len(held_out)) == (26_093, 6_468)
+        assert (len(training), len(held_out)) == (26_037, 6_524)
         # In another order the same records are held out.
         _, other = split(table.take(np.arange(len(table))[::-1]))
         assert len(other) == len(held_out)
         keys = {tuple(record.values()) for record in held_out.instances()}
         assert keys == {tuple(record.values()) for record in other.instances()}
         assert not keys & {tuple(record.values()) for record in training.instances()}
+
+
+def test_another_class_leaves_the_split_as_it_was(tmp_path):
+    rows = "".join(f"{n},p,1,{'bc'[n % 2]}\n" for n in range(100))
+    table = read(write(tmp_path / "d.csv", "age,job,n,y\n" + rows), SCHEMA)
+    more = read(write(tmp_path / "e.csv", "age,job,n,y\n" + rows + "0,p,1,a\n"), SCHEMA)
+    held_out, held_out_of_more = ([*split(t)[1].features["age"]] for t in (table, more.take(np.arange(100))))
+    assert held_out == held_out_of_more
+
+
+def test_records_that_hardly_differ_cannot_be_split(tmp_path):
+    table = read(write(tmp_path / "d.csv", "age,job,n,y\n" + "1,p,1,a\n1,p,1,b\n" * 50), SCHEMA)
+    with pytest.raises(DataError, match="100 rows with 2 different records") as caught:
+        split(table)
+    assert caught.value.code == "TOO_FEW_ROWS"
 
 
 class TestInfer:
