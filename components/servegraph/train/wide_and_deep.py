@@ -81,6 +81,8 @@ def parse_hyperparameters(given: dict[str, Any]) -> Hyperparameters:
             )
         try:
             if name == "hidden_units":
+                if not isinstance(value, list | tuple):
+                    raise TypeError(value)
                 values[name] = tuple(_whole(width) for width in value)
             else:
                 values[name] = _whole(value) if isinstance(known[name], int) else float(value)

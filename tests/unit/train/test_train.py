@@ -150,7 +150,16 @@ def test_a_trainer_that_is_not_there(table, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"epoch": 1}, {"epochs": 0}, {"epochs": "many"}, {"dropout": 1.0}, {"hidden_units": [2.5]}]
+    "bad",
+    [
+        {"epoch": 1},
+        {"epochs": 0},
+        {"epochs": "many"},
+        {"dropout": 1.0},
+        {"hidden_units": [2.5]},
+        {"hidden_units": "64"},
+        {"hidden_units": 64},
+    ],
 )
 def test_bad_hyperparameters(table, tmp_path, bad):
     with pytest.raises(InputError) as caught:
