@@ -54,7 +54,7 @@ def test_only_new_data_is_trained_on_and_only_a_better_model_deployed(tmp_path):
     assert "1.1 is asked for" in refused["evaluation"]["reasons"][0]
     assert status_of(refused)["deploy-version"] == "skipped"
     assert "warm start: took" in Path(refused["log"]).read_text()
-    assert "hidden0" in Path(refused["log"]).read_text()
+    assert "hidden-0" in Path(refused["log"]).read_text()
     versions = json.loads((tmp_path / "out/history/kinds.json").read_text())
     assert versions["deployed"] is False
     assert Path(versions["model"]).is_file()  # that of the version still live

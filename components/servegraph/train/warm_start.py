@@ -64,7 +64,7 @@ def _embedding(layer: Any, model: keras.Model, old: Any, before: keras.Model) ->
 
 def _ids_of(model: keras.Model, embedding: str) -> dict[Any, int] | str | None:
     """Return what the ids of an embedding mean: the word of each, or the settings of the layer that makes them."""
-    name = "ids_" + embedding.split("_", 1)[1]
+    name = "ids-" + embedding.split("-", 1)[1]
     layer = next((layer for layer in model.layers if layer.name == name), None)
     if layer is None:
         return None

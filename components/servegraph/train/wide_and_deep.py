@@ -105,44 +105,50 @@ def build(data: Table, chosen: Hyperparameters) -> keras.Model:
 
     Inputs: {input name: [batch]}, string for text, float32 or int64 for numbers.
     Output: probabilities float32 [batch, classes], or values float32 [batch, 1] for a float32 label.
+
+    Inputs and layers share their names' space in Keras: every layer has a name of its own, with a hyphen, which no
+    input can have. A later training takes weights by these names (`warm_start`).
     """
     schema, units = data.schema, len(data.classes) or 1
     inputs = {c.input_name: keras.Input(shape=(), name=c.input_name, dtype=c.dtype) for c in schema.features}
     cleaned = {
-        c.name: StripText()(inputs[c.input_name]) if c.dtype == "string" else inputs[c.input_name]
+        c.name: StripText(name=f"strip-{c.input_name}")(inputs[c.input_name])
+        if c.dtype == "string"
+        else inputs[c.input_name]
         for c in schema.features
     }
     deep, wide = [], []
     for column in schema.features:
         value = cleaned[column.name]
         if not column.categorical:
-            deep.append(_normalized(value, data.features[column.input_name]))
+            deep.append(_normalized(column, value, data.features[column.input_name]))
         if column.categorical or column.buckets:
             ids, count = _category(column, value, data)
-            # A later training takes weights by these names (`warm_start`).
             name = column.input_name
-            wide.append(layers.Embedding(count, units, embeddings_initializer="zeros", name=f"wide_{name}")(ids))
-            deep.append(layers.Embedding(count, min(chosen.embedding_width, count), name=f"deep_{name}")(ids))
+            wide.append(layers.Embedding(count, units, embeddings_initializer="zeros", name=f"wide-{name}")(ids))
+            deep.append(layers.Embedding(count, min(chosen.embedding_width, count), name=f"deep-{name}")(ids))
     for number, (ids, count) in enumerate(_crosses(schema, cleaned)):
-        wide.append(layers.Embedding(count, units, embeddings_initializer="zeros", name=f"wide_cross{number}")(ids))
-    x = layers.Concatenate()(deep) if len(deep) > 1 else deep[0]
+        wide.append(layers.Embedding(count, units, embeddings_initializer="zeros", name=f"wide-cross-{number}")(ids))
+    x = layers.Concatenate(name="deep-parts")(deep) if len(deep) > 1 else deep[0]
     for number, width in enumerate(chosen.hidden_units):
-        x = layers.Dropout(chosen.dropout)(layers.Dense(width, activation="relu", name=f"hidden{number}")(x))
-    logits = layers.Dense(units, name="logits")(x)
+        x = layers.Dense(width, activation="relu", name=f"hidden-{number}")(x)
+        x = layers.Dropout(chosen.dropout, name=f"hidden-{number}-dropout")(x)
+    logits = layers.Dense(units, name="deep-logits")(x)
     if wide:
-        logits = layers.Add()([logits, *wide])
+        logits = layers.Add(name="all-logits")([logits, *wide])
     if data.classes:
-        return keras.Model(inputs, layers.Softmax(name="probabilities")(logits))
+        return keras.Model(inputs, layers.Softmax(name="class-probabilities")(logits))
     return keras.Model(inputs, _denormalized(logits, data.labels))
 
 
-def _normalized(value: Any, values: Any) -> Any:
-    number = layers.Reshape((1,))(value)
-    return layers.Normalization(axis=None, mean=_mean(values), variance=_spread(values) ** 2)(number)
+def _normalized(column: Column, value: Any, values: Any) -> Any:
+    name, mean, variance = column.input_name, _mean(values), _spread(values) ** 2
+    number = layers.Reshape((1,), name=f"reshape-{name}")(value)
+    return layers.Normalization(axis=None, mean=mean, variance=variance, name=f"normalize-{name}")(number)
 
 
 def _denormalized(output: Any, labels: Any) -> Any:
-    return layers.Rescaling(_spread(labels), _mean(labels), name="values")(output)
+    return layers.Rescaling(_spread(labels), _mean(labels), name="label-values")(output)
 
 
 def _mean(values: Any) -> float:
@@ -156,7 +162,7 @@ def _spread(values: Any) -> float:
 
 def _category(column: Column, value: Any, data: Table) -> tuple[Any, int]:
     """Return (ids [batch], number of ids) of a category or a bucketed number."""
-    name = f"ids_{column.input_name}"
+    name = f"ids-{column.input_name}"
     if column.buckets:
         ids = layers.Discretization(bin_boundaries=list(column.buckets), name=name)
         return ids(value), len(column.buckets) + 1
@@ -172,10 +178,12 @@ def _crosses(schema: Schema, cleaned: dict[str, Any]) -> list[tuple[Any, int]]:
     crosses = []
     for number, cross in enumerate(schema.crosses):
         parts = []
-        for name in cross.columns:
+        layer = f"ids-cross-{number}"
+        for at, name in enumerate(cross.columns):
             column, value = schema.column(name), cleaned[name]
             if column.buckets:
-                value = layers.Discretization(bin_boundaries=list(column.buckets))(value)
+                buckets = list(column.buckets)
+                value = layers.Discretization(bin_boundaries=buckets, name=f"{layer}-buckets-{at}")(value)
             elif column.dtype == "float32":
                 raise InputError(
                     f"The cross {list(cross.columns)} uses the number {name!r}.",
@@ -184,9 +192,9 @@ def _crosses(schema: Schema, cleaned: dict[str, Any]) -> list[tuple[Any, int]]:
                 )
             parts.append(value)
         crossed = parts[0]
-        for part in parts[1:-1]:  # HashedCrossing takes exactly two; the bins in between are as good as exact
-            crossed = layers.HashedCrossing(_MANY_BINS)((crossed, part))
-        ids = layers.HashedCrossing(cross.hash_buckets, name=f"ids_cross{number}")((crossed, parts[-1]))
+        for at, part in enumerate(parts[1:-1]):  # HashedCrossing takes exactly two; these bins are as good as exact
+            crossed = layers.HashedCrossing(_MANY_BINS, name=f"{layer}-part-{at}")((crossed, part))
+        ids = layers.HashedCrossing(cross.hash_buckets, name=layer)((crossed, parts[-1]))
         crosses.append((ids, cross.hash_buckets))
     return crosses
 

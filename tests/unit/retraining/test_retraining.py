@@ -197,16 +197,16 @@ def test_words_keep_their_weights_whatever_their_order(tmp_path):
 
     def build(words: list[str], units: int) -> keras.Model:
         word = keras.Input(shape=(), name="w", dtype="string")
-        ids = keras.layers.StringLookup(vocabulary=words, name="ids_w")(word)
-        rows = keras.layers.Embedding(len(words) + 1, 3, name="deep_w")(ids)
-        hidden = keras.layers.Dense(units, name="hidden0")(rows)
+        ids = keras.layers.StringLookup(vocabulary=words, name="ids-w")(word)
+        rows = keras.layers.Embedding(len(words) + 1, 3, name="deep-w")(ids)
+        hidden = keras.layers.Dense(units, name="hidden-0")(rows)
         return keras.Model({"w": word}, keras.layers.Dense(1, name="logits")(hidden))
 
     before, model = build(["a", "b", "c"], 4), build(["c", "d", "a"], 5)
     before.save(tmp_path / "before.keras")
-    fresh = model.get_layer("deep_w").get_weights()[0]
-    assert warm_start(model, tmp_path / "before.keras") == ["deep_w"]  # the others have another shape
-    old, new = before.get_layer("deep_w").get_weights()[0], model.get_layer("deep_w").get_weights()[0]
+    fresh = model.get_layer("deep-w").get_weights()[0]
+    assert warm_start(model, tmp_path / "before.keras") == ["deep-w"]  # the others have another shape
+    old, new = before.get_layer("deep-w").get_weights()[0], model.get_layer("deep-w").get_weights()[0]
     np.testing.assert_array_equal(new, [old[0], old[3], fresh[2], old[1]])
     (tmp_path / "no.keras").write_text("no")
     with pytest.raises(InputError):

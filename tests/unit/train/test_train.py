@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from servegraph.data import schema
+from servegraph.data.table import read
 from servegraph.errors import InputError, TrainerError
 from servegraph.train.train import Outputs, TrainRequest, train
 from servegraph.trained import MODEL_FILE, checkpoints
@@ -105,6 +107,22 @@ def test_integer_classes_with_a_vocabulary_and_a_cross(tmp_path):
     (tmp_path / "d.csv").write_text("a,b,c,y\n" + rows)
     request = TrainRequest(data=str(tmp_path / "d.csv"), schema=str(tmp_path / "s.yaml"))
     assert train(request, FAST, outputs(tmp_path)).classes == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("label", ["string", "float32"])
+def test_no_layer_has_a_name_that_an_input_can_have(tmp_path, label):
+    from servegraph.train.wide_and_deep import Hyperparameters, build
+
+    (tmp_path / "d.csv").write_text("values,c,wide_c,b,y\n1,1,1,1,1\n2,2,2,2,2\n")
+    described = (
+        "label: y\ncolumns:\n  values: {dtype: float32}\n  c: {dtype: string}\n  wide_c: {dtype: string, hash_buckets: 4}\n"
+        f"  b: {{dtype: float32, buckets: [0]}}\n  y: {{dtype: {label}}}\n"
+        "crosses: [{columns: [c, b, wide_c], hash_buckets: 9}, {columns: [b, b], hash_buckets: 9}]\n"
+    )
+    data = read(str(tmp_path / "d.csv"), schema.parse(described, "test"))
+    model = build(data, Hyperparameters())
+    names = {layer.name for layer in model.layers}
+    assert {name for name in names if "-" not in name} == set(data.features) == set(model.input)
 
 
 TRAINERS = {
