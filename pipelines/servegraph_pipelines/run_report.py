@@ -27,10 +27,10 @@ def finish(run: Run) -> dict[str, Any]:
     """
     sample = first_sample(run)
     prediction = None
-    has_deployed = bool(StepOutputs(run.pipeline_dir, "deploy-version").json("deployment"))
-    if run.succeeded and sample and has_deployed and run.parameters.get("target", "local") == "local":
+    deployed = StepOutputs(run.pipeline_dir, "deploy-version").json("deployment")
+    if run.succeeded and sample and deployed and run.parameters.get("target", "local") == "local":
         try:
-            prediction = ask(run, sample)
+            prediction = ask(run, deployed["version"], sample)
         except ServegraphError as error:
             run.error = error
     document = record(run, prediction)
@@ -39,8 +39,8 @@ def finish(run: Run) -> dict[str, Any]:
     return document
 
 
-def ask(run: Run, sample: Sample) -> dict[str, Any]:
-    """Serve the deployed versions for a moment and return the answer to one record.
+def ask(run: Run, version: str, sample: Sample) -> dict[str, Any]:
+    """Serve the deployed versions for a moment and return the answer of one, with the traffic or not, to one record.
 
     Raises:
         Refusal: the server does not start, or answers with an error (code `PREDICTION_FAILED`).
@@ -50,7 +50,7 @@ def ask(run: Run, sample: Sample) -> dict[str, Any]:
     name = run.parameters.get("model_name", "census")
     with ServerProcess(Path(run.parameters["location"])) as server:
         server.wait_until_available(name)
-        answer = server.post(f"/v1/models/{name}:predict", {"instances": [sample.instance]})
+        answer = server.post(f"/v1/models/{name}/versions/{version}:predict", {"instances": [sample.instance]})
     if answer.status != 200:
         raise Refusal(f"The deployed version answers {answer.status}: {answer.document}.", code="PREDICTION_FAILED")
     return {

@@ -12,11 +12,18 @@ import pytest
 
 from servegraph import storage
 from servegraph.data.digest import data_digest
+from servegraph.deploy_version.deploy import deploy
+from servegraph.deploy_version.plan import DeployRequest
+from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.savedmodel.layout import content_digest
 from servegraph.storage.digests import file_digest
 from servegraph_pipelines.local_runner import replace_interpreter, resolve_channel
+from servegraph_pipelines.run import Run
+from servegraph_pipelines.run_record import Sample
+from servegraph_pipelines.run_report import ask
 
 SERVEGRAPH = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()"]
+MODELS = Path(__file__).parents[1] / "serving/models"
 FAST = ["--param", 'hyperparameters={"epochs": 1, "hidden_units": [4]}']
 
 
@@ -98,6 +105,15 @@ def assert_keys_have_the_content(pipeline):
 
 def digest_of(path):
     return content_digest(storage.open_dir(path)) if path.is_dir() else file_digest(path)
+
+
+def test_the_record_is_answered_by_the_version_that_was_deployed(tmp_path):
+    target = LocalTarget(tmp_path, probe=lambda *_: None)
+    for version, traffic in (("1", 100), ("2", 0)):
+        deploy(DeployRequest(str(MODELS / f"people-{version}"), "people", traffic_percent=traffic), target)
+    done = Run(tmp_path, {"location": str(tmp_path), "model_name": "people"})
+    answers = [ask(done, version, Sample({"age": 10.0, "job": "pilot"}, None)) for version in ("1", "2")]
+    assert [answer["prediction"]["probabilities"][1] for answer in answers] == pytest.approx([0.1, 0.2])
 
 
 def test_bad_data_is_one_clear_error_and_nothing_is_deployed(tmp_path):
