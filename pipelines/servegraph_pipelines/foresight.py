@@ -38,6 +38,13 @@ def check(specification: Specification, values: Mapping[str, Any]) -> None:
             raise type(error)(f"Step {task.name}: {error.message}", code=error.code, fix=error.fix) from error
 
 
+def _train(given: Mapping[str, Any]) -> None:
+    from servegraph.storage.data_files import require_uri
+
+    if "data" in given:
+        require_uri(given["data"])
+
+
 def _optimize(given: Mapping[str, Any]) -> None:
     from servegraph.optimize.goal import goal_of
 
@@ -96,6 +103,7 @@ def _deploy(given: Mapping[str, Any]) -> None:
 # One row a component that has something to judge, by the values that its inputs have before the run.
 _JUDGES: dict[str, Callable[[Mapping[str, Any]], None]] = {
     "check-data": _check_data,
+    "train": _train,
     "export-serving-graph": _export,
     "optimize": _optimize,
     "measure": _measure,

@@ -232,6 +232,13 @@ class TestUris:
         with refused("UNKNOWN_SCHEME"):
             match(uri)
 
+    def test_an_empty_text_is_not_the_current_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "data.csv").write_text("a,b\n1,2\n")
+        monkeypatch.chdir(tmp_path)
+        with refused("BAD_PATH"):
+            match("")
+        assert [ref.uri for ref in match(".")] == ["data.csv"]
+
     def test_no_bucket(self) -> None:
         with refused("BAD_URI"):
             open_dir("gs://")

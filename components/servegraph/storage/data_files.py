@@ -67,13 +67,21 @@ def match(uri: str | Path, *, client: Any = None) -> list[FileRef]:
     `google.cloud.storage.Client` for gs:// URIs.
 
     Raises:
-        StorageError: nothing matches (code `NOT_FOUND`), or storage cannot be read.
+        StorageError: nothing matches (code `NOT_FOUND`), `uri` is empty (`BAD_PATH`), or storage cannot be read.
     """
+    require_uri(uri)
     local = local_path(uri)
     found = _match_local(local) if local is not None else _match_gcs(str(uri), client)
     if not found:
         raise StorageError(f"{str(uri)!r} matches no file.", code="NOT_FOUND", fix="Check the path, or the pattern.")
     return sorted(found, key=lambda ref: ref.uri)
+
+
+def require_uri(uri: str | Path) -> None:
+    """Raise `StorageError` (code `BAD_PATH`) where `uri` is empty: as a path it would be the current directory."""
+    if not str(uri):
+        fix = "Give a path, a pattern or gs://…; a shell variable in its place may not be set."
+        raise StorageError("An empty text names no files.", code="BAD_PATH", fix=fix)
 
 
 def _match_local(path: Path) -> list[FileRef]:

@@ -11,7 +11,7 @@ import yaml
 from tests.emulators.kubeflow import FakeKubeflow
 from tests.emulators.vertex_pipelines import FakeVertexPipelines
 
-from servegraph.errors import InputError
+from servegraph.errors import InputError, ServegraphError
 from servegraph_pipelines import flows, parameters
 from servegraph_pipelines.cli import app
 from servegraph_pipelines.specification import Specification
@@ -19,6 +19,7 @@ from servegraph_pipelines.specification import Specification
 PACKAGE = Path(flows.__file__).parent
 FLOWS = {name: flows.read(PACKAGE / f"{name.replace('-', '_')}.yaml") for name in flows.FLOWS}
 BAD = [
+    ({"data": ""}, "train", "BAD_PATH"),
     ({"budget": "500 apples"}, "optimize", "BAD_SIZE"),
     ({"min_agreement": 1.5}, "optimize", "BAD_TOLERANCE"),
     ({"serving_memory": "much"}, "measure", "BAD_SIZE"),
@@ -58,7 +59,7 @@ def test_a_bad_parameter_is_named_with_its_step(values: dict[str, Any], step: st
     for name, flow in FLOWS.items():
         if not both and name != "retrain":
             continue
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(ServegraphError) as caught:
             parameters.check(flow, {"history": "h", **values} if name == "retrain" else values)
         assert caught.value.code == code
         assert caught.value.message.startswith(f"Step {step}: ")
