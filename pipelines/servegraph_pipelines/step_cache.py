@@ -45,18 +45,18 @@ class StepCache:
         if key is None:
             return run()
         if found is not None:
-            print(f"{key.step} is that of {found.parent.name}: its key is the same.")
+            print(f"{key.step} is that of {found.folder.parent.name}: its key is the same.")
             _copy(found, key.folder)
         exit_code = 0 if found is not None else run()
         if exit_code == 0:
             key.write()
         return exit_code
 
-    def _find(self, key: StepKey) -> Path | None:
+    def _find(self, key: StepKey) -> StepKey | None:
         for file in sorted(self._root.glob(f"*/{key.step}/{step_keys.FILE}"), reverse=True):
             other = step_keys.read(file.parent)
             if other is not None and key.same(other) and other.is_whole:
-                return file.parent
+                return other
         return None
 
 
@@ -78,12 +78,12 @@ def _sources() -> frozenset[str]:
     return frozenset(found)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: StepKey, target: Path) -> None:
     """Make the folder of a step from that of another: links to its files, and its own record with paths of its own."""
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, copy_function=_link, ignore=shutil.ignore_patterns(step_keys.FILE))
+    shutil.copytree(source.folder, target, copy_function=_link, ignore=shutil.ignore_patterns(step_keys.FILE))
     record = target / "executor_output.json"
-    text = record.read_text(encoding="utf-8").replace(json.dumps(str(source))[1:-1], json.dumps(str(target))[1:-1])
+    text = record.read_text(encoding="utf-8").replace(json.dumps(source.place)[1:-1], json.dumps(str(target))[1:-1])
     record.unlink()
     record.write_text(text, encoding="utf-8")
 

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,10 @@ class StepKey:
     files: Mapping[str, str]
     artifacts: Mapping[str, Taken]
     pinned: bool = True
-    outputs: tuple[str, ...] = ()  # what the step left in its folder; no part of the key either
+    # No part of the key either: where the folder was when the outputs were written, whose record has that path, and
+    # all files that the step left in it with their sizes.
+    place: str = ""
+    outputs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def step(self) -> str:
@@ -64,15 +67,21 @@ class StepKey:
         return self.pinned and other.pinned and mine == its and rest[0] == rest[1]
 
     def write(self) -> None:
-        """Write it beside the outputs, with their names."""
-        document = {**asdict(self), "outputs": sorted(file.name for file in self.folder.iterdir())}
+        """Write it beside the outputs, with their place, names and sizes."""
+        document = {**asdict(self), "place": str(self.folder), "outputs": _sizes(self.folder)}
         del document["folder"]
         (self.folder / FILE).write_text(json.dumps(document, indent=2), encoding="utf-8")
 
     @property
     def is_whole(self) -> bool:
-        """Whether all that the step left is still there."""
-        return all((self.folder / name).exists() for name in self.outputs)
+        """Whether all that the step left is still there, by name and size: to read it all would cost what is saved."""
+        return self.outputs == _sizes(self.folder)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the sizes of all files below the folder of a step but its key, by path."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file != folder / FILE]
+    return {str(file.relative_to(folder)): file.stat().st_size for file in files}
 
 
 def read(folder: Path) -> StepKey | None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,29 @@ def test_the_same_step_is_taken_with_paths_of_its_own(steps: Steps) -> None:
     ]
     assert steps.run() != taken
     assert steps.executed == 1
+
+
+def test_runs_that_were_moved_are_taken_with_paths_of_the_new_place(steps: Steps) -> None:
+    steps.root /= "runs"
+    steps.run()
+    steps.root = steps.root.rename(steps.root.with_name("moved"))
+    for _ in range(2):
+        taken = steps.run()
+        record = json.loads((taken / "executor_output.json").read_text())
+        assert record["artifacts"]["out"]["artifacts"] == [{"uri": str(taken / "out")}]
+    assert steps.executed == 1
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_text("")])
+def test_what_lost_a_file_is_not_taken(steps: Steps, damage: Callable[[Path], None]) -> None:
+    whole, damaged = steps.run(), steps.run(takes=False)
+    damage(damaged / "out/file")
+    taken = steps.run()
+    assert (steps.executed, (taken / "out/file").read_text()) == (2, "result")
+    damage(whole / "out/file")
+    shutil.rmtree(taken)
+    steps.run()
+    assert steps.executed == 3
 
 
 def test_the_same_content_elsewhere_is_the_same(steps: Steps) -> None:
