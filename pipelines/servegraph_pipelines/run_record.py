@@ -30,6 +30,10 @@ class StepOutputs:
         file = self._folder / "executor_output.json" if self._folder else None
         self._document: dict[str, Any] = json.loads(file.read_text()) if file and file.is_file() else {}
 
+    def parameter(self, name: str) -> Any:
+        """Return an output parameter, None where there is none."""
+        return self._document.get("parameterValues", {}).get(name)
+
     def metadata(self, artifact: str) -> dict[str, Any]:
         """Return the metadata of an output artifact."""
         found = self._document.get("artifacts", {}).get(artifact, {}).get("artifacts", [])
@@ -87,11 +91,13 @@ def record(run: Run, prediction: dict[str, Any] | None) -> dict[str, Any]:
         for name, (step, artifact, kind) in _MODELS.items()
     }
     trained = StepOutputs(run.pipeline_dir, "train").metadata("model").get("TrainedModel", {})
+    checked = StepOutputs(run.pipeline_dir, "check-data")
     return {
         "status": "succeeded" if run.succeeded else "failed",
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "parameters": run.parameters,
         "steps": [{"name": s.name, "status": s.status, "seconds": s.seconds} for s in run.steps],
+        "skipped": checked.parameter("reason") if checked.parameter("decision") == "skip" else None,
         "model_bytes": {name: int(size) for name, size in sizes.items() if size is not None},
         "metrics": trained.get("metrics", {}),
         "optimized": StepOutputs(run.pipeline_dir, "optimize").metadata("metrics"),

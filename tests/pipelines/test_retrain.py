@@ -59,4 +59,7 @@ def test_only_new_data_is_trained_on_and_only_a_better_model_deployed(tmp_path):
     assert versions["deployed"] is False
     assert Path(versions["model"]).is_file()  # that of the version still live
 
-    assert status_of(retrain(tmp_path, "min_metric=1.1"))["train"] == "skipped"
+    skipped = retrain(tmp_path, "min_metric=1.1", "warm_start=true")
+    assert status_of(skipped)["train"] == "skipped"
+    assert skipped["skipped"] == "data and settings are those of the last training, and its model was not good enough."
+    assert skipped["skipped"] in Path(skipped["report"]).read_text()

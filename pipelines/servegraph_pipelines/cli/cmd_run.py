@@ -99,8 +99,8 @@ def _show(document: dict[str, Any]) -> None:
         line("machine", f"{choice['machine_type']}{accelerator} on {choice['platform']}{cost}")
     if verdict := document["evaluation"].get("verdict"):
         line("evaluated", ": ".join([verdict, *document["evaluation"]["reasons"][:1]]))
-    if any(step["name"] == "train" and step["status"] == "skipped" for step in document["steps"]):
-        line("skipped", "data and settings are those of the last training")
+    if document["skipped"]:
+        line("skipped", document["skipped"])
     if deployed:
         line("deployed", f"{deployed['name']} version {deployed['version']} ({deployed['outcome']})")
     if document["prediction"]:

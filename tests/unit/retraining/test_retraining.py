@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tests.emulators.gcs import FakeGcs
 
@@ -12,6 +14,8 @@ from servegraph.data.digest import data_digest
 from servegraph.errors import InputError, StorageError
 from servegraph.evaluate.judge import Criteria, Measured, judge
 from servegraph.retraining.history import History, Training
+from servegraph_pipelines import flows
+from servegraph_pipelines.bindings import tasks_of
 
 SEEN = Seen("d1", "s1", is_live=True)
 
@@ -67,6 +71,39 @@ def test_another_trainer_under_the_same_name_is_something_new(tmp_path):
     other = check()
     assert (other.decision, other.data_digest) == ("train", first.data_digest)
     assert other.content_digest != first.content_digest
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"min_metric": "0.9"},
+        {"max_metric_drop": 0.01},
+        {"budget": "1MB"},
+        {"gpu_graph": "float16"},
+        {"min_agreement": 0.9},
+        {"serving": {"min_replicas": 2}},
+        {"traffic_percent": 50},
+        {"allow_signature_change": True},
+    ],
+)
+def test_what_decides_about_the_deploy_is_a_setting_and_no_other_training(tmp_path, setting):
+    given = {"model_name": "m", "history": str(tmp_path), "data": "census", "live_version": "1"}
+    first = check_data.python_func(**given)
+    History(str(tmp_path), "m").write(Training(first.data_digest, first.settings_digest, deployed=False), None)
+    assert check_data.python_func(**given).decision == "skip"
+    changed = check_data.python_func(**given, **setting)
+    assert (changed.decision, changed.reason) == ("train", "the settings have changed.")
+    assert changed.content_digest == first.content_digest
+
+
+def test_retrain_looks_at_all_that_its_later_steps_are_given():
+    """All but the places, and the rate, which no step but the choice's own record takes."""
+    flow = flows.read(Path(flows.__file__).parent / "retrain.yaml")
+    (checked,) = (
+        task for task in tasks_of(flow, {name: name for name in flow.parameters}) if task.name == "check-data"
+    )
+    places = {"target", "location", "project", "region", "staging", "namespace", "api_url"}
+    assert set(flow.parameters) - set(checked.inputs.values()) == places | {"target_rate"}
 
 
 def test_a_training_is_cached_by_content_only_where_it_is_a_function_of_it(tmp_path):
