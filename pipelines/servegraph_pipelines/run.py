@@ -19,15 +19,17 @@ from typing import Any, Literal
 
 from servegraph.errors import InputError, Refusal, ServegraphError, StorageError
 from servegraph.interrupt import terminated_as_interrupted
+from servegraph.storage.local import answering
 from servegraph_pipelines import flows
 from servegraph_pipelines.images import for_trainer
 from servegraph_pipelines.specification import Specification
-from servegraph_pipelines.step_errors import last_raised, own_error
+from servegraph_pipelines.step_errors import disk_full, known_error, last_raised
 
 Runner = Literal["subprocess", "docker"]
 # Parameters of a pipeline that name a place of its own, and the folder that a local run gives them.
 PLACES = {"location": "serving", "history": "history"}
 _END_TIMEOUT_S = 10
+_FULL_BYTES = 1 << 20  # with less left the log may lack its last lines
 _ENDS: dict[str, Literal["succeeded", "cached"]] = {"success": "succeeded", "cached": "cached"}
 
 
@@ -150,10 +152,13 @@ def failure(state: Run) -> ServegraphError:
     failed = next((step.name for step in state.steps if step.status in ("failed", "running")), None)
     where = f"Step {failed}" if failed else "The run"
     lines = state.log.read_text(encoding="utf-8", errors="replace").splitlines()[-400:]
-    if error := own_error(lines, where):
+    if error := known_error(lines, where):
         return error
+    raised, free_bytes = last_raised(lines), shutil.disk_usage(state.output_dir).free
+    if not raised and free_bytes < _FULL_BYTES:
+        return disk_full(f"{where} failed, and the log ends early: {state.output_dir} has {free_bytes} bytes left.")
     return Refusal(
-        f"{where} failed: {last_raised(lines) or 'it said nothing of why'}",
+        f"{where} failed: {raised or 'it said nothing of why'}",
         code="STEP_FAILED",
         fix=f"See its output in {state.log}.",
     )
@@ -244,7 +249,8 @@ def _exclusive(output_dir: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _temporary(output_dir: Path) -> Iterator[Path]:
     """A TMPDIR of the run's own: kfp.local leaves the source of every task behind in it."""
-    path = Path(tempfile.mkdtemp(prefix=".tmp-", dir=output_dir))
+    with answering("write", output_dir):
+        path = Path(tempfile.mkdtemp(prefix=".tmp-", dir=output_dir))
     try:
         yield path
     finally:

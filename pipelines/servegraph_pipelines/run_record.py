@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import shlex
@@ -25,10 +26,12 @@ class StepOutputs:
     """What one step left: parameters, artifact metadata, artifact files. Empty where the step did not get that far."""
 
     def __init__(self, pipeline_dir: Path | None, step: str) -> None:
-        """Read the step's `executor_output.json` if there is one."""
+        """Read the step's `executor_output.json` if there is one, and room was there to write it."""
         self._folder = pipeline_dir / step if pipeline_dir else None
-        file = self._folder / "executor_output.json" if self._folder else None
-        self._document: dict[str, Any] = json.loads(file.read_text()) if file and file.is_file() else {}
+        self._document: dict[str, Any] = {}
+        if self._folder is not None:
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                self._document = json.loads((self._folder / "executor_output.json").read_text(encoding="utf-8"))
 
     def parameter(self, name: str) -> Any:
         """Return an output parameter, None where there is none."""

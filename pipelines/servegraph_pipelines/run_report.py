@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from servegraph.errors import Refusal, ServegraphError
+from servegraph import storage
+from servegraph.errors import Refusal, ServegraphError, StorageError
 from servegraph.pages.render import render
 from servegraph_pipelines import flows
 from servegraph_pipelines.run import Run
@@ -21,9 +22,10 @@ from servegraph_pipelines.run_record import (
 
 
 def finish(run: Run) -> dict[str, Any]:
-    """Write `run.json` and `report.html` into the run's directory and return the document of the former.
+    """Write `report.html` and `run.json` into the run's directory and return the document of the latter.
 
-    A run that deployed locally also answers a held-out record; that this works is part of its success.
+    A run that deployed locally also answers a held-out record; that this works, and that there was room for the
+    report, is part of its success: `report` is None where it could not be written.
     """
     sample = first_sample(run)
     prediction = None
@@ -34,9 +36,21 @@ def finish(run: Run) -> dict[str, Any]:
         except ServegraphError as error:
             run.error = error
     document = record(run, prediction)
-    (run.output_dir / "run.json").write_text(json.dumps(document, indent=2, ensure_ascii=False), encoding="utf-8")
-    (run.output_dir / "report.html").write_text(page(run, document, sample), encoding="utf-8")
+    if not _write(run, "report.html", page(run, document, sample)):
+        document = {**record(run, prediction), "report": None}
+    if not _write(run, "run.json", json.dumps(document, indent=2, ensure_ascii=False)):
+        document = {**record(run, prediction), "report": document["report"]}
     return document
+
+
+def _write(run: Run, name: str, text: str) -> bool:
+    """Return whether a file of the run's directory could be written; why not is the run's error, if it has no other."""
+    try:
+        storage.open_dir(run.output_dir).write_bytes(name, text.encode())
+    except StorageError as error:
+        run.error = run.error or error
+        return False
+    return True
 
 
 def ask(run: Run, version: str, sample: Sample) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from servegraph_pipelines.engines.runs import Engine, RunOptions, RunRequest, Ru
 from servegraph_pipelines.images import ImageChoice, for_trainer
 from servegraph_pipelines.resources import EngineName, StepResources
 from servegraph_pipelines.specification import Specification
-from servegraph_pipelines.step_errors import last_raised, own_error
+from servegraph_pipelines.step_errors import known_error, last_raised
 
 Caching = Literal["auto", "as-compiled", "off"]
 
@@ -104,7 +104,7 @@ def failure(engine: Engine, state: RunState) -> ServegraphError | None:
         words = state.message or f"it was {state.status}"
         return Refusal(f"The run {state.id} did not succeed: {words}", code="RUN_FAILED", fix=fix)
     lines = engine.log(state.id, step)
-    if error := own_error(lines, f"Step {step.name}"):
+    if error := known_error(lines, f"Step {step.name}"):
         return error
     words = last_raised(lines) or step.message or state.message or "the engine does not say why"
     return Refusal(f"Step {step.name} failed: {words}", code="STEP_FAILED", fix=fix)

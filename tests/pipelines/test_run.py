@@ -1,5 +1,6 @@
 """`servegraph run` as a user starts it: in a process of its own, on small data."""
 
+import errno
 import json
 import os
 import signal
@@ -18,9 +19,9 @@ from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.savedmodel.layout import content_digest
 from servegraph.storage.digests import file_digest
 from servegraph_pipelines.local_runner import replace_interpreter, resolve_channel
-from servegraph_pipelines.run import Run
+from servegraph_pipelines.run import Run, StepRecord, failure
 from servegraph_pipelines.run_record import Sample
-from servegraph_pipelines.run_report import ask
+from servegraph_pipelines.run_report import ask, finish
 
 SERVEGRAPH = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()"]
 MODELS = Path(__file__).parents[1] / "serving/models"
@@ -134,6 +135,27 @@ def test_bad_data_is_one_clear_error_and_nothing_is_deployed(tmp_path):
     assert document["error"]["code"] == "NOT_A_NUMBER"
     assert "NOT_A_NUMBER" in (tmp_path / "out/report.html").read_text()
     assert not (tmp_path / "out/serving").exists()
+
+
+def test_a_step_on_a_full_disk_says_so_and_the_report_has_the_rest(tmp_path):
+    folder = tmp_path / "pipeline"
+    for step, output in (("digest-data", '{"parameterValues": {}}'), ("train", "")):
+        (folder / step).mkdir(parents=True)
+        (folder / step / "executor_output.json").write_text(output)
+    said = f"OSError: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}"
+    (tmp_path / "run.log").write_text(f"    {said}\njson.decoder.JSONDecodeError: Expecting value\n")
+    state = Run(tmp_path, {}, steps=[StepRecord("train", "failed")], pipeline_dir=folder)
+    state.error = failure(state)
+    assert (state.error.code, state.error.message) == ("DISK_FULL", f"Step train: {said}")
+    assert finish(state)["error"]["code"] == "DISK_FULL"
+    assert "DISK_FULL" in (tmp_path / "report.html").read_text()
+
+
+def test_a_report_that_cannot_be_written_is_an_error_of_the_run(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    document = finish(Run(tmp_path, {}, steps=[StepRecord("train", "succeeded")]))
+    assert (document["status"], document["error"]["code"], document["report"]) == ("failed", "NOT_A_FILE", None)
+    assert json.loads((tmp_path / "run.json").read_text()) == document
 
 
 def descendants(pid):

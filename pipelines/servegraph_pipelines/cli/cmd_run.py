@@ -111,4 +111,4 @@ def _show(document: dict[str, Any]) -> None:
             "prediction",
             f"{json.dumps(asked['prediction'], ensure_ascii=False)} (label in the data: {asked['label']})",
         )
-    line("report", document["report"])
+    line("report", document["report"] or "could not be written")
