@@ -51,14 +51,14 @@ def restored_by(*nodes: bytes) -> Callable[[Path], None]:
     )
 
 
-def index_file(content: bytes) -> Callable[[Path], None]:
-    """A sound graph with this index."""
+def index_file(content: bytes, data: bytes = b"") -> Callable[[Path], None]:
+    """A sound graph with this index and data file."""
 
     def make(path: Path) -> None:
         write(path, saved_model(graph([placeholder(), node("y", "Identity", ("x",))])))
         (path / "variables").mkdir()
         (path / "variables/variables.index").write_bytes(content)
-        (path / "variables/variables.data-00000-of-00001").write_bytes(b"")
+        (path / "variables/variables.data-00000-of-00001").write_bytes(data)
 
     return make
 
@@ -73,15 +73,61 @@ def tensor(dtype: int, sizes: list[int], offset: int = 0, size: int = 0) -> byte
     return encode_number(1, dtype) + encode_bytes(2, shape) + encode_number(4, offset) + encode_number(5, size)
 
 
-def snappy_bomb() -> bytes:
-    """An index whose one block claims, compressed, to be 1 GB."""
+def sealed(block: bytes, offset: int, compression: bytes = b"\x00") -> tuple[bytes, bytes]:
+    """A block of a table with what follows it, and its handle."""
     import google_crc32c
 
-    block = encode_varint(1 << 30) + b"\xfe\x01\x00" * 1000
-    typed = block + b"\x01"
-    content = typed + struct.pack("<I", mask(google_crc32c.value(typed)))
-    handle = encode_varint(0) + encode_varint(len(block))
-    return content + (handle + handle).ljust(40, b"\0") + struct.pack("<Q", MAGIC)
+    typed = block + compression
+    return typed + struct.pack("<I", mask(google_crc32c.value(typed))), encode_varint(offset) + encode_varint(
+        len(block)
+    )
+
+
+def footer(index_handle: bytes) -> bytes:
+    return (index_handle + index_handle).ljust(40, b"\0") + struct.pack("<Q", MAGIC)
+
+
+def row(key: bytes, value: bytes = b"", shared: int = 0) -> bytes:
+    return encode_varint(shared) + encode_varint(len(key)) + encode_varint(len(value)) + key + value
+
+
+ONE_RESTART = struct.pack("<II", 0, 1)
+HEADER_ROW = row(b"", encode_number(1, 1))
+
+
+def snappy_bomb() -> bytes:
+    """An index whose one block claims, compressed, to be 1 GB."""
+    block, handle = sealed(encode_varint(1 << 30) + b"\xfe\x01\x00" * 1000, 0, b"\x01")
+    return block + footer(handle)
+
+
+def snappy_copies() -> bytes:
+    """An index of a compressed block whose copies of a byte reach back 1 MB each."""
+    literal = b"\xf8" + (1_000_000 - 1).to_bytes(3, "little") + bytes(1_000_000)
+    copies = (b"\x03" + (1_000_000).to_bytes(4, "little")) * 40_000
+    block, handle = sealed(encode_varint(1_040_000) + literal + copies, 0, b"\x01")
+    return block + footer(handle)
+
+
+def blocks_named(times: int, block: bytes) -> bytes:
+    """An index of two blocks, the header's and one that is named so many times."""
+    first, first_handle = sealed(HEADER_ROW + ONE_RESTART, 0)
+    second, second_handle = sealed(block, len(first))
+    rows = [row(b"z", handle) for handle in (first_handle, *[second_handle] * times)]
+    index, index_handle = sealed(b"".join(rows) + ONE_RESTART, len(first + second))
+    return first + second + index + footer(index_handle)
+
+
+def repeating_keys() -> bytes:
+    """Keys of 40 kB, each of which repeats the one before it."""
+    rows = [row(b"a" * 40_000), *(row(b"%04x" % number, shared=40_000) for number in range(11_000))]
+    return blocks_named(1, b"".join(rows) + ONE_RESTART)
+
+
+def variant_beyond() -> tuple[bytes, bytes]:
+    """An index with a variant, and its one element, which claims 2^70 bytes."""
+    content = b"\xff" * 9 + b"\x7f"
+    return index_of(a=tensor(21, [1], size=len(content))), content
 
 
 def text_nesting(path: Path) -> None:
@@ -416,6 +462,13 @@ HOSTILE = (
     Hostile("text nested 50,000 deep", text_nesting, "GRAPH_CORRUPT"),
     Hostile("a text string without an end", text_without_end, "GRAPH_CORRUPT"),
     Hostile("a compressed block of 1 GB", index_file(snappy_bomb()), "INDEX_CORRUPT"),
+    Hostile("a compressed block of far copies", index_file(snappy_copies()), "INDEX_CORRUPT"),
+    Hostile(
+        "one block again and again", index_file(blocks_named(1000, row(b"a") * 10_000 + ONE_RESTART)), "INDEX_CORRUPT"
+    ),
+    Hostile("keys that repeat 40 kB", index_file(repeating_keys()), "INDEX_CORRUPT"),
+    Hostile("a tensor of 100,000 slices", index_file(index_of(a=b"\x3a\x00" * 100_000)), "INDEX_CORRUPT"),
+    Hostile("an element of 2^70 bytes", index_file(*variant_beyond()), "CRC_MISMATCH"),
     Hostile("10^18 strings", index_file(index_of(a=tensor(7, [10**9, 10**9], size=3))), "TRUNCATED_SHARD"),
     Hostile("a tensor at 2^62", index_file(index_of(a=tensor(1, [1], offset=1 << 62, size=4))), "TRUNCATED_SHARD"),
     Hostile("a tensor of negative size", index_file(index_of(a=tensor(1, [-5], size=4))), "INDEX_CORRUPT"),

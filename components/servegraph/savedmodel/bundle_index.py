@@ -101,7 +101,7 @@ def _parse_entry(key: str, value: bytes, shapes: dict[bytes, tuple[int, ...]]) -
     """Read a BundleEntryProto. `shapes` remembers encoded shapes: thousands of tensors have a handful."""
     dtype = shard = offset = size = crc = position = 0
     shape: tuple[int, ...] = ()
-    slices: tuple[SliceSpec, ...] = ()
+    slices: list[SliceSpec] = []
     try:
         while position < len(value):
             tag = value[position]
@@ -128,7 +128,7 @@ def _parse_entry(key: str, value: bytes, shapes: dict[bytes, tuple[int, ...]]) -
             elif tag == 0x18:
                 shard = number
             elif tag == 0x3A:
-                slices += (_parse_slice(value[position : position + number]),)
+                slices.append(_parse_slice(value[position : position + number]))
                 position += number
             else:
                 raise Malformed(f"the entry of {key!r} has the unknown tag {tag}")
@@ -136,8 +136,9 @@ def _parse_entry(key: str, value: bytes, shapes: dict[bytes, tuple[int, ...]]) -
         raise Malformed(f"the entry of {key!r} ends too early") from None
     if position != len(value):
         raise Malformed(f"the entry of {key!r} overruns its end")
-    slices = tuple(_whole(spec, shape) for spec in slices)
-    return TensorEntry(key, dtype_name(dtype), shape, shard, offset, size, crc, slices)
+    return TensorEntry(
+        key, dtype_name(dtype), shape, shard, offset, size, crc, tuple(_whole(spec, shape) for spec in slices)
+    )
 
 
 def _parse_shape(payload: bytes) -> tuple[int, ...]:

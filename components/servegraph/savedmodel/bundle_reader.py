@@ -6,6 +6,7 @@ Opening reads the index only; a tensor's bytes are read when asked for, at most 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from math import prod
 from threading import Lock
 from types import TracebackType
@@ -204,6 +205,14 @@ class _ReadAhead:
 def _read_index(directory: Directory, prefix: str) -> BundleIndex:
     path = f"{prefix}.index"
     try:
+        with closing(directory.open(path)) as file:
+            size_bytes = file.size_bytes
+        if size_bytes > MAX_INDEX_BYTES:
+            raise ModelError(
+                f"{directory.uri}/{path} has {size_bytes} bytes; an index has at most {MAX_INDEX_BYTES}.",
+                code="INDEX_CORRUPT",
+                fix=_REWRITE,
+            )
         content = directory.read_bytes(path)
     except StorageError as exc:
         if exc.code != "NOT_FOUND":

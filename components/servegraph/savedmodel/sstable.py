@@ -17,7 +17,7 @@ FOOTER_BYTES = 48
 TRAILER_BYTES = 5  # compression type and masked checksum behind each block
 RAW, SNAPPY = 0, 1
 BLOCK_BYTES = 262144  # TensorFlow's own size for new blocks (table_options.h)
-RESTART_INTERVAL = 16
+RESTART_INTERVAL = 16  # every sixteenth key of a block is stored whole
 # A snappy block announces its size: nothing in an index needs more, and a lie must not cost memory.
 MAX_BLOCK_BYTES = 1 << 26
 _U32 = struct.Struct("<I")
@@ -29,7 +29,14 @@ def mask(crc: int) -> int:
 
 
 def read_table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield key and value of each entry in order, checking every block's checksum. Raises `Malformed`."""
+    """Yield key and value of each entry in order, checking every block's checksum.
+
+    Blocks follow each other, and the keys of one take no more than what `RESTART_INTERVAL` can save: a small file
+    costs neither much time nor much memory.
+
+    Raises:
+        Malformed: the bytes are not a table.
+    """
     if len(content) < FOOTER_BYTES:
         raise Malformed(f"{len(content)} bytes are too few for a table")
     footer = content[-FOOTER_BYTES:]
@@ -38,9 +45,13 @@ def read_table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     try:
         _, position = _handle(footer, 0)  # the meta-index block, which TensorFlow leaves empty
         index_block, _ = _handle(footer, position)
+        end = 0
         for _, value in _entries(_block(content, *index_block)):
-            block, _ = _handle(value, 0)
-            yield from _entries(_block(content, *block))
+            (offset, size), _ = _handle(value, 0)
+            if offset < end:
+                raise Malformed(f"the block at byte {offset} does not come after the one before, which ends at {end}")
+            end = offset + size + TRAILER_BYTES
+            yield from _entries(_block(content, offset, size))
     except (IndexError, struct.error):
         raise Malformed("a block ends inside an entry") from None
 
@@ -73,6 +84,7 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     if end < 0:
         raise Malformed("a block announces more restart points than it has bytes")
     position, key = 0, b""
+    spare = RESTART_INTERVAL * len(block)  # keys of 16 entries that share what is stored once take no more
     while position < end:
         shared, fresh, value_length = block[position], block[position + 1], block[position + 2]
         if shared | fresh | value_length < 128:  # the common case, without three calls
@@ -84,6 +96,11 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         value = position + fresh
         if shared > len(key) or value + value_length > end:
             raise Malformed(f"the entry before byte {position} of a block overruns it")
+        spare -= shared + fresh
+        if spare < 0:
+            raise Malformed(
+                f"the keys of a block of {len(block)} bytes take more than {RESTART_INTERVAL} times as much"
+            )
         key = key[:shared] + block[position:value]
         position = value + value_length
         yield key, block[value:position]
@@ -117,8 +134,8 @@ def snappy_decompress(block: bytes) -> bytes:
                 raise Malformed("a compressed block copies from before its start")
             for _ in range(count // back):
                 out += out[-back:]
-            if rest := count % back:
-                out += out[-back:][:rest]
+            start = len(out) - back
+            out += out[start : start + count % back]
         if len(out) > length:
             break
     if len(out) != length:

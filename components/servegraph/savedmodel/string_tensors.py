@@ -78,6 +78,8 @@ def variant_checksum(entry: TensorEntry, content: bytes) -> int:
             length, position = read_varint(content, position)
         except IndexError:
             raise Malformed("an element is cut short") from None
+        if length > len(content) - position:
+            raise Malformed(f"an element of {length} bytes ends behind the tensor")
         crc = google_crc32c.extend(crc, length.to_bytes(8, "little"))
         crc = google_crc32c.extend(crc, content[position : position + length])
         position += length

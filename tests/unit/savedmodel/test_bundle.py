@@ -1,5 +1,6 @@
 """Reader and writer of checkpoints: literal bytes, round trips, every refusal."""
 
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from servegraph.errors import InputError, ModelError
 from servegraph.savedmodel.bundle_index import _decode_ordered_number, _encode_ordered_number
-from servegraph.savedmodel.bundle_reader import BundleReader
+from servegraph.savedmodel.bundle_reader import MAX_INDEX_BYTES, BundleReader
 from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.sstable import read_table, write_table
 from servegraph.storage import open_dir
@@ -228,6 +229,16 @@ def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         BundleReader(open_dir(model))
     assert caught.value.code == "NO_VARIABLES"
+
+
+def test_a_file_too_large_for_an_index_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "variables").mkdir()
+    index = tmp_path / "variables/variables.index"
+    index.touch()
+    os.truncate(index, MAX_INDEX_BYTES + 1)
+    with pytest.raises(ModelError, match="at most") as caught:
+        BundleReader(open_dir(tmp_path))
+    assert caught.value.code == "INDEX_CORRUPT"
 
 
 def test_chunks_have_the_size_asked_for(tmp_path: Path) -> None:
