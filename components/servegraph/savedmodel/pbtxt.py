@@ -8,6 +8,7 @@ Source: https://protobuf.dev/reference/protobuf/textformat-spec/
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from servegraph.savedmodel.dtypes import DTYPES, REF_OFFSET
 from servegraph.savedmodel.wire import Malformed, encode_bytes, encode_number
@@ -16,6 +17,7 @@ from servegraph.storage.directory import RandomAccess
 PIECE_BYTES = 1 << 20
 MAX_DEPTH = 100  # protobuf's own limit
 MAX_STRING_BYTES = 1 << 16  # a longer one is the content of a constant
+MAX_TOKEN_BYTES = 1 << 10  # a name's or a number's: as much is in memory when one is looked for
 
 # message: {field: (number, what it holds)}; "text", "number" and "dtype" are leaves, anything else a message.
 SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
@@ -134,10 +136,10 @@ OTHER_FIELDS: dict[str, frozenset[str]] = {
     "TensorInfo": frozenset(),
 }
 
-_SPACE = rb"(?:\s|#[^\n]*\n)*"
-_TOKEN = re.compile(_SPACE + rb"([A-Za-z_]\w*|[-+.]?[\w.+-]*[\w.]|[-{}<>\[\]:;,\"'])")
-_REST_IS_SPACE = re.compile(_SPACE + rb"(?:#[^\n]*)?\Z")
-_TYPE_URL = re.compile(_SPACE + rb"([\w./-]+)" + _SPACE + rb"\]")
+_NO_SPACE = re.compile(rb"\S")
+_LINE_END = re.compile(rb"\n")
+_TOKEN = re.compile(rb"[A-Za-z_]\w*|[-+]?[\w.]+(?:(?<=[eE])[-+]\w+)?|[-{}<>\[\]:;,\"']")
+_TYPE_URL = re.compile(rb"[\w./-]+")
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _SIMPLE_ESCAPES = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 _TYPE_NUMBERS = {b"DT_" + row.name.upper().encode(): row.number for row in DTYPES} | {
@@ -183,18 +185,17 @@ class _Parser:
             for encoded in self._values(number, kind, depth):
                 kept += encoded
 
-    def _values(self, number: int, kind: str | None, depth: int) -> list[bytes]:
+    def _values(self, number: int, kind: str | None, depth: int) -> Iterator[bytes]:
         """Parse what follows a field's name: a colon (not always), a value or a list of them."""
         token = self._token()
         if token == b":":
             token = self._token()
         if token != b"[":
-            return [self._value(token, number, kind, depth)]
-        values = []
+            yield self._value(token, number, kind, depth)
+            return
         while (token := self._token()) != b"]":
             if token != b",":
-                values.append(self._value(token, number, kind, depth))
-        return values
+                yield self._value(token, number, kind, depth)
 
     def _value(self, token: bytes, number: int, kind: str | None, depth: int) -> bytes:
         if token in _CLOSING:
@@ -230,7 +231,7 @@ class _Parser:
     def _dtype(self, token: bytes) -> int:
         if token.endswith(b"_REF"):
             return _TYPE_NUMBERS.get(token[:-4], 0) + REF_OFFSET
-        return _TYPE_NUMBERS.get(token) or (int(token) if token.isdigit() else 0)
+        return _TYPE_NUMBERS.get(token) or (self._number(token) if token.isdigit() else 0)
 
     def _string(self, quote: bytes, keep: bool) -> bytes | None:
         """Parse one string, and those that follow it, which the format joins; None if it is not kept."""
@@ -249,52 +250,64 @@ class _Parser:
         while True:
             end = self._buffer.find(quote, self._index)
             found = end >= 0
-            stop = end if found else self._before_backslashes(len(self._buffer))
+            stop = end if found else len(self._buffer)
+            is_escaped = self._is_escaped(stop)
+            if is_escaped:  # the string goes on behind the quote; no piece ends between a backslash and what it escapes
+                stop += 1 if found else -1
             if keep and len(kept) <= MAX_STRING_BYTES:
                 kept += self._buffer[self._index : stop]
-            if found and self._is_escaped(end):
-                if keep:
-                    kept += quote
-                self._index = end + 1
-                continue
             self._index = stop
-            if found:
+            if found and not is_escaped:
                 self._index += 1
                 return _unescape(bytes(kept)) if keep and len(kept) <= MAX_STRING_BYTES else None
-            if not self._more():
+            if not found and not self._more():
                 raise self._malformed("a string does not end")
 
     def _is_escaped(self, at: int) -> bool:
-        return (at - self._before_backslashes(at)) % 2 == 1
-
-    def _before_backslashes(self, at: int) -> int:
-        """Return where the backslashes right before `at` begin: a piece must not end between two of them."""
-        while at > self._index and self._buffer[at - 1] == 0x5C:
-            at -= 1
-        return at
+        """Tell whether what stands there belongs to a backslash before it, which no other one escapes."""
+        before = self._buffer[self._index : at]
+        return (len(before) - len(before.rstrip(b"\\"))) % 2 == 1
 
     def _type_url(self) -> str:
-        while True:
-            match = _TYPE_URL.match(self._buffer, self._index)
-            if match is not None:
-                self._index = match.end()
-                return f"[{match[1].decode('ascii')}]"
-            if not self._more():
-                raise self._malformed("a bracket is not a type's name")
+        name = self._next(_TYPE_URL)
+        if not name or self._token() != b"]":
+            raise self._malformed("a bracket is not a type's name")
+        return f"[{name.decode('ascii', 'replace')}]"
 
     def _token(self) -> bytes:
         """Return the next token, empty at the end of the file."""
-        while True:
-            match = _TOKEN.match(self._buffer, self._index)
-            # A token that touches the end of the piece may go on in the next one.
-            if (match is None or match.end() == len(self._buffer)) and self._more():
-                continue
-            if match is not None:
-                self._index = match.end()
-                return match[1]
-            if _REST_IS_SPACE.match(self._buffer, self._index):
+        return self._next(_TOKEN)
+
+    def _next(self, pattern: re.Pattern[bytes]) -> bytes:
+        """Return what the pattern finds behind spaces and comments, empty at the end of the file."""
+        self._skip_space()
+        while len(self._buffer) - self._index < MAX_TOKEN_BYTES and self._more():
+            pass
+        match = pattern.match(self._buffer, self._index, self._index + MAX_TOKEN_BYTES)
+        if match is None:
+            if self._index == len(self._buffer):
                 return b""
             raise self._malformed(f"{self._buffer[self._index : self._index + 20]!r} is not text format")
+        if len(match[0]) == MAX_TOKEN_BYTES:
+            raise self._malformed(f"a name or a number is too long, {match[0][:20]!r} and so on")
+        self._index = match.end()
+        return match[0]
+
+    def _skip_space(self) -> None:
+        """Drop spaces and comments, however many pieces they fill."""
+        wanted = _NO_SPACE
+        while True:
+            match = wanted.search(self._buffer, self._index)
+            self._index = len(self._buffer) if match is None else match.start()
+            if match is None:
+                if not self._more():
+                    return
+            elif match[0] == b"#":
+                wanted = _LINE_END
+            elif match[0] == b"\n":
+                wanted = _NO_SPACE
+            else:
+                return
 
     def _more(self) -> bool:
         """Drop what was parsed and append the next piece; False at the end of the file."""

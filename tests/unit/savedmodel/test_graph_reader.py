@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -89,6 +92,8 @@ def test_text_forms(text: str) -> None:
     "text",
     [
         *("meta_graphs {", "meta_graphs }", "meta_graphs { a: }", 'x: "', "\0", "meta_graphs: [", "a: 1 }", "[x"),
+        *("a: " + "1" * 2000, "[" + "x" * 2000 + "] {}", "x" * 2000),
+        "meta_graphs { graph_def { node { attr { value { type: " + "9" * 900 + " } } } } }",
         *("meta_grphs {}", "meta_graphs { graph_def { nod { } } }", "meta_graphs { graph_def { node { opp: 'x' } } }"),
     ],
 )
@@ -104,6 +109,28 @@ def test_a_text_that_comes_in_small_pieces() -> None:
     for piece_bytes in (1, 7, 4096):
         parser = pbtxt._Parser(BytesFile(text), piece_bytes)
         assert b"serve" in parser.message("SavedModel", b"", 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"saved_model_schema_version: 1" + b" " * 8_000_000,
+        b"saved_model_schema_version: 1" + b"# nothing\n" * 200_000 + b"#" * 8_000_000,
+        b'meta_graphs { meta_info_def { tags: "' + b"\\" * 8_000_000 + b'" } }',
+        b"meta_graphs { meta_info_def { x: [" + b"1," * 20_000 + b"] y { " + b"-" * 30_000 + b" } } }",
+    ],
+    ids=["spaces", "comments", "backslashes", "signs"],
+)
+def test_a_text_takes_time_of_its_size_and_memory_of_a_piece(text: bytes) -> None:
+    before = time.process_time()
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(Malformed):
+            pbtxt.transcode(BytesFile(text))
+        assert tracemalloc.get_traced_memory()[1] < 6 * pbtxt.PIECE_BYTES
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - before < 2
 
 
 @pytest.mark.parametrize("first_bytes", [20, 64, 1000])
