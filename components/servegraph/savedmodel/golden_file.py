@@ -12,10 +12,11 @@ row-major order. `servegraph.answers.golden` writes it.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,9 @@ from servegraph.errors import ModelError, in_short
 from servegraph.savedmodel.layout import GOLDEN_FILE
 
 LARGEST_BYTES = 100_000_000
+_PIECE_BYTES = 4096  # given to the inflater at once: what it leaves of one is copied for each member
 _GZIP = b"\x1f\x8b"
+_NOT_A_REQUEST = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _PART = {"every", "shape", "values"}  # the keys of an output of which some values were recorded
 
 
@@ -53,12 +56,10 @@ def parse_golden(content: bytes) -> tuple[GoldenRequest, ...]:
         ModelError: a line is not such an object (code `BAD_GOLDEN_REQUESTS`).
     """
     requests = []
-    for number, line in enumerate(_lines(content), start=1):
-        if not line.strip():
-            continue
+    for number, line in _lines(content):
         try:
             entry = json.loads(line)
-            if "tags" in entry:
+            if _tags_of(entry) is not None:
                 continue
             requests.append(
                 GoldenRequest(
@@ -69,7 +70,7 @@ def parse_golden(content: bytes) -> tuple[GoldenRequest, ...]:
                     float(entry.get("within", 0)),
                 )
             )
-        except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        except _NOT_A_REQUEST as exc:
             raise ModelError(
                 f"Line {number} of {GOLDEN_FILE} is not a golden request: {in_short(exc)}.",
                 code="BAD_GOLDEN_REQUESTS",
@@ -84,38 +85,55 @@ def golden_of(content: bytes, tags: tuple[str, ...]) -> bytes:
     Raises:
         ModelError: it cannot be inflated (code `BAD_GOLDEN_REQUESTS`).
     """
-    own, plain = [], []
-    for line in _lines(content):
+    own, plain = bytearray(), bytearray()
+    for _, line in _lines(content):
         try:
             entry = json.loads(line)
-            its = entry.pop("tags", None)
-        except (ValueError, AttributeError, RecursionError):  # whoever asks with it says so
-            plain.append(line)
-            continue
+            its = _tags_of(entry)
+            if its == frozenset(tags):
+                del entry["tags"]
+                own += (json.dumps(entry, ensure_ascii=False, sort_keys=True) + "\n").encode()
+        except _NOT_A_REQUEST:  # whoever asks with it says so
+            its = None
         if its is None:
-            plain.append(line)
-        elif set(its) == set(tags):
-            own.append(json.dumps(entry, ensure_ascii=False, sort_keys=True).encode())
-    return gzip.compress(b"".join(line + b"\n" for line in own or plain), mtime=0)
+            plain += line + b"\n"
+    return gzip.compress(own or plain, mtime=0)
 
 
-def _lines(content: bytes) -> list[bytes]:
-    return (_inflated(content) if content.startswith(_GZIP) else content).splitlines()
+def _tags_of(entry: Any) -> frozenset[str] | None:
+    """Return the tags of the MetaGraph that a line is for, None for {serve}. Raises one of `_NOT_A_REQUEST`."""
+    tags = entry.get("tags")
+    if tags is None:
+        return None
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise ValueError("its tags are no list of names")
+    return frozenset(tags)
+
+
+def _lines(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that are not empty, with their numbers."""
+    for number, line in enumerate(io.BytesIO(_inflated(content) if content.startswith(_GZIP) else content), start=1):
+        if stripped := line.strip():
+            yield number, stripped
 
 
 def _inflated(content: bytes) -> bytes:
     """Inflate all members of a gzip file: each request may be one."""
     found = bytearray()
-    while content:
+    position = 0
+    while position < len(content):
         inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-        try:
-            found += inflater.decompress(content, LARGEST_BYTES - len(found) + 1)
-        except zlib.error as exc:
-            raise ModelError(f"{GOLDEN_FILE} cannot be inflated: {exc}.", code="BAD_GOLDEN_REQUESTS") from exc
-        if not inflater.eof or len(found) > LARGEST_BYTES:
-            message = f"{GOLDEN_FILE} is cut short, or inflates to more than {LARGEST_BYTES} bytes."
-            raise ModelError(message, code="BAD_GOLDEN_REQUESTS")
-        content = inflater.unused_data
+        while not inflater.eof:
+            piece = content[position : position + _PIECE_BYTES]
+            try:
+                found += inflater.decompress(piece, LARGEST_BYTES - len(found) + 1)
+            except zlib.error as exc:
+                raise ModelError(f"{GOLDEN_FILE} cannot be inflated: {exc}.", code="BAD_GOLDEN_REQUESTS") from exc
+            if not piece or len(found) > LARGEST_BYTES:
+                message = f"{GOLDEN_FILE} is cut short, or inflates to more than {LARGEST_BYTES} bytes."
+                raise ModelError(message, code="BAD_GOLDEN_REQUESTS")
+            position += len(piece)
+        position -= len(inflater.unused_data)
     return bytes(found)
 
 

@@ -1,5 +1,6 @@
 import gzip
 import json
+import time
 
 import ml_dtypes
 import numpy as np
@@ -10,7 +11,7 @@ from servegraph.answers.samples import InputSpec, Samples
 from servegraph.deploy_version.golden import difference
 from servegraph.deploy_version.plan import Tolerance
 from servegraph.errors import ModelError, StorageError
-from servegraph.savedmodel.golden_file import parse_golden
+from servegraph.savedmodel.golden_file import golden_of, parse_golden
 from servegraph.savedmodel.layout import GOLDEN_FILE
 
 MODEL_BYTES = 10_000_000
@@ -145,6 +146,22 @@ def test_values_that_cannot_stand_for_all_are_refused(change):
     with pytest.raises(ModelError) as caught:
         parse_golden(json.dumps(line).encode())
     assert caught.value.code == "BAD_GOLDEN_REQUESTS"
+
+
+@pytest.mark.parametrize("entry", [{"tags": 5}, {"tags": [["a"]]}, {"tags": [5]}, ["tags"], {"within": 10**400}])
+def test_a_line_that_is_no_request_is_left_to_whoever_asks(entry):
+    if isinstance(entry, dict):
+        entry = {"signature_name": "s", "inputs": {}, "outputs": {}, **entry}
+    content = golden_of(json.dumps(entry).encode(), ("serve", "gpu"))
+    with pytest.raises(ModelError) as caught:
+        parse_golden(content)
+    assert caught.value.code == "BAD_GOLDEN_REQUESTS"
+
+
+def test_a_golden_file_of_very_many_members_is_read_in_time():
+    before = time.process_time()
+    assert parse_golden(gzip.compress(b"", mtime=0) * 150_000) == ()
+    assert time.process_time() - before < 2
 
 
 @pytest.mark.parametrize("content", [bytes(1 << 20), b'"' + b"x" * (1 << 20), b"\xff" * (1 << 20)])
