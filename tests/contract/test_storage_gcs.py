@@ -13,6 +13,7 @@ from tests.emulators.gcs import FakeGcs
 
 from servegraph.errors import StorageError
 from servegraph.storage import match, open_dir
+from servegraph.storage.fetch import fetch_directory
 from servegraph.storage.gcs import GcsDirectory, default_client
 
 # The client library drops failed answers unread, and their sockets close when they are collected.
@@ -140,6 +141,23 @@ def test_the_environment_names_the_emulator(fake: FakeGcs, monkeypatch: pytest.M
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
     assert open_dir("gs://bucket/m").read_bytes("f") == b"content"
     assert len(match("gs://bucket/m")) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [(["m/../../outside/x"], "BAD_PATH"), (["m/{tmp_path}/x/y"], "BAD_PATH"), (["m/a", "m/a/b"], "STORAGE")],
+)
+def test_names_that_are_no_files_of_a_directory(
+    fake: FakeGcs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: list[str], code: str
+) -> None:
+    for name in names:
+        fake.put("bucket", name.format(tmp_path=tmp_path), b"")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
+    (tmp_path / "one/into").mkdir(parents=True)
+    with pytest.raises(StorageError) as caught:
+        fetch_directory("gs://bucket/m", tmp_path / "one/into")
+    assert caught.value.code == code
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["one", "into", *(["a"] if code == "STORAGE" else [])]
 
 
 def test_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
