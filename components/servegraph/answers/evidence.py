@@ -20,7 +20,7 @@ from servegraph.answers.made_up import Encoding
 from servegraph.answers.metric import Metric
 from servegraph.answers.samples import InputSpec, Samples, are_same, in_other_sizes
 from servegraph.errors import DataError, InputError, ModelError
-from servegraph.savedmodel.graph import MetaGraph, SavedModelGraph, Signature
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, MetaGraph, SavedModelGraph, Signature
 
 LOADERS: tuple[Loader, ...] = ("session", "v2")  # TF Serving's way first
 
@@ -113,7 +113,7 @@ class Evidence:
     @property
     def main(self) -> Question:
         """The question that stands for the model: one with real samples, and `serving_default` if it has one."""
-        return min(self.questions, key=lambda q: (q.samples.generated, q.signature != "serving_default"))
+        return min(self.questions, key=lambda q: (q.samples.generated, q.signature != DEFAULT_SIGNATURE))
 
 
 def ask_original(

@@ -20,12 +20,12 @@ from servegraph.answers.dtypes import is_text, numpy_type
 from servegraph.answers.samples import InputSpec, Samples, fitting, together
 from servegraph.data.tfrecord_file import records
 from servegraph.errors import DataError
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 from servegraph.savedmodel.wire import Malformed, fields, payloads
 from servegraph.storage import match
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 MOST_RECORDS = 1000  # TF Serving refuses a file with more
-DEFAULT_SIGNATURE = "serving_default"
 EXAMPLES_INPUT = "inputs"  # what a signature for classification or regression calls its input
 # PredictionLog
 CLASSIFY_LOG, REGRESS_LOG, MULTI_INFERENCE_LOG, PREDICT_LOG = 2, 3, 4, 6

@@ -18,6 +18,7 @@ from servegraph.answers.warmup import PREDICT_LOG, WARMUP_FILE, WarmupRequest
 from servegraph.data.tfrecord_file import framed
 from servegraph.errors import DataError, ModelError
 from servegraph.savedmodel.graph import Signature
+from servegraph.savedmodel.wire import encode_bytes
 
 LARGEST_BYTES = 100_000_000  # a fifth of what the smallest machine's model may be (500 MB on MLS1), in which it counts
 
@@ -78,21 +79,8 @@ def _read_back(model: Path, requests: Sequence[WarmupRequest]) -> None:
 
 def _prediction_log(request: WarmupRequest) -> bytes:
     """PredictionLog.predict_log.request: a model spec with the signature's name, and the inputs."""
-    asked = _field(1, _field(3, request.signature_name.encode()))
+    asked = encode_bytes(1, encode_bytes(3, request.signature_name.encode()))
     for name, values in sorted(request.inputs.items()):
         tensor = tf.make_tensor_proto(values, shape=values.shape).SerializeToString(deterministic=True)
-        asked += _field(2, _field(1, name.encode()) + _field(2, tensor))
-    return _field(PREDICT_LOG, _field(1, asked))
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited field."""
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
+        asked += encode_bytes(2, encode_bytes(1, name.encode()) + encode_bytes(2, tensor))
+    return encode_bytes(PREDICT_LOG, encode_bytes(1, asked))

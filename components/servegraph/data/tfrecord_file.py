@@ -15,6 +15,7 @@ import google_crc32c
 from servegraph.data.csv_file import CHUNK_ROWS, Chunk
 from servegraph.data.schema import Schema
 from servegraph.errors import DataError
+from servegraph.savedmodel.sstable import mask
 from servegraph.storage import FileRef
 
 _HEADER = struct.Struct("<QI")
@@ -108,6 +109,4 @@ def _record(stream: BinaryIO, head: bytes, what: str) -> bytes:
 
 
 def _masked_crc(data: bytes) -> int:
-    """TFRecord's masked CRC-32C: rotate right by 15 bits and add a constant (tensorflow/core/lib/hash/crc32c.h)."""
-    crc: int = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return mask(google_crc32c.value(data))

@@ -16,9 +16,8 @@ from servegraph.explanations.metadata import (
     vertex_spec,
 )
 from servegraph.explanations.rules import Method, explainable, numeric
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 from servegraph.storage import open_dir
-
-DEFAULT_SIGNATURE = "serving_default"
 
 
 def check_explanation(

@@ -8,9 +8,9 @@ from typing import Any
 
 from servegraph.errors import DeployRefused
 from servegraph.savedmodel.golden_file import GoldenRequest
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 from servegraph.serve.signatures import Signatures
 
-DEFAULT_SIGNATURE = "serving_default"
 MAX_REQUEST_BYTES = 1_500_000  # of both services; the catalogue has it with its source
 
 

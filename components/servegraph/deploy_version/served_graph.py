@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from servegraph.deploy_version.plan import DeployRequest
 from servegraph.machines.choose import tags_for
 from servegraph.savedmodel.golden_file import golden_of
+from servegraph.savedmodel.graph import SERVING_TAG
 from servegraph.savedmodel.graph_reader import TEXT
 from servegraph.savedmodel.layout import GOLDEN_FILE
-from servegraph.savedmodel.one_meta_graph import SERVING_TAG, OneMetaGraph
+from servegraph.savedmodel.one_meta_graph import OneMetaGraph
 from servegraph.storage import Directory
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from servegraph.errors import DeployRefused, StorageError
 from servegraph.savedmodel.layout import content_digest
 from servegraph.serve.state import sync_directory
-from servegraph.serve.versions import MODEL_FILES
 from servegraph.storage import Directory, FileInfo, open_dir
+from servegraph.storage.directory import GRAPH_FILES
 from servegraph.storage.local import answering
 
 PREFIX = ".staging-"
@@ -49,7 +49,7 @@ def copy_model(source: Directory, destination: Path, digest: str, on_file: Calla
         or there
             is no room (`DISK_FULL`).
     """
-    files = sorted(source.files(), key=lambda info: (info.path in MODEL_FILES, info.path))
+    files = sorted(source.files(), key=lambda info: (info.path in GRAPH_FILES, info.path))
     with answering("make", destination):
         destination.mkdir(parents=True)
     _check_room(destination, sum(info.size_bytes for info in files))

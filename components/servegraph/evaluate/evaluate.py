@@ -18,14 +18,13 @@ from servegraph.answers.ask import Servable
 from servegraph.answers.samples import InputSpec, Samples, in_other_sizes
 from servegraph.errors import DataError, InputError, ModelError
 from servegraph.evaluate.judge import Criteria, Evaluation, Measured, judge
-from servegraph.savedmodel.graph import Shape, Signature
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, SERVING_TAG, Shape, Signature
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.storage.fetch import fetch_directory
 
 BATCH = 64
 TIMED_RECORDS = 200
 WARM_UPS = 5
-SIGNATURE = "serving_default"
 
 Answer = dict[str, NDArray[Any]]
 
@@ -103,11 +102,11 @@ def _signature(path: Path) -> tuple[str, Signature, tuple[str, ...]]:
         ModelError: it has no such signature, or several others (code `NO_SIGNATURE`).
     """
     graphs = read_saved_model(storage.open_dir(path)).meta_graphs
-    plain = next((graph for graph in graphs if list(graph.tags) == ["serve"]), graphs[0])
+    plain = next((graph for graph in graphs if list(graph.tags) == [SERVING_TAG]), graphs[0])
     names = [name for name in plain.signatures if not name.startswith("__saved_model")]
-    name = SIGNATURE if SIGNATURE in names else names[0] if len(names) == 1 else None
+    name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in names else names[0] if len(names) == 1 else None
     if name is None:
-        raise ModelError(f"{path} has the signatures {names}, none of them {SIGNATURE}.", code="NO_SIGNATURE")
+        raise ModelError(f"{path} has the signatures {names}, none of them {DEFAULT_SIGNATURE}.", code="NO_SIGNATURE")
     return name, plain.signatures[name], tuple(plain.tags)
 
 

@@ -11,7 +11,8 @@ from servegraph.data import schema as schemas
 from servegraph.errors import InputError, ModelError
 from servegraph.estimator import MODEL_DIR, RECORD_FILE, estimator_function
 from servegraph.estimator.call import call
-from servegraph.export_serving_graph.signature_choice import DEFAULT, Requests
+from servegraph.export_serving_graph.signature_choice import Requests
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.trained import SCHEMA_FILE
 
@@ -62,7 +63,7 @@ def signatures(model: Path) -> dict[str, str]:
     """
     (meta_graph,) = read_saved_model(storage.open_dir(model)).meta_graphs
     names = {name for name in meta_graph.signatures if not name.startswith("__saved_model_")}
-    chosen = {DEFAULT: "predict"} if "predict" in names else {}
+    chosen = {DEFAULT_SIGNATURE: "predict"} if "predict" in names else {}
     for name in sorted(names):
         receiver, _, method = name.rpartition(":")
         if method == "predict" and receiver:

@@ -19,8 +19,8 @@ from servegraph.errors import InputError, ModelError, StorageError
 from servegraph.estimator import estimator_function
 from servegraph.export_serving_graph import sources
 from servegraph.export_serving_graph.recognize import Found, Kind, recognize
-from servegraph.export_serving_graph.signature_choice import DEFAULT, Requests, Wanted, precision
-from servegraph.savedmodel.graph import Signature
+from servegraph.export_serving_graph.signature_choice import Requests, Wanted, precision
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, Signature
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest
 
@@ -43,7 +43,7 @@ class Exported:
     max_abs_diff: float
     proof_rows: int
     source_kind: Kind = "keras"
-    signatures: tuple[str, ...] = (DEFAULT,)
+    signatures: tuple[str, ...] = (DEFAULT_SIGNATURE,)
     notes: tuple[str, ...] = ()
     warmup_requests: int = 0
     tag_sets: tuple[tuple[str, ...], ...] = (("serve",),)
@@ -216,7 +216,7 @@ def _main_signature(path: Path) -> tuple[str, dict[str, Signature]]:
     """Return the name of the default signature, else of the first, and all that clients can call."""
     found = read_saved_model(storage.open_dir(path)).meta_graphs[0].signatures
     signatures = {name: found[name] for name in sorted(found) if not name.startswith("__saved_model_")}
-    return (DEFAULT if DEFAULT in signatures else next(iter(signatures))), signatures
+    return (DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else next(iter(signatures))), signatures
 
 
 def _warm_up(path: Path, records: str) -> int:

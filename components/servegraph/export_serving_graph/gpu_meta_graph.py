@@ -18,6 +18,7 @@ from servegraph.rewriting.draft import Draft, OnGpu
 from servegraph.rewriting.gpu_graph import GPU_TAGS, for_gpu, placed_nodes
 from servegraph.rewriting.strip import strip
 from servegraph.rewriting.weights import loosen
+from servegraph.savedmodel.graph import SERVING_TAG
 from servegraph.savedmodel.graph_reader import read_saved_model
 
 WORTH_SAYING_BYTES = 1_000_000
@@ -36,7 +37,7 @@ def add_gpu_graph(model: Path, out: Path, precision: Precision, samples: str | N
     """
     plain = draft_reader.read(model)
     (definition,) = plain.definitions
-    if list(definition.meta_info_def.tags) != ["serve"]:
+    if list(definition.meta_info_def.tags) != [SERVING_TAG]:
         raise InputError(
             f"The graph for GPUs is made of the one tagged serve, and this is {list(definition.meta_info_def.tags)}.",
             code="WHICH_METAGRAPH",

@@ -27,8 +27,7 @@ from servegraph.export_serving_graph import sources
 from servegraph.export_serving_graph.interface import Method
 from servegraph.export_serving_graph.proof import Proof, refuse_baggage
 from servegraph.export_serving_graph.signature import format_function, ranking, serving_function
-from servegraph.export_serving_graph.signature_choice import DEFAULT
-from servegraph.savedmodel.graph import TensorInfo
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, TensorInfo
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.serving_inputs.encode import Arrays, encode
 from servegraph.serving_inputs.formats import Format, parse_formats
@@ -66,8 +65,8 @@ def write_keras(
             "CSV and tf.Example are parsed by a schema, and there is none.", code="NO_SCHEMA", fix="Give --schema."
         )
     functions = {
-        (which if number else DEFAULT): format_function(serve, schema, which) if schema and which != "json" else serve
-        for number, which in enumerate(chosen)
+        name: format_function(serve, schema, which) if schema and which != "json" else serve
+        for name, which in zip((DEFAULT_SIGNATURE, *chosen[1:]), chosen, strict=True)
     }
     ranked = {name for name in functions if classes and methods.get(name) == "classify"}
     functions = {name: ranking(f, classes) if name in ranked else f for name, f in functions.items()}

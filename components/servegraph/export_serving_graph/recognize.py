@@ -9,11 +9,11 @@ from typing import Literal
 
 from servegraph.errors import InputError, ModelError
 from servegraph.estimator import RECORD_FILE
+from servegraph.storage.directory import GRAPH_FILES
 from servegraph.trained import checkpoints
 
 Kind = Literal["keras", "saved_model", "tf1_checkpoint", "estimator", "python"]
 
-_GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 _KERAS_FILES = (".keras", ".h5", ".hdf5")
 _FUNCTION = re.compile(r"(?!\w+://)(?P<module>.+\.py|[\w.]+):(?P<function>\w+)")
 
@@ -58,7 +58,7 @@ def _file(path: Path) -> Found:
         if _is_weights_alone(path):
             raise _weights_alone(path)
         return Found("keras", str(path))
-    if path.name in _GRAPHS:
+    if path.name in GRAPH_FILES:
         return Found("saved_model", str(path.parent))
     if path.suffix in (".meta", ".index"):
         return _checkpoint(path.with_suffix(""))
@@ -71,7 +71,7 @@ def _file(path: Path) -> Found:
 
 
 def _directory(path: Path) -> Found:
-    graph = [name for name in _GRAPHS if (path / name).is_file()]
+    graph = [name for name in GRAPH_FILES if (path / name).is_file()]
     newest = checkpoints.newest(path)
     files = [newest[1]] if newest else sorted(p for s in _KERAS_FILES for p in path.glob(f"*{s}"))
     models = [file for file in files if not _is_weights_alone(file)]
@@ -117,7 +117,7 @@ def _step(prefix: Path) -> int:
 
 
 def _what_below(path: Path) -> str:
-    below = sorted((graph.parent for name in _GRAPHS for graph in path.glob(f"*/{name}")), key=_version)
+    below = sorted((graph.parent for name in GRAPH_FILES for graph in path.glob(f"*/{name}")), key=_version)
     if below:
         return f"{len(below)} SavedModels are below it; give one of them, e.g. {below[-1]}."
     return "Give a .keras file, a SavedModel, a checkpoint directory written in training, or file.py:function."

@@ -9,8 +9,7 @@ from typing import get_args
 from servegraph.errors import InputError
 from servegraph.export_serving_graph.interface import WantedNames
 from servegraph.rewriting import Precision
-
-DEFAULT = "serving_default"
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 
 
 @dataclass(frozen=True)
@@ -98,15 +97,15 @@ def choose_functions(available: Iterable[str], wanted: Mapping[str, str], source
             code="WHICH_SIGNATURE",
             fix="Give the function that serves: @tf.function(input_signature=[tf.TensorSpec([None, …], …)]).",
         )
-    if DEFAULT in names:
-        return {DEFAULT: DEFAULT}
+    if DEFAULT_SIGNATURE in names:
+        return {DEFAULT_SIGNATURE: DEFAULT_SIGNATURE}
     if len(names) > 1:
         raise InputError(
             f"{source} has several functions that could serve: {', '.join(names)}.",
             code="WHICH_SIGNATURE",
-            fix=f"Say which: --signature {DEFAULT}={names[0]}.",
+            fix=f"Say which: --signature {DEFAULT_SIGNATURE}={names[0]}.",
         )
-    return {DEFAULT: names[0]}
+    return {DEFAULT_SIGNATURE: names[0]}
 
 
 def precision(text: str) -> Precision | None:

@@ -11,7 +11,8 @@ import tensorflow as tf
 from tensorflow.python.framework.meta_graph import read_meta_graph_file  # v1 has only one that also imports it
 
 from servegraph.errors import InputError, ModelError
-from servegraph.export_serving_graph.signature_choice import DEFAULT, Wanted
+from servegraph.export_serving_graph.signature_choice import Wanted
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, SERVING_TAG
 
 v1 = tf.compat.v1
 _SHOWN = 8
@@ -48,8 +49,8 @@ def save(prefix: str, path: Path, wanted: Wanted) -> None:
         builder = v1.saved_model.Builder(str(path))
         builder.add_meta_graph_and_variables(
             session,
-            ["serve"],
-            {next(iter(wanted.signatures), DEFAULT): signature},
+            [SERVING_TAG],
+            {next(iter(wanted.signatures), DEFAULT_SIGNATURE): signature},
             assets_collection=v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS),
             main_op=v1.tables_initializer(),
             saver=saver,

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
-from servegraph.inspect_graph.signatures import SERVING_DEFAULT
-from servegraph.savedmodel.graph import Signature, TensorInfo
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, Signature, TensorInfo
 
 MAX_VALUES = 256  # an example with more, such as an image, is shortened where it is shown,
 MAX_COPIED_VALUES = 4_000_000  # and one with more is never whole: a browser's clipboard has its limits
@@ -40,7 +39,7 @@ def request_example(name: str, signature: Signature) -> Example:
     def request(value: Callable[[list[int], Any], Any]) -> str:
         values = {key: value(sizes[key], _element(info.dtype)) for key, info in inputs.items()}
         asked = next(iter(values.values())) if len(values) == 1 else values  # a single input's values stand alone
-        body = {} if name == SERVING_DEFAULT else {"signature_name": name}
+        body = {} if name == DEFAULT_SIGNATURE else {"signature_name": name}
         return json.dumps({**body, **({"instances": [asked]} if by_row else {"inputs": asked})}, ensure_ascii=False)
 
     text = request(_shortened).replace(f'"{ELLIPSIS}"', ELLIPSIS)

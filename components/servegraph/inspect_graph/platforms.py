@@ -9,12 +9,12 @@ from servegraph.errors import NoMachineFits
 from servegraph.inspect_graph.explanations import explanations
 from servegraph.inspect_graph.findings import Finding, finding
 from servegraph.inspect_graph.runtimes import RUNTIMES, VERDICTS, compatibility
-from servegraph.inspect_graph.signatures import SERVING_TAG, default_signature
+from servegraph.inspect_graph.signatures import default_signature
 from servegraph.machines import this_machine
 from servegraph.machines.catalog import load
 from servegraph.machines.choose import choose
 from servegraph.machines.decision import ChoiceRequest
-from servegraph.savedmodel.graph import SavedModelGraph
+from servegraph.savedmodel.graph import SERVING_TAG, SavedModelGraph
 from servegraph.storage.directory import FileInfo
 
 # Platforms that load a model as TensorFlow Serving does, with its saver. Our own server loads it in Python.

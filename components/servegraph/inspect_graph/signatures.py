@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 from servegraph.inspect_graph.findings import Finding, finding
 from servegraph.savedmodel.graph import (
+    DEFAULT_SIGNATURE,
     INIT_SIGNATURE,
+    SERVING_TAG,
     TRAIN_SIGNATURE,
     MetaGraph,
     SavedModelGraph,
@@ -16,8 +18,6 @@ from servegraph.savedmodel.graph import (
     TensorInfo,
 )
 
-SERVING_TAG = "serve"
-SERVING_DEFAULT = "serving_default"
 PREDICT = "tensorflow/serving/predict"
 # What a predict request may call: tensorflow_serving/servables/tensorflow/predict_util.cc.
 CALLABLE = (PREDICT, "tensorflow/serving/classify", "tensorflow/serving/regress")
@@ -39,7 +39,7 @@ def serving_signatures(meta_graph: MetaGraph) -> dict[str, Signature]:
 def default_signature(graph: SavedModelGraph) -> Signature | None:
     """Return the signature that a platform calls when it is told no name."""
     for meta_graph in graph.meta_graphs:
-        signature = serving_signatures(meta_graph).get(SERVING_DEFAULT)
+        signature = serving_signatures(meta_graph).get(DEFAULT_SIGNATURE)
         if SERVING_TAG in meta_graph.tags and signature is not None and signature.method_name in CALLABLE:
             return signature
     return None
@@ -63,7 +63,7 @@ def check_signatures(graph: SavedModelGraph) -> Iterator[Finding]:
         if not signatures:
             yield finding("NO_SIGNATURE", f"{where} has none.")
             continue
-        if SERVING_DEFAULT not in signatures:
+        if DEFAULT_SIGNATURE not in signatures:
             yield finding("NO_SERVING_DEFAULT", f"{where} has {', '.join(sorted(signatures))}.")
         if not any(signature.method_name == PREDICT for signature in signatures.values()):
             methods = sorted({signature.method_name or "none" for signature in signatures.values()})

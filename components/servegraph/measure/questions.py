@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from servegraph.errors import ModelError, Refusal, ServegraphError
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from servegraph.answers.samples import InputSpec, Request
 
 MOST_ROWS = 64
-_SIGNATURE = "serving_default"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def collect(model: Path, samples: str | None) -> Questions:
     signatures = read_serving_graph(open_dir(model)).signatures
     if not signatures:
         raise ModelError("The model has no signature.", code="NOTHING_TO_ASK")
-    name = _SIGNATURE if _SIGNATURE in signatures else min(signatures)
+    name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else min(signatures)
     specs = {key: InputSpec(info.dtype, info.shape) for key, info in signatures[name].inputs.items()}
     takes_batches = is_batched(specs)
     golden = [trial.inputs for trial in stored_trials(model, signatures) if trial.signature_name == name]

@@ -20,12 +20,13 @@ from servegraph.rewriting.gpu_graph import precision_of
 from servegraph.rewriting.graph import Untransformable
 from servegraph.rewriting.meta_graph import ServingGraph, take_apart
 from servegraph.savedmodel.bundle_index import TensorEntry
+from servegraph.savedmodel.graph import SERVING_TAG
 from servegraph.savedmodel.layout import GOLDEN_FILE
 from servegraph.savedmodel.metadata_files import FINGERPRINT
+from servegraph.storage.directory import GRAPH_FILES
 from servegraph.storage.local import answering
 
 _log = logging.getLogger(__name__)
-_GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 
 def read(path: Path, keep: tuple[str, ...] = ()) -> Draft:
@@ -37,7 +38,7 @@ def read(path: Path, keep: tuple[str, ...] = ()) -> Draft:
     """
     text_operations.register()
     saved_model = SavedModel()
-    graph = next((path / name for name in _GRAPH_FILES if (path / name).is_file()), path / _GRAPH_FILES[0])
+    graph = next((path / name for name in GRAPH_FILES if (path / name).is_file()), path / GRAPH_FILES[0])
     with answering("read", graph):
         content = graph.read_bytes()
     try:
@@ -55,7 +56,7 @@ def read(path: Path, keep: tuple[str, ...] = ()) -> Draft:
         file.path
         for file in storage.open_dir(path).files()
         # The fingerprint is of the graph as it was, and the answers in golden requests are, which are asked again.
-        if file.path not in (*_GRAPH_FILES, FINGERPRINT, GOLDEN_FILE) and not file.path.startswith(f"{VARIABLES}.")
+        if file.path not in (*GRAPH_FILES, FINGERPRINT, GOLDEN_FILE) and not file.path.startswith(f"{VARIABLES}.")
     )
     draft = Draft(path, (), {}, {}, files, keep=keep)
     graphs: list[ServingGraph | MetaGraphDef] = []
@@ -100,4 +101,4 @@ def _kept(draft: Draft, entries: Mapping[str, TensorEntry]) -> frozenset[str]:
 def _is_whole_serve(graphs: list[ServingGraph | MetaGraphDef]) -> bool:
     """Whether {serve} alone was read so far, and could be taken apart."""
     whole = [graph.original for graph in graphs if isinstance(graph, ServingGraph)]
-    return len(graphs) == 1 and [list(one.meta_info_def.tags) for one in whole] == [["serve"]]
+    return len(graphs) == 1 and [list(one.meta_info_def.tags) for one in whole] == [[SERVING_TAG]]

@@ -33,9 +33,9 @@ from servegraph.rewriting.read_restores import read_restores
 from servegraph.rewriting.restores import Restore, StoredAs, shared_name_of
 from servegraph.rewriting.write_restores import write_restores
 from servegraph.savedmodel.bundle_reader import BundleReader
+from servegraph.savedmodel.graph import INIT_SIGNATURE
 from servegraph.savedmodel.meta_graph import ASSETS_COLLECTION
 
-INIT_SIGNATURE = "__saved_model_init_op"
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 # What tf.saved_model.load runs where a model has no init op, and a session does not.
 _TABLES_COLLECTION = "table_initializer"

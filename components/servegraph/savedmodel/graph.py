@@ -13,6 +13,8 @@ from servegraph.savedmodel.dtypes import dtype_name
 from servegraph.savedmodel.wire import Malformed, fields, read_varint, signed, text
 
 MAX_NESTING = 30  # of attributes in attributes; protobuf allows 100 messages, and each takes three
+SERVING_TAG = "serve"  # of the MetaGraph that servers load
+DEFAULT_SIGNATURE = "serving_default"
 INIT_SIGNATURE = "__saved_model_init_op"
 TRAIN_SIGNATURE = "__saved_model_train_op"
 

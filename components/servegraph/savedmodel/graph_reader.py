@@ -16,9 +16,10 @@ from servegraph.savedmodel.meta_graph import read_arguments, read_meta_graph
 from servegraph.savedmodel.nodes import MAX_NODE_BYTES, NO_ATTRS, Wanted, read_nodes
 from servegraph.savedmodel.structure import check_structure
 from servegraph.savedmodel.wire import BytesFile, Malformed, Window
-from servegraph.storage.directory import Directory, FileInfo
+from servegraph.storage.directory import GRAPH_FILES, Directory, FileInfo
 
-BINARY, TEXT, CHUNKED = "saved_model.pb", "saved_model.pbtxt", "saved_model.cpb"
+BINARY, TEXT = GRAPH_FILES
+CHUNKED = "saved_model.cpb"
 REMOTE_WINDOW_BYTES, LOCAL_WINDOW_BYTES = 1 << 23, 1 << 20
 REMOTE_KEPT_BYTES = 1 << 25
 _DAMAGED = "Export the model again, or copy the whole directory again from where it was written."

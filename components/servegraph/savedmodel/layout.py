@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
 from servegraph.errors import ModelError, StorageError
-from servegraph.storage.directory import Directory, FileInfo, iter_chunks
+from servegraph.storage.directory import GRAPH_FILES, Directory, FileInfo, iter_chunks
 
 Role = Literal[
     "graph",
@@ -139,7 +139,7 @@ def _what_it_is(paths: list[str]) -> tuple[str, str]:
     """Explain a directory without a graph by what is in it."""
     if not paths:
         return "it is empty", "Check the path; give the directory that holds saved_model.pb."
-    graphs = [path for path in paths if PurePosixPath(path).name in ("saved_model.pb", "saved_model.pbtxt")]
+    graphs = [path for path in paths if PurePosixPath(path).name in GRAPH_FILES]
     folders = [str(PurePosixPath(path).parent) for path in graphs]
     versions = sorted((int(folder), folder) for folder in folders if re.fullmatch(r"\d{1,19}", folder))
     if versions:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from servegraph.errors import ModelError
+from servegraph.savedmodel.graph import SERVING_TAG
 from servegraph.savedmodel.graph_reader import BINARY
 from servegraph.savedmodel.meta_graph import MAX_MESSAGE_BYTES
 from servegraph.savedmodel.metadata_files import FINGERPRINT  # of the whole file
@@ -27,7 +28,6 @@ from servegraph.savedmodel.wire import (
 )
 from servegraph.storage.directory import Directory, FileInfo, RandomAccess, as_stream
 
-SERVING_TAG = "serve"
 _META_INFO, _TAGS, _META_GRAPH, _SCHEMA_VERSION = 1, 4, 2, 1
 
 

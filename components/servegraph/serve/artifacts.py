@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from servegraph.errors import StorageError
-from servegraph.serve.versions import MODEL_FILES, model_names, version_directories
+from servegraph.serve.versions import model_names, version_directories
+from servegraph.storage.directory import GRAPH_FILES
 
 _VERSION = "1"
 # Of TensorFlow's client, which by default tries for four minutes and says nothing: here for half a minute.
@@ -91,7 +92,7 @@ def arrange(source: Path, root: Path, name: str) -> None:
         raise StorageError(
             f"There is no directory {str(source)!r}.", fix="Give a SavedModel, or the directory of its versions."
         )
-    is_model = any((source / file).is_file() for file in MODEL_FILES)
+    is_model = any((source / file).is_file() for file in GRAPH_FILES)
     if not is_model and (names := model_names(source)):
         for found in names:
             (root / found).symlink_to((source / found).resolve())

@@ -17,12 +17,11 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from servegraph.errors import RequestError
-from servegraph.savedmodel.graph import Signature, TensorInfo
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, Signature, TensorInfo
 from servegraph.serve.arrays import Array, kind, to_array
 from servegraph.serve.large_body import LARGE_BODY_BYTES, LargeBody, read_large_body
 from servegraph.serve.signatures import ServingGraph, shape_text
 
-DEFAULT_SIGNATURE = "serving_default"
 Rows = Literal["row", "column"]
 Format = Literal["row", "column", "classify", "regress"]
 

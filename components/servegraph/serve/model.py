@@ -16,6 +16,7 @@ from typing import Any
 
 from servegraph import text_operations
 from servegraph.errors import ModelError, Refusal, RequestError
+from servegraph.savedmodel.graph import SERVING_TAG
 from servegraph.serve.arrays import Array
 from servegraph.serve.calls import Call, answers_close, cheapest_call, public_call
 from servegraph.serve.decode import PredictRequest
@@ -23,7 +24,7 @@ from servegraph.serve.lane import Lane, LaneLimits, Outcome
 from servegraph.serve.methods import Method, decode_for, encode_for
 from servegraph.serve.settings import DEFAULT_BATCH_ROWS, read_settings
 from servegraph.serve.sharing import answer, is_shareable, of_several_rows, share
-from servegraph.serve.signatures import SERVING_TAG, ServingGraph, read_serving_graph
+from servegraph.serve.signatures import ServingGraph, read_serving_graph
 from servegraph.serve.trial import Trial, made_up_trials, stored_trials
 from servegraph.storage import open_dir
 

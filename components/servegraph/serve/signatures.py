@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from servegraph.errors import ModelError
-from servegraph.savedmodel.graph import INIT_SIGNATURE, TRAIN_SIGNATURE, Shape, Signature, TensorInfo
+from servegraph.savedmodel.graph import INIT_SIGNATURE, SERVING_TAG, TRAIN_SIGNATURE, Shape, Signature, TensorInfo
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.storage import Directory
 
-SERVING_TAG = "serve"
 Signatures = Mapping[str, Signature]
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from servegraph.errors import InputError
 from servegraph.serve.state import STATE_FILE, ModelState, check_model_name, read_state
+from servegraph.storage.directory import GRAPH_FILES
 from servegraph.storage.local import answering
 
 _LARGEST_VERSION = 2**63 - 1  # TF Serving's: safe_strto64 in file_system_storage_path_source.cc
-MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def check_root(root: Path) -> None:
     with answering("list", root):
         entries = list(root.iterdir())
         holds_versions = any(e.name == STATE_FILE or (_is_version(e) and _graph_file(e)) for e in entries)
-    if any(entry.name in MODEL_FILES for entry in entries):
+    if any(entry.name in GRAPH_FILES for entry in entries):
         raise InputError(
             f"{str(root)!r} is a SavedModel, not a directory of models.",
             code="NOT_A_SERVING_ROOT",
@@ -120,7 +120,7 @@ def _newest(model_dir: Path) -> WantedModel:
 
 
 def _graph_file(directory: Path) -> os.stat_result | None:
-    return next((found for name in MODEL_FILES if (found := _stat(directory / name)) is not None), None)
+    return next((found for name in GRAPH_FILES if (found := _stat(directory / name)) is not None), None)
 
 
 def _stats(directory: Path) -> list[os.stat_result]:

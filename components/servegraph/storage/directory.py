@@ -11,6 +11,8 @@ from servegraph.errors import StorageError
 
 # Bytes asked for at once when a remote file is streamed: enough to make a request worth its latency.
 STREAM_CHUNK_BYTES = 8 << 20
+# Of a SavedModel, the first before the second; written last, so that a model that has one is complete.
+GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 
 class FileInfo(NamedTuple):

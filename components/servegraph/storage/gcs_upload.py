@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from servegraph.errors import StorageError
-from servegraph.storage.directory import Directory, FileInfo, iter_chunks
+from servegraph.storage.directory import GRAPH_FILES, Directory, FileInfo, iter_chunks
 from servegraph.storage.gcs import GcsDirectory, answering, default_client, list_objects, split_gs_uri
 
 CHUNK_BYTES = 8 << 20  # sent in one request
@@ -103,7 +103,7 @@ def upload(
 
 
 def _is_graph(path: str) -> bool:
-    return path.rsplit("/", 1)[-1] in ("saved_model.pb", "saved_model.pbtxt")
+    return path.rsplit("/", 1)[-1] in GRAPH_FILES
 
 
 class _Uploader:
