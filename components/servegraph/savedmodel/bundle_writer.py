@@ -13,7 +13,6 @@ import google_crc32c
 
 from servegraph.errors import InputError, StorageError
 from servegraph.savedmodel.bundle_index import (
-    SliceSpec,
     TensorEntry,
     encode_entry,
     encode_header,
@@ -80,21 +79,6 @@ class BundleWriter:
             entry = entry._replace(crc32c=mask(crc))
         self._entries[key] = entry
         return entry
-
-    def add_sliced(
-        self,
-        key: str,
-        dtype: str,
-        shape: tuple[int, ...],
-        slices: Iterable[tuple[SliceSpec, Iterable[bytes]]],
-    ) -> TensorEntry:
-        """Write a partitioned tensor, slice by slice."""
-        self._check(key, dtype)
-        pieces = []
-        for spec, chunks in slices:
-            piece = self._store(key, dtype, tuple(length for _, length in spec), chunks)
-            pieces.append(piece._replace(slices=(spec,)))
-        return self._finish_sliced(key, dtype, tuple(shape), pieces)
 
     def copy(self, entry: TensorEntry, source: BundleReader, key: str | None = None) -> TensorEntry:
         """Copy a tensor from `source` as it is stored, checksummed on the way.

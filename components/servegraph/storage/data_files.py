@@ -49,14 +49,6 @@ class FileRef:
         decompressed = _Decompressed(stored, self.compression, self.uri)
         return cast("BinaryIO", io.BufferedReader(decompressed, 1 << 18))
 
-    def open_text(self, encoding: str = "utf-8-sig") -> io.TextIOWrapper:
-        """Open the file as decompressed text with its line ends kept, as the csv module wants them.
-
-        Raises:
-            StorageError: as `open_binary`. Reads raise `UnicodeDecodeError` where the text is not `encoding`.
-        """
-        return io.TextIOWrapper(self.open_binary(), encoding=encoding, newline="")
-
 
 def match(uri: str | Path, *, client: Any = None) -> list[FileRef]:
     """Return the files that `uri` names, sorted: the file itself, a pattern's matches, a directory's files.

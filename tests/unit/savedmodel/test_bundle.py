@@ -5,15 +5,24 @@ import shutil
 import struct
 from pathlib import Path
 
+import google_crc32c
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from servegraph.errors import InputError, ModelError
-from servegraph.savedmodel.bundle_index import _decode_ordered_number, _encode_ordered_number
+from servegraph.savedmodel.bundle_index import (
+    TensorEntry,
+    _decode_ordered_number,
+    _encode_ordered_number,
+    encode_entry,
+    encode_header,
+    encode_slice_key,
+    encode_sliced_entry,
+)
 from servegraph.savedmodel.bundle_reader import MAX_INDEX_BYTES, BundleReader
 from servegraph.savedmodel.bundle_writer import BundleWriter
-from servegraph.savedmodel.sstable import read_table, write_table
+from servegraph.savedmodel.sstable import mask, read_table, write_table
 from servegraph.storage import open_dir
 
 MODELS = Path(__file__).parents[2] / "real_models"
@@ -88,9 +97,18 @@ def test_slices_along_any_dimension_are_put_in_place(tmp_path: Path) -> None:
     whole = bytes(range(2 * 4 * 3))
     left = b"".join(whole[start : start + 2 * 3] for start in (0, 12))
     right = b"".join(whole[start + 6 : start + 12] for start in (0, 12))
-    with BundleWriter(tmp_path / "variables/variables") as writer:
-        slices = [(((0, 2), (0, 2), (0, 3)), [left]), (((0, 2), (2, 2), (0, 3)), [right])]
-        writer.add_sliced("cut", "uint8", (2, 4, 3), slices)
+    cut = TensorEntry("cut", "uint8", (2, 4, 3), 0, 0, 0, 0, (((0, 2), (0, 2), (0, 3)), ((0, 2), (2, 2), (0, 3))))
+    rows = {b"": encode_header(1), b"cut": encode_sliced_entry(cut)}
+    for number, content in enumerate((left, right)):
+        piece = TensorEntry("cut", "uint8", (2, 2, 3), 0, 12 * number, 12, mask(google_crc32c.value(content)))
+        rows[encode_slice_key("cut", cut.slices[number])] = encode_entry(piece)
+    (tmp_path / "cut.index").write_bytes(b"".join(write_table(iter(sorted(rows.items())))))
+    (tmp_path / "cut.data-00000-of-00001").write_bytes(left + right)
+    with (
+        BundleReader(open_dir(tmp_path), "cut") as source,
+        BundleWriter(tmp_path / "variables/variables") as writer,
+    ):
+        writer.copy(source.entries["cut"], source)
         writer.alias("again", "cut")
     with BundleReader(open_dir(tmp_path)) as bundle:
         assert bundle.read(bundle.entries["cut"]) == whole
