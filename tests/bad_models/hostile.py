@@ -124,6 +124,19 @@ def repeating_keys() -> bytes:
     return blocks_named(1, b"".join(rows) + ONE_RESTART)
 
 
+def overlapping() -> tuple[bytes, bytes]:
+    """An index of tensors that each begin a byte later and end at the same one, and their data."""
+    size = 3_000_000
+    tensors = {f"{n:05}": tensor(4, [size - n], offset=n, size=size - n) for n in range(20_000)}
+    return index_of(**tensors), bytes(size)
+
+
+def named_often() -> tuple[bytes, bytes]:
+    """An index of very many names for the same damaged bytes, and those."""
+    size = 3_000_000
+    return index_of(**{f"{n:05}": tensor(4, [size], size=size) for n in range(20_000)}), bytes(size)
+
+
 def variant_beyond() -> tuple[bytes, bytes]:
     """An index with a variant, and its one element, which claims 2^70 bytes."""
     content = b"\xff" * 9 + b"\x7f"
@@ -469,6 +482,9 @@ HOSTILE = (
     Hostile("keys that repeat 40 kB", index_file(repeating_keys()), "INDEX_CORRUPT"),
     Hostile("a tensor of 100,000 slices", index_file(index_of(a=b"\x3a\x00" * 100_000)), "INDEX_CORRUPT"),
     Hostile("an element of 2^70 bytes", index_file(*variant_beyond()), "CRC_MISMATCH"),
+    Hostile("a tensor of 300 dimensions", index_file(index_of(a=tensor(1, [1 << 62] * 300, size=4))), "INDEX_CORRUPT"),
+    Hostile("20,000 tensors in each other", index_file(*overlapping()), "INDEX_CORRUPT"),
+    Hostile("20,000 names of one tensor", index_file(*named_often()), "CRC_MISMATCH"),
     Hostile("10^18 strings", index_file(index_of(a=tensor(7, [10**9, 10**9], size=3))), "TRUNCATED_SHARD"),
     Hostile("a tensor at 2^62", index_file(index_of(a=tensor(1, [1], offset=1 << 62, size=4))), "TRUNCATED_SHARD"),
     Hostile("a tensor of negative size", index_file(index_of(a=tensor(1, [-5], size=4))), "INDEX_CORRUPT"),

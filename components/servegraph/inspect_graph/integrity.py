@@ -142,8 +142,11 @@ def check_requested(where: str, reachability: Reachability, tensors: Mapping[str
 
 def verify_tensors(bundle: BundleReader) -> Iterator[Finding]:
     """Read every tensor, in the order of the files, and compare its checksum."""
-    pieces = [piece for entry in bundle.entries.values() for piece in bundle.pieces(entry)]
-    pieces.sort(key=lambda piece: (piece.shard, piece.offset))
+    stored: dict[tuple[int, int, int], TensorEntry] = {}  # what is there under several names is read once
+    for entry in bundle.entries.values():
+        for piece in bundle.pieces(entry):
+            stored.setdefault((piece.shard, piece.offset, piece.size_bytes), piece)
+    pieces = [stored[place] for place in sorted(stored)]
     size_bytes = sum(piece.size_bytes for piece in pieces)
     with Progress("verifying", total=PROGRESS_STEPS) if sys.stderr.isatty() else contextlib.nullcontext() as progress:
         stretches = list(_stretches(pieces, size_bytes / PROGRESS_STEPS))

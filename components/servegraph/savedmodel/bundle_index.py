@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from servegraph.savedmodel.wire import (
 # Start and length along each dimension, in elements.
 SliceSpec = tuple[tuple[int, int], ...]
 
+MAX_RANK, MAX_ELEMENTS = 254, 2**63 - 1  # of a tensor: tensorflow/core/framework/tensor_shape.h
 FULL_EXTENT = -1  # the stored length of a dimension that a slice takes whole
 CRC_TAG = 6 << 3 | 5
 _U32 = struct.Struct("<I")
@@ -80,9 +82,18 @@ def parse_index(content: bytes) -> BundleIndex:
     for name, entry in entries.items():
         if entry.slices:
             pieces[name] = _pieces_of(entry, stored_pieces)
+    _require_apart([piece for name, entry in entries.items() for piece in pieces.get(name, (entry,))])
     for name, parts in pieces.items():
         entries[name] = entries[name]._replace(size_bytes=sum(part.size_bytes for part in parts))
     return BundleIndex(shard_count, is_big_endian, entries, pieces)
+
+
+def _require_apart(pieces: list[TensorEntry]) -> None:
+    """Raise `Malformed` where tensors share bytes and are not the same: for each of them all would be read again."""
+    extents = {(piece.shard, piece.offset, piece.size_bytes, piece.crc32c) for piece in pieces if piece.size_bytes}
+    for (shard, offset, size, _), (next_shard, next_offset, *_) in pairwise(sorted(extents)):
+        if shard == next_shard and next_offset < offset + size:
+            raise Malformed(f"two tensors share byte {next_offset} of data file {shard} and are not the same")
 
 
 def _parse_header(value: bytes) -> tuple[int, bool]:
@@ -150,7 +161,9 @@ def _parse_shape(payload: bytes) -> tuple[int, ...]:
                 if inner.number == 1:
                     size = signed(inner.value)
             dimensions.append(size)
-    if any(size < 0 for size in dimensions):
+    if len(dimensions) > MAX_RANK:
+        raise Malformed(f"a stored tensor has {len(dimensions)} dimensions")
+    if any(size < 0 for size in dimensions) or prod(dimensions) > MAX_ELEMENTS:
         raise Malformed(f"a stored tensor has the shape {dimensions}")
     return tuple(dimensions)
 
