@@ -73,7 +73,13 @@ def evaluate(
         allow_incomparable=allow_incomparable,
     )
     found = evaluate(
-        model.path, live, samples.path, label or (noted.label if noted else ""), criteria, measured_latency_ms
+        model.path,
+        live,
+        samples.path,
+        label,
+        criteria,
+        measured_latency_ms,
+        noted_label=noted.label if noted else "",
     )
     for name, value in found.figures().items():
         metrics.log_metric(name, value)

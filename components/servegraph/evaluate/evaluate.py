@@ -62,21 +62,29 @@ class _Asked:
 
 
 def evaluate(
-    model: str, live: str, records: str, label: str, criteria: Criteria, measured_latency_ms: float = 0.0
+    model: str,
+    live: str,
+    records: str,
+    label: str,
+    criteria: Criteria,
+    measured_latency_ms: float = 0.0,
+    *,
+    noted_label: str = "",
 ) -> Evaluation:
     """Return the evaluation of the SavedModel at `model` against that at `live` (a path, gs://, or empty for none).
 
-    `records` are JSON lines with the label under `label`, which is KEY or KEY=OUTPUT. `measured_latency_ms` is what a
-    server under the limits of its machine took for one, 0 where that was not measured.
+    `records` are JSON lines with the label under `label`, which is KEY or KEY=OUTPUT; where it is empty, under
+    `noted_label`, which is a key as it stands. `measured_latency_ms` is what a server under the limits of its machine
+    took for one, 0 where that was not measured.
 
     Raises:
         InputError: no label is named (code `NO_LABEL`).
         ModelError, DataError: the model itself cannot be loaded or does not take the records.
     """
-    if not label:
+    key, output = metric.label_and_output(label) if label else (noted_label, None)
+    if not key:
         fix = "Give `label`: the key of the right answer in the records."
         raise InputError("Nothing says which key of the records is the label.", code="NO_LABEL", fix=fix)
-    key, output = metric.label_and_output(label)
     candidate = _Asked(Path(model), records, key, output)
     other: _Asked | None = None
     incomparable = ""

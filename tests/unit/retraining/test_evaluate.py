@@ -70,6 +70,13 @@ def test_a_model_of_one_record_is_asked_one_after_the_other(folder, tmp_path):
     assert (found.verdict, found.candidate.metric.value, found.live.metric.value) == ("blessed", 1.0, 1.0)
 
 
+def test_a_noted_label_is_a_key_as_it_stands(folder, tmp_path):
+    rows = [{"x": float(i), "kind=x": "yes" if i > 5 else "no"} for i in range(10)]
+    (tmp_path / "samples").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = evaluate(str(folder / "good"), "", str(tmp_path / "samples"), "", Criteria(), noted_label="kind=x")
+    assert found.candidate.metric.value == 1.0
+
+
 def test_what_cannot_be_measured_is_an_error(folder, tmp_path):
     with pytest.raises(InputError) as caught:
         evaluate(str(folder / "good"), "", str(folder / "samples"), "", Criteria())
