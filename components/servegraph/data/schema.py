@@ -163,10 +163,22 @@ def parse(text: str, source: str) -> Schema:
 
 
 def check(schema: Schema, source: str) -> None:
-    """Raise `SchemaError` where the columns cannot be the inputs of a model; `source` names the schema.
+    """Raise `SchemaError` where the columns cannot be the inputs of a model; `source` names the schema."""
+    if not schema.features:
+        raise SchemaError(
+            f"The schema {source} has no feature column beside the label {schema.label!r}.",
+            code="NO_FEATURES",
+            fix="Give it a column to learn from; a text column that never repeats is taken for an identifier.",
+        )
+    _check_names(schema, source)
+    for column in schema.features:
+        _check_category(column, f"column {column.name!r} of {source}")
+    for cross in schema.crosses:
+        _check_cross(cross, schema, source)
 
-    A sample has the label under its own name beside the features under their input names, so all are told apart.
-    """
+
+def _check_names(schema: Schema, source: str) -> None:
+    """A sample has the label under its own name beside the features under their input names: all are told apart."""
     names: dict[str, list[str]] = {}
     for column in schema.features:
         names.setdefault(column.input_name, []).append(column.name)
@@ -177,12 +189,34 @@ def check(schema: Schema, source: str) -> None:
                 f"The columns {columns} of the schema {source} would have the same name in requests: {name!r}.",
                 fix="Rename them; of a feature's name only ASCII letters, digits and underscores are kept.",
             )
-    if not schema.features:
+
+
+def _check_category(column: Column, where: str) -> None:
+    if column.dtype == "float32" and column.categorical:
         raise SchemaError(
-            f"The schema {source} has no feature column beside the label {schema.label!r}.",
-            code="NO_FEATURES",
-            fix="Give it a column to learn from; a text column that never repeats is taken for an identifier.",
+            f"The schema makes a category of the float32 {where}.",
+            fix="Make its dtype int64 or string, or give it `buckets` in place of a vocabulary or hash_buckets.",
         )
+    if column.dtype == "int64":
+        strange = [word for word in column.vocabulary or () if not re.fullmatch(r"[+-]?\d+", word, re.ASCII)]
+        if strange:
+            raise SchemaError(f"The vocabulary of the int64 {where} has {strange[0]!r}, which is no whole number.")
+
+
+def _check_cross(cross: Cross, schema: Schema, source: str) -> None:
+    where = f"The cross {list(cross.columns)} of the schema {source}"
+    features = {column.name: column for column in schema.features}
+    for name in cross.columns:
+        if name not in features:
+            raise SchemaError(
+                f"{where} uses {name!r}, which is {'the label' if name == schema.label else 'ignored'}.",
+                fix="Take it out of the cross; a model sees features only.",
+            )
+        if features[name].dtype == "float32" and not features[name].buckets:
+            raise SchemaError(
+                f"{where} uses the number {name!r}.",
+                fix="Give the column `buckets`, or take it out of the cross.",
+            )
 
 
 def dump(schema: Schema) -> str:

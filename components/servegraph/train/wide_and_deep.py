@@ -184,12 +184,6 @@ def _crosses(schema: Schema, cleaned: dict[str, Any]) -> list[tuple[Any, int]]:
             if column.buckets:
                 buckets = list(column.buckets)
                 value = layers.Discretization(bin_boundaries=buckets, name=f"{layer}-buckets-{at}")(value)
-            elif column.dtype == "float32":
-                raise InputError(
-                    f"The cross {list(cross.columns)} uses the number {name!r}.",
-                    code="BAD_SCHEMA",
-                    fix="Give the column `buckets`, or take it out of the cross.",
-                )
             parts.append(value)
         crossed = parts[0]
         for at, part in enumerate(parts[1:-1]):  # HashedCrossing takes exactly two; these bins are as good as exact

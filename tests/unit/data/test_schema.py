@@ -17,6 +17,10 @@ FULL = Schema(
     delimiter=";",
     crosses=(Cross(("work class", "occupation"), 1000),),
 )
+CROSSED = (
+    "label: y\ncolumns: {c: {dtype: string}, x: {dtype: float32}, i: {dtype: string, role: ignore}, y: {dtype: string}}\n"
+    "crosses: [{columns: "
+)
 
 
 def test_what_is_dumped_is_parsed_back():
@@ -70,6 +74,13 @@ def test_input_names_are_identifiers():
         ("label: y\ncolumns: {y: {dtype: int64, classes: [yes, 1]}, x: {dtype: string}}", "True .*Quote it"),
         ("label: y\nheader: 'false'\ncolumns: {y: {dtype: string}, x: {dtype: string}}", "header.*'false'"),
         ("label: y\ncolumns:\n  y: {dtype: string}\n  x: {dtype: int64}\n  x: {dtype: string}", "line 5.*'x' .*twice"),
+        (f"{CROSSED}[c, y], hash_buckets: 9}}]", "uses 'y', which is the label"),
+        (f"{CROSSED}[c, i], hash_buckets: 9}}]", "uses 'i', which is ignored"),
+        (f"{CROSSED}[c, x], hash_buckets: 9}}]", "uses the number 'x'"),
+        ("label: y\ncolumns: {y: {dtype: string}, x: {dtype: float32, vocabulary_size: 4}}", "category of the float32"),
+        ("label: y\ncolumns: {y: {dtype: string}, x: {dtype: float32, vocabulary: [1]}}", "category of the float32"),
+        ("label: y\ncolumns: {y: {dtype: string}, x: {dtype: int64, vocabulary: [1.0]}}", "'1.0'.* no whole number"),
+        ("label: y\ncolumns: {y: {dtype: string}, x: {dtype: int64, vocabulary: [a]}}", "'a'.* no whole number"),
         (
             "label: y\ncolumns: {y: {dtype: string}, x: {dtype: string}}\ncrosses: [{columns: [x, q], hash_buckets: 9}]",
             "unknown",
