@@ -3,69 +3,86 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
 
 from servegraph import storage
 from servegraph.data import csv_file, tfrecord_file
 from servegraph.data import schema as schemas
+from servegraph.data.contents import Contents
 from servegraph.data.header import column_names, has_header, places
 from servegraph.data.schema import Column, Schema
-from servegraph.data.table import class_order
-from servegraph.data.text import is_number, strip
+from servegraph.data.table import chunks, class_order
 from servegraph.errors import DataError
 from servegraph.storage import FileRef
 
-SAMPLE_ROWS = 200_000
+HEAD_ROWS = 10_000  # these tell whether there is a header
+DELIMITER_ROWS = 50
 LARGEST_VOCABULARY = 1_000  # above it a category is hashed
 LARGEST_CLASS_COUNT = 100  # above it a whole-number label is taken as a measurement
-DELIMITER_ROWS = 50
 IDENTIFIER_ROWS = 100  # from here on a text column without any repetition is taken as an identifier
 
 
 def infer(uri: str, label: str | None = None) -> Schema:
-    """Return a schema for the files that `uri` names, from their first `SAMPLE_ROWS` records.
+    """Return a schema for the files that `uri` names, from all their records.
 
     Numbers become float32; text becomes a category with a vocabulary of its size, or hash buckets where there are
-    many values; a text column that never repeats is ignored. The label is the last column unless named.
+    many values; a text column that never repeats is ignored. Where some cells are empty, the default is the median or
+    the empty text. The label is the last column unless named. Nothing is judged by the first records alone: they may
+    be of one class, or a file may be of one.
 
     Raises:
-        DataError: no rows (`EMPTY_DATA`), the label is not a column (`MISSING_COLUMN`), nothing else is.
+        DataError: no rows (`EMPTY_DATA`), the label is not a column (`MISSING_COLUMN`), nothing else is; records that
+            no schema could read.
     """
-    file = storage.match(uri)[0]
-    names, rows, header, delimiter = _sample(file)
-    csv_file.refuse_repeated(names, file)
-    columns = dict(zip(names, zip(*rows, strict=False), strict=False)) if rows else {}
-    if not columns:
-        raise DataError(f"{file.uri} has no rows.", code="EMPTY_DATA", fix="Give a file with records.")
+    names, header, delimiter = _form(storage.match(uri))
+    if not names:
+        raise DataError(f"{uri} has no rows.", code="EMPTY_DATA", fix="Give files with records.")
     label = label or names[-1]
-    if label not in columns:
+    if label not in names:
         raise DataError(
-            f"{file.uri} has no column {label!r}; its columns are {names}.",
+            f"{uri} has no column {label!r}; its columns are {names}.",
             code="MISSING_COLUMN",
             fix="Name one of its columns with --label.",
         )
-    schema = Schema(
-        columns=tuple(
-            _label(name, values) if name == label else _feature(name, values) for name, values in columns.items()
-        ),
-        label=label,
-        header=header,
-        delimiter=delimiter,
-    )
-    schemas.check(schema, f"inferred from {file.uri}")
+    # Read as text with a default, nothing is refused but what is no table.
+    plain = Schema(tuple(Column(name, "string", default="") for name in names), label, header, delimiter)
+    contents = {name: Contents() for name in names}
+    for _, chunk in chunks(uri, plain):
+        for name, cells in chunk.cells.items():
+            contents[name].add(cells)
+    if not contents[label].rows:
+        raise DataError(f"{uri} has no rows.", code="EMPTY_DATA", fix="Give files with records.")
+    columns = tuple(_label(name, held) if name == label else _feature(name, held) for name, held in contents.items())
+    schema = Schema(columns, label, header, delimiter)
+    schemas.check(schema, f"inferred from {uri}")
     return schema
 
 
-def _sample(file: FileRef) -> tuple[list[str], list[Sequence[Any]], bool, str]:
-    """Return column names, rows, whether the file has a header, and the delimiter."""
-    if tfrecord_file.is_tfrecord(file):
-        found = list(itertools.islice(tfrecord_file.examples(file), SAMPLE_ROWS))
-        names = sorted({name for example in found for name in example})
-        rows: list[Sequence[Any]] = [[_single(example.get(name, [])) for name in names] for example in found]
-        return names, rows, True, ","
-    delimiter = _delimiter(file)
-    rows = list(itertools.islice(csv_file.records(file, delimiter), SAMPLE_ROWS))
+def _form(files: list[FileRef]) -> tuple[list[str], bool, str]:
+    """Return the names of the columns, whether the files have a header, and the delimiter.
+
+    The first file with records under its first one says it, else the first one that is not empty.
+    """
+    if tfrecord_file.is_tfrecord(files[0]):
+        examples = itertools.chain.from_iterable(map(tfrecord_file.examples, files))
+        return sorted({name for example in examples for name in example}), True, ","
+    rows: list[list[str]] = []
+    for file in files:
+        own_delimiter = _delimiter(file)
+        own = list(itertools.islice(csv_file.records(file, own_delimiter), HEAD_ROWS))
+        if len(own) > len(rows):
+            rows, delimiter = own, own_delimiter
+            _refuse_uneven(rows, file)
+        if len(rows) > 1:
+            break
+    if not rows:
+        return [], True, ","
+    header = has_header(rows)
+    names = column_names(rows[0]) if header else places(len(rows[0]))
+    csv_file.refuse_repeated(names, file)
+    return names, header, delimiter
+
+
+def _refuse_uneven(rows: list[list[str]], file: FileRef) -> None:
     for number, row in enumerate(rows, start=1):
         if len(row) != len(rows[0]):
             raise DataError(
@@ -73,10 +90,6 @@ def _sample(file: FileRef) -> tuple[list[str], list[Sequence[Any]], bool, str]:
                 code="BAD_ROW",
                 fix="Mend the file: one record a line, with the same cells in each.",
             )
-    header = has_header(rows)
-    first = rows[0] if rows else []
-    names = column_names(first) if header else places(len(first))
-    return names, rows[1:] if header else rows, header, delimiter
 
 
 def _delimiter(file: FileRef) -> str:
@@ -89,40 +102,33 @@ def _delimiter(file: FileRef) -> str:
     return max(",;\t|", key=cells)
 
 
-def _single(values: list[Any]) -> Any:
-    value = values[0] if len(values) == 1 else ""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-
-def _filled(values: Sequence[Any]) -> list[Any]:
-    stripped = (strip(value) if isinstance(value, str) else value for value in values)
-    return [value for value in stripped if value != ""]
-
-
-def _feature(name: str, values: Sequence[Any]) -> Column:
-    filled = _filled(values)
-    if filled and all(is_number(value) for value in filled):
-        middle = sorted(float(value) for value in filled)[len(filled) // 2]
-        return Column(name, "float32", default=middle if len(filled) < len(values) else None)
-    distinct = len({str(value) for value in filled})
-    if distinct == len(values) >= IDENTIFIER_ROWS:
+def _feature(name: str, held: Contents) -> Column:
+    if held.values and held.numbers is not None:
+        return Column(name, "float32", default=held.median() if held.empty else None)
+    if not held.repeats and not held.empty and held.rows >= IDENTIFIER_ROWS:
         return Column(name, "string", role="ignore")
+    default = "" if held.empty else None
+    distinct = len(held.values) + (default is not None)
     if distinct > LARGEST_VOCABULARY:
-        return Column(name, "string", hash_buckets=1 << (distinct - 1).bit_length())
-    return Column(name, "string", vocabulary_size=max(distinct, 1))
+        return Column(name, "string", hash_buckets=1 << (distinct - 1).bit_length(), default=default)
+    return Column(name, "string", vocabulary_size=distinct, default=default)
 
 
-def _label(name: str, values: Sequence[Any]) -> Column:
-    filled = _filled(values)
-    distinct = {str(value) for value in filled}
-    numbers = all(is_number(value) for value in filled)
-    whole = numbers and all(float(value).is_integer() for value in filled)
-    if not numbers and len(distinct) > LARGEST_CLASS_COUNT:
+def _label(name: str, held: Contents) -> Column:
+    numbers = held.numbers is not None
+    if not held.values:
         raise DataError(
-            f"The label column {name!r} has {len(distinct)} different texts, too many to be classes.",
+            f"The label column {name!r} is empty.",
+            code="MISSING_VALUE",
+            fix="Name the label's column with --label; without it the last one is taken.",
+        )
+    if not numbers and len(held.values) > LARGEST_CLASS_COUNT:
+        raise DataError(
+            f"The label column {name!r} has more than {LARGEST_CLASS_COUNT} different texts, too many to be classes.",
             code="TOO_MANY_CLASSES",
             fix="Name the label's column with --label, or list its `classes` in a schema.",
         )
-    if numbers and (not whole or len(distinct) > LARGEST_CLASS_COUNT):
+    whole = numbers and all(float(value).is_integer() for value in held.values)
+    if numbers and (not whole or len(held.values) > LARGEST_CLASS_COUNT):
         return Column(name, "float32")
-    return Column(name, "int64" if whole else "string", classes=tuple(sorted(distinct, key=class_order)))
+    return Column(name, "int64" if whole else "string", classes=tuple(sorted(held.values, key=class_order)))

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from servegraph import storage
 from servegraph.data import csv_file, tfrecord_file
+from servegraph.data.csv_file import Chunk
 from servegraph.data.schema import Column, Schema
 from servegraph.data.text import strip
 from servegraph.errors import DataError
+from servegraph.storage import FileRef
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -79,13 +81,11 @@ def read(uri: str, schema: Schema, *, classes: tuple[str, ...] | None = None) ->
     columns = (*schema.features, schema.label_column)
     parts: dict[str, list[NDArray[Any]]] = {column.name: [] for column in columns}
     where: list[_Part] = []
-    for file in storage.match(uri):
-        reader = tfrecord_file if tfrecord_file.is_tfrecord(file) else csv_file
-        for chunk in reader.chunks(file, schema):
-            part = _Part(file.uri, chunk.first_row, chunk.rows)
-            for column in columns:
-                parts[column.name].append(_convert(chunk.cells[column.name], column, part, schema))
-            where.append(part)
+    for file, chunk in chunks(uri, schema):
+        part = _Part(file.uri, chunk.first_row, chunk.rows)
+        for column in columns:
+            parts[column.name].append(_convert(chunk.cells[column.name], column, part, schema))
+        where.append(part)
     if not sum(part.rows for part in where):
         raise DataError(f"The data {uri!r} has no rows.", code="EMPTY_DATA", fix="Give files with records.")
     raw_labels = np.concatenate(parts[schema.label])
@@ -94,6 +94,14 @@ def read(uri: str, schema: Schema, *, classes: tuple[str, ...] | None = None) ->
         return Table(schema, joined, raw_labels, ())
     labels, classes = _encode_labels(raw_labels, classes or schema.label_column.classes, where)
     return Table(schema, joined, labels, classes)
+
+
+def chunks(uri: str, schema: Schema) -> Iterator[tuple[FileRef, Chunk]]:
+    """Yield the files that `uri` names in parts, cells as they stand there. Raises as `read` for what is no table."""
+    for file in storage.match(uri):
+        reader = tfrecord_file if tfrecord_file.is_tfrecord(file) else csv_file
+        for chunk in reader.chunks(file, schema):
+            yield file, chunk
 
 
 def split(table: Table, every: int = 5) -> tuple[Table, Table]:

@@ -45,7 +45,7 @@ def write_tfrecord(path, rows):
                 elif isinstance(value, int):
                     feature.int64_list.value.append(value)
                 else:
-                    feature.float_list.value.append(value)
+                    feature.float_list.value.extend(np.atleast_1d(value))
             data = example.SerializeToString()
             head = struct.pack("<Q", len(data))
             file.write(head + struct.pack("<I", masked(head)) + data + struct.pack("<I", masked(data)))
@@ -266,6 +266,44 @@ class TestInfer:
         found = infer(write(tmp_path / "d.csv", "id,v,y\n" + rows))
         assert found.column("id").role == "ignore"
         assert found.column("v").hash_buckets == 2048
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            ("x,y\n1,a\n2,b\n", "x,y\n1,c\n"),
+            ("x,y\n1,a\n2,a\n", "x,y\n1,b\n3,c\n"),
+            ("x,y\n", "x,y\n1,a\n2,b\n3,c\n"),
+            ("", "x,y\n1,a\n2,b\n3,c\n"),
+            ("x,y\n1,a\n2,b\n3,c\n", ""),
+            ("x,y\n" + "1,a\n2,b\n" * 120_000 + "1,c\n", "x,y\n"),
+        ],
+    )
+    def test_all_records_of_all_files_are_looked_at(self, tmp_path, first, second):
+        write(tmp_path / "a.csv", first)
+        write(tmp_path / "b.csv", second)
+        found = infer(str(tmp_path / "*.csv"))
+        assert found.label_column.classes == ("a", "b", "c")
+        assert found.column("x").dtype == "float32"
+
+    def test_one_text_anywhere_makes_a_column_text(self, tmp_path):
+        write(tmp_path / "a.csv", "x,y\n1,a\n2,b\n")
+        write(tmp_path / "b.csv", "x,y\nmany,a\n")
+        assert infer(str(tmp_path / "*.csv")).column("x").vocabulary_size == 3
+
+    def test_a_label_that_is_empty(self, tmp_path):
+        with pytest.raises(DataError, match="'column_3' is empty") as caught:
+            infer(write(tmp_path / "d.csv", "x,y,\n1,a,\n2,b,\n"))
+        assert caught.value.code == "MISSING_VALUE"
+
+    def test_vectors_are_refused_and_missing_features_filled(self, tmp_path):
+        with pytest.raises(DataError, match="'v' has 3 values in record 2") as caught:
+            infer(write_tfrecord(tmp_path / "v", [{"v": 1.0, "y": "a"}, {"v": [1.0, 2.0, 3.0], "y": "b"}]))
+        assert caught.value.code == "MISSING_COLUMN"
+        rows = [{"age": 1.0, "y": "a"}, {"job": "p", "age": 3.0, "y": "b"}, {"job": "q", "y": "b"}]
+        path = write_tfrecord(tmp_path / "d", rows)
+        found = infer(path, "y")
+        assert [column.default for column in found.features] == [3.0, ""]
+        assert read(path, found).features["job"].tolist() == ["", "p", "q"]
 
     def test_empty_cells_give_a_default(self, tmp_path):
         found = infer(write(tmp_path / "d.csv", "x,y\n1,a\n,b\n3,a\n5,b\n"))
