@@ -21,6 +21,7 @@ from servegraph.storage import FileRef
 if TYPE_CHECKING:
     import tensorflow as tf
 
+_NO_LABEL = "Leave records without a label out."
 Cells = Sequence[Any]  # one column of one file, as the file holds it: text, or the numbers of a tf.Example
 
 
@@ -153,10 +154,10 @@ def _convert(cells: Cells, column: Column, part: _Part, schema: Schema) -> NDArr
             return values
     except (ValueError, TypeError, OverflowError):
         pass
-    raise _bad_cell(cells, column, part)
+    raise _bad_cell(cells, column, part, is_label=column.name == schema.label)
 
 
-def _bad_cell(cells: Cells, column: Column, part: _Part) -> DataError:
+def _bad_cell(cells: Cells, column: Column, part: _Part, *, is_label: bool) -> DataError:
     """Find the first cell that is no finite number of the column's dtype."""
     kind = "number" if column.dtype == "float32" else "whole number"
     for index, cell in enumerate(cells):
@@ -165,7 +166,7 @@ def _bad_cell(cells: Cells, column: Column, part: _Part) -> DataError:
             return DataError(
                 f"{spot} is empty.",
                 code="MISSING_VALUE",
-                fix=f"Give the column a `default` in the schema, or fill the {kind} in.",
+                fix=_NO_LABEL if is_label else f"Give the column a `default` in the schema, or fill the {kind} in.",
             )
         try:
             number = float(cell) if column.dtype == "float32" else float(int(cell))
@@ -199,7 +200,7 @@ def _encode_labels(
         raise DataError(
             f"The label in {_locate(stripped.index(''), where)} is empty.",
             code="MISSING_VALUE",
-            fix="Leave records without a label out.",
+            fix=_NO_LABEL,
         )
     if classes is None:
         classes = tuple(sorted(set(stripped), key=class_order))

@@ -138,6 +138,13 @@ def test_bad_csv_is_refused_with_where_and_what(tmp_path, text, code, says):
     assert caught.value.code == code
 
 
+def test_a_measured_label_is_not_made_up(tmp_path):
+    measured = Schema((Column("x", "float32"), Column("y", "float32")), "y")
+    with pytest.raises(DataError, match=r"'y' in row 2 .* is empty.* Leave records without a label out") as caught:
+        read(write(tmp_path / "d.csv", "x,y\n1,\n"), measured)
+    assert caught.value.code == "MISSING_VALUE"
+
+
 def test_an_unknown_label_is_refused_with_its_row(tmp_path):
     with pytest.raises(DataError, match=r"row 3 of .*'>50K'") as caught:
         read(write(tmp_path / "d.csv", GOOD), SCHEMA, classes=("<=50K", "other"))
