@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegraph.data.text import strip
+from servegraph.data.text import is_missing, strip
 
 KEPT_VALUES = 200_000  # of a column with more different ones the others are looked at and forgotten
 
@@ -18,12 +18,14 @@ KEPT_VALUES = 200_000  # of a column with more different ones the others are loo
 class Contents:
     """The cells of a column so far.
 
-    `values` are the different ones as text, up to about `KEPT_VALUES`. `numbers` are all that are filled, None as soon
-    as one is no number; they are kept because a median is asked for, as float32 like the table that is trained on.
+    `values` are the different ones as text, up to about `KEPT_VALUES`. `numbers` are those of the filled cells but
+    `absent` ones, which say that there is none, and None as soon as a cell is something else; they are kept because a
+    median is asked for, as float32 like the table that is trained on.
     """
 
     rows: int = 0
     empty: int = 0
+    absent: int = 0
     repeats: bool = False
     values: set[str] = field(default_factory=set)
     numbers: list[NDArray[np.float32]] | None = field(default_factory=list)
@@ -42,14 +44,30 @@ class Contents:
             self.values |= texts
         if self.numbers is not None:
             try:
-                self.numbers.append(np.array(list(map(float, filled)), np.float32))
+                found = _numbers(filled)
             except ValueError:
                 self.numbers = None
+            else:
+                self.numbers.append(found[~np.isnan(found)])
+                self.absent += int(np.isnan(found).sum())
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether there are numbers, and nothing else but empty cells and words for a missing one."""
+        return self.numbers is not None and self.rows > self.empty + self.absent
 
     def median(self) -> float:
         """Return the middle one of the numbers, the upper one of two."""
         numbers = np.concatenate(self.numbers or [])
         return float(np.partition(numbers, len(numbers) // 2)[len(numbers) // 2])
+
+
+def _numbers(cells: Sequence[Any]) -> NDArray[np.float32]:
+    """Return the numbers, NaN for a word that says there is none. Raises `ValueError` where one is neither."""
+    try:
+        return np.array(list(map(float, cells)), np.float32)
+    except ValueError:
+        return np.array([np.nan if is_missing(cell) else float(cell) for cell in cells], np.float32)
 
 
 def as_text(cell: Any) -> str:

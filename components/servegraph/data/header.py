@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from servegraph.data.text import is_number, strip
+from servegraph.data.text import is_missing, is_number, strip
 
 _RECURS = 2
 
@@ -41,11 +41,11 @@ def places(count: int) -> list[str]:
 
 
 def _is_text_above_numbers(cell: str, values: Counter[str]) -> bool:
-    return bool(cell) and not is_number(cell) and _are_numbers(values)
+    return not is_missing(cell) and not is_number(cell) and _are_numbers(values)
 
 
 def _are_numbers(values: Counter[str]) -> bool:
-    filled = [value for value in values if value]
+    filled = [value for value in values if not is_missing(value)]
     return bool(filled) and all(map(is_number, filled))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 from servegraph import storage
 from servegraph.data import csv_file, tfrecord_file
@@ -11,6 +12,7 @@ from servegraph.data.contents import Contents
 from servegraph.data.header import column_names, has_header, places
 from servegraph.data.schema import Column, Schema
 from servegraph.data.table import chunks, class_order
+from servegraph.data.text import is_missing, is_number
 from servegraph.errors import DataError
 from servegraph.storage import FileRef
 
@@ -18,16 +20,25 @@ HEAD_ROWS = 10_000  # these tell whether there is a header
 DELIMITER_ROWS = 50
 LARGEST_VOCABULARY = 1_000  # above it a category is hashed
 LARGEST_CLASS_COUNT = 100  # above it a whole-number label is taken as a measurement
+BINARY = 2  # so many whole numbers nobody takes for a measurement
 IDENTIFIER_ROWS = 100  # from here on a text column without any repetition is taken as an identifier
 
 
-def infer(uri: str, label: str | None = None) -> Schema:
+@dataclass(frozen=True)
+class Inferred:
+    """A schema, and `notes` on what in it may be meant otherwise, a sentence each."""
+
+    schema: Schema
+    notes: tuple[str, ...]
+
+
+def infer(uri: str, label: str | None = None) -> Inferred:
     """Return a schema for the files that `uri` names, from all their records.
 
-    Numbers become float32; text becomes a category with a vocabulary of its size, or hash buckets where there are
-    many values; a text column that never repeats is ignored. Where some cells are empty, the default is the median or
-    the empty text. The label is the last column unless named. Nothing is judged by the first records alone: they may
-    be of one class, or a file may be of one.
+    Numbers become float32, also where some are words for a missing one; text becomes a category with a vocabulary of
+    its size, or hash buckets where there are many values; a text column that never repeats is ignored. Where cells are
+    empty, the default is the median or the empty text. The label is the last column unless named; few different whole
+    numbers are classes. Nothing is judged by the first records alone: they may be of one class, or a file may be.
 
     Raises:
         DataError: no rows (`EMPTY_DATA`), the label is not a column (`MISSING_COLUMN`), nothing else is; records that
@@ -54,7 +65,8 @@ def infer(uri: str, label: str | None = None) -> Schema:
     columns = tuple(_label(name, held) if name == label else _feature(name, held) for name, held in contents.items())
     schema = Schema(columns, label, header, delimiter)
     schemas.check(schema, f"inferred from {uri}")
-    return schema
+    notes = (_note(column, contents[column.name], label) for column in columns)
+    return Inferred(schema, tuple(note for note in notes if note))
 
 
 def _form(files: list[FileRef]) -> tuple[list[str], bool, str]:
@@ -103,8 +115,8 @@ def _delimiter(file: FileRef) -> str:
 
 
 def _feature(name: str, held: Contents) -> Column:
-    if held.values and held.numbers is not None:
-        return Column(name, "float32", default=held.median() if held.empty else None)
+    if held.is_numeric:
+        return Column(name, "float32", default=held.median() if held.empty or held.absent else None)
     if not held.repeats and not held.empty and held.rows >= IDENTIFIER_ROWS:
         return Column(name, "string", role="ignore")
     default = "" if held.empty else None
@@ -115,20 +127,40 @@ def _feature(name: str, held: Contents) -> Column:
 
 
 def _label(name: str, held: Contents) -> Column:
-    numbers = held.numbers is not None
     if not held.values:
         raise DataError(
             f"The label column {name!r} is empty.",
             code="MISSING_VALUE",
             fix="Name the label's column with --label; without it the last one is taken.",
         )
-    if not numbers and len(held.values) > LARGEST_CLASS_COUNT:
+    if not held.is_numeric and len(held.values) > LARGEST_CLASS_COUNT:
         raise DataError(
             f"The label column {name!r} has more than {LARGEST_CLASS_COUNT} different texts, too many to be classes.",
             code="TOO_MANY_CLASSES",
             fix="Name the label's column with --label, or list its `classes` in a schema.",
         )
-    whole = numbers and all(float(value).is_integer() for value in held.values)
-    if numbers and (not whole or len(held.values) > LARGEST_CLASS_COUNT):
+    numbers = [value for value in held.values if not is_missing(value)] if held.is_numeric else []
+    whole = all(float(value).is_integer() for value in numbers)
+    if not whole or len(numbers) > LARGEST_CLASS_COUNT:
         return Column(name, "float32")
-    return Column(name, "int64" if whole else "string", classes=tuple(sorted(held.values, key=class_order)))
+    are_whole = len(numbers) == len(held.values)
+    return Column(name, "int64" if are_whole else "string", classes=tuple(sorted(held.values, key=class_order)))
+
+
+def _note(column: Column, held: Contents, label: str) -> str | None:
+    """Return what was decided of a column that a look at it could decide otherwise; None for nothing."""
+    if column.name == label and column.dtype == "int64" and len(held.values) > BINARY:
+        return (
+            f"The {len(held.values)} different whole numbers of the label {label!r} are taken as classes; if they "
+            "measure something, make its dtype float32 and drop its `classes` in a schema."
+        )
+    if column.default is not None and held.absent:
+        return (
+            f"{held.absent} cells of {column.name!r} say that there is no number; "
+            f"they get the default {column.default}."
+        )
+    strange = [value for value in held.values if not is_number(value)]
+    like_numbers = sum(is_number(value.replace(",", ".")) for value in held.values)
+    if column.dtype == "string" and strange and like_numbers > len(held.values) / 2:
+        return f"{column.name!r} is taken as text: {min(strange)!r} is no number, but most of its values are."
+    return None

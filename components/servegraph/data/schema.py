@@ -40,7 +40,8 @@ class Column:
 
     A text column (or an int64 column with one of the three) is a category. `vocabulary_size` keeps that many of
     the most frequent values of the training data; `buckets` are ascending bounds that also make a number a category
-    of the wide part; `default` stands for an empty cell.
+    of the wide part; `default` stands for an empty cell,
+    in a column of numbers also for NA, N/A, NaN, null, None, - and ?.
     """
 
     name: str

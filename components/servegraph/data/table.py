@@ -14,7 +14,7 @@ from servegraph import storage
 from servegraph.data import csv_file, tfrecord_file
 from servegraph.data.csv_file import Chunk
 from servegraph.data.schema import Column, Schema
-from servegraph.data.text import strip
+from servegraph.data.text import is_missing, strip
 from servegraph.errors import DataError
 from servegraph.storage import FileRef
 
@@ -143,7 +143,8 @@ def _convert(cells: Cells, column: Column, part: _Part, schema: Schema) -> NDArr
     """Return the cells as an array of the column's dtype, or say which cell is wrong."""
     is_class = column.name == schema.label and schema.is_classification
     if column.default is not None and not is_class:
-        cells = [column.default if _is_empty(cell) else cell for cell in cells]
+        is_absent = _is_empty if column.dtype == "string" else is_missing
+        cells = [column.default if is_absent(cell) else cell for cell in cells]
     if column.dtype == "string" or is_class:
         return np.array([_text(cell) for cell in cells], dtype=object)
     dtype = np.float32 if column.dtype == "float32" else np.int64
@@ -162,9 +163,9 @@ def _bad_cell(cells: Cells, column: Column, part: _Part, *, is_label: bool) -> D
     kind = "number" if column.dtype == "float32" else "whole number"
     for index, cell in enumerate(cells):
         spot = f"Column {column.name!r} in {part.locate(index)}"
-        if _is_empty(cell):
+        if is_missing(cell):
             return DataError(
-                f"{spot} is empty.",
+                f"{spot} is empty." if _is_empty(cell) else f"{spot} is {cell!r}, which says that there is none.",
                 code="MISSING_VALUE",
                 fix=_NO_LABEL if is_label else f"Give the column a `default` in the schema, or fill the {kind} in.",
             )

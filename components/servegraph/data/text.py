@@ -5,6 +5,9 @@ from __future__ import annotations
 import string
 from typing import Any
 
+# What stands for no number in a column of numbers, in lower case; in a column of text these are values.
+MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "?")
+
 
 def strip(text: str) -> str:
     """Return `text` without the white space around it that `tf.strings.strip` removes: ASCII, not all of Unicode.
@@ -12,6 +15,11 @@ def strip(text: str) -> str:
     A value that was stripped of more than a graph strips would be out of the vocabulary there.
     """
     return text.strip(string.whitespace)
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell of a column of numbers says that there is none."""
+    return isinstance(cell, str) and strip(cell).lower() in MISSING
 
 
 def is_number(cell: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast, get_args
 import tensorflow as tf
 
 from servegraph.data.schema import Column, Schema
+from servegraph.data.text import MISSING
 from servegraph.errors import InputError
 
 Format = Literal["json", "csv", "example"]
@@ -66,8 +67,8 @@ def features(
 def from_csv(rows: tf.Tensor, schema: Schema) -> dict[str, tf.Tensor]:
     """Parse rows of CSV [batch]: all columns of the schema in the order of the file, the label too.
 
-    An empty cell gets the column's default, else 0 or the empty text. Cells are read as text first, because
-    `decode_csv` takes a blank for a number that cannot be read.
+    An empty cell gets the column's default, else 0 or the empty text; so does a word for a missing number. Cells are
+    read as text first, because `decode_csv` takes a blank for a number that cannot be read.
     """
     cells = tf.io.decode_csv(rows, [[""]] * len(schema.columns), field_delim=schema.delimiter)
     by_name = dict(zip((column.name for column in schema.columns), cells, strict=True))
@@ -92,8 +93,10 @@ def _from_text(cells: tf.Tensor, column: Column) -> tf.Tensor:
     default = _default(column)
     if default is None:
         default = "" if column.dtype == "string" else 0
-    filled = tf.where(tf.equal(text, ""), tf.constant(str(default)), cells if column.dtype == "string" else text)
-    return filled if column.dtype == "string" else tf.strings.to_number(filled, column.dtype)
+    if column.dtype == "string":
+        return tf.where(tf.equal(text, ""), tf.constant(str(default)), cells)
+    absent = tf.reduce_any(tf.equal(tf.strings.lower(text)[:, None], tf.constant(MISSING)), axis=1)
+    return tf.strings.to_number(tf.where(absent, tf.constant(str(default)), text), column.dtype)
 
 
 def _default(column: Column) -> Any:

@@ -165,7 +165,10 @@ def load_schema(request: TrainRequest) -> Schema:
     if request.data == census.NAME:
         described = census.ESTIMATOR_SCHEMA if estimator_function(request.trainer) else census.SCHEMA
         return schemas.parse(described.read_text(), "of the census sample")
-    return infer(request.data, request.label)
+    inferred = infer(request.data, request.label)
+    for note in inferred.notes:
+        print(f"note: {note}")
+    return inferred.schema
 
 
 def load_data(request: TrainRequest, schema: Schema) -> tuple[Table, Table]:

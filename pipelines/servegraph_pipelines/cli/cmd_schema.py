@@ -17,7 +17,10 @@ def command(data: str, label: str | None, out: Path | None) -> None:
     from servegraph.data.schema import dump
     from servegraph.errors import StorageError
 
-    text = dump(infer(data, label))
+    inferred = infer(data, label)
+    for note in inferred.notes:
+        click.echo(f"note: {note}", err=True)
+    text = dump(inferred.schema)
     if out is None:
         click.echo(text, nl=False)
         return

@@ -6,6 +6,7 @@ import google_crc32c
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 
 from servegraph.data import census, schema
 from servegraph.data.header import places
@@ -13,7 +14,9 @@ from servegraph.data.infer import infer
 from servegraph.data.schema import Column, Schema
 from servegraph.data.table import read, split
 from servegraph.errors import DataError, SchemaError, StorageError
+from servegraph.train.train import TrainRequest, load_schema
 from servegraph.train.vocabulary import vocabulary
+from servegraph_pipelines.cli.cmd_schema import command
 
 SCHEMA = Schema(
     columns=(Column("age", "float32"), Column("job", "string"), Column("n", "int64"), Column("y", "string")),
@@ -123,7 +126,8 @@ def test_integer_classes_count_upwards(tmp_path):
         ("age,job,n,y\n", "EMPTY_DATA", "no rows"),
         ("age,job,n,y\n1,a,2,x\nforty,a,2,x\n", "NOT_A_NUMBER", "row 3 of .*'forty'"),
         ("age,job,n,y\n1,a,2.5,x\n", "NOT_A_NUMBER", "'n' in row 2.*whole number"),
-        ("age,job,n,y\nnan,a,2,x\n", "NOT_A_NUMBER", "finite"),
+        ("age,job,n,y\ninf,a,2,x\n", "NOT_A_NUMBER", "finite"),
+        ("age,job,n,y\nnan,a,2,x\n", "MISSING_VALUE", "'age' in row 2 .*'nan'.*`default`"),
         ("age,job,n,y\n,a,2,x\n", "MISSING_VALUE", "'age' in row 2"),
         ("age,job,n,y\n1,a,2\n", "BAD_ROW", "3 cells where 4"),
         ("age,job,n,y\n1,a,2,x\n1,a,2,x\n", "ONE_CLASS", "only the values"),
@@ -225,20 +229,24 @@ def test_records_that_hardly_differ_cannot_be_split(tmp_path):
     assert caught.value.code == "TOO_FEW_ROWS"
 
 
+def inferred(path, label=None):
+    return infer(path, label).schema
+
+
 class TestInfer:
     def test_numbers_text_and_label(self, tmp_path):
-        found = infer(write(tmp_path / "d.csv", GOOD))
+        found = inferred(write(tmp_path / "d.csv", GOOD))
         assert [column.dtype for column in found.columns] == ["float32", "string", "float32", "string"]
         assert found.label == "y"
         assert found.label_column.classes == ("<=50K", ">50K")
 
     def test_the_schema_it_writes_reads_the_data(self, tmp_path):
         path = write(tmp_path / "d.csv", "a;b\n1,5;x\n")
-        found = schema.parse(schema.dump(infer(path)), "inferred")
+        found = schema.parse(schema.dump(inferred(path)), "inferred")
         assert found.delimiter == ";"
 
     def test_headless_data_gets_made_up_names(self, tmp_path):
-        found = infer(write(tmp_path / "d.csv", "1,a,0\n2,b,1\n"))
+        found = inferred(write(tmp_path / "d.csv", "1,a,0\n2,b,1\n"))
         assert not found.header
         assert [column.name for column in found.columns] == ["column_1", "column_2", "column_3"]
         assert found.label_column.classes == ("0", "1")
@@ -259,18 +267,18 @@ class TestInfer:
     )
     def test_a_header_is_told_by_what_most_columns_say(self, tmp_path, text, names):
         path = write(tmp_path / "d.csv", text)
-        found = infer(path)
+        found = inferred(path)
         assert [column.name for column in found.columns] == (names or places(len(found.columns)))
         assert found.header == bool(names)
         assert len(read(path, found)) == len(text.splitlines()) - found.header
 
     def test_a_measured_label_makes_a_regression(self, tmp_path):
-        found = infer(write(tmp_path / "d.csv", "x,price\n1,2.5\n2,3.25\n"))
+        found = inferred(write(tmp_path / "d.csv", "x,price\n1,2.5\n2,3.25\n"))
         assert not found.is_classification
 
     def test_identifiers_and_many_valued_text(self, tmp_path):
         rows = "".join(f"id{i},v{i % 2000},{i % 2}\n" for i in range(4000))
-        found = infer(write(tmp_path / "d.csv", "id,v,y\n" + rows))
+        found = inferred(write(tmp_path / "d.csv", "id,v,y\n" + rows))
         assert found.column("id").role == "ignore"
         assert found.column("v").hash_buckets == 2048
 
@@ -288,66 +296,100 @@ class TestInfer:
     def test_all_records_of_all_files_are_looked_at(self, tmp_path, first, second):
         write(tmp_path / "a.csv", first)
         write(tmp_path / "b.csv", second)
-        found = infer(str(tmp_path / "*.csv"))
+        found = inferred(str(tmp_path / "*.csv"))
         assert found.label_column.classes == ("a", "b", "c")
         assert found.column("x").dtype == "float32"
 
     def test_one_text_anywhere_makes_a_column_text(self, tmp_path):
         write(tmp_path / "a.csv", "x,y\n1,a\n2,b\n")
         write(tmp_path / "b.csv", "x,y\nmany,a\n")
-        assert infer(str(tmp_path / "*.csv")).column("x").vocabulary_size == 3
+        assert inferred(str(tmp_path / "*.csv")).column("x").vocabulary_size == 3
 
     def test_a_label_that_is_empty(self, tmp_path):
         with pytest.raises(DataError, match="'column_3' is empty") as caught:
-            infer(write(tmp_path / "d.csv", "x,y,\n1,a,\n2,b,\n"))
+            inferred(write(tmp_path / "d.csv", "x,y,\n1,a,\n2,b,\n"))
         assert caught.value.code == "MISSING_VALUE"
 
     def test_vectors_are_refused_and_missing_features_filled(self, tmp_path):
         with pytest.raises(DataError, match="'v' has 3 values in record 2") as caught:
-            infer(write_tfrecord(tmp_path / "v", [{"v": 1.0, "y": "a"}, {"v": [1.0, 2.0, 3.0], "y": "b"}]))
+            inferred(write_tfrecord(tmp_path / "v", [{"v": 1.0, "y": "a"}, {"v": [1.0, 2.0, 3.0], "y": "b"}]))
         assert caught.value.code == "MISSING_COLUMN"
         rows = [{"age": 1.0, "y": "a"}, {"job": "p", "age": 3.0, "y": "b"}, {"job": "q", "y": "b"}]
         path = write_tfrecord(tmp_path / "d", rows)
-        found = infer(path, "y")
+        found = inferred(path, "y")
         assert [column.default for column in found.features] == [3.0, ""]
         assert read(path, found).features["job"].tolist() == ["", "p", "q"]
 
     def test_empty_cells_give_a_default(self, tmp_path):
-        found = infer(write(tmp_path / "d.csv", "x,y\n1,a\n,b\n3,a\n5,b\n"))
+        found = inferred(write(tmp_path / "d.csv", "x,y\n1,a\n,b\n3,a\n5,b\n"))
         assert found.column("x").default == 3.0
+
+    def test_words_for_a_missing_number_give_a_default(self, tmp_path):
+        words = ["NA", " n/a", "NaN", "null", "None", "-", "?", ""]
+        path = write(tmp_path / "d.csv", "x,y\n1,a\n4,b\n2,b\n" + "".join(f"{word},a\n" for word in words))
+        found = infer(path)
+        assert found.schema.column("x") == Column("x", "float32", default=2.0)
+        assert found.notes == ("7 cells of 'x' say that there is no number; they get the default 2.0.",)
+        assert read(path, found.schema).features["x"].tolist() == [1, 4, 2] + [2] * len(words)
+
+    @pytest.mark.parametrize(
+        ("cells", "label", "says"),
+        [
+            ("1 2 many 3", "a b a b", "'x' is taken as text: 'many' is no number"),
+            ("1,5 2,5 3,5 4,5", "a b a b", "'x' is taken as text: '1,5' is no number"),
+            ("1 2 3 4", "10 20 30 10", "The 3 different whole numbers of the label 'y' are taken as classes"),
+            ("1 2 3 4", "0 1 0 1", None),
+            ("1 a ? NA", "a b a b", None),
+        ],
+    )
+    def test_what_may_be_meant_otherwise_is_noted(self, tmp_path, cells, label, says):
+        rows = "".join(f'"{x}",{y}\n' for x, y in zip(cells.split(), label.split(), strict=True))
+        notes = infer(write(tmp_path / "d.csv", "x,y\n" + rows)).notes
+        assert [note.startswith(says or "") for note in notes] == [True] * (says is not None)
+
+    def test_the_command_writes_the_schema_and_says_the_notes_beside_it(self, tmp_path):
+        path = write(tmp_path / "d.csv", "x,y\n1,a\nNA,b\n")
+        said = CliRunner().invoke(command, [path])
+        assert schema.parse(said.stdout, "written") == infer(path).schema
+        assert said.stderr == f"note: {infer(path).notes[0]}\n"
+
+    def test_training_says_the_notes(self, tmp_path, capsys):
+        path = write(tmp_path / "d.csv", "x,y\n1,a\nNA,b\n")
+        assert load_schema(TrainRequest(data=path)) == infer(path).schema
+        assert capsys.readouterr().out == f"note: {infer(path).notes[0]}\n"
 
     def test_tfrecord(self, tmp_path):
         rows = [{"age": float(i), "job": "ab"[i % 2], "y": i % 2} for i in range(6)]
-        found = infer(write_tfrecord(tmp_path / "d", rows), "y")
+        found = inferred(write_tfrecord(tmp_path / "d", rows), "y")
         assert found.column("age").dtype == "float32"
         assert found.column("job").vocabulary_size == 2
 
     def test_a_label_that_is_not_there(self, tmp_path):
         with pytest.raises(DataError, match="'z'"):
-            infer(write(tmp_path / "d.csv", GOOD), "z")
+            inferred(write(tmp_path / "d.csv", GOOD), "z")
 
     def test_a_file_of_text_alone_has_no_header_if_its_first_row_recurs(self, tmp_path):
         path = write(tmp_path / "d.tsv", "ham\tGo, now\nspam\tWin, win, win\nham\tok\n")
-        found = infer(path, "column_1")
+        found = inferred(path, "column_1")
         assert (found.header, found.delimiter) == (False, "\t")
         assert found.label_column.classes == ("ham", "spam")
 
     def test_rows_of_another_length_are_refused(self, tmp_path):
         with pytest.raises(DataError, match=r"Row 2 .* has 3 cells where the first has 2"):
-            infer(write(tmp_path / "d.csv", "150,4\n1,2,3\n"))
+            inferred(write(tmp_path / "d.csv", "150,4\n1,2,3\n"))
 
     def test_free_text_is_no_label(self, tmp_path):
         rows = "".join(f"a,text {i}\n" for i in range(200))
         with pytest.raises(DataError) as caught:
-            infer(write(tmp_path / "d.csv", "x,y\n" + rows))
+            inferred(write(tmp_path / "d.csv", "x,y\n" + rows))
         assert caught.value.code == "TOO_MANY_CLASSES"
 
     def test_columns_that_cannot_be_told_apart_or_learned_from(self, tmp_path):
         with pytest.raises(SchemaError, match="same name"):
-            infer(write(tmp_path / "a.csv", "a b,a-b,y\n1,2,x\n3,4,z\n"))
+            inferred(write(tmp_path / "a.csv", "a b,a-b,y\n1,2,x\n3,4,z\n"))
         with pytest.raises(SchemaError) as caught:
-            infer(write(tmp_path / "b.csv", "y\n1\n0\n"))
+            inferred(write(tmp_path / "b.csv", "y\n1\n0\n"))
         assert caught.value.code == "NO_FEATURES"
         with pytest.raises(DataError) as caught:
-            infer(write(tmp_path / "c.csv", "a,a,y\n1,2,x\n3,4,z\n"))
+            inferred(write(tmp_path / "c.csv", "a,a,y\n1,2,x\n3,4,z\n"))
         assert caught.value.code == "REPEATED_COLUMN"

@@ -201,8 +201,8 @@ def test_one_model_answers_in_json_csv_and_examples(exported, tmp_path):
     result = export(trained_directory(tmp_path / "trained", model), tmp_path / "out", requests=formats)
     assert result.signatures == ("csv", "example", "serving_default")
     served = tf.saved_model.load(str(tmp_path / "out")).signatures
-    expected = served["serving_default"](size=tf.constant([0.5, 0.0]), colour=tf.constant(["red", " blue"]))
-    csv = served["csv"](csv_row=tf.constant(["0.5,red,", ", blue,yes"]))
+    expected = served["serving_default"](size=tf.constant([0.5, 0.0, 0.0]), colour=tf.constant(["red", " blue", "red"]))
+    csv = served["csv"](csv_row=tf.constant(["0.5,red,", ", blue,yes", " N/A,red,"]))
     assert np.array_equal(csv["probabilities"], expected["probabilities"])
     with BundleReader(storage.open_dir(tmp_path / "out")) as ours, BundleReader(storage.open_dir(path)) as single:
         assert len(ours.entries) == len(single.entries)
