@@ -40,7 +40,7 @@ def fit(
     ):
         for epoch in range(first_epoch, epochs):
             losses = [step(batch) for batch in _epoch(args, batch_size, epoch)]
-            loss = float(tf.reduce_mean(losses)) * loss_unit
+            loss = tf.cast(tf.reduce_mean(losses), tf.float64) * loss_unit
             tf.summary.scalar("loss", loss, step=epoch + 1)
             checkpoints.save(model, directory, epoch + 1)
             progress.advance(f"epoch {epoch + 1}/{epochs}, loss {loss:.4g}")

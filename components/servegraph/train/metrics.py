@@ -43,6 +43,7 @@ def classification(labels: NDArray[Any], probabilities: NDArray[Any]) -> Evaluat
 
 def regression(labels: NDArray[Any], values: NDArray[Any]) -> Evaluation:
     """Return the mean absolute error, the root mean squared error and R² of `values` [rows]."""
+    labels = labels.astype(np.float64)  # in which squares of large numbers fit
     error = values - labels
     total = float(((labels - labels.mean()) ** 2).sum())
     return Evaluation(

@@ -88,7 +88,7 @@ def test_a_float_label_is_a_regression(tmp_path):
     assert result.evaluation.scalars["r2"] > 0.9
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e12])
+@pytest.mark.parametrize("scale", [1e-6, 1e25])
 def test_a_label_of_any_scale_is_learned(tmp_path, scale):
     path = tmp_path / "d.csv"
     rows = np.random.default_rng(0).normal(size=(300, 2))
