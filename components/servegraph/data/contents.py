@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,8 +49,8 @@ class Contents:
             except ValueError:
                 self.numbers = None
             else:
-                self.numbers.append(found[~np.isnan(found)])
-                self.absent += int(np.isnan(found).sum())
+                self.numbers.append(found)
+                self.absent += len(filled) - len(found)
 
     @property
     def is_numeric(self) -> bool:
@@ -57,17 +58,18 @@ class Contents:
         return self.numbers is not None and self.rows > self.empty + self.absent
 
     def median(self) -> float:
-        """Return the middle one of the numbers, the upper one of two."""
+        """Return the middle one of the numbers, the upper one of two, as the shortest text has it that means it."""
         numbers = np.concatenate(self.numbers or [])
-        return float(np.partition(numbers, len(numbers) // 2)[len(numbers) // 2])
+        return float(str(np.partition(numbers, len(numbers) // 2)[len(numbers) // 2]))
 
 
 def _numbers(cells: Sequence[Any]) -> NDArray[np.float32]:
-    """Return the numbers, NaN for a word that says there is none. Raises `ValueError` where one is neither."""
-    try:
-        return np.array(list(map(float, cells)), np.float32)
-    except ValueError:
-        return np.array([np.nan if is_missing(cell) else float(cell) for cell in cells], np.float32)
+    """Return the numbers without words that say there is none. Raises `ValueError` where a cell is neither."""
+    with suppress(ValueError), np.errstate(over="ignore"):
+        numbers = np.array(list(map(float, cells)), np.float32)
+        if not np.isnan(numbers).any():
+            return numbers
+    return np.array([float(cell) for cell in cells if not is_missing(cell)], np.float32)
 
 
 def as_text(cell: Any) -> str:

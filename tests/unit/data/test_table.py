@@ -326,11 +326,15 @@ class TestInfer:
 
     def test_words_for_a_missing_number_give_a_default(self, tmp_path):
         words = ["NA", " n/a", "NaN", "null", "None", "-", "?", ""]
-        path = write(tmp_path / "d.csv", "x,y\n1,a\n4,b\n2,b\n" + "".join(f"{word},a\n" for word in words))
+        path = write(tmp_path / "d.csv", "x,y\n1,a\n4,b\n2.3,b\n" + "".join(f"{word},a\n" for word in words))
         found = infer(path)
-        assert found.schema.column("x") == Column("x", "float32", default=2.0)
-        assert found.notes == ("7 cells of 'x' say that there is no number; they get the default 2.0.",)
-        assert read(path, found.schema).features["x"].tolist() == [1, 4, 2] + [2] * len(words)
+        assert found.schema.column("x") == Column("x", "float32", default=2.3)
+        assert found.notes == ("7 cells of 'x' say that there is no number; they get the default 2.3.",)
+        assert read(path, found.schema).features["x"].tolist() == np.float32([1, 4, 2.3] + [2.3] * len(words)).tolist()
+
+    def test_a_number_that_is_none_is_no_word_for_one(self, tmp_path):
+        found = infer(write_tfrecord(tmp_path / "d", [{"x": float("nan"), "y": "a"}, {"x": 1.0, "y": "b"}]))
+        assert (found.schema.column("x").default, found.notes) == (None, ())
 
     @pytest.mark.parametrize(
         ("cells", "label", "says"),
