@@ -151,7 +151,8 @@ def census(folder: Path, _: Sources) -> About:
     from servegraph.data import census as sample
     from servegraph.data import schema
     from servegraph.export_serving_graph.export import export
-    from servegraph.train.train import Outputs, TrainRequest, train
+    from servegraph.train.request import TrainRequest
+    from servegraph.train.train import Outputs, train
 
     with tempfile.TemporaryDirectory() as work:
         outputs = Outputs.at(*(f"{work}/{name}" for name in ("model", "checkpoints", "logs")), str(folder / "all"))

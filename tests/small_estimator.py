@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from servegraph.train.train import Outputs, Trained, TrainRequest, train
+from servegraph.train.request import TrainRequest
+from servegraph.train.train import Outputs, Trained, train
 
 SCHEMA = """
 label: y

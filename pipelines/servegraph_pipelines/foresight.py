@@ -17,16 +17,32 @@ from servegraph_pipelines.specification import Specification
 OWN = ("train-and-deploy", "retrain")
 
 
+Judge = Callable[[Mapping[str, Any]], None]
+
+
 def check(specification: Specification, values: Mapping[str, Any]) -> None:
     """Judge the parameters of a run of our own pipelines.
 
     Raises:
         ServegraphError: what the step would raise, of the same class and with the same code.
     """
+    _judge(specification, values, _JUDGES)
+
+
+def check_files(specification: Specification, values: Mapping[str, Any]) -> None:
+    """Look for the data of a run on this machine; what is on Cloud Storage the step finds.
+
+    Raises:
+        StorageError: nothing matches (code `NOT_FOUND`), or it cannot be read.
+    """
+    _judge(specification, values, {"train": _train_files})
+
+
+def _judge(specification: Specification, values: Mapping[str, Any], judges: Mapping[str, Judge]) -> None:
     if specification.name not in OWN:
         return
     for task in tasks_of(specification, values):
-        judge = _JUDGES.get(task.component)
+        judge = judges.get(task.component)
         if judge is None or "servegraph" not in str(task.container.get("command")):
             continue
         known = {
@@ -39,10 +55,22 @@ def check(specification: Specification, values: Mapping[str, Any]) -> None:
 
 
 def _train(given: Mapping[str, Any]) -> None:
-    from servegraph.storage.data_files import require_uri
+    from servegraph.train.hyperparameters import parse_hyperparameters
+    from servegraph.train.request import DEFAULT_TRAINER, TrainRequest
 
-    if "data" in given:
-        require_uri(given["data"])
+    TrainRequest(**{key: given[key] for key in ("data", "seed", "trainer") if key in given})
+    if given.get("trainer", DEFAULT_TRAINER) == DEFAULT_TRAINER:
+        parse_hyperparameters(dict(given.get("hyperparameters", {})))
+
+
+def _train_files(given: Mapping[str, Any]) -> None:
+    from servegraph import storage
+    from servegraph.data import census
+    from servegraph.storage.directory import local_path
+
+    for uri in (given[key] for key in ("data", "eval_data", "schema") if given.get(key)):
+        if uri != census.NAME and local_path(uri) is not None:
+            storage.match(uri)
 
 
 def _optimize(given: Mapping[str, Any]) -> None:
@@ -93,15 +121,21 @@ def _check_data(given: Mapping[str, Any]) -> None:
 
 def _deploy(given: Mapping[str, Any]) -> None:
     from servegraph.deploy_version.step import make_request
-    from servegraph.deploy_version.targets import known_target
+    from servegraph.deploy_version.targets import Place, known_target, local_plan, open_target
+    from servegraph.serve.state import check_model_name
 
-    known_target(given.get("target", "local"))
+    name, target = check_model_name(given.get("name", "m")), known_target(given.get("target", "local"))
+    place = {key: given.get(key) or None for key in ("project", "region", "staging", "namespace", "api_url")}
+    open_target(target, Place(root=given.get("location") or "filled in by a run here", **place))
     rollout = (int(given.get("traffic_percent", 100)), given.get("traffic_steps", []), 2)
-    make_request(model_uri="", name="", machine=("", "", 0), serving=given.get("serving", {}), rollout=rollout)
+    serving = given.get("serving", {})
+    request = make_request(model_uri="", name=name, machine=("", "", 0), serving=serving, rollout=rollout)
+    if target == "local":
+        local_plan.check_request(request)
 
 
 # One row a component that has something to judge, by the values that its inputs have before the run.
-_JUDGES: dict[str, Callable[[Mapping[str, Any]], None]] = {
+_JUDGES: dict[str, Judge] = {
     "check-data": _check_data,
     "train": _train,
     "export-serving-graph": _export,

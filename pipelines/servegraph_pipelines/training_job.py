@@ -22,7 +22,7 @@ from servegraph import _image
 from servegraph.errors import InputError
 from servegraph.estimator import estimator_function
 from servegraph_pipelines import parameters as checked
-from servegraph_pipelines.engines.runs import RunOptions
+from servegraph_pipelines.engines.runs import RunOptions, check_names
 from servegraph_pipelines.images import ImageChoice
 from servegraph_pipelines.resources import StepResources
 from servegraph_pipelines.specification import Specification
@@ -74,8 +74,10 @@ def custom_job(job: TrainingJob) -> dict[str, Any]:
     """Return the body of `customJobs.create`: one chief, and a pool with the other workers.
 
     Raises:
-        InputError: the output is not on Cloud Storage (code `BAD_OUTPUT`), or resources that Vertex AI does not have.
+        InputError: the output is not on Cloud Storage (code `BAD_OUTPUT`), resources that Vertex AI does not have, or
+            a name that is not formed as it wants it (`BAD_RESOURCE_NAME`).
     """
+    check_names(job.options)
     if not job.output.startswith("gs://"):
         raise InputError(f"{job.output!r} is not on Cloud Storage.", code="BAD_OUTPUT", fix="Give gs://bucket/prefix.")
     if job.resources.cpu or job.resources.memory:

@@ -12,7 +12,8 @@ import pytest
 
 from servegraph.export_serving_graph.export import export
 from servegraph.serve.child import ServerProcess
-from servegraph.train.train import Outputs, TrainRequest, train
+from servegraph.train.request import TrainRequest
+from servegraph.train.train import Outputs, train
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/census_routine"
 

@@ -58,7 +58,8 @@ def train(
     from servegraph import artifacts, storage, taken
     from servegraph.savedmodel.layout import content_digest
     from servegraph.storage.digests import file_digest
-    from servegraph.train.train import Outputs, TrainRequest, train
+    from servegraph.train.request import TrainRequest
+    from servegraph.train.train import Outputs, train
 
     taken.say(data=data_digest)
     request = TrainRequest(

@@ -24,6 +24,7 @@ from servegraph.estimator import RECORD_FILE, estimator_function
 from servegraph.storage.fetch import fetch_file
 from servegraph.train import metrics
 from servegraph.train.contract import TrainArgs, run_trainer
+from servegraph.train.request import TrainRequest
 from servegraph.train.strategy import choose_strategy, is_chief
 from servegraph.train.vocabulary import with_vocabularies
 from servegraph.trained import MODEL_FILE, SCHEMA_FILE, checkpoints
@@ -33,21 +34,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-DEFAULT_TRAINER = "servegraph.train.wide_and_deep:train"
 SAMPLE_ROWS = 512
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """What to train on what. `data` is `census` or a URI; an empty `eval_data` holds a fifth of the data out."""
-
-    data: str = census.NAME
-    eval_data: str | None = None
-    schema: str | None = None
-    label: str | None = None
-    trainer: str = DEFAULT_TRAINER
-    seed: int = 1
-    warm_start: str | None = None  # Keras file of an earlier model, a path or gs://
 
 
 @dataclass(frozen=True)

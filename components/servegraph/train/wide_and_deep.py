@@ -6,7 +6,6 @@ through dense layers (Cheng et al., "Wide & Deep Learning for Recommender System
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import Any
 
 import keras
@@ -18,24 +17,13 @@ from servegraph.data.table import Table
 from servegraph.errors import InputError
 from servegraph.train import loop
 from servegraph.train.contract import TrainArgs
+from servegraph.train.hyperparameters import Hyperparameters, parse_hyperparameters
 from servegraph.train.vocabulary import vocabulary
 from servegraph.train.warm_start import warm_start
 from servegraph.trained import checkpoints
 from servegraph.trained.layers import StripText
 
 _MANY_BINS = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Hyperparameters:
-    """What `hyperparameters` may set. `hidden_units` are layer widths, `learning_rate` is Adam's."""
-
-    epochs: int = 10
-    batch_size: int = 256
-    learning_rate: float = 2e-3
-    hidden_units: tuple[int, ...] = (128, 64)
-    embedding_width: int = 8
-    dropout: float = 0.2
 
 
 def train(args: TrainArgs) -> keras.Model:
@@ -62,42 +50,6 @@ def train(args: TrainArgs) -> keras.Model:
         label_scale=_spread(args.data.labels),
     )
     return model
-
-
-def parse_hyperparameters(given: dict[str, Any]) -> Hyperparameters:
-    """Return the hyperparameters, numbers that came as floats through a pipeline made whole again.
-
-    Raises:
-        InputError: an unknown name, or a value of the wrong kind or range (code `BAD_HYPERPARAMETER`).
-    """
-    known = {f.name: f.default for f in fields(Hyperparameters)}
-    values: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in known:
-            raise InputError(
-                f"The default trainer has no hyperparameter {name!r}.",
-                code="BAD_HYPERPARAMETER",
-                fix=f"It has {', '.join(known)}.",
-            )
-        try:
-            if name == "hidden_units":
-                if not isinstance(value, list | tuple):
-                    raise TypeError(value)
-                values[name] = tuple(_whole(width) for width in value)
-            else:
-                values[name] = _whole(value) if isinstance(known[name], int) else float(value)
-        except (TypeError, ValueError) as exc:
-            raise InputError(
-                f"The hyperparameter {name} is {value!r}.",
-                code="BAD_HYPERPARAMETER",
-                fix=f"Default: {known[name]}.",
-            ) from exc
-    chosen = Hyperparameters(**values)
-    if min(chosen.epochs, chosen.batch_size, chosen.embedding_width, *chosen.hidden_units) < 1 or not (
-        0 <= chosen.dropout < 1 and chosen.learning_rate > 0
-    ):
-        raise InputError(f"A hyperparameter is out of range: {chosen}.", code="BAD_HYPERPARAMETER")
-    return chosen
 
 
 def build(data: Table, chosen: Hyperparameters) -> keras.Model:
@@ -191,9 +143,3 @@ def _crosses(schema: Schema, cleaned: dict[str, Any]) -> list[tuple[Any, int]]:
         ids = layers.HashedCrossing(cross.hash_buckets, name=layer)((crossed, parts[-1]))
         crosses.append((ids, cross.hash_buckets))
     return crosses
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or float(value) != int(value):
-        raise ValueError(value)
-    return int(value)

@@ -53,7 +53,7 @@ def command(
     On the census sample unless told otherwise, e.g. --param data=my.csv --param label=price. Ends with a prediction
     of the deployed version and a report.
     """
-    from servegraph_pipelines import flows
+    from servegraph_pipelines import flows, foresight
     from servegraph_pipelines.cli.step_display import StepDisplay
     from servegraph_pipelines.parameters import gather
     from servegraph_pipelines.run import PLACES, LocalRequest, run
@@ -61,6 +61,7 @@ def command(
 
     specification = flows.load(pipeline)
     values = gather(specification, params_file, params, PLACES)
+    foresight.check_files(specification, values)
     request = LocalRequest(pipeline, specification, values, runner, docker_network, cache)
     with StepDisplay() as display:
         state = run(output_dir, request, display.show)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from servegraph.deploy_version.option_forms import check_forms
+from servegraph.deploy_version.plan import ServiceOptions
 from servegraph.errors import InputError, ServegraphError
 from servegraph_pipelines.resources import EngineName
 from servegraph_pipelines.specification import Specification
@@ -39,6 +41,16 @@ class RunOptions:
             if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
                 fix = "Write lower-case letters, digits, - and _, a letter first: team=fraud."
                 raise InputError(f"{key}={value} is no label.", code="BAD_LABEL", fix=fix)
+
+
+def check_names(options: RunOptions, region: str | None = None) -> None:
+    """Hold the names of resources to the forms that Google Cloud has for them, as a deploy does.
+
+    Raises:
+        InputError: one is not formed so (code `BAD_RESOURCE_NAME`), or lies outside of `region` (`OTHER_REGION`).
+    """
+    names = {name: getattr(options, name) for name in ("service_account", "network", "encryption_key")}
+    check_forms(ServiceOptions(**names), region)
 
 
 @dataclass(frozen=True)

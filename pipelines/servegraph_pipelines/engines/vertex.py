@@ -22,6 +22,7 @@ from servegraph_pipelines.engines.runs import (
     RunStatus,
     StepState,
     StepStatus,
+    check_names,
     duration,
     in_seconds,
     none_before,
@@ -67,6 +68,7 @@ class VertexEngine:
     ) -> None:
         """Name the place; nothing is imported or sent yet. `url` is an emulator's."""
         self.parent = f"projects/{project}/locations/{region}"
+        self._region = region
         self._patience = patience()  # one for all calls: once the place has answered, an outage is waited out
         self.api = VertexApi(region, url, patience=lambda: self._patience)
         self._root = pipeline_root.rstrip("/")
@@ -80,8 +82,14 @@ class VertexEngine:
         return body
 
     def job(self, request: RunRequest) -> dict[str, Any]:
-        """Return the `PipelineJob` of a run, or of a schedule that starts runs like it."""
+        """Return the `PipelineJob` of a run, or of a schedule that starts runs like it.
+
+        Raises:
+            InputError: the name of a resource is not formed as the service wants it (code `BAD_RESOURCE_NAME`), or it
+                lies elsewhere (`OTHER_REGION`).
+        """
         options = request.options
+        check_names(options, self._region)
         config: dict[str, Any] = {"gcsOutputDirectory": self._root, "parameterValues": dict(request.parameters)}
         if options.fail_fast:
             config["failurePolicy"] = "PIPELINE_FAILURE_POLICY_FAIL_FAST"

@@ -19,7 +19,9 @@ DIGEST = "sha256:" + 64 * "a"
 def test_parameters_get_the_types_of_the_pipeline(tmp_path):
     file = tmp_path / "parameters.yaml"
     file.write_text("seed: 3\nmin_agreement: 1\nhyperparameters: {epochs: 2}\nmodel_name: fraud\n")
+    place = {"target": "kserve", "namespace": "ml", "staging": "gs://b/models"}  # one that takes steps
     texts = ["seed=7", "allow_signature_change=true", "traffic_steps=[10, 50]"]
+    texts += [f"{name}={value}" for name, value in place.items()]
     assert parameters.gather(FLOW, file, texts) == {
         "seed": 7,
         "min_agreement": 1,
@@ -27,6 +29,7 @@ def test_parameters_get_the_types_of_the_pipeline(tmp_path):
         "model_name": "fraud",
         "allow_signature_change": True,
         "traffic_steps": [10, 50],
+        **place,
     }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ import yaml
 from tests.emulators.kubeflow import FakeKubeflow
 from tests.emulators.vertex_pipelines import FakeVertexPipelines
 
-from servegraph.errors import InputError, ServegraphError
-from servegraph_pipelines import flows, parameters
+from servegraph.errors import InputError, ServegraphError, StorageError
+from servegraph_pipelines import flows, foresight, parameters
 from servegraph_pipelines.cli import app
 from servegraph_pipelines.specification import Specification
 
@@ -20,6 +22,10 @@ PACKAGE = Path(flows.__file__).parent
 FLOWS = {name: flows.read(PACKAGE / f"{name.replace('-', '_')}.yaml") for name in flows.FLOWS}
 BAD = [
     ({"data": ""}, "train", "BAD_PATH"),
+    ({"seed": -1}, "train", "BAD_SEED"),
+    ({"seed": 2**32}, "train", "BAD_SEED"),
+    ({"hyperparameters": {"epochs": -1}}, "train", "BAD_HYPERPARAMETER"),
+    ({"hyperparameters": {"depth": 3}}, "train", "BAD_HYPERPARAMETER"),
     ({"budget": "500 apples"}, "optimize", "BAD_SIZE"),
     ({"min_agreement": 1.5}, "optimize", "BAD_TOLERANCE"),
     ({"serving_memory": "much"}, "measure", "BAD_SIZE"),
@@ -28,7 +34,13 @@ BAD = [
     ({"accelerator": "T5"}, "choose-machine", "UNKNOWN_ACCELERATOR"),
     ({"accelerator": "T4:3"}, "choose-machine", "BAD_ACCELERATOR_COUNT"),
     ({"latency_goal_ms": -1.0}, "choose-machine", "BAD_NUMBER"),
+    ({"model_name": "a b"}, "deploy-version", "BAD_MODEL_NAME"),
+    ({"model_name": "../x"}, "deploy-version", "BAD_MODEL_NAME"),
     ({"target": "mars"}, "deploy-version", "UNKNOWN_TARGET"),
+    ({"target": "vertex"}, "deploy-version", "NO_PLACE"),
+    ({"target": "vertex", "project": "p", "region": "r", "staging": "/models"}, "deploy-version", "NO_PLACE"),
+    ({"target": "kserve", "staging": "gs://b/m"}, "deploy-version", "NO_PLACE"),
+    ({"traffic_steps": [10, 50]}, "deploy-version", "NO_TRAFFIC_STEPS"),
     ({"traffic_percent": 101}, "deploy-version", "BAD_INPUT"),
     ({"traffic_percent": 20, "traffic_steps": [10, 50]}, "deploy-version", "BAD_TRAFFIC_STEPS"),
     ({"traffic_steps": ["ten"]}, "deploy-version", "BAD_TRAFFIC_STEPS"),
@@ -46,7 +58,11 @@ GOOD = {
     "gpu_graph": "bfloat16",
     "platform": "ai-platform",
     "accelerator": "T4:2",
+    "hyperparameters": {"epochs": 1.0},
     "target": "vertex",
+    "project": "p",
+    "region": "r",
+    "staging": "gs://b/m",
     "traffic_percent": 50,
     "traffic_steps": [10, 20.0],
     "serving": {"min_replicas": 2},
@@ -70,6 +86,8 @@ def test_what_the_steps_take_is_taken() -> None:
     more = {"history": "gs://b/h", "min_metric": "0.9", "warm_start": True}
     assert parameters.check(FLOWS["retrain"], GOOD | more)
     assert parameters.check(FLOWS["retrain"], {}, filled_in=["history"]) == {}
+    own = {"trainer": "own.py:train", "hyperparameters": {"depth": 3}}
+    assert parameters.check(FLOWS["train-and-deploy"], own)
 
 
 @pytest.mark.parametrize("engine", ["vertex", "kfp"])
@@ -96,6 +114,26 @@ def test_nothing_runs(tmp_path: Path) -> None:
         app.main(["run", "--output-dir", str(tmp_path / "out"), "--param", "min_agreement=2"], standalone_mode=False)
     assert caught.value.code == "BAD_TOLERANCE"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["data", "eval_data", "schema"])
+def test_data_that_is_not_there_is_missed_before_a_run_on_this_machine(name: str, tmp_path: Path) -> None:
+    for value in (str(tmp_path / "none.csv"), f"{tmp_path}/*.csv"):
+        with pytest.raises(StorageError) as caught:
+            foresight.check_files(FLOWS["train-and-deploy"], {name: value})
+        assert (caught.value.code, caught.value.message.split(":")[0]) == ("NOT_FOUND", "Step train")
+        assert parameters.check(FLOWS["train-and-deploy"], {name: value})  # on another machine
+    foresight.check_files(FLOWS["train-and-deploy"], {name: "gs://bucket/*.csv"})
+
+
+def test_to_judge_takes_nothing_that_only_the_steps_have() -> None:
+    script = (
+        "import sys; from servegraph_pipelines import flows, parameters\n"
+        f"parameters.check(flows.read(__import__('pathlib').Path({str(PACKAGE / 'train_and_deploy.yaml')!r})), {{}})\n"
+        "print([name for name in ('numpy', 'keras', 'tensorflow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_what_other_pipelines_make_of_a_parameter_is_not_judged() -> None:

@@ -144,6 +144,23 @@ def test_bad_input_is_refused_before_anything_is_sent(place: Place, bad: list[st
     assert place.fake.calls == []
 
 
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        (["--service-account", "nobody"], "BAD_RESOURCE_NAME"),
+        (["--network", "default"], "BAD_RESOURCE_NAME"),
+        (["--encryption-key", "key"], "BAD_RESOURCE_NAME"),
+        (["--encryption-key", "projects/p/locations/europe-west4/keyRings/r/cryptoKeys/k"], "OTHER_REGION"),
+    ],
+)
+def test_names_that_google_cloud_does_not_have_are_refused(names: list[str], code: str) -> None:
+    with FakeVertexPipelines() as fake:
+        where = ["--project", "p", "--region", "us-central1", "--pipeline-root", "gs://b/root", "--api-url", fake.url]
+        with pytest.raises(InputError) as caught:
+            Place("vertex", fake, where).submit(*names)
+        assert (caught.value.code, fake.calls) == (code, [])
+
+
 def test_a_plan_sends_nothing(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert place.submit("--plan", "--name", "first") == 0
     assert json.loads(capsys.readouterr().out)["run"] == "first"

@@ -20,6 +20,7 @@ from servegraph.deploy_version.discovery import load
 from servegraph.errors import InputError
 from servegraph_pipelines import resources
 from servegraph_pipelines.cli import app
+from servegraph_pipelines.engines.runs import RunOptions
 from servegraph_pipelines.training_job import TrainingJob, custom_job, tf_job
 
 # The fields of a TFJob, but for those of its pods: manifests/base/crds/kubeflow.org_tfjobs.yaml of
@@ -98,6 +99,7 @@ def test_a_tf_job_has_the_fields_of_the_operators_types() -> None:
         (tf_job, {"output": "/mnt/output/x", "volume_claim": "v", "name": 60 * "w"}, "BAD_RUN_NAME"),
         (tf_job, {"output": "/mnt/output/x"}, "BAD_OUTPUT"),
         (custom_job, {"output": "gs://b/o", "workers": 0}, "BAD_WORKERS"),
+        (custom_job, {"output": "gs://b/o", "options": RunOptions(network="default")}, "BAD_RESOURCE_NAME"),
         (custom_job, {"output": "gs://b/o", "workers": 2, "parameters": {"trainer": "estimator"}}, "BAD_WORKERS"),
         (custom_job, {"output": "gs://b/o", "parameters": {"sed": 1}}, "UNKNOWN_PARAMETER"),
     ],

@@ -13,7 +13,8 @@ import pytest
 from servegraph.data import schema
 from servegraph.data.table import read
 from servegraph.errors import InputError, TrainerError
-from servegraph.train.train import Outputs, TrainRequest, train
+from servegraph.train.request import TrainRequest
+from servegraph.train.train import Outputs, train
 from servegraph.trained import MODEL_FILE, checkpoints
 
 FAST = {"epochs": 2, "hidden_units": [8], "batch_size": 64}
@@ -188,7 +189,8 @@ def test_bad_hyperparameters(table, tmp_path, bad):
 RESUMING = """
 import sys
 from pathlib import Path
-from servegraph.train.train import Outputs, TrainRequest, train
+from servegraph.train.request import TrainRequest
+from servegraph.train.train import Outputs, train
 path = Path(sys.argv[2])
 places = Outputs(path / "model", path / "checkpoints", path / "logs", path / "samples.jsonl")
 result = train(TrainRequest(data=sys.argv[1]), {"epochs": int(sys.argv[3]), "hidden_units": [8], "batch_size": 64}, places)

@@ -15,7 +15,8 @@ from servegraph.train.strategy import choose_strategy, is_chief
 TRAIN = """
 import sys
 from pathlib import Path
-from servegraph.train.train import Outputs, TrainRequest, train
+from servegraph.train.request import TrainRequest
+from servegraph.train.train import Outputs, train
 path = Path(sys.argv[2])
 places = Outputs(path / "model", path / "checkpoints", path / "logs", path / "samples.jsonl")
 result = train(TrainRequest(data=sys.argv[1]), {"epochs": 8, "hidden_units": [8], "batch_size": 64}, places)

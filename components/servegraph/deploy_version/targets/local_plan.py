@@ -59,12 +59,7 @@ def make_plan(request: DeployRequest, model: ModelFacts, seen: Seen, model_dir: 
     Raises:
         InputError: the request asks for what this target does not do.
     """
-    if request.traffic_steps:
-        raise InputError(
-            "On this machine a version gets its share of the traffic at once.",
-            code="NO_TRAFFIC_STEPS",
-            fix="Give --traffic, and no --traffic-steps.",
-        )
+    check_request(request)
     decision = _decide(request, model, seen)
     state = seen.state
     after = state.without(surplus(state, request.keep_versions))
@@ -90,6 +85,16 @@ def make_plan(request: DeployRequest, model: ModelFacts, seen: Seen, model_dir: 
         warnings=_warnings(decision, model, seen),
         refused=_refused(request, model) if decision.files else None,
     )
+
+
+def check_request(request: DeployRequest) -> None:
+    """Refuse what this target does not do. Raises `InputError` (code `NO_TRAFFIC_STEPS`)."""
+    if request.traffic_steps:
+        raise InputError(
+            "On this machine a version gets its share of the traffic at once.",
+            code="NO_TRAFFIC_STEPS",
+            fix="Give --traffic, and no --traffic-steps.",
+        )
 
 
 def make_record(request: DeployRequest, model: ModelFacts, created: str) -> VersionRecord:

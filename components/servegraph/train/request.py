@@ -1,0 +1,36 @@
+"""What to train on what, judged without NumPy: before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from servegraph.data import census
+from servegraph.errors import InputError
+from servegraph.storage.data_files import require_uri
+
+DEFAULT_TRAINER = "servegraph.train.wide_and_deep:train"
+_LARGEST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What to train on what. `data` is `census` or a URI; an empty `eval_data` holds a fifth of the data out."""
+
+    data: str = census.NAME
+    eval_data: str | None = None
+    schema: str | None = None
+    label: str | None = None
+    trainer: str = DEFAULT_TRAINER
+    seed: int = 1
+    warm_start: str | None = None  # Keras file of an earlier model, a path or gs://
+
+    def __post_init__(self) -> None:
+        """Check what needs no data.
+
+        Raises:
+            InputError: the seed is none that NumPy takes (code `BAD_SEED`).
+            StorageError: `data` is empty (code `BAD_PATH`).
+        """
+        require_uri(self.data)
+        if not 0 <= self.seed <= _LARGEST_SEED:
+            raise InputError(f"The seed is {self.seed}.", code="BAD_SEED", fix=f"Give one from 0 to {_LARGEST_SEED}.")
