@@ -20,14 +20,22 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):  # a date of YAML; NaN and infinity, which JSON has not
+        return False
+    return True
+
+
 # How a value of each type of the IR is told; a whole float is a whole number, as JSON has it.
 _IS: dict[str, Callable[[Any], bool]] = {
     "STRING": lambda value: isinstance(value, str),
     "NUMBER_INTEGER": lambda value: _is_number(value) and math.isfinite(value) and float(value).is_integer(),
     "NUMBER_DOUBLE": lambda value: _is_number(value) and math.isfinite(value),
     "BOOLEAN": lambda value: isinstance(value, bool),
-    "STRUCT": lambda value: isinstance(value, dict),
-    "LIST": lambda value: isinstance(value, list),
+    "STRUCT": lambda value: isinstance(value, dict) and _is_json(value),
+    "LIST": lambda value: isinstance(value, list) and _is_json(value),
 }
 
 

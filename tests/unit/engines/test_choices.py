@@ -50,6 +50,10 @@ def test_parameters_get_the_types_of_the_pipeline(tmp_path):
         ("", ["seed=one"], "BAD_PARAMETER"),
         ("", ["min_agreement=inf"], "BAD_PARAMETER"),
         ("", ["hyperparameters=[1]"], "BAD_PARAMETER"),
+        ("", ['hyperparameters={"epochs": NaN}'], "BAD_PARAMETER"),
+        ("hyperparameters: {layers: {dropout: .inf}}", [], "BAD_PARAMETER"),
+        ("serving: {labels: {since: 2026-01-01}}", [], "BAD_PARAMETER"),
+        ("", ["traffic_steps=[Infinity]"], "BAD_PARAMETER"),
         ("", ["allow_signature_change=maybe"], "BAD_PARAMETER"),
     ],
 )
