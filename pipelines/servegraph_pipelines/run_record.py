@@ -95,6 +95,8 @@ def record(run: Run, prediction: dict[str, Any] | None) -> dict[str, Any]:
     }
     trained = StepOutputs(run.pipeline_dir, "train").metadata("model").get("TrainedModel", {})
     checked = StepOutputs(run.pipeline_dir, "check-data")
+    optimized = StepOutputs(run.pipeline_dir, "optimize").metadata("metrics")
+    evaluation = StepOutputs(run.pipeline_dir, "evaluate").json("evaluation")
     return {
         "status": "succeeded" if run.succeeded else "failed",
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -102,11 +104,12 @@ def record(run: Run, prediction: dict[str, Any] | None) -> dict[str, Any]:
         "steps": [{"name": s.name, "status": s.status, "seconds": s.seconds} for s in run.steps],
         "skipped": checked.parameter("reason") if checked.parameter("decision") == "skip" else None,
         "model_bytes": {name: int(size) for name, size in sizes.items() if size is not None},
-        "metrics": trained.get("metrics", {}),
-        "optimized": StepOutputs(run.pipeline_dir, "optimize").metadata("metrics"),
+        "metrics": trained.get("metrics", {}),  # of the trained model, which is not the one that is deployed
+        "optimized_metrics": _measured_after(optimized, evaluation),
+        "optimized": optimized,
         "choice": StepOutputs(run.pipeline_dir, "choose-machine").json("decision"),
         "deployed": StepOutputs(run.pipeline_dir, "deploy-version").json("deployment"),
-        "evaluation": StepOutputs(run.pipeline_dir, "evaluate").json("evaluation"),
+        "evaluation": evaluation,
         "prediction": prediction,
         "error": {"code": run.error.code, "message": run.error.message, "fix": run.error.fix} if run.error else None,
         "log": str(run.log),
@@ -114,6 +117,14 @@ def record(run: Run, prediction: dict[str, Any] | None) -> dict[str, Any]:
         "report": str(run.output_dir / "report.html"),
         "versions": {"servegraph": __version__, "python": platform.python_version(), **_versions()},
     }
+
+
+def _measured_after(optimized: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, float]:
+    """Return the metrics of the optimized model, by name; empty where no step asked it for labels."""
+    found = {name.removesuffix("_after"): value for name, value in optimized.items() if name.endswith("_after")}
+    if metric := evaluation.get("candidate", {}).get("metric"):
+        found[metric["name"]] = metric["value"]
+    return found
 
 
 def commands(run: Run, sample: Sample | None) -> dict[str, str]:

@@ -18,6 +18,7 @@ from servegraph.deploy_version.plan import DeployRequest
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.savedmodel.layout import content_digest
 from servegraph.storage.digests import file_digest
+from servegraph_pipelines.cli.cmd_run import _show
 from servegraph_pipelines.local_runner import replace_interpreter, resolve_channel
 from servegraph_pipelines.run import Run, StepRecord, failure
 from servegraph_pipelines.run_record import Sample
@@ -149,6 +150,38 @@ def test_a_step_on_a_full_disk_says_so_and_the_report_has_the_rest(tmp_path):
     assert (state.error.code, state.error.message) == ("DISK_FULL", f"Step train: {said}")
     assert finish(state)["error"]["code"] == "DISK_FULL"
     assert "DISK_FULL" in (tmp_path / "report.html").read_text()
+
+
+def left(folder, step, **metadata):
+    """What a step leaves beside its artifacts: their metadata."""
+    (folder / step).mkdir(parents=True)
+    rows = {artifact: {"artifacts": [{"metadata": row}]} for artifact, row in metadata.items()}
+    (folder / step / "executor_output.json").write_text(json.dumps({"artifacts": rows}))
+
+
+@pytest.mark.parametrize("measured", ["optimize", "evaluate", None])
+def test_metrics_say_which_model_they_are_of(tmp_path, measured, capsys):
+    folder = tmp_path / "pipeline"
+    left(folder, "train", model={"TrainedModel": {"size_bytes": 9, "metrics": {"accuracy": 0.9, "auc": 0.95}}})
+    figures = {"before_bytes": 9, "after_bytes": 5, "agreement": 0.98, "max_abs_diff": 0.1}
+    figures |= {"accuracy_after": 0.8} if measured == "optimize" else {}
+    left(folder, "optimize", metrics=figures, optimized={"ServingModel": {"size_bytes": 5}})
+    metric = {"metric": {"name": "accuracy", "value": 0.8}, "size_bytes": 5, "latency_ms": 1.0}
+    evaluation = {"verdict": "blessed", "reasons": [], "candidate": metric, "live": None}
+    if measured == "evaluate":
+        left(folder, "evaluate", evaluation={})
+        (folder / "evaluate/evaluation").write_text(json.dumps(evaluation))
+    document = finish(Run(tmp_path, {}, steps=[StepRecord("train", "succeeded")], pipeline_dir=folder))
+    assert document["metrics"] == {"accuracy": 0.9, "auc": 0.95}
+    assert document["optimized_metrics"] == ({"accuracy": 0.8} if measured else {})
+    page = (tmp_path / "report.html").read_text()
+    assert "Metrics of the trained model" in page
+    assert ("of the optimized model" in page) == ("optimized model: accuracy 0.8000." in page) == bool(measured)
+    assert ("held against no labels" in page) != bool(measured)
+    _show(document)
+    shown = capsys.readouterr().out
+    assert "trained: accuracy 0.9000, auc 0.9500\n" in shown
+    assert ("optimized: accuracy 0.8000\n" in shown) == bool(measured)
 
 
 def test_a_report_that_cannot_be_written_is_an_error_of_the_run(tmp_path):

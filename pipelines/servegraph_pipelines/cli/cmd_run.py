@@ -89,8 +89,9 @@ def _show(document: dict[str, Any]) -> None:
     sizes, choice, deployed = document["model_bytes"], document["choice"], document["deployed"]
     if sizes:
         line("model", " → ".join(f"{name} {format_size(size)}" for name, size in sizes.items()))
-    if document["metrics"]:
-        line("metrics", ", ".join(f"{name} {value:.4f}" for name, value in document["metrics"].items()))
+    for whose, metrics in (("trained", document["metrics"]), ("optimized", document["optimized_metrics"])):
+        if metrics:
+            line("metrics", f"{whose}: {', '.join(f'{name} {value:.4f}' for name, value in metrics.items())}")
     if choice:
         price = choice.get("price_per_hour")
         accelerator = (
