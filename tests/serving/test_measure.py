@@ -43,6 +43,7 @@ def test_a_measurement_feeds_a_choice(tmp_path: Path) -> None:
     assert document["memory_bytes"] == found["peak_memory_bytes"]
     assert document["capacity"]["replicas"] >= 1
     assert document["capacity"]["price_per_million"] > 0
+    assert not [warning for warning in document["warnings"] if warning.startswith("OTHER_MODEL_MEASURED")]
 
 
 def test_what_does_not_fit_says_so(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ _SECONDS_PER_HOUR = 3600
 
 
 def capacity_of(request: ChoiceRequest, decision: Decision) -> Capacity | None:
-    """Return what the chosen machine serves, None where no rate was measured.
+    """Return what the chosen machine serves, None where no rate was measured or it has a GPU.
 
-    The rate is that of the measured CPUs: more of them serve more, and how much more was not measured.
+    The rate is that of the measured CPUs: more of them serve more, and how much more was not measured; what a GPU
+    serves says nothing of it.
     """
     rate, target = request.measured_rate, request.target_rate
-    if rate is None:
+    if rate is None or decision.machine.accelerator_type is not None:
         return None
     usable = rate * UTILIZATION
     replicas = max(1, math.ceil(target / usable)) if target else None
@@ -34,9 +35,11 @@ def capacity_of(request: ChoiceRequest, decision: Decision) -> Capacity | None:
 
 
 def capacity_warnings(request: ChoiceRequest, decision: Decision) -> list[str]:
-    """Return what to know about the rate: the machine has other CPUs than were measured, or no rate was."""
+    """Return what to know about the rate: the machine has a GPU or fewer CPUs than were measured, or no rate was."""
     if request.target_rate and request.measured_rate is None:
         return ["RATE_NOT_MEASURED: no rate was measured: how many replicas serve the target is not known."]
+    if request.measured_rate is not None and (gpu := decision.machine.accelerator_type):
+        return [f"MEASURED_ON_CPU: the rate was measured without a GPU: what is served with {gpu} is not known."]
     vcpus = decision.machine.vcpus - decision.reserved_vcpus
     if request.measured_rate is None or request.measured_cpus is None or request.measured_cpus <= vcpus:
         return []

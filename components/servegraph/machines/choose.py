@@ -53,7 +53,7 @@ def choose(request: ChoiceRequest, catalogue: Catalogue | None = None) -> Decisi
     on_gpu = decision.machine.accelerator_type is not None
     tags = tags_for(request.tag_sets, on_gpu=on_gpu)
     more = [*_latency_warnings(request, on_gpu), *_tag_warnings(request.tag_sets, tags, on_gpu)]
-    more += capacity_warnings(request, decision)
+    more += [*_model_warnings(request), *capacity_warnings(request, decision)]
     capacity = capacity_of(request, decision)
     return replace(decision, tags=tags, warnings=(*decision.warnings, *more), capacity=capacity)
 
@@ -98,6 +98,7 @@ def check(request: ChoiceRequest, catalogue: Catalogue) -> gpus.Policy:
         "measured_latency_ms": request.measured_latency_ms,
         "measured_rate": request.measured_rate,
         "measured_cpus": request.measured_cpus,
+        "measured_model_bytes": request.measured_model_bytes,
         "target_rate": request.target_rate,
     }
     for name, number in numbers.items():
@@ -177,6 +178,14 @@ def _latency_warnings(request: ChoiceRequest, on_gpu: bool) -> list[str]:
     if request.misses_latency_goal and not on_gpu:
         return [f"LATENCY_GOAL_MISSED: {measured:g} ms on a CPU miss the goal of {goal:g} ms: no GPU."]
     return []
+
+
+def _model_warnings(request: ChoiceRequest) -> list[str]:
+    measured = request.measured_model_bytes
+    if measured in (None, request.model_bytes):
+        return []
+    sizes = f"it had {measured} bytes, this one has {request.model_bytes}"
+    return [f"OTHER_MODEL_MEASURED: another model was measured than this one: {sizes}."]
 
 
 def _tag_warnings(tag_sets: tuple[tuple[str, ...], ...], tags: tuple[str, ...], on_gpu: bool) -> list[str]:

@@ -28,7 +28,8 @@ class ChoiceRequest:
     variables take beyond the tensors that fill them, as `inspect` finds it of weights stored as int8.
     `accelerator` is `auto`, `none`, or a GPU by any of its names with an optional count, such as `T4:2`.
     `granted_model_bytes` is a quota that the platform granted above its limit; `this_machine` is for `local`.
-    `measured_rate` are requests a second of one server on `measured_cpus` CPUs, `target_rate` those to be served.
+    `measured_rate` are requests a second of one server on `measured_cpus` CPUs, `target_rate` those to be served;
+    `measured_model_bytes` is the size of the model that was measured.
     """
 
     model_bytes: int
@@ -45,6 +46,7 @@ class ChoiceRequest:
     this_machine: ThisMachine | None = None
     measured_rate: float | None = None
     measured_cpus: int | None = None
+    measured_model_bytes: int | None = None
     target_rate: float | None = None
 
     @property

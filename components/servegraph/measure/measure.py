@@ -78,7 +78,7 @@ def _measure(request: MeasureRequest) -> Measurement:
     check(request.limits)
     if not request.model.is_dir():
         raise InputError(f"There is no directory {str(request.model)!r}.", fix="Give a SavedModel on this machine.")
-    model_bytes = sum(file.size_bytes for file in require_saved_model(open_dir(str(request.model))))
+    model_bytes = size_of(request.model)
     questions = ask_for(request.model, request.samples)
     root = Path(tempfile.mkdtemp(prefix="servegraph-"))
     try:
@@ -106,6 +106,11 @@ def _measure(request: MeasureRequest) -> Measurement:
         notes=tuple(_notes(figures, bench)),
         latency_goal_ms=request.latency_goal_ms,
     )
+
+
+def size_of(model: Path) -> int:
+    """Return the bytes of all files of a SavedModel. Raises `ModelError` where it is none."""
+    return sum(file.size_bytes for file in require_saved_model(open_dir(str(model))))
 
 
 def _tune(

@@ -114,8 +114,9 @@ def choice_facts(document: Mapping[str, Any]) -> dict[str, Any]:
             "measured_latency_ms": float(document["latency_ms"]),
             "measured_rate": float(document["requests_per_second"]),
             "measured_cpus": int(document["cpus"]),
+            "measured_model_bytes": int(document["model_bytes"]),
         }
-    except (KeyError, TypeError, ValueError) as exc:
+    except (KeyError, TypeError, ValueError, OverflowError) as exc:
         raise InputError(
             f"That is not a measurement: {in_short(exc)}.",
             code="BAD_MEASUREMENT",

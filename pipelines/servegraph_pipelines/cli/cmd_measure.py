@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,13 +63,14 @@ def command(
     from servegraph.machines import this_machine
     from servegraph.machines.sizes import parse_size
     from servegraph.measure.limits import Limits
-    from servegraph.measure.measure import MeasureRequest, measure
+    from servegraph.measure.measure import MeasureRequest, measure, size_of
     from servegraph.serve.settings import write_settings
 
     limits = Limits(cpus or this_machine.read().vcpus, parse_size(memory) if memory else None)
     found = measure(MeasureRequest(model, limits, samples, seconds, tune, latency_goal_ms, bfloat16_max_diff))
     if save:
         write_settings(model, found.settings)
+        found = replace(found, model_bytes=size_of(model))  # the settings are among its files now
     if as_json:
         print_json(found.to_json())
     else:

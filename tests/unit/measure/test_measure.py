@@ -1,6 +1,7 @@
 """What is tried, what is kept, what a choice takes from a measurement; no server runs here."""
 
 import json
+import math
 from datetime import date
 
 import pytest
@@ -109,7 +110,8 @@ def test_a_choice_reads_the_measurement():
     hourly = document["price_per_hour"]
     assert capacity["price_per_hour"] == pytest.approx(5 * hourly)
     assert capacity["price_per_million"] == pytest.approx(hourly / (800 * 3600) * 1e6)
-    for broken in ({}, {"format": 2}, {"format": 1, "peak_memory_bytes": "many"}, []):
+    endless = {**measurement.to_json(), "peak_memory_bytes": math.inf}  # JSON of Python's has it
+    for broken in ({}, {"format": 2}, {"format": 1, "peak_memory_bytes": "many"}, [], endless):
         with pytest.raises(InputError) as caught:
             choice_facts(broken)
         assert caught.value.code == "BAD_MEASUREMENT"
@@ -122,6 +124,19 @@ def test_a_rate_from_more_cpus_than_the_machine_has_is_a_warning():
     found = choose(ChoiceRequest(5000, today, target_rate=10.0))
     assert found.capacity is None
     assert any(warning.startswith("RATE_NOT_MEASURED") for warning in found.warnings)
+
+
+def test_of_a_gpu_the_rate_of_a_cpu_says_nothing():
+    measured = {"measured_rate": 10.0, "measured_cpus": 2, "measured_latency_ms": 90.0, "latency_goal_ms": 10.0}
+    found = choose(ChoiceRequest(5000, date(2026, 11, 25), **measured, target_rate=100.0))
+    assert (found.machine.accelerator_type, found.capacity) == ("NVIDIA_TESLA_T4", None)
+    assert [warning.split(":")[0] for warning in found.warnings if "MEASURED" in warning] == ["MEASURED_ON_CPU"]
+
+
+def test_a_measurement_of_another_model_is_a_warning():
+    for size, warnings in ((5000, 0), (5001, 1)):
+        found = choose(ChoiceRequest(5000, date(2026, 11, 25), measured_model_bytes=size))
+        assert sum(warning.startswith("OTHER_MODEL_MEASURED") for warning in found.warnings) == warnings
 
 
 def test_settings_are_stored_with_the_model_and_read_back(tmp_path):
