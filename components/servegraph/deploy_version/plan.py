@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_type_hints
@@ -32,6 +33,16 @@ class Tolerance:
 
     abs: float = 1e-5
     rel: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Check both: an infinite one would let any answer pass. Raises `InputError` (code `BAD_TOLERANCE`)."""
+        for value in (self.abs, self.rel):
+            if not 0 <= value < math.inf:
+                raise InputError(
+                    f"The tolerance {value:g} is none.",
+                    code="BAD_TOLERANCE",
+                    fix="Give --tolerance ABS REL, two finite numbers from 0.",
+                )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 import gzip
 import json
+import math
 import time
 
 import ml_dtypes
@@ -10,7 +11,7 @@ from servegraph.answers import golden, sample_lines
 from servegraph.answers.samples import InputSpec, Samples
 from servegraph.deploy_version.golden import difference
 from servegraph.deploy_version.plan import Tolerance
-from servegraph.errors import ModelError, StorageError
+from servegraph.errors import InputError, ModelError, StorageError
 from servegraph.savedmodel.golden_file import golden_of, parse_golden
 from servegraph.savedmodel.layout import GOLDEN_FILE
 
@@ -203,3 +204,11 @@ class TestInBrief:
     def test_values_that_cannot_be_fewer_stay(self):
         noise = np.random.default_rng(0).bytes(9_000)
         assert golden.in_brief(batch(1, x=np.array([noise], dtype=object)), [], 1000) is None
+
+
+@pytest.mark.parametrize("bad", [(-1.0, 0.0), (0.0, -1.0), (math.inf, 0.0), (0.0, math.nan)])
+def test_a_tolerance_is_finite_and_not_below_zero(bad: tuple[float, float]) -> None:
+    with pytest.raises(InputError) as caught:
+        Tolerance(*bad)
+    assert caught.value.code == "BAD_TOLERANCE"
+    assert Tolerance(0.0, 0.0)
