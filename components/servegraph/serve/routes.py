@@ -14,8 +14,9 @@ Kind = Literal["predict", "classify", "regress", "status", "metadata", "models",
 METHODS = ("predict", "classify", "regress")
 _VERBS: dict[str, Kind] = {"predict": "predict", "classify": "classify", "regress": "regress"}
 
+_LABEL = r"[^/:]+"
 _MODEL = re.compile(
-    r"/v1/models(?:/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,18})|/labels/(?P<label>[^/:]+))?"
+    rf"/v1/models(?:/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{{1,18}})|/labels/(?P<label>{_LABEL}))?"
     r"(?:(?P<metadata>/metadata)|:(?P<verb>predict|classify|regress))?)?",
     re.IGNORECASE,
 )
@@ -46,6 +47,11 @@ class Route(NamedTuple):
 
 
 Aliases = Sequence[tuple[str, Route]]  # paths, and what is asked there
+
+
+def is_label(text: str) -> bool:
+    """Whether a version can be asked for by a label of that text."""
+    return re.fullmatch(_LABEL, text) is not None
 
 
 def route_of(target: bytes) -> Route | None:

@@ -239,6 +239,15 @@ def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
     assert str(tmp_path / "file") in caught.value.message
 
 
+@pytest.mark.parametrize("label", ["a/b", "a:b", ""])
+def test_a_label_that_no_route_has_is_refused(root: Path, target: LocalTarget, tmp_path: Path, label: str) -> None:
+    wanted = replace(request(write_model(tmp_path, "1")), labels=(label,))
+    with pytest.raises(InputError) as caught:
+        deploy(wanted, target)
+    assert (caught.value.code, root.exists()) == ("BAD_LABEL", False)
+    deploy(replace(wanted, labels=("neu 2",)), target)
+
+
 def test_a_full_disk_publishes_nothing(root: Path, target: LocalTarget, tmp_path: Path) -> None:
     deploy(request(write_model(tmp_path, "1")), target)
     before = files_below(root)

@@ -13,6 +13,7 @@ from servegraph.deploy_version.routine_gate import breaks_clients, check_trust
 from servegraph.deploy_version.targets.local_state import surplus, switched
 from servegraph.errors import DeployRefused, InputError
 from servegraph.routine.manifest import Routine
+from servegraph.serve.routes import is_label
 from servegraph.serve.state import ModelState, VersionRecord
 
 Action = Literal["clear", "copy", "adopt", "probe", "publish", "switch", "remove"]
@@ -88,13 +89,24 @@ def make_plan(request: DeployRequest, model: ModelFacts, seen: Seen, model_dir: 
 
 
 def check_request(request: DeployRequest) -> None:
-    """Refuse what this target does not do. Raises `InputError` (code `NO_TRAFFIC_STEPS`)."""
+    """Refuse what this target does not do.
+
+    Raises:
+        InputError: traffic in steps (code `NO_TRAFFIC_STEPS`), or a label that no route has (`BAD_LABEL`).
+    """
     if request.traffic_steps:
         raise InputError(
             "On this machine a version gets its share of the traffic at once.",
             code="NO_TRAFFIC_STEPS",
             fix="Give --traffic, and no --traffic-steps.",
         )
+    for label in request.labels:
+        if not is_label(label):
+            raise InputError(
+                f"{label!r} cannot be a label: it is a part of the path that the version is asked at.",
+                code="BAD_LABEL",
+                fix="Use at least one character, no '/' and no ':'.",
+            )
 
 
 def make_record(request: DeployRequest, model: ModelFacts, created: str) -> VersionRecord:
