@@ -83,6 +83,7 @@ def test_of_several_outputs_one_is_named():
         with pytest.raises(InputError) as refused:
             vertex_spec(several, "sampled-shapley", wanted, prebuilt=False, is_tf1=False)
         assert refused.value.code == "WHICH_OUTPUT"
+        assert refused.value.fix == "Name one of a, b: with --output of explain, --explain-output of deploy."
     assert "b" in vertex_spec(several, "sampled-shapley", "b", prebuilt=False, is_tf1=False)["metadata"]["outputs"]
 
 

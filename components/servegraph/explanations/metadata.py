@@ -84,7 +84,7 @@ def explained_output(signature: Signature, wanted: str | None) -> str:
     raise InputError(
         f"{wanted!r} is no numeric output." if wanted else "Several outputs are numeric, and one is explained.",
         code="WHICH_OUTPUT",
-        fix=f"Name one of {', '.join(names)} with --explain-output.",
+        fix=f"Name one of {', '.join(names)}: with --output of explain, --explain-output of deploy.",
     )
 
 
