@@ -45,6 +45,10 @@ class ServegraphError(Exception):
         """`[CODE] message Fix: fix`, on one line."""
         return f"[{self.code}] {self.message}" + (f" Fix: {self.fix}" if self.fix else "")
 
+    def parts(self) -> dict[str, str]:
+        """Return what tells it to another process, see `as_told`."""
+        return {"kind": type(self).__name__, "message": self.message, "fix": self.fix, "code": self.code}
+
     def __reduce__(self) -> tuple[object, ...]:
         """Keep `code` and `fix` across processes."""
         return (_rebuild, (type(self), self.message, self.fix, self.code))
@@ -53,6 +57,12 @@ class ServegraphError(Exception):
 def in_short(error: Exception) -> str:
     """Return an error in a line: one of decoding would quote all that it was given."""
     return f"{type(error).__name__}: {str(error)[:200]}"
+
+
+def as_told(kind: str, message: str, fix: str, code: str) -> ServegraphError:
+    """Return the error that another process told by its `parts`."""
+    error: ServegraphError = globals()[kind](message, fix=fix, code=code)
+    return error
 
 
 def _one_line(text: str) -> str:

@@ -60,6 +60,14 @@ def test_what_does_not_fit_says_so(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_samples_that_cannot_be_used_are_bad_input(tmp_path: Path) -> None:
+    file = tmp_path / "samples.jsonl"
+    for content, code in (("", "EMPTY_SAMPLES"), ('{"age": "old"}\n', "BAD_SAMPLES"), (None, "NOT_FOUND")):
+        file.unlink(missing_ok=True) if content is None else file.write_text(content)
+        done = servegraph("measure", str(MODELS / "people-1"), "--samples", str(file))
+        assert (done.returncode, code in done.stderr) == (2, True), done.stderr
+
+
 def test_a_model_that_takes_one_row_at_a_time_is_measured_with_one(tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
 

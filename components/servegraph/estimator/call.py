@@ -9,8 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from servegraph import errors
-from servegraph.errors import ServegraphError, TrainerError
+from servegraph.errors import TrainerError, as_told
 from servegraph.estimator.environment import interpreter
 
 _SCRIPT = Path(__file__).with_name("__main__.py")
@@ -38,11 +37,6 @@ def call(task: str, **request: Any) -> dict[str, Any]:
             )
         result = json.loads(answer.read_text(encoding="utf-8"))
     if "error" in result:
-        raise _error(**result["error"])
+        raise as_told(**result["error"])
     found: dict[str, Any] = result["result"]
     return found
-
-
-def _error(kind: str, message: str, fix: str, code: str) -> ServegraphError:
-    error: ServegraphError = getattr(errors, kind)(message, fix=fix, code=code)
-    return error

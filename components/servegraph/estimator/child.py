@@ -44,8 +44,7 @@ def run(question: Path, answer: Path) -> None:
     try:
         outcome = {"result": TASKS[asked["task"]](**asked["request"])}
     except ServegraphError as exc:
-        kind = type(exc).__name__
-        outcome = {"error": {"kind": kind, "message": exc.message, "fix": exc.fix, "code": exc.code}}
+        outcome = {"error": exc.parts()}
     except Exception as exc:
         traceback.print_exc()
         message = f"The Estimator raised {type(exc).__name__}: {exc}"

@@ -1,7 +1,7 @@
 """Sample requests for a measurement, as columns of JSON values: given ones, those stored with the model, or made up.
 
 Reading a model's inputs takes TensorFlow where they are text, so this runs as a child:
-`python -m servegraph.measure.questions MODEL [SAMPLES]` prints one JSON object.
+`python -m servegraph.measure.questions MODEL [SAMPLES]` prints one JSON object: the questions, or the error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from servegraph.errors import ModelError, Refusal, ServegraphError
+from servegraph.errors import DataError, ModelError, Refusal, ServegraphError, StorageError, as_told
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 
 if TYPE_CHECKING:
@@ -49,18 +49,23 @@ def ask_for(model: Path, samples: str | None) -> Questions:
     """Return the questions for the model.
 
     Raises:
+        DataError, StorageError: the samples cannot be used.
         Refusal: none can be made for it (code `NOTHING_TO_ASK`).
     """
     command = [sys.executable, "-m", "servegraph.measure.questions", str(model), *([samples] if samples else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+    found = json.loads(done.stdout) if done.returncode == 0 else {}
+    error = as_told(**found["error"]) if "error" in found else None
+    if samples and isinstance(error, (DataError, StorageError)):
+        raise error
+    if done.returncode or error:
+        last = str(error) if error else (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise Refusal(
-            f"No request can be made for {str(model)!r}: {last[0]}",
+            f"No request can be made for {str(model)!r}: {last}",
             code="NOTHING_TO_ASK",
             fix="Give requests with --samples FILE.jsonl.",
         )
-    return Questions(**json.loads(done.stdout))
+    return Questions(**found)
 
 
 def collect(model: Path, samples: str | None) -> Questions:
@@ -122,15 +127,15 @@ def _rows(inputs: Any) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the questions as JSON."""
+    """Print the questions, or the error, as JSON."""
     from servegraph.quiet_tensorflow import import_tensorflow_quietly
 
     import_tensorflow_quietly()
     try:
         found = collect(Path(arguments[0]), arguments[1] if len(arguments) > 1 else None)
     except ServegraphError as exc:
-        print(str(exc), file=sys.stderr)
-        return exc.exit_code
+        print(json.dumps({"error": exc.parts()}))
+        return 0
     print(json.dumps(vars(found)))
     return 0
 

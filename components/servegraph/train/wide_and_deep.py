@@ -14,7 +14,6 @@ from keras import layers
 
 from servegraph.data.schema import Column, Schema
 from servegraph.data.table import Table
-from servegraph.errors import InputError
 from servegraph.train import loop
 from servegraph.train.contract import TrainArgs
 from servegraph.train.hyperparameters import Hyperparameters, parse_hyperparameters
