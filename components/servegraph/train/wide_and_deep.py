@@ -93,22 +93,19 @@ def build(data: Table, chosen: Hyperparameters) -> keras.Model:
 
 
 def _normalized(column: Column, value: Any, values: Any) -> Any:
-    name, mean, variance = column.input_name, _mean(values), _spread(values) ** 2
+    name, mean, variance = column.input_name, float(np.mean(values)), float(np.var(values)) or 1.0
     number = layers.Reshape((1,), name=f"reshape-{name}")(value)
     return layers.Normalization(axis=None, mean=mean, variance=variance, name=f"normalize-{name}")(number)
 
 
 def _denormalized(output: Any, labels: Any) -> Any:
-    return layers.Rescaling(_spread(labels), _mean(labels), name="label-values")(output)
+    offset = float(np.mean(labels, dtype=np.float64))
+    return layers.Rescaling(_spread(labels), offset, name="label-values")(output)
 
 
-def _mean(values: Any) -> float:
-    return float(np.mean(values, dtype=np.float64))
-
-
-def _spread(values: Any) -> float:
-    """Return the standard deviation, 1 for equal values; in float64, where no float32 is too large to be squared."""
-    return float(np.std(values, dtype=np.float64)) or 1.0
+def _spread(labels: Any) -> float:
+    """Return the standard deviation, 1 for equal labels; in float64, where no float32 is too large to be squared."""
+    return float(np.std(labels, dtype=np.float64)) or 1.0
 
 
 def _category(column: Column, value: Any, data: Table) -> tuple[Any, int]:
