@@ -25,6 +25,7 @@ from servegraph.errors import DeployRefused, InputError, Refusal
 from servegraph.serve.child import ServerProcess
 from servegraph.serve.options import ServeOptions
 from servegraph.serve.server import listen, serve
+from servegraph.serve.state import SPARE_FILE, STATE_FILE
 
 MODELS = Path(__file__).parent / "models"
 
@@ -245,7 +246,7 @@ def test_a_model_that_answers_differently_is_not_published(tmp_path: Path) -> No
         "(tolerance abs 1e-05, rel 0.0001)."
     )
     assert target.versions("people").live == "1"
-    assert sorted(os.listdir(tmp_path / "root" / "people")) == [".lock", "1", "versions.json"]  # noqa: PTH208
+    assert sorted(os.listdir(tmp_path / "root" / "people")) == [".lock", SPARE_FILE, "1", STATE_FILE]  # noqa: PTH208
 
 
 def test_a_model_that_does_not_load_is_not_published(tmp_path: Path) -> None:
@@ -273,7 +274,7 @@ def test_a_deploy_that_is_killed_while_it_probes_takes_its_server_with_it(tmp_pa
     parent.wait()
     eventually(lambda: not is_alive(child))
     assert deploy(request, LocalTarget(tmp_path / "root", probe=say_yes)).outcome == "created"
-    assert sorted(os.listdir(tmp_path / "root" / "people")) == [".lock", "1", "versions.json"]  # noqa: PTH208
+    assert sorted(os.listdir(tmp_path / "root" / "people")) == [".lock", SPARE_FILE, "1", STATE_FILE]  # noqa: PTH208
 
 
 # The process

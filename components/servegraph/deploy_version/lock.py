@@ -72,10 +72,12 @@ def _is_still(descriptor: int, path: Path) -> bool:
 
 
 def _sign(descriptor: int) -> None:
+    """Write who holds it, for those who wait; on a full disk it does without."""
     since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, holder.encode(), 0)
+    holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode()
+    with contextlib.suppress(OSError):
+        os.pwrite(descriptor, holder, 0)
+        os.ftruncate(descriptor, len(holder))
 
 
 def _holder(path: Path) -> str:

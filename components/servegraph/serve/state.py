@@ -7,6 +7,8 @@ not served. The deploy writes it, the server follows it.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -21,6 +23,7 @@ from servegraph.serve.signatures import Signatures, signatures_from_json, signat
 from servegraph.storage.local import answering
 
 STATE_FILE = "versions.json"
+SPARE_FILE = f".{STATE_FILE}.spare"  # keeps the room for the next state
 FORMAT = 1
 
 # What TF Serving's routes can carry as a name (`[^/:]+` in http_rest_api_util.cc), minus what a directory
@@ -125,23 +128,38 @@ def read_state(model_dir: Path) -> ModelState | None:
 def write_state(model_dir: Path, state: ModelState) -> None:
     """Replace the state below `model_dir` in one step; after a crash either the old or the new one is there.
 
+    On a full disk the spare file, whose room is taken already, becomes the state: else nothing could be rolled back or
+    removed there.
+
     Raises:
         StorageError: it cannot be written; the old one is then still there.
     """
-    path = model_dir / STATE_FILE
-    content = json.dumps(_to_json(state), indent=2, ensure_ascii=False) + "\n"
+    path, spare = model_dir / STATE_FILE, model_dir / SPARE_FILE
+    content = (json.dumps(_to_json(state), indent=2, ensure_ascii=False) + "\n").encode()
     temporary = model_dir / f".{STATE_FILE}.{secrets.token_hex(4)}.tmp"
     with answering("write", path):
         try:
-            with temporary.open("x", encoding="utf-8") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())  # else the rename can survive a power failure that the content does not
+            _write(temporary, content, "xb")
             temporary.replace(path)
-        except BaseException:
+        except BaseException as exc:
             temporary.unlink(missing_ok=True)
-            raise
+            is_full = isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not is_full or not spare.is_file() or spare.stat().st_size < len(content):
+                raise
+            _write(spare, content, "r+b")
+            spare.replace(path)
         sync_directory(model_dir)
+    with contextlib.suppress(OSError):  # without a spare all is as before
+        if not spare.is_file() or spare.stat().st_size < 2 * len(content):
+            _write(spare, bytes(4 * len(content)), "wb")
+
+
+def _write(path: Path, content: bytes, mode: str) -> None:
+    with path.open(mode) as file:
+        file.write(content)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())  # else the rename can survive a power failure that the content does not
 
 
 def sync_directory(directory: Path) -> None:

@@ -23,7 +23,7 @@ from servegraph.deploy_version.targets import Place, open_target
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.errors import DeployRefused, InputError, ModelError, StorageError
 from servegraph.savedmodel.layout import content_digest
-from servegraph.serve.state import read_state, write_state
+from servegraph.serve.state import SPARE_FILE, STATE_FILE, read_state, write_state
 from servegraph.serve.versions import wanted_model
 from servegraph.storage import open_dir
 
@@ -63,6 +63,7 @@ def test_the_version_directory_holds_exactly_the_model(root: Path, target: Local
     assert content_digest(open_dir(done.resource)) == content_digest(open_dir(model))
     assert files_below(root) == [
         "census/.lock",
+        f"census/{SPARE_FILE}",
         "census/1/assets/vocabulary.txt",
         "census/1/saved_model.pb",
         "census/1/variables/variables.index",
@@ -146,7 +147,7 @@ def assert_converged(root: Path, model: Path, done: Outcome, keep: int) -> None:
     assert [record.digest for record in state.versions.values()].count(state.versions[state.live].digest) == 1
     assert state.unfinished == ()
     assert len(state.versions) <= keep
-    expected = {".lock", "versions.json", *map(str, state.versions)}
+    expected = {".lock", SPARE_FILE, STATE_FILE, *map(str, state.versions)}
     assert {entry.name for entry in (root / "census").iterdir()} == expected
     for number, record in state.versions.items():
         assert content_digest(open_dir(root / "census" / str(number))) == record.digest
@@ -261,6 +262,40 @@ def test_a_full_disk_publishes_nothing(root: Path, target: LocalTarget, tmp_path
     assert "[DISK_FULL] Cannot write" in failed.stderr
     assert files_below(root) == before
     assert served_digest(root) == content_digest(open_dir(tmp_path / "model-1"))
+
+
+ON_A_FULL_DISK = """
+import shutil, sys
+from pathlib import Path
+from servegraph.deploy_version.deploy import deploy
+from servegraph.deploy_version.plan import DeployRequest
+from servegraph.deploy_version.targets.local import LocalTarget
+place, *models = map(Path, sys.argv[1:])
+target = LocalTarget(place / "root", probe=lambda *_: None)
+for model in models:
+    deploy(DeployRequest(str(model), "census", keep_versions=3), target)
+try:
+    (place / "filling").write_bytes(bytes(10**7))
+except OSError:
+    assert shutil.disk_usage(place).free == 0
+assert target.rollback("census").version == "2"
+assert target.undeploy("census", "1").version == "2"
+assert [version.version for version in target.versions("census").versions] == ["3", "2"]
+"""
+
+
+def test_a_full_disk_can_be_rolled_back_and_freed(tmp_path: Path) -> None:
+    models = [str(write_model(tmp_path, content)) for content in "123"]
+    mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount += [
+        'mount -t tmpfs -o size=1m none "$1" || exit 77; place=$1 script=$2; shift 2; exec "$0" -c "$script" "$place" "$@"',
+        sys.executable,
+    ]
+    (tmp_path / "disk").mkdir()
+    done = subprocess.run([*mount, str(tmp_path / "disk"), ON_A_FULL_DISK, *models], capture_output=True, text=True)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no file system of its own can be mounted here")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_model_larger_than_the_disk_is_refused_before_it_is_copied(

@@ -12,6 +12,7 @@ from servegraph.errors import InputError, RequestError, StorageError
 from servegraph.savedmodel.graph import Signature, TensorInfo
 from servegraph.serve.repository import Repository
 from servegraph.serve.state import (
+    SPARE_FILE,
     STATE_FILE,
     ModelState,
     ServingConfig,
@@ -87,7 +88,7 @@ def test_state_comes_back_as_it_was_written(tmp_path):
     )
     write_state(tmp_path, state)
     assert read_state(tmp_path) == state
-    assert [entry.name for entry in tmp_path.iterdir()] == [STATE_FILE]
+    assert {entry.name for entry in tmp_path.iterdir()} == {SPARE_FILE, STATE_FILE}
     assert state.live == 3
 
 

@@ -31,7 +31,7 @@ from servegraph.deploy_version.targets.local_files import see
 from servegraph.deploy_version.targets.local_plan import Seen, make_plan, make_record, to_clear
 from servegraph.deploy_version.targets.local_state import announced, finished, rolled_back, surplus, switched
 from servegraph.errors import DeployRefused, InputError
-from servegraph.serve.state import STATE_FILE, ModelState, check_model_name, sync_directory, write_state
+from servegraph.serve.state import SPARE_FILE, STATE_FILE, ModelState, check_model_name, sync_directory, write_state
 from servegraph.serve.versions import model_names
 from servegraph.storage import open_dir
 from servegraph.storage.local import answering
@@ -256,7 +256,8 @@ def _remove_state(model_dir: Path, seen: Seen) -> None:
     """Remove the state of a model without versions; beside foreign versions it stays, or they go live."""
     if not seen.foreign:
         with answering("remove", model_dir / STATE_FILE):
-            (model_dir / STATE_FILE).unlink(missing_ok=True)
+            for name in (STATE_FILE, SPARE_FILE):
+                (model_dir / name).unlink(missing_ok=True)
 
 
 def _outcome(
