@@ -176,8 +176,8 @@ def test_metrics_say_which_model_they_are_of(tmp_path, measured, capsys):
     assert document["optimized_metrics"] == ({"accuracy": 0.8} if measured else {})
     page = (tmp_path / "report.html").read_text()
     assert "Metrics of the trained model" in page
-    assert ("of the optimized model" in page) == ("optimized model: accuracy 0.8000." in page) == bool(measured)
-    assert ("held against no labels" in page) != bool(measured)
+    assert ("of the optimized model" in page) == ("which is deployed: accuracy 0.8000." in page) == bool(measured)
+    assert ("held against the trained one" in page) != bool(measured)
     _show(document)
     shown = capsys.readouterr().out
     assert "trained: accuracy 0.9000, auc 0.9500\n" in shown

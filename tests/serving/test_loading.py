@@ -106,10 +106,25 @@ class Nets(tf.Module):
     def words(self, x):
         lengths = tf.strings.length(tf.strings.split(x, "|").to_tensor(""))
         return {"y": tf.reduce_mean(tf.cast(lengths, tf.float32), 1)}
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, "x"), tf.TensorSpec([None], tf.int32, "n")])
+    def longest(self, x, n): return {"y": tf.reduce_mean(x[:, :tf.reduce_max(n)], 1)}
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x"), tf.TensorSpec([None], tf.bool, "flag")])
+    def flagged(self, x, flag): return {"y": tf.where(tf.reduce_all(flag), x, 2 * x)}
+    @tf.function(input_signature=[tf.TensorSpec([None, 8], tf.int64, "ids")])
+    def padded(self, ids):
+        used = tf.cast(tf.reduce_max(tf.reduce_sum(tf.cast(ids != 0, tf.int32), 1)), tf.int32)
+        return {"y": tf.reduce_mean(tf.cast(ids[:, :used], tf.float32), 1)}
+    @tf.function(input_signature=[tf.TensorSpec([None, 4, 4, 1], tf.uint8, "image")])
+    def picture(self, image):
+        image = tf.cast(image, tf.float32)
+        return {"y": tf.reduce_mean(tf.cond(tf.reduce_max(image) > 10.0, lambda: image / 255.0, lambda: image), [1, 2, 3])}
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x"), tf.TensorSpec([None], tf.int32, "n")])
+    def several(self, x, n): return {"y": x * tf.cast(n, tf.float32)[:, None]}
     @tf.function(input_signature=[tf.TensorSpec([], tf.string, "x")])
     def lone(self, x): return {"y": tf.strings.upper(x)}
 nets = Nets()
-names = ("apart", "together", "one", "chance", "single", "part", "words", "lone")
+names = ("apart", "together", "one", "chance", "single", "part", "words")
+names += ("longest", "flagged", "padded", "picture", "several", "lone")
 tf.saved_model.save(nets, sys.argv[1], signatures={n: getattr(nets, n) for n in names})
 requests = []
 for name, record in (("single", '{"x": [1, 2]}'), ("part", '{"x": 4}')):
@@ -128,7 +143,11 @@ print(model.run("lone", {"x": np.array("hey")})["y"][()])
 def test_what_is_tried_at_loading_decides_who_shares_calls_and_how_they_are_made(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", TRIED, str(tmp_path / "m")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["apart", "apart together one single part words lone", "b'HEY'"]
+    assert done.stdout.splitlines() == [
+        "apart several",
+        "apart together one single part words longest flagged padded picture several lone",
+        "b'HEY'",
+    ]
 
 
 WITHOUT_OBJECTS = """

@@ -17,7 +17,7 @@ Decision = Literal["value", "largest", "yes or no", "amount", "none"]
 
 MEASURES = ("embed", "encod", "feature", "hidden", "pool", "box")  # in the name of an output that is no class score
 SAME_AMOUNT = 0.05  # of the standard deviation of all answers
-_ROUNDED_AMOUNT = 1e-3  # of the largest value: where all are nearly the same, folding may change them by more than that
+_ROUNDED_AMOUNT = 1e-5  # of the largest value: float32 tells no less apart after a few operations
 _FEW_AMOUNTS = 10  # of fewer their standard deviation says little
 ROUNDING = 1e-2  # float16 probabilities of a thousand classes add up to one no closer
 
@@ -56,7 +56,7 @@ class Agreement:
     - floats from 0 to 1 that add up to one along the last dimension, and other floats of several along the last
       dimension: which is the largest, for each position of a row;
     - floats of one along the last dimension, where amounts are judged: whether they are the same within 5 % of the
-      standard deviation of all of them (or 0.1 % of the largest), of ten or more;
+      standard deviation of all of them, of ten or more;
     - other floats nothing; nor those whose name or unit length says that they are an embedding, or a box.
 
     A row agrees as far as the output does that agrees least; `agreement` is the mean over the rows.

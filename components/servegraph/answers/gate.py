@@ -89,7 +89,8 @@ def _objection(measured: Measured, evidence: Evidence, loss: Loss, tolerance: To
     if loss == "none" and measured.loader == "session" and not everything.identical:
         return f"a lossless rung changed an answer by {everything.max_abs_diff:g}"
     allowed = {"none": ROUNDING, "rounding": FOLDING, "tolerance": None}[loss]
-    if allowed is not None and (everything.agreement < 1 or everything.max_relative_diff > allowed):
+    decides = [output.agreement for output in everything.outputs if output.decision != "amount"]
+    if allowed is not None and (min(decides, default=1.0) < 1 or everything.max_relative_diff > allowed):
         return f"an answer changed by {everything.max_abs_diff:g}, more than by rounding,"
     if counted.agreement < tolerance.min_agreement:
         return f"agreement {counted.agreement:.4f} is below {tolerance.min_agreement:g}"

@@ -12,7 +12,7 @@ from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from servegraph.optimize.inline import is_random
+from servegraph.optimize.inline import has_own_state
 from servegraph.rewriting.graph import is_handle, node_name
 from servegraph.rewriting.meta_graph import ServingGraph
 
@@ -21,8 +21,8 @@ _PLACEHOLDERS = ("Placeholder", "PlaceholderWithDefault")
 Digest = bytes
 
 
-class _Draws(Exception):  # not an error
-    """There is an operation that draws numbers, each from a sequence of its own."""
+class _OwnState(Exception):  # not an error
+    """There is an operation that keeps a state of its own, as one that draws numbers does."""
 
 
 class _Cyclic(Exception):  # not an error
@@ -65,7 +65,7 @@ class _Digests:
         """Return what two signatures must have in common to be one; None if an input or output is composite.
 
         Neither where an input is no placeholder, as other outputs of its operation are still computed, where there is a
-        loop, or where numbers are drawn.
+        loop, or where an operation has a state of its own.
         """
         infos = [*signature.inputs.values(), *signature.outputs.values()]
         if any(info.WhichOneof("encoding") != "name" for info in infos):
@@ -84,7 +84,7 @@ class _Digests:
         computed |= {("default", key): nodes[name].input[0] for name, key in fed.items() if nodes[name].input}
         try:
             node_digests = self._nodes(nodes, leaf, [node_name(tensor) for tensor in computed.values()])
-        except (_Cyclic, _Draws):
+        except (_Cyclic, _OwnState):
             return None
         digests = {
             key: (node_digests[node_name(tensor)], tensor.partition(":")[2] or "0") for key, tensor in computed.items()
@@ -122,8 +122,8 @@ class _Digests:
         return found
 
     def _node(self, node: NodeDef, found: Mapping[str, Digest]) -> Digest:
-        if is_random(node):
-            raise _Draws
+        if has_own_state(node):
+            raise _OwnState
         op = self._function(node.op) if node.op in self._graph.library else node.op.encode()
         parts = [op, node.device.encode()]
         for key, value in sorted(node.attr.items()):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.types_pb2 import DT_RESOURCE
 from tensorflow.core.protobuf.config_pb2 import ConfigProto
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
@@ -86,7 +87,7 @@ def inline(graph: ServingGraph) -> ServingGraph:
 
 def changes_state(graph: ServingGraph) -> bool:
     """Whether a request can change what a later operation reads: a variable, a table, a queue, an accumulator."""
-    return any(not is_random(node) for node in _with_consequences(graph))
+    return any(not _is_random(node) for node in _with_consequences(graph))
 
 
 def may_vary(graph: ServingGraph) -> bool:
@@ -112,8 +113,15 @@ def _has_effect(node: NodeDef) -> bool:
     return node.op not in _REFERENCES and any(arg.is_ref for arg in definition.input_arg)  # TF1's Assign and its like
 
 
-def is_random(node: NodeDef) -> bool:
-    """Whether an operation draws numbers, from a sequence of its own."""
+def has_own_state(node: NodeDef) -> bool:
+    """Whether an operation keeps to itself what its next answer depends on, as one that draws numbers does."""
+    definition = op_def_registry.get(node.op)
+    takes = [] if definition is None else definition.input_arg
+    is_of_another = any(arg.type == DT_RESOURCE or arg.is_ref for arg in takes)
+    return _has_effect(node) and node.op not in _HARMLESS and not is_handle(node) and not is_of_another
+
+
+def _is_random(node: NodeDef) -> bool:
     op: str = node.op
     return op.startswith(("Random", "TruncatedNormal", "Multinomial", "ParameterizedTruncatedNormal", "CudnnRNN"))
 

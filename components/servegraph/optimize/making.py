@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from servegraph.answers.gate import Loss
 from servegraph.errors import ModelError
 from servegraph.optimize.attempts import Attempts
 from servegraph.optimize.rungs import Rung
 from servegraph.optimize.storing import Storing
 from servegraph.optimize.terms import Terms, Written
-from servegraph.optimize.vocabulary import counted, shortened, vocabularies
+from servegraph.optimize.vocabulary import counted, shortened, signatures_with, vocabularies
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.graph import Untransformable
 
@@ -64,16 +66,25 @@ class Making:
         return better
 
     def _trimmed(self) -> Draft:
-        """Shorten vocabularies; the first loader that takes the original says what is looked up."""
-        question = self.attempts.evidence.main
-        if question.samples.generated:
+        """Shorten vocabularies; the first loader that takes the original says what is looked up.
+
+        One that a signature without samples looks up as well stays: of that nothing is known.
+        """
+        evidence = self.attempts.evidence
+        asked = [q for q in evidence.questions if q.loader == evidence.main.loader and not q.samples.generated]
+        if not asked:
             raise Untransformable("no samples say what is looked up; give --samples")
         draft = self.attempts.best.draft
-        tables = {v.table: v.finds for graph in draft.serving_graphs for v in vocabularies(graph, draft.source)}
-        if not tables:
+        found = [(graph, v) for graph in draft.serving_graphs for v in vocabularies(graph, draft.source)]
+        if not found:
             raise Untransformable("it has no vocabulary whose ids only pick rows")
+        known = {question.signature for question in asked}
+        tables = {v.table: v.finds for graph, v in found if signatures_with(graph, v) <= known}
+        if not tables:
+            raise Untransformable("signatures without samples look up words as well; give --samples that fit them too")
         try:
-            seen = counted(self.attempts.best.path, question, tables)
+            counts = [counted(self.attempts.best.path, question, tables) for question in asked]
         except ModelError as exc:
             raise Untransformable(f"what is looked up cannot be counted: {exc}") from exc
+        seen = {table: np.concatenate([ids[table] for ids in counts]) for table in tables}
         return shortened(draft, seen, self.terms.min_count)

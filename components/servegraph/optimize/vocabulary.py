@@ -24,7 +24,7 @@ from servegraph.optimize.share import changes_variables
 from servegraph.optimize.table_entries import FILLS, Entries, Ids, read_entries, write_entries
 from servegraph.rewriting.contents import Content, SomeRows
 from servegraph.rewriting.draft import Draft
-from servegraph.rewriting.graph import Nodes, behind_identities, node_name, takes_rows
+from servegraph.rewriting.graph import Nodes, behind_identities, node_name, reachable, takes_rows, tensors_of
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
 from servegraph.rewriting.restores import Restore
 
@@ -65,6 +65,17 @@ def vocabularies(graph: ServingGraph, source: Path) -> list[Vocabulary]:
             if vocabulary is not None:
                 found.append(vocabulary)
     return found
+
+
+def signatures_with(graph: ServingGraph, vocabulary: Vocabulary) -> set[str]:
+    """Return the signatures whose answers need a vocabulary."""
+    return {
+        name
+        for name, signature in graph.signatures.items()
+        if not reachable(
+            graph.nodes, (node_name(tensor) for info in signature.outputs.values() for tensor in tensors_of(info))
+        ).isdisjoint(vocabulary.finds)
+    }
 
 
 def counted(path: Path, question: Question, tables: Mapping[str, Sequence[str]]) -> dict[str, Ids]:

@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -23,9 +24,9 @@ from servegraph.serve.decode import PredictRequest
 from servegraph.serve.lane import Lane, LaneLimits, Outcome
 from servegraph.serve.methods import Method, decode_for, encode_for
 from servegraph.serve.settings import DEFAULT_BATCH_ROWS, read_settings
-from servegraph.serve.sharing import answer, is_shareable, of_several_rows, share
+from servegraph.serve.sharing import answer, different_rows, in_one, is_shareable, share
 from servegraph.serve.signatures import ServingGraph, read_serving_graph
-from servegraph.serve.trial import Trial, made_up_trials, stored_trials
+from servegraph.serve.trial import Trial, made_up_requests, stored_trials
 from servegraph.storage import open_dir
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ _CALLER_ERRORS = ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE")
 
 # Another kind of processor sums in another order; a wrong model differs by more. A deploy is stricter.
 _GOLDEN_RTOL, _GOLDEN_ATOL = 1e-2, 1e-3
+
+_ENOUGH_ROWS, _TRIAL_S = 4, 1.0  # of rows that differ, where a model takes so long that more would hold up its loading
 
 # Larger bodies are decoded beside the event loop, which meanwhile answers others.
 INLINE_BODY_BYTES = 64 << 10
@@ -133,10 +136,15 @@ class Model:
             self._ask_stored(trial)
             by_signature[trial.signature_name].append(trial.inputs)
         for name, signature in self.graph.signatures.items():
-            made_up = [trial for trial in made_up_trials(name, signature, meta_graph) if self._can_answer(trial)]
-            examples = [*by_signature[name][:4], *(trial.inputs for trial in made_up)]
+            made_up = made_up_requests(name, signature, meta_graph)
+            examples = by_signature[name][:4]
+            examples += [several for several in made_up[:1] if self._answer_of(name, several) is not None]
             self._calls[name] = cheapest_call(self._loaded.signatures[name], examples)
-            if self._batch_rows > 1 and is_shareable(signature) and self._rows_are_independent(name, examples):
+            if (
+                self._batch_rows > 1
+                and is_shareable(signature)
+                and self._rows_are_independent(name, [*made_up[1:], *examples])
+            ):
                 self._shareable_now.add(name)
         self.shareable = frozenset(self._shareable_now)
 
@@ -161,13 +169,13 @@ class Model:
                 fix="Export or optimize the model again.",
             )
 
-    def _can_answer(self, trial: Trial) -> bool:
+    def _answer_of(self, name: str, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
+        """Return the answer to a request that may well not fit, as made-up values, None where there is none."""
         try:
-            self.run(trial.signature_name, trial.inputs)
-        except Exception as exc:  # made-up values may well not fit
-            _log.debug("a made-up request of %s fails: %s", trial.signature_name, exc)
-            return False
-        return True
+            return self.run(name, inputs)
+        except Exception as exc:
+            _log.debug("a made-up request of %s fails: %s", name, exc)
+            return None
 
     def _rows_are_independent(self, name: str, examples: list[Mapping[str, Array]]) -> bool:
         """Whether each row of the examples gets alone the answer that it gets among others that differ from it.
@@ -177,16 +185,23 @@ class Model:
         from servegraph.answers.generated import say_something
 
         has_said = False
-        for rows in of_several_rows(examples):
-            count = len(next(iter(rows.values())))
-            each = [{key: array[row : row + 1] for key, array in rows.items()} for row in range(count)]
+        for rows in different_rows(examples):
+            answers: list[tuple[Mapping[str, Array], Mapping[str, Array]]] = []
+            begun_s = time.monotonic()
+            for row in rows:
+                if (found := self._answer_of(name, row)) is not None:
+                    answers.append((row, found))
+                if len(answers) >= _ENOUGH_ROWS and time.monotonic() - begun_s > _TRIAL_S:
+                    break
+            if len(answers) < 2:
+                continue
             try:
-                together, *answers = [self.run(name, asked) for asked in (rows, *each)]
+                together = self.run(name, in_one([row for row, _ in answers]))
             except Exception as exc:
                 _log.info("signature %s: records cannot be asked in one call, so none share one: %s", name, exc)
                 return False
-            for row, alone in enumerate(answers):
-                part = {key: array[row : row + 1] for key, array in together.items()}
+            for number, (_, alone) in enumerate(answers):
+                part = {key: array[number : number + 1] for key, array in together.items()}
                 if not answers_close(alone, part):
                     _log.warning("signature %s: a row's answer depends on the others; none share a call", name)
                     return False

@@ -15,7 +15,7 @@ from servegraph.serve.lane import Job, Outcome
 Outputs = Mapping[str, Array]
 Run = Callable[[str, Mapping[str, Array]], Outputs]
 Encode = Callable[[Outputs, PredictRequest], bytes]
-_ROWS_TRIED = 4
+_ROWS_TRIED = 12
 _Key = tuple[str, tuple[tuple[str, tuple[int, ...], np.dtype[np.generic]], ...]]
 
 
@@ -33,27 +33,25 @@ def is_shareable(signature: Signature) -> bool:
     return is_free[0] or not is_free[1]
 
 
-def of_several_rows(examples: Iterable[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
-    """Return requests of a few rows that are not all alike, put together of the examples that fit each other."""
+def different_rows(examples: Iterable[Mapping[str, Array]]) -> list[list[Mapping[str, Array]]]:
+    """Return the first rows of all examples, no two alike, each as a request, in groups that one call can take."""
     groups: dict[object, list[Mapping[str, Array]]] = {}
     for example in examples:
         sizes = {array.shape[:1] for array in example.values()}
-        if len(sizes) == 1 and sizes.pop() not in ((), (0,)):
-            inner = tuple((name, array.shape[1:], array.dtype) for name, array in sorted(example.items()))
-            groups.setdefault(inner, []).append(example)
-    joined = [{name: np.concatenate([one[name] for one in group]) for name in group[0]} for group in groups.values()]
-    return [rows for one in joined if (rows := _few_different(one)) is not None]
+        if len(sizes) != 1 or not (size := sizes.pop()):
+            continue
+        inner = tuple((name, array.shape[1:], array.dtype) for name, array in sorted(example.items()))
+        found = groups.setdefault(inner, [])
+        for number in range(min(size[0], _ROWS_TRIED - len(found))):
+            row = {name: array[number : number + 1] for name, array in example.items()}
+            if not any(all(np.array_equal(row[name], other[name]) for name in row) for other in found):
+                found.append(row)
+    return list(groups.values())
 
 
-def _few_different(request: Mapping[str, Array]) -> Mapping[str, Array] | None:
-    """Return the first rows of a request that differ from each other, None where none do."""
-    chosen: list[int] = []
-    for row in range(len(next(iter(request.values())))):
-        if all(any(not np.array_equal(array[row], array[one]) for array in request.values()) for one in chosen):
-            chosen.append(row)
-        if len(chosen) == _ROWS_TRIED:
-            break
-    return {name: array[chosen] for name, array in request.items()} if len(chosen) > 1 else None
+def in_one(requests: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+    """Return the rows of several requests as one."""
+    return {name: np.concatenate([request[name] for request in requests]) for name in requests[0]}
 
 
 def share(waiting: deque[Job], shareable: Collection[str], batch_rows: int) -> int:
@@ -91,8 +89,7 @@ def answer(requests: Sequence[PredictRequest], run: Run, encode: Encode) -> list
 
 def _together(requests: Sequence[PredictRequest], run: Run) -> list[Outputs] | None:
     first = requests[0]
-    joined = {name: np.concatenate([request.inputs[name] for request in requests]) for name in first.inputs}
-    outputs = run(first.signature_name, joined)
+    outputs = run(first.signature_name, in_one([request.inputs for request in requests]))
     sizes = [len(next(iter(request.inputs.values()))) for request in requests]
     total = sum(sizes)
     if any(array.ndim == 0 or len(array) != total for array in outputs.values()):

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from servegraph.errors import ServegraphError, in_short
 from servegraph.savedmodel.golden_file import GoldenRequest, is_part, parse_golden
 from servegraph.savedmodel.graph import Signature, TensorInfo
@@ -17,7 +15,6 @@ from servegraph.serve.arrays import Array
 
 MOST_REQUESTS = 64  # of each kind: a warmup file may hold a thousand
 _MADE_UP_ROWS = 3
-_SEPARATORS = b" |,;:/_-\t\n"
 
 _log = logging.getLogger(__name__)
 
@@ -54,35 +51,20 @@ def stored_trials(directory: Path, signatures: Mapping[str, Signature], with_gol
     return trials
 
 
-def made_up_trials(name: str, signature: Signature, meta_graph: Any) -> list[Trial]:
-    """Return requests of a few different rows for one signature, none where none can be made up.
-
-    In the second one texts are of more words in each row, whatever the model takes for the end of a word.
-    """
+def made_up_requests(name: str, signature: Signature, meta_graph: Any) -> list[Mapping[str, Array]]:
+    """Return requests for one signature: a few rows, then single ones unlike them; none where none can be made up."""
     from servegraph.answers.encodings import encodings
     from servegraph.answers.generated import generate
+    from servegraph.serve.unlike_rows import unlike_rows
 
     specs = _specs(signature)
     try:
         found = {} if meta_graph is None else encodings(meta_graph, name)
         made = generate(specs, rows=_MADE_UP_ROWS, encodings=found, care="some")
+        return [made.inputs, *(unlike_rows(made.inputs, found) if made.is_batched else ())]
     except Exception as exc:  # a graph of any kind: then nothing is tried
         _log.debug("%s: no request can be made up: %s", name, exc)
         return []
-    longer = {key: _more_words(array) for key, array in made.inputs.items() if _is_free_text(key, array, found)}
-    return [Trial(name, made.inputs), *([Trial(name, {**made.inputs, **longer})] if longer else [])]
-
-
-def _is_free_text(name: str, values: Array, found: Mapping[str, Any]) -> bool:
-    return values.dtype == object and values.ndim > 0 and found.get(name) is None
-
-
-def _more_words(texts: Array) -> Array:
-    """Return texts of which those of row `n` are `n` times longer, with every mark between words that is usual."""
-    longer, between = np.array(texts), np.array(_SEPARATORS, object)
-    for row in range(1, len(texts)):
-        longer[row] = texts[row] + (between + texts[row]) * row
-    return longer
 
 
 def _warmup(directory: Path, signatures: Mapping[str, Signature]) -> list[Trial]:

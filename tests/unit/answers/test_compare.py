@@ -45,8 +45,8 @@ def test_amounts_agree_within_a_twentieth_of_their_spread():
 
 def test_amounts_that_are_nearly_the_same_may_be_rounded():
     before = np.full((20, 1), 1000.0)
-    assert compare(one(kelvin=before), one(kelvin=before + 0.9), judges_amounts=True).agreement == 1.0
-    assert compare(one(kelvin=before), one(kelvin=before + 1.1), judges_amounts=True).agreement == 0.0
+    assert compare(one(kelvin=before), one(kelvin=before + 0.009), judges_amounts=True).agreement == 1.0
+    assert compare(one(kelvin=before), one(kelvin=before + 0.011), judges_amounts=True).agreement == 0.0
 
 
 def test_one_output_that_changes_its_mind_is_enough():

@@ -158,8 +158,17 @@ class Drawing(tf.Module):
 
         return serve
 
+    def of_sampler(self, _number):
+        @tf.function(input_signature=[tf.TensorSpec([None], name="x")])
+        def serve(x):
+            classes = tf.zeros([1, 1], tf.int64)
+            drawn = tf.random.log_uniform_candidate_sampler(classes, 1, 4, True, 1000, seed=7)[0]
+            return {"y": x + tf.cast(drawn[0], tf.float32)}
 
-@pytest.mark.parametrize("kind", ["of_generator", "of_seed"])
+        return serve
+
+
+@pytest.mark.parametrize("kind", ["of_generator", "of_seed", "of_sampler"])
 def test_signatures_that_draw_numbers_keep_their_own_sequences(kind, tmp_path):
     model, path = Drawing(), tmp_path / "m"
     tf.saved_model.save(model, path, signatures={n: getattr(model, kind)(i) for i, n in enumerate("ab")})

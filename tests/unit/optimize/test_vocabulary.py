@@ -186,3 +186,32 @@ def test_a_vocabulary_in_a_file_that_reads_otherwise_stays(content, tmp_path):
     tf.saved_model.save(model, str(tmp_path / "model"), signatures=model.serve)
     (graph,) = fold(strip(draft_reader.read(tmp_path / "model"))).serving_graphs
     assert len(vocabularies(graph, tmp_path / "model")) == (content is None)
+
+
+class Twice(tf.Module):
+    """Two signatures that look words up in one table; what they take has names of its own."""
+
+    def __init__(self):
+        super().__init__()
+        ids = tf.range(1, len(WORDS) + 1, dtype=tf.int64)
+        self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(WORDS), ids), 0)
+        self.rows = tf.Variable(tf.random.stateless_normal([901, 32], [1, 2]))
+
+    def taking(self, name):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=name)])
+        def serve(word):
+            return {"embedding": tf.gather(self.rows, self.table.lookup(word))}
+
+        return serve
+
+
+@pytest.mark.parametrize("names", [("word", "word"), ("word", "other")])
+def test_a_word_that_any_signature_looks_up_stays(names, tmp_path):
+    model, path = Twice(), tmp_path / "model"
+    signatures = dict(zip(("serving_default", "second"), map(model.taking, names), strict=True))
+    tf.saved_model.save(model, str(path), signatures=signatures)
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps({"word": word}) + "\n" for word in WORDS[:20]))
+    result = optimize(path, tmp_path / "out", Goal(rungs=("strip", "fold", "trim")), str(tmp_path / "s.jsonl"))
+    step = result.steps[-1]
+    assert step.kept == (names == ("word", "word"))
+    assert ("signatures without samples" in step.reason) != step.kept

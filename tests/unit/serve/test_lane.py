@@ -14,7 +14,7 @@ from servegraph.savedmodel.graph import Signature, TensorInfo
 from servegraph.serve.decode import PredictRequest
 from servegraph.serve.lane import Lane, LaneLimits, Outcome
 from servegraph.serve.model import INLINE_BODY_BYTES, Model
-from servegraph.serve.sharing import answer, is_shareable, of_several_rows, share
+from servegraph.serve.sharing import answer, different_rows, in_one, is_shareable, share
 from servegraph.serve.signatures import ServingGraph
 
 
@@ -196,10 +196,9 @@ def test_only_free_leading_dimensions_on_both_sides_are_shareable():
 
 
 def test_rows_to_try_are_put_together_of_requests_that_fit_and_differ():
-    one, two, wide = ({"x": np.full((1, width), value)} for width, value in ((2, 1.0), (2, 2.0), (3, 1.0)))
-    (found,) = of_several_rows([one, one, wide, two, {"x": np.zeros((0, 2))}, {"x": np.float32(1)}])
-    assert found["x"].tolist() == [[1, 1], [2, 2]]
-    assert of_several_rows([one, one, wide]) == []
+    two, wide = {"x": np.array([[1.0, 1], [2, 2], [1, 1]])}, {"x": np.ones((1, 3))}
+    groups = different_rows([two, two, wide, {"x": np.zeros((0, 2))}, {"x": np.float32(1)}])
+    assert [in_one(rows)["x"].tolist() for rows in groups if rows] == [[[1, 1], [2, 2]], [[1, 1, 1]]]
 
 
 def test_what_a_large_request_held_goes_with_its_refusal() -> None:
