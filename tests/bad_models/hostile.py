@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.bad_models.build import (
+    STRING,
     attr,
     calls,
     entry,
@@ -223,6 +224,7 @@ TABLE = graph(
         node("r", "InitializeTableFromTextFileV2", ("t", "name")),
     ]
 )
+EMPTY_META_GRAPH = encode_bytes(2, encode_bytes(2, b""))
 OVERLONG_NODE_TAG = b"\x8a\x00" + encode_varint(len(READ)) + READ
 TWO_OPERATIONS = (
     encode_bytes(1, b"y") + encode_bytes(2, b"Identity") + encode_bytes(3, b"x") + encode_bytes(2, b"ReadFile")
@@ -231,6 +233,41 @@ UNKNOWN_NUMBER = encode_bytes(1, b"y") + encode_bytes(2, b"ReadFile") + encode_n
 BACKWARDS = (
     attr("T", encode_number(6, 7)) + encode_bytes(3, b"x") + encode_bytes(2, b"ReadFile") + encode_bytes(1, b"y")
 )
+
+
+def called_deep(depth: int) -> bytes:
+    """Functions that each call the next one; the last reads a file."""
+    functions = [function(f"f{n}", [node("c", f"f{n + 1}", ("a",))], ["a"]) for n in range(depth)]
+    functions.append(function(f"f{depth}", [node("r", "ReadFile", ("a",))], ["a"]))
+    return saved_model(graph([placeholder(), node("y", "f0", ("x",))], functions))
+
+
+def many_custom(count: int) -> bytes:
+    nodes = [node(f"n{n}", f"Op{n}", ("x",)) for n in range(count)]
+    return saved_model(graph([placeholder(), *nodes, node("y", "AddN", [f"n{n}" for n in range(count)])]))
+
+
+def handed_on(times: int) -> Iterator[bytes]:
+    """Tables that are each filled from a file whose name has come one operation further."""
+    yield string_constant("i0", b"/etc/passwd")
+    for n in range(times):
+        yield node(f"t{n}", "HashTableV2")
+        yield node(f"i{n + 1}", "Identity", (f"i{n}",))
+        yield node(f"s{n}", "InitializeTableFromTextFileV2", (f"t{n}", f"i{n + 1}"))
+    yield node("start", "NoOp", [f"^s{n}" for n in range(times)])
+
+
+def restoring(count: int) -> Iterator[bytes]:
+    """Variables that are each filled by an operation of its own, which asks for the tensors of all."""
+    keys = b"".join(encode_bytes(8, f"key{n}".encode()) for n in range(count))
+    tensor = encode_number(1, STRING) + encode_bytes(2, encode_bytes(2, encode_number(1, count))) + keys
+    yield node("keys", "Const", (), attr("value", encode_bytes(8, tensor)))
+    for n in range(count):
+        yield node(f"v{n}", "VarHandleOp", (), attr("shared_name", encode_bytes(2, f"v{n}".encode())))
+        yield node(f"r{n}", "RestoreV2", ("x", "keys", "keys"))
+        yield node(f"a{n}", "AssignVariableOp", (f"v{n}", f"r{n}:{n}"))
+    yield node("restore", "NoOp", [f"^a{n}" for n in range(count)])
+
 
 HOSTILE = (
     Hostile(
@@ -438,6 +475,15 @@ HOSTILE = (
     Hostile("a file written by what Python runs on loading", graph_file(run_by_python()), "UNSAFE_OP"),
     Hostile("a string on more ways than can be followed", graph_file(many_ways()), "UNSAFE_OP"),
     Hostile("a string opened more often than can be done", graph_file(many_graphs()), "UNSAFE_OP"),
+    Hostile("a file read 10,000 calls deep", graph_file(called_deep(10_000)), "UNSAFE_OP"),
+    Hostile("10,000 operations that nobody has", graph_file(many_custom(10_000)), "CUSTOM_OP"),
+    Hostile("a file's name handed on 4,000 times", on_start(*handed_on(4_000)), "UNSAFE_OP"),
+    Hostile("2,000 operations that restore 2,000 tensors", restored_by(*restoring(2_000)), "NO_VARIABLES"),
+    Hostile(
+        "20,000 MetaGraphs",
+        graph_file(saved_model(graph([placeholder()])) + EMPTY_META_GRAPH * 20_000),
+        "GRAPH_CORRUPT",
+    ),
     Hostile(
         "a function with the name of an operation",
         graph_file(

@@ -172,7 +172,7 @@ def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, Te
         if tensors:
             findings += check_requested(where, reachability, tensors)
             growth_bytes = max(growth_bytes, reachability.growth_bytes(tensors))  # a server loads one MetaGraph
-        for key in tensors:
+        for key in reachability.restored.keys() & tensors.keys():
             if (reading := reachability.reading(key)) is not None:
                 known = readers.get(key)
                 readers[key] = tuple(dict.fromkeys((*known, *reading))) if known else reading

@@ -52,13 +52,16 @@ def check_operations(
     where: str, meta_graph: MetaGraph, reachability: Reachability, training: list[Baggage]
 ) -> Iterator[Finding]:
     """Find operations that keep a model from being served, or are left from training."""
+    watched: dict[str, list[str]] = defaultdict(list)  # in the main graph, by operation
+    for node in meta_graph.main.watched:
+        watched[node.op].append(node.name)
     for op, users in custom_ops(meta_graph).items():
         name = users[0].name or "the main graph"
-        by = _reached_by(op, users, reachability)
+        by = _reached_by(watched[op], users, reachability)
         code, misses = ("TEXT_OP", "is TensorFlow Text's") if op in TEXT_OPS else ("CUSTOM_OP", _MISSING)
         yield finding(code, f"{where}: {op} in {name} {misses}{by}.")
     for op, users in _users(meta_graph, has_lost_its_kernel).items():
-        by = _reached_by(op, users, reachability)
+        by = _reached_by(watched[op], users, reachability)
         yield finding("LOST_KERNEL", f"{where}: {op} has no kernel in TensorFlow {TF_VERSION}{by}.")
     yield from _check_variables(where, meta_graph, reachability)
     yield from _check_training(where, training)
@@ -66,12 +69,11 @@ def check_operations(
         yield finding("FROZEN_CONSTANTS", f"{where} has {const_bytes(meta_graph):,} bytes of constants.")
 
 
-def _reached_by(op: str, users: list[Body], reachability: Reachability) -> str:
-    """Name the entry points that reach an operation in any of the bodies that use it."""
+def _reached_by(in_main: list[str], users: list[Body], reachability: Reachability) -> str:
+    """Name the entry points that reach an operation in any of the bodies that use it, of the main graph these nodes."""
     reached: dict[str, None] = {}
     for body in users:
-        names = [""] if body.name else [node.name for node in body.watched if node.op == op]
-        for name in names:
+        for name in [""] if body.name else in_main:
             reached.update(dict.fromkeys(reachability.reaching(body, name)))
     return f", reached from {', '.join(reached)}" if reached else ""
 

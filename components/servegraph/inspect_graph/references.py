@@ -46,8 +46,9 @@ def check_references(
 def _broken_calls(meta_graph: MetaGraph) -> Iterator[str]:
     for name in sorted(meta_graph.functions.keys() & known_ops().keys()):
         yield f"the function {name!r} has the name of an operation"
+    there = frozenset(meta_graph.functions) | frozenset(known_ops())
     for body in bodies(meta_graph):
-        for name in sorted(body.calls - meta_graph.functions.keys() - known_ops().keys()):
+        for name in sorted(body.calls - there):
             yield f"{_place(body)} calls the function {name!r}, which is not there"
 
 

@@ -13,7 +13,7 @@ from servegraph.savedmodel.graph import Body, Node, attr_functions, attr_strings
 from servegraph.savedmodel.meta_graph import MAX_MESSAGE_BYTES, read_arguments, read_graph
 from servegraph.savedmodel.nodes import Wanted, read_nodes
 from servegraph.savedmodel.ops import VARIABLE_OPS
-from servegraph.savedmodel.restores import node_of
+from servegraph.savedmodel.restores import MAX_HANDED_ON, node_of
 from servegraph.savedmodel.wire import BytesFile, Malformed, Window
 
 _CONSTANTS: Wanted = {b"Const": frozenset({b"value"})}
@@ -143,9 +143,9 @@ class StringInputs:
 
 
 def _unchanged(reference: str, nodes: Mapping[str, Node]) -> str:
-    """Return the node that a string comes from, through operations that leave it as it is."""
+    """Return the node that a string comes from, through `MAX_HANDED_ON` operations that leave it as it is."""
     name = node_of(reference)
-    for _ in range(len(nodes)):
+    for _ in range(MAX_HANDED_ON):
         node = nodes.get(name)
         if node is None or node.op not in _UNCHANGING or not node.inputs:
             break

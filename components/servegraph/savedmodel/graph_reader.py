@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from servegraph.errors import ModelError
-from servegraph.savedmodel.graph import Body, Node, SavedModelGraph
+from servegraph.savedmodel.graph import Body, MetaGraph, Node, SavedModelGraph
 from servegraph.savedmodel.meta_graph import read_arguments, read_meta_graph
 from servegraph.savedmodel.nodes import MAX_NODE_BYTES, NO_ATTRS, Wanted, read_nodes
 from servegraph.savedmodel.structure import check_structure
@@ -22,6 +22,7 @@ BINARY, TEXT = GRAPH_FILES
 CHUNKED = "saved_model.cpb"
 REMOTE_WINDOW_BYTES, LOCAL_WINDOW_BYTES = 1 << 23, 1 << 20
 REMOTE_KEPT_BYTES = 1 << 25
+MAX_META_GRAPHS = 1000  # models have a handful; an empty one takes a few bytes of the file and kilobytes of memory
 _DAMAGED = "Export the model again, or copy the whole directory again from where it was written."
 
 
@@ -139,11 +140,14 @@ def _graph_path(uri: str, files: Sequence[FileInfo]) -> str:
 
 
 def _scan(window: Window, path: str, size_bytes: int) -> SavedModelGraph:
-    schema_version, meta_graphs = 0, []
+    schema_version = 0
+    meta_graphs: list[MetaGraph] = []
     for field in window.fields(0, window.size_bytes):
         if field.number == 1 and not field.end:
             schema_version = field.value
         elif field.number == 2 and field.end:
+            if len(meta_graphs) == MAX_META_GRAPHS:
+                raise Malformed(f"there are more than {MAX_META_GRAPHS} MetaGraphs in it")
             meta_graphs.append(read_meta_graph(window, field.start, field.end))
         else:
             raise Malformed(f"field {field.number} is not a SavedModel's: the file is damaged or something else")

@@ -100,7 +100,7 @@ class Reachability(NamedTuple):
         for name, reach in self.entries.items():
             if is_signature(name) or name in (INIT, RESTORE):
                 for function in reach.functions:
-                    needed |= meta_graph.functions[function].ops.keys()
+                    needed.update(meta_graph.functions[function].ops)
         return needed - meta_graph.functions.keys()
 
     def expected_shape(self, key: str) -> Shape:
@@ -190,8 +190,8 @@ def training_baggage(directory: Directory) -> list[Baggage]:
             reachability = trace(file, meta_graph)
             with file.explained():
                 found += training_ops(meta_graph, reachability)
-            for key in entries:
-                # Where the graph does not say who reads a tensor, the proof fails: it counts as unread.
+            # Where the graph does not say who reads a tensor, the proof fails: it counts as unread.
+            for key in reachability.restored.keys() & entries.keys():
                 read_somewhere[key].update(reachability.reading(key) or ())
     found += unread_tensors(entries.values(), read_somewhere)
     return list(dict.fromkeys(found))

@@ -11,6 +11,7 @@ from servegraph.savedmodel.meta_graph import MAX_MESSAGE_BYTES
 _RESTORING = {b"Const": frozenset({b"value"}), b"RestoreV2": frozenset({b"dtypes"})}
 _ORIGINS = frozenset({"RestoreV2", "VarHandleOp"})  # with one data input at most, and yet the end of the way
 _ASSIGNING = frozenset({"Assign", "AssignVariableOp", "LookupTableImport", "LookupTableImportV2"})
+MAX_HANDED_ON = 100  # operations that a value is followed through; a handful is what models have
 
 
 def read_restores(
@@ -45,7 +46,8 @@ class Restores:
 
     def collect(self, nodes: Mapping[str, Node], arguments: Mapping[str, str]) -> None:
         """Add what the assignments of a body fill; `arguments` are the nodes that it was called with."""
-        keys = {name: self._requests(node, nodes) for name, node in nodes.items() if node.op == "RestoreV2"}
+        names: dict[str, list[str]] = {}  # by the constant that has them: hundreds may take the same
+        keys = {name: self._requests(node, nodes, names) for name, node in nodes.items() if node.op == "RestoreV2"}
         for node in nodes.values():
             if node.op not in _ASSIGNING or len(node.inputs) < 2:
                 continue
@@ -60,10 +62,13 @@ class Restores:
                 for key in behind:
                     self.targets[key] = (*self.targets[key], target) if key in self.targets else (target,)
 
-    def _requests(self, node: Node, nodes: Mapping[str, Node]) -> list[str]:
-        """Return the keys that a RestoreV2 asks for, in order, noting their types."""
-        names = nodes.get(node_of(node.inputs[1])) if len(node.inputs) > 1 else None
-        keys = [key.decode("utf-8", "replace") for key in (attr_strings(names) if names else None) or ()]
+    def _requests(self, node: Node, nodes: Mapping[str, Node], names: dict[str, list[str]]) -> list[str]:
+        """Return the keys that a RestoreV2 asks for, in order, noting their types; `names` are those already read."""
+        source = node_of(node.inputs[1]) if len(node.inputs) > 1 else ""
+        if source not in names:
+            strings = attr_strings(nodes[source]) if source in nodes else None
+            names[source] = [key.decode("utf-8", "replace") for key in strings or ()]
+        keys = names[source]
         self.requested.update(zip(keys, attr_types(node, "dtypes"), strict=False))
         return keys
 
@@ -92,8 +97,11 @@ def node_of(reference: str) -> str:
 
 
 def origin(reference: str, nodes: Mapping[str, Node]) -> str:
-    """Follow a value back through operations with one input, such as Identity, to where it comes from."""
-    for _ in range(len(nodes)):
+    """Follow a value back through operations with one input, such as Identity, to where it comes from.
+
+    No further than `MAX_HANDED_ON`, so that very many values with one long way are no square of it.
+    """
+    for _ in range(MAX_HANDED_ON):
         node = nodes.get(node_of(reference))
         if node is None or node.op in _ORIGINS:
             break
