@@ -27,7 +27,9 @@ def unlike_rows(inputs: Mapping[str, Array], encoded: Collection[str]) -> list[d
     stepped = [
         {name: array if name in encoded else _stepped(array, step) for name, array in first.items()} for step in _STEPS
     ]
-    return [*stepped, *({name: _padded(array, share) for name, array in first.items()} for share in _PADDED)]
+    padded = [{name: _padded(array, share) for name, array in first.items()} for share in _PADDED]
+    # In turn: of a model that takes long the first few alone are asked.
+    return [row for pair in zip(stepped, padded, strict=False) for row in pair] + stepped[len(padded) :]
 
 
 def _stepped(array: Array, step: int) -> Array:
