@@ -205,13 +205,30 @@ class Twice(tf.Module):
         return serve
 
 
-@pytest.mark.parametrize("names", [("word", "word"), ("word", "other")])
-def test_a_word_that_any_signature_looks_up_stays(names, tmp_path):
-    model, path = Twice(), tmp_path / "model"
+def twice(path, *names):
+    model = Twice()
     signatures = dict(zip(("serving_default", "second"), map(model.taking, names), strict=True))
     tf.saved_model.save(model, str(path), signatures=signatures)
-    (tmp_path / "s.jsonl").write_text("".join(json.dumps({"word": word}) + "\n" for word in WORDS[:20]))
-    result = optimize(path, tmp_path / "out", Goal(rungs=("strip", "fold", "trim")), str(tmp_path / "s.jsonl"))
-    step = result.steps[-1]
-    assert step.kept == (names == ("word", "word"))
-    assert ("signatures without samples" in step.reason) != step.kept
+    return path
+
+
+def test_the_words_that_any_signature_looks_up_stay(tmp_path):
+    path, file = twice(tmp_path / "model", "word", "other"), tmp_path / "s.jsonl"
+    words = {"serving_default": {"word": WORDS[:20]}, "second": {"other": WORDS[500:520]}}
+    asked = zip(words["serving_default"]["word"], words["second"]["other"], strict=True)
+    file.write_text("".join(json.dumps({"word": word, "other": other}) + "\n" for word, other in asked))
+    result = optimize(path, tmp_path / "out", Goal(rungs=("strip", "fold", "trim")), str(file))
+    assert result.steps[-1].kept, result.steps[-1].reason
+    with Servable(path, loader="session") as before, Servable(tmp_path / "out", loader="session") as after:
+        for name, request in words.items():
+            arrays = {key: np.array(values, object) for key, values in request.items()}
+            want, have = (one(name, arrays)["embedding"] for one in (before, after))
+            assert np.array_equal(want, have), name
+
+
+def test_a_vocabulary_stays_that_a_signature_without_samples_looks_up(tmp_path):
+    path, file = twice(tmp_path / "model", "word", "other"), tmp_path / "s.jsonl"
+    file.write_text("".join(json.dumps({"word": word}) + "\n" for word in WORDS[:20]))
+    result = optimize(path, tmp_path / "out", Goal(rungs=("strip", "fold", "trim")), str(file))
+    assert not result.steps[-1].kept
+    assert "signatures without samples" in result.steps[-1].reason
