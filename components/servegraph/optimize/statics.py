@@ -122,7 +122,9 @@ class Statics:
         with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
             tf.graph_util.import_graph_def(definition, name="")
             sizes = {op.name: _largest_bytes(op) for op in graph.get_operations()}
-            small = [tensor for tensor in affordable if self._is_modest(tensor, sizes) and _is_plain(graph, tensor)]
+            small = [
+                tensor for tensor in affordable if self._is_modest(tensor, sizes) and _has_numpy_type(graph, tensor)
+            ]
             needed = self._cone(small)
             feeds = {
                 f"{name}:0": read_values(content, self._tensors) for name, content in contents.items() if name in needed
@@ -163,7 +165,7 @@ class Statics:
         return found
 
 
-def _is_plain(graph: tf.Graph, tensor: str) -> bool:
+def _has_numpy_type(graph: tf.Graph, tensor: str) -> bool:
     """Whether numpy has the type of a tensor; of quantized ones it would give the levels under another."""
     return not graph.get_tensor_by_name(_full(tensor)).dtype.is_quantized
 
