@@ -149,7 +149,7 @@ def transformer_net(data: Data) -> keras.Model:
 def census(folder: Path, _: Sources) -> About:
     """The project's own wide-and-deep model of the census sample, with its own trainer and exporter."""
     from servegraph.data import census as sample
-    from servegraph.data import schema
+    from servegraph.data import schema_file
     from servegraph.export_serving_graph.export import export
     from servegraph.train.request import TrainRequest
     from servegraph.train.train import Outputs, train
@@ -159,7 +159,9 @@ def census(folder: Path, _: Sources) -> About:
         train(TrainRequest(seed=SEED), {}, outputs)
         export(outputs.model, folder / "model")
     (folder / "all").rename(folder / "samples.jsonl")
-    return About(output="probabilities", label=schema.parse(sample.SCHEMA.read_text(), "of the census sample").label)
+    return About(
+        output="probabilities", label=schema_file.parse(sample.SCHEMA.read_text(), "of the census sample").label
+    )
 
 
 def module(folder: Path, sources: Sources) -> About:

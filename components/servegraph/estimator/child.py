@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from servegraph.data import schema as schemas
+from servegraph.data import schema_file
 from servegraph.data.schema import Schema
 from servegraph.errors import InputError, ModelError, ServegraphError, TrainerError
 from servegraph.progress import Progress
@@ -119,7 +119,7 @@ def _args(args: Mapping[str, Any]) -> EstimatorArgs:
     text = args["schema"]
     return EstimatorArgs(
         model_dir=args["model_dir"],
-        schema=schemas.parse(text, "of the Estimator") if text else None,
+        schema=schema_file.parse(text, "of the Estimator") if text else None,
         classes=tuple(args["classes"]),
         hyperparameters=args["hyperparameters"],
         seed=args["seed"],

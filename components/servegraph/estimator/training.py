@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from servegraph.data import schema as schemas
+from servegraph.data import schema_file
 from servegraph.data.schema import Schema
 from servegraph.data.table import Table
 from servegraph.errors import InputError
@@ -54,7 +54,7 @@ def train(
     )
     args = {
         "model_dir": str(model_dir.resolve()),
-        "schema": schemas.dump(schema),
+        "schema": schema_file.dump(schema),
         "classes": list(data.classes),
         "hyperparameters": rest,
         "seed": seed,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from servegraph import storage
-from servegraph.data import schema as schemas
+from servegraph.data.schema_file import parse
 from servegraph.errors import InputError, ModelError
 from servegraph.estimator import MODEL_DIR, RECORD_FILE, estimator_function
 from servegraph.estimator.call import call
@@ -91,5 +91,5 @@ def _record(source: Path) -> dict[str, Any]:
 def _classes(schema: Path | None) -> list[str]:
     if schema is None:
         return []
-    parsed = schemas.parse(schema.read_text(encoding="utf-8"), str(schema))
+    parsed = parse(schema.read_text(encoding="utf-8"), str(schema))
     return list(parsed.label_column.classes or ()) if parsed.is_classification else []

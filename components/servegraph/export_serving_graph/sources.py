@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servegraph import storage
-from servegraph.data import schema as schemas
 from servegraph.data.schema import Schema
+from servegraph.data.schema_file import parse
 from servegraph.errors import InputError, ModelError
 from servegraph.export_serving_graph.signature_choice import Wanted
 from servegraph.savedmodel.graph_reader import read_saved_model
@@ -49,7 +49,7 @@ def read_schema(file: Path | None) -> Schema | None:
         return None
     if not file.is_file():
         raise InputError(f"There is no schema file {file}.", code="NO_SCHEMA")
-    return schemas.parse(file.read_text(encoding="utf-8"), str(file))
+    return parse(file.read_text(encoding="utf-8"), str(file))
 
 
 def classes(schema: Schema | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from servegraph.data import schema as schemas
+from servegraph.data import schema_file
 from servegraph.data.schema import Schema
 from servegraph.serving_inputs.formats import Format, features, inputs, parse_formats
 
@@ -28,7 +28,7 @@ def serving_input_fn(
         InputError, SchemaError: the schema or a format is not known.
     """
     if not isinstance(schema, Schema):
-        schema = schemas.parse(Path(schema).read_text(encoding="utf-8"), str(schema))
+        schema = schema_file.parse(Path(schema).read_text(encoding="utf-8"), str(schema))
     chosen, known = parse_formats(formats), schema
 
     def receive() -> Any:

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegraph import storage
-from servegraph.data import census
-from servegraph.data import schema as schemas
+from servegraph.data import census, schema_file
 from servegraph.data.infer import infer
 from servegraph.data.schema import Schema
 from servegraph.data.table import Table, read, split
@@ -148,10 +147,10 @@ def load_schema(request: TrainRequest) -> Schema:
     if request.schema:
         file = storage.match(request.schema)[0]
         with file.open_binary() as stream:
-            return schemas.parse(stream.read().decode("utf-8", "replace"), request.schema)
+            return schema_file.parse(stream.read().decode("utf-8", "replace"), request.schema)
     if request.data == census.NAME:
         described = census.ESTIMATOR_SCHEMA if estimator_function(request.trainer) else census.SCHEMA
-        return schemas.parse(described.read_text(), "of the census sample")
+        return schema_file.parse(described.read_text(), "of the census sample")
     inferred = infer(request.data, request.label)
     for note in inferred.notes:
         print(f"note: {note}")
@@ -226,7 +225,7 @@ def write_schema(schema: Schema, classes: tuple[str, ...], directory: Path) -> N
         replace(column, classes=classes or None) if column.name == schema.label else column for column in schema.columns
     )
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / SCHEMA_FILE).write_text(schemas.dump(replace(schema, columns=columns)))
+    (directory / SCHEMA_FILE).write_text(schema_file.dump(replace(schema, columns=columns)))
 
 
 def write_samples(table: Table, path: Path) -> None:

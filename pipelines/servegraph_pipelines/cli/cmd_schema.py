@@ -14,7 +14,7 @@ import click
 def command(data: str, label: str | None, out: Path | None) -> None:
     """Infer the schema of DATA (CSV or TFRecord: a path, a glob or gs://) and write it as YAML for editing."""
     from servegraph.data.infer import infer
-    from servegraph.data.schema import dump
+    from servegraph.data.schema_file import dump
     from servegraph.errors import StorageError
 
     inferred = infer(data, label)

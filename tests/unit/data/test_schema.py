@@ -1,6 +1,6 @@
 import pytest
 
-from servegraph.data import census, schema
+from servegraph.data import census, schema_file
 from servegraph.data.schema import Column, Cross, Schema
 from servegraph.errors import SchemaError
 
@@ -24,11 +24,11 @@ CROSSED = (
 
 
 def test_what_is_dumped_is_parsed_back():
-    assert schema.parse(schema.dump(FULL), "test") == FULL
+    assert schema_file.parse(schema_file.dump(FULL), "test") == FULL
 
 
 def test_census_schema_is_valid():
-    parsed = schema.parse(census.SCHEMA.read_text(), "census")
+    parsed = schema_file.parse(census.SCHEMA.read_text(), "census")
     assert len(parsed.features) == 12
     assert parsed.label_column.classes == ("<=50K", ">50K")
 
@@ -74,6 +74,17 @@ def test_input_names_are_identifiers():
         ("label: y\ncolumns: {y: {dtype: int64, classes: [yes, 1]}, x: {dtype: string}}", "True .*Quote it"),
         ("label: y\nheader: 'false'\ncolumns: {y: {dtype: string}, x: {dtype: string}}", "header.*'false'"),
         ("label: y\ncolumns:\n  y: {dtype: string}\n  x: {dtype: int64}\n  x: {dtype: string}", "line 5.*'x' .*twice"),
+        (
+            "label: y\ncolumns: {y: {dtype: string}, x: {dtype: float32, buckets: 5}}",
+            "gives 5 for `buckets` .* not a list",
+        ),
+        (
+            "label: y\ncolumns: {y: {dtype: string}, x: {dtype: string}}\ncrosses: 3",
+            "gives 3 for `crosses` .* not a list",
+        ),
+        ("label: y\ncolumns: {y: {dtype: string}, x: {dtype: string, vocabulary: a}}", "gives 'a' .* not a list"),
+        ("label: y\ncolumns: {y: {dtype: string}, x: {dtype: string, vocabulary: []}}", "no values"),
+        (f"{CROSSED}xy, hash_buckets: 9}}]", "gives 'xy' for `columns` .* not a list"),
         (f"{CROSSED}[c, y], hash_buckets: 9}}]", "uses 'y', which is the label"),
         (f"{CROSSED}[c, i], hash_buckets: 9}}]", "uses 'i', which is ignored"),
         (f"{CROSSED}[c, x], hash_buckets: 9}}]", "uses the number 'x'"),
@@ -89,4 +100,4 @@ def test_input_names_are_identifiers():
 )
 def test_a_bad_schema_is_refused_with_what_is_wrong(text, says):
     with pytest.raises(SchemaError, match=says):
-        schema.parse(text, "test.yaml")
+        schema_file.parse(text, "test.yaml")

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from servegraph.data import census, schema
+from servegraph.data import census, schema_file
 from servegraph.data.header import places
 from servegraph.data.infer import infer
 from servegraph.data.schema import Column, Schema
@@ -195,7 +195,7 @@ def test_an_empty_number_takes_the_default(tmp_path):
 
 @pytest.fixture(scope="module")
 def table():
-    return read(str(census.DATA), schema.parse(census.SCHEMA.read_text(), "census"))
+    return read(str(census.DATA), schema_file.parse(census.SCHEMA.read_text(), "census"))
 
 
 class TestCensus:
@@ -242,7 +242,7 @@ class TestInfer:
 
     def test_the_schema_it_writes_reads_the_data(self, tmp_path):
         path = write(tmp_path / "d.csv", "a;b\n1,5;x\n")
-        found = schema.parse(schema.dump(inferred(path)), "inferred")
+        found = schema_file.parse(schema_file.dump(inferred(path)), "inferred")
         assert found.delimiter == ";"
 
     def test_headless_data_gets_made_up_names(self, tmp_path):
@@ -354,7 +354,7 @@ class TestInfer:
     def test_the_command_writes_the_schema_and_says_the_notes_beside_it(self, tmp_path):
         path = write(tmp_path / "d.csv", "x,y\n1,a\nNA,b\n")
         said = CliRunner().invoke(command, [path])
-        assert schema.parse(said.stdout, "written") == infer(path).schema
+        assert schema_file.parse(said.stdout, "written") == infer(path).schema
         assert said.stderr == f"note: {infer(path).notes[0]}\n"
 
     def test_training_says_the_notes(self, tmp_path, capsys):

@@ -13,7 +13,7 @@ from tests.small_estimator import train_small, write_data
 
 from servegraph import storage
 from servegraph.answers.ask import Servable
-from servegraph.data import schema as schemas
+from servegraph.data import schema_file
 from servegraph.errors import InputError, TrainerError
 from servegraph.estimator import environment, estimator_function
 from servegraph.export_serving_graph.export import export
@@ -75,7 +75,7 @@ def test_a_trained_estimator_answers_alike_in_every_format(trained, tmp_path):
     assert result.evaluation.scalars["accuracy"] > 0.9
     assert not list((path / "model").rglob("*tfevents*"))
     export(path / "model", tmp_path / "out", requests=Requests(formats=("json", "csv", "example")))
-    schema = schemas.parse((path / "model/schema.yaml").read_text(), "s")
+    schema = schema_file.parse((path / "model/schema.yaml").read_text(), "s")
     records, arrays = requests(path, schema)
     for loader in ("session", "v2"):
         with Servable(tmp_path / "out", loader=loader) as servable:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from servegraph.data import schema
+from servegraph.data import schema_file
 from servegraph.data.table import read
 from servegraph.errors import InputError, TrainerError
 from servegraph.train.request import TrainRequest
@@ -120,7 +120,7 @@ def test_no_layer_has_a_name_that_an_input_can_have(tmp_path, label):
         f"  b: {{dtype: float32, buckets: [0]}}\n  y: {{dtype: {label}}}\n"
         "crosses: [{columns: [c, b, wide_c], hash_buckets: 9}, {columns: [b, b], hash_buckets: 9}]\n"
     )
-    data = read(str(tmp_path / "d.csv"), schema.parse(described, "test"))
+    data = read(str(tmp_path / "d.csv"), schema_file.parse(described, "test"))
     model = build(data, Hyperparameters())
     names = {layer.name for layer in model.layers}
     assert {name for name in names if "-" not in name} == set(data.features) == set(model.input)
