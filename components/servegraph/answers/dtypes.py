@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import NDArray
 
 from servegraph.savedmodel.dtypes import BY_NAME
 
@@ -22,6 +23,12 @@ def numpy_type(dtype: str) -> np.dtype[Any]:
 def is_float(dtype: np.dtype[Any]) -> bool:
     """Whether it is a real floating type. numpy itself does not know bfloat16 and most of 8 bits as such."""
     return dtype.name.startswith(("float", "bfloat"))
+
+
+def as_floats(values: NDArray[Any]) -> NDArray[Any]:
+    """Return floats of all sizes as float64, and other values as they are."""
+    with np.errstate(invalid="ignore"):  # a signalling NaN of bfloat16
+        return values.astype(np.float64) if is_float(values.dtype) else values
 
 
 def is_text(dtype: np.dtype[Any]) -> bool:

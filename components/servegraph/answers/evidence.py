@@ -13,6 +13,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from servegraph.answers import generated, metric, sample_lines, warmup
 from servegraph.answers.ask import Loader, Servable
 from servegraph.answers.child import in_child
+from servegraph.answers.decisions import Rule, rule_of
 from servegraph.answers.draws import same_draws
 from servegraph.answers.encodings import encodings
 from servegraph.answers.generated import Try, holds_value, longer, made, say_something, tell_apart
@@ -61,13 +62,19 @@ class Evidence:
     """Everything the original was asked; `silent` says what could not be asked, and why.
 
     `metric` is how well its answers match the labels, None where there are none. `coarse` are the tags of a MetaGraph
-    that computes in half precision, so that its answers move with every change of rounding.
+    that computes in half precision, so that its answers move with every change of rounding. `spared` are signatures,
+    by their tags and name, of which made-up records do not count, because real ones ask the same weights elsewhere.
     """
 
     questions: tuple[Question, ...]
     silent: Mapping[str, str]
     metric: Metric | None = None
     coarse: tuple[str, ...] = ()
+    spared: frozenset[tuple[tuple[str, ...], str]] = frozenset()
+
+    def counts(self, question: Question) -> bool:
+        """Whether the tolerance is for its answers too."""
+        return not question.samples.generated or (question.tags, question.signature) not in self.spared
 
     @property
     def loaders(self) -> tuple[Loader, ...]:
@@ -98,6 +105,34 @@ class Evidence:
         if self.questions and not tell_apart(self.main.answers):
             found.append("All records were answered alike, so that this proves little: give --samples that differ.")
         return found
+
+    @property
+    def weaknesses(self) -> list[str]:
+        """What agreement with it leaves open, where real records were asked."""
+        if self.generated:
+            return []
+        found = []
+        made_up = {q.signature for q in self.questions if q.samples.generated and self.counts(q)}
+        if made_up:
+            found.append(f"Asked with made-up records only: {', '.join(sorted(made_up))}.")
+        rules = self._rules()
+        if silent := {name for name, rule in rules if not rule.is_telling}:
+            found.append(
+                f"Agreement says nothing of {', '.join(sorted(silent))}, as of embeddings and boxes, and of amounts or "
+                "what is always decided alike of fewer than ten records: give more of them, or --max-abs-diff."
+            )
+        if alike := {name for name, rule in rules if rule.is_alike and rule.is_telling}:
+            found.append(f"Compared as amounts, since all records decide alike: {', '.join(sorted(alike))}.")
+        return found
+
+    def _rules(self) -> list[tuple[str, Rule]]:
+        """Return by what the outputs are compared that real records were asked for."""
+        real = [q for q in self.questions if q.loader == self.main.loader and not q.samples.generated]
+        return [
+            (name, rule_of(name, [answer[name] for answer in q.answers], q.rows, judges_amounts=True))
+            for q in real
+            for name in sorted(set.intersection(*(set(answer) for answer in q.answers)))
+        ]
 
     def _unseen(self) -> list[str]:
         """Return the outputs of which no answer holds a value, as a detector's that finds nothing."""

@@ -29,8 +29,8 @@ Loss = Literal["none", "rounding", "tolerance"]
 class Measured:
     """What one loader says of a changed model.
 
-    `everything` is the agreement on all questions, `agreement` on those that count for the tolerance: where there are
-    real samples, made-up ones do not. Neither has the answers of a MetaGraph in half precision: `coarse` has those.
+    `everything` is the agreement on all questions, `agreement` on those that count for the tolerance, see `Evidence`.
+    Neither has the answers of a MetaGraph in half precision: `coarse` has those.
     `given` has every question with what the changed model answered.
     """
 
@@ -58,14 +58,14 @@ def measure(path: Path, evidence: Evidence, loaders: Sequence[Loader]) -> list[M
         pairs = list(zip(each, asked, strict=True))
         coarse = [one for one, question in pairs if question.tags == evidence.coarse]
         each = [one for one, question in pairs if question.tags != evidence.coarse]
-        real = [one for one, q in pairs if q.tags != evidence.coarse and not q.samples.generated]
+        counted = [one for one, q in pairs if q.tags != evidence.coarse and evidence.counts(q)]
         after = None
         if evidence.metric is not None and evidence.main in asked:
             answers = have[asked.index(evidence.main)]
             after = metric.score(answers, evidence.main.samples.labels, evidence.metric.output)
         rough = together(coarse) if coarse else None
         given = tuple(zip(asked, have, strict=True))
-        found.append(Measured(loader, together(each), together(real or each), after, rough, given))
+        found.append(Measured(loader, together(each), together(counted or each), after, rough, given))
     return found
 
 

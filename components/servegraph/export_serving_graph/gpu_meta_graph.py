@@ -77,7 +77,11 @@ def _with_both(plain: Draft, precision: Precision) -> Draft:
 
 
 def _measure(out: Path, evidence: Evidence, tags: tuple[str, ...]) -> list[Measured]:
-    asked = replace(evidence, questions=tuple(replace(q, tags=tags) for q in evidence.questions))
+    """Ask the MetaGraph of these tags. Made-up records of a network are often near ties: where there are real ones,
+    only those count.
+    """
+    made_up = frozenset((tags, q.signature) for q in evidence.questions if q.samples.generated)
+    asked = replace(evidence, questions=tuple(replace(q, tags=tags) for q in evidence.questions), spared=made_up)
     try:
         return gate.measure(out, asked, asked.loaders)
     except (ModelError, ValueError) as exc:

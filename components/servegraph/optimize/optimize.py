@@ -27,6 +27,7 @@ from servegraph.optimize.inline import may_vary
 from servegraph.optimize.places import require_places
 from servegraph.optimize.result import Optimized, Step
 from servegraph.optimize.rungs import RUNGS
+from servegraph.optimize.spared import spared
 from servegraph.optimize.terms import Terms, Written, directory_bytes, rungs_named
 from servegraph.progress import Progress
 from servegraph.rewriting import draft_reader
@@ -126,7 +127,7 @@ def _evidence(model: Path, original: Draft, goal: Goal, samples: str | None) -> 
         evidence = replace(evidence, coarse=tuple(original.on_gpu.definition.meta_info_def.tags))
     if not evidence.questions:
         _require_undamaged(model)
-    return evidence
+    return replace(evidence, spared=spared(original, evidence))
 
 
 def _require_undamaged(model: Path) -> None:
@@ -155,6 +156,7 @@ def _notes(original: Draft, evidence: Evidence, varying: set[str]) -> Iterator[s
     for pattern in unmatched(original):
         yield f"Nothing is kept by the name {pattern!r}: no weight has it."
     yield from evidence.doubts
+    yield from evidence.weaknesses
     if varying:
         yield f"Answered otherwise from call to call, and not in the golden requests: {', '.join(sorted(varying))}."
     if evidence.questions and evidence.generated:

@@ -66,13 +66,13 @@ class Optimized:
         return self.budget_bytes is None or self.after_bytes <= self.budget_bytes
 
     def figures(self) -> dict[str, float]:
-        """Return the figures of the result by name, for `Metrics`."""
-        kept = [step for step in self.steps if step.kept]
+        """Return the figures of the result by name, for `Metrics`: answers are those of the last rung that was kept."""
+        asked = [step for step in self.steps if step.kept and step.agreement is not None]
         figures = {
             "before_bytes": self.before_bytes,
             "after_bytes": self.after_bytes,
-            "agreement": min((s.agreement for s in kept if s.agreement is not None), default=1.0),
-            "max_abs_diff": max((s.max_abs_diff for s in kept if s.max_abs_diff is not None), default=0.0),
+            "agreement": asked[-1].agreement if asked and asked[-1].agreement is not None else 1.0,
+            "max_abs_diff": asked[-1].max_abs_diff if asked and asked[-1].max_abs_diff is not None else 0.0,
         }
         if self.metric_name is not None and self.metric_before is not None and self.metric_after is not None:
             figures[f"{self.metric_name}_before"] = self.metric_before
@@ -81,6 +81,8 @@ class Optimized:
 
     def shortfall(self) -> BudgetNotMet | None:
         """Return the error that says what was reached, and what going on would cost; None where it fits."""
+        from servegraph.optimize.rungs import RUNGS  # which import TensorFlow, as who shows a result need not
+
         if self.fits:
             return None
         tried = ", ".join(f"{s.name} {format_size(s.bytes)}" for s in self.steps if s.kept) or "none that helped"
@@ -89,11 +91,13 @@ class Optimized:
             for s in self.steps
             if not s.kept and s.agreement is not None and s.bytes < self.after_bytes
         ]
+        left_out = [r.name for r in RUNGS if r.is_default and r.name not in {step.name for step in self.steps}]
+        further = [f"Add the rungs that --rungs left out: {', '.join(left_out)}."] if left_out else []
         going_on = f" To go on costs: {'; '.join(costs)}." if costs else ""
         return BudgetNotMet(
             f"The model has {format_size(self.after_bytes)} where {format_size(self.budget_bytes or 0)} are "
             f"allowed; it began with {format_size(self.before_bytes)}, and these rungs were kept: {tried}.{going_on}",
-            fix=f"{_MORE_LOSS} {_QUOTA_ADVICE}" if costs else _QUOTA_ADVICE,
+            fix=" ".join([*further, *([_MORE_LOSS] if costs else []), _QUOTA_ADVICE]),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -43,6 +43,28 @@ def test_amounts_agree_within_a_twentieth_of_their_spread():
     assert compare(*embedded, judges_amounts=True).agreement == 1.0
 
 
+def test_several_amounts_of_which_one_is_always_the_largest_are_amounts_by_column():
+    """Temperature, pressure, humidity: pressure is the largest, whatever the weather."""
+    before = np.random.default_rng(0).normal([15, 1013, 0.6], [8, 8, 0.1], (50, 3))
+    after = before + np.array([0.0, 0.0, 0.05])
+    found = compare(one(forecast=before), one(forecast=after), judges_amounts=True)
+    assert (found.agreement, found.outputs[0].decision) == (pytest.approx(2 / 3), "amount")
+    few = compare(one(forecast=before[:9]), one(forecast=after[:9]), judges_amounts=True)
+    assert (few.agreement, few.outputs[0].decision) == (1.0, "largest")
+    assert compare(one(forecast=before), one(forecast=after)).agreement == 1.0
+    logits = np.random.default_rng(0).normal(size=(50, 3))
+    assert compare(one(logits=logits), one(logits=logits), judges_amounts=True).outputs[0].decision == "largest"
+
+
+@pytest.mark.parametrize("rates", [np.linspace(0.002, 0.126, 200), np.linspace(0.7, 0.9, 200)])
+def test_probabilities_that_always_say_the_same_are_amounts(rates):
+    before, after = [{"ctr": row} for row in rates[:, None, None]], [{"ctr": row} for row in rates[::-1, None, None]]
+    found = compare(before, after, judges_amounts=True)
+    assert (found.agreement < 0.2, found.outputs[0].decision) == (True, "amount")
+    rates[:3] = 1 - rates[:3]
+    assert compare(before, before, judges_amounts=True).outputs[0].decision == "yes or no"
+
+
 def test_amounts_that_are_nearly_the_same_may_be_rounded():
     before = np.full((20, 1), 1000.0)
     assert compare(one(kelvin=before), one(kelvin=before + 0.009), judges_amounts=True).agreement == 1.0
@@ -163,6 +185,8 @@ def test_signatures_add_up():
     second = compare(one(y=[1.0, 2.0]) + one(y=[4.0]), one(y=[1.0, 2.5]) + one(y=[4.0]))
     found = together([first, second])
     assert (found.rows, found.agreement, found.max_abs_diff) == (4, 1.0, 0.5)
+    worse = compare(one(p=[[0.2, 0.8]]), one(p=[[0.8, 0.2]]))
+    assert together([found, worse]).agreement == 0.0
     assert found.mean_abs_diff == pytest.approx(0.1)
     assert (together([first]).identical, found.identical) == (True, False)
 

@@ -17,6 +17,7 @@ from servegraph.errors import DataError, InputError, ModelError
 from servegraph.inspect_graph.inspect import inspect_directory
 from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
+from servegraph.optimize.result import Optimized, Step
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.layout import GOLDEN_FILE
 from servegraph.savedmodel.reachability import training_baggage
@@ -405,7 +406,8 @@ class TestLossyRungs:
         shortfall = result.shortfall()
         assert shortfall is not None
         assert "quarter would reach" in shortfall.message
-        assert shortfall.fix.startswith("Allow more loss")
+        assert shortfall.fix.startswith("Add the rungs that --rungs left out: narrow, fold, ")
+        assert "Allow more loss" in shortfall.fix
         assert "quota" in shortfall.fix
 
     def test_amounts_of_given_records_decide_and_those_of_made_up_ones_do_not(self, tmp_path):
@@ -419,12 +421,18 @@ class TestLossyRungs:
         assert "agreement" in result.steps[-1].reason
         assert optimize(tmp_path / "m", tmp_path / "made-up", goal).steps[-1].kept
 
+    def test_the_figures_are_those_of_the_last_rung_that_was_kept(self):
+        steps = [Step("quarter", "", True, 9, 0.6, 0.5), Step("eighth", "", True, 8, 0.4, 1.0), Step("x", "", False, 7)]
+        figures = Optimized(9, 8, None, tuple(steps), 4, True, 1, "", ()).figures()
+        assert (figures["agreement"], figures["max_abs_diff"]) == (1.0, 0.4)
+
     def test_where_all_was_kept_more_loss_is_no_advice(self, tmp_path):
         dense_model(tmp_path / "m")
         shortfall = optimize(tmp_path / "m", tmp_path / "out", Goal(1, Tolerance(0))).shortfall()
         assert shortfall is not None
         assert "to go on" not in shortfall.message.lower()
         assert "loss" not in shortfall.fix
+        assert "rungs left out" not in shortfall.fix
         assert "quota" in shortfall.fix
 
     def test_a_rung_that_saves_nothing_within_the_tolerance_says_what_it_broke(self, tmp_path):
