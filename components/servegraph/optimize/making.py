@@ -77,7 +77,7 @@ class Making:
         draft = self.attempts.best.draft
         found = [(graph, v) for graph in draft.serving_graphs for v in vocabularies(graph, draft.source)]
         if not found:
-            raise Untransformable("it has no vocabulary whose ids only pick rows")
+            raise Untransformable("it has no vocabulary whose ids only pick rows and whose unknown words share one id")
         known = {question.signature for question in asked}
         tables = {v.table: v.finds for graph, v in found if signatures_with(graph, v) <= known}
         if not tables:

@@ -21,7 +21,7 @@ from servegraph.inspect_graph.findings import DAMAGE
 from servegraph.inspect_graph.inspect import inspect_directory
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.optimize import climb
-from servegraph.optimize.free_memory import free_bytes, require_room
+from servegraph.optimize.free_memory import free_bytes, needed_bytes, require_room
 from servegraph.optimize.goal import Goal
 from servegraph.optimize.inline import may_vary
 from servegraph.optimize.places import require_places
@@ -59,7 +59,7 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
     require_places(model, out)
     warm_up()
     original = draft_reader.read(model, keep=goal.keep)
-    require_room(original.loaded_bytes, free_bytes())
+    require_room(needed_bytes(original), free_bytes())
     terms = _terms(goal)
     with _workspace(out) as workspace, Progress("optimize", total=len(terms.rungs)) as progress:
         progress.advance("asking the original", steps=0)

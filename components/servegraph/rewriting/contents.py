@@ -124,7 +124,10 @@ class Literal:
 
     def chunks(self, _tensors: BundleReader | None) -> Iterator[bytes]:
         """Yield the bytes in order."""
-        yield np.ascontiguousarray(self.values).tobytes()
+        values = np.ascontiguousarray(self.values).reshape(-1)
+        at_once = max(CHUNK_BYTES // values.itemsize, 1)
+        for start in range(0, values.size, at_once):
+            yield values[start : start + at_once].tobytes()
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,10 +91,15 @@ class Draft:
         return replace(self, graphs=(self.graphs[number],), untouched=untouched, on_gpu=None)
 
     @property
-    def loaded_bytes(self) -> int:
+    def variables_bytes(self) -> int:
         """About what the variables of the model take once it is loaded; text counts as what it takes on disk."""
         with self.tensors() as tensors:
             return sum(entry.size_bytes for entry in tensors.entries.values()) if tensors else 0
+
+    @property
+    def graph_bytes(self) -> int:
+        """What the MetaGraphs take, with all constants in them."""
+        return sum(definition.ByteSize() for definition in self.definitions)
 
     @property
     def restores(self) -> list[Restore]:

@@ -133,9 +133,13 @@ def _graph_bytes(draft: Draft) -> bytes:
     stored = draft.stored
     result = SavedModel(saved_model_schema_version=1)
     for graph in draft.graphs:
-        result.meta_graphs.add().CopyFrom(graph if isinstance(graph, MetaGraphDef) else put_together(graph, stored))
+        meta_graph = result.meta_graphs.add()
+        if isinstance(graph, MetaGraphDef):
+            meta_graph.CopyFrom(graph)
+        else:
+            put_together(graph, stored, meta_graph)
     if draft.on_gpu:
         (graph,) = draft.serving_graphs
-        result.meta_graphs.add().CopyFrom(put_together(for_gpu(graph, draft.on_gpu.precision), stored))
+        put_together(for_gpu(graph, draft.on_gpu.precision), stored, result.meta_graphs.add())
     content: bytes = result.SerializeToString(deterministic=True)
     return content

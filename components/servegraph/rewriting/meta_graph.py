@@ -157,15 +157,15 @@ def keep_what_serves(graph: ServingGraph) -> ServingGraph:
     )
 
 
-def put_together(graph: ServingGraph, stored: Mapping[str, StoredAs]) -> MetaGraphDef:
-    """Return the MetaGraph of these parts; equal parts give equal bytes, so that a model's digest stays.
+def put_together(graph: ServingGraph, stored: Mapping[str, StoredAs], result: MetaGraphDef) -> None:
+    """Fill the empty `result` with these parts; equal parts give equal bytes, so that a model's digest stays.
 
-    `stored` says in which form each key is stored.
+    `stored` says in which form each key is stored. Each node is copied once: a constant may have a gigabyte.
     """
     graph = with_resource_variables(graph)
     nodes: Nodes = {}
     for name, node in graph.nodes.items():
-        copy = type(node)()
+        copy = result.graph_def.node.add()
         copy.CopyFrom(node)
         # Colocation is a hint, and may name a node that is gone; debug info names source files.
         copy.attr.pop("_class", None)
@@ -175,7 +175,6 @@ def put_together(graph: ServingGraph, stored: Mapping[str, StoredAs]) -> MetaGra
     functions = [_plain_function(function) for _, function in sorted(graph.library.items())]
     name_resources(nodes, functions, is_short=graph.is_short)
     prefix = _free_prefix(nodes, "s" if graph.is_short else "servegraph")
-    result = MetaGraphDef()
     result.meta_info_def.tags.extend(graph.original.meta_info_def.tags)
     result.meta_info_def.meta_graph_version = graph.original.meta_info_def.meta_graph_version
     result.meta_info_def.tensorflow_version = graph.original.meta_info_def.tensorflow_version
@@ -190,13 +189,12 @@ def put_together(graph: ServingGraph, stored: Mapping[str, StoredAs]) -> MetaGra
         # The collection only: as a signature it would show among the model's own.
         result.collection_def["saved_model_main_op"].node_list.value.append(init.name)
     result.graph_def.versions.CopyFrom(graph.original.graph_def.versions)
-    result.graph_def.node.extend(nodes.values())
+    result.graph_def.node.extend(node for name, node in nodes.items() if name not in graph.nodes)
     result.graph_def.library.function.extend(functions)
     for name, signature in graph.signatures.items():
         result.signature_def[name].CopyFrom(signature)
     result.asset_file_def.extend(graph.assets)
     _leave_out_defaults(result, graph.original)
-    return result
 
 
 def _initializers(graph: MetaGraphDef, nodes: Nodes) -> tuple[str, ...]:
