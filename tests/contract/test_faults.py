@@ -428,6 +428,15 @@ def test_labels_that_google_does_not_take_are_refused_at_once(world: World) -> N
     assert not world.service.calls and world.storage.names("bucket") == []
 
 
+def test_the_alias_of_the_registry_itself_is_refused(world: World) -> None:
+    if world.kind != "vertex":
+        pytest.skip("there is no registry")
+    world.name = "aliased"
+    with pytest.raises(InputError, match="'default' goes with 'stable'") as refused:
+        deploy(replace(world.request("1"), labels=("default",)), world.target)
+    assert refused.value.code == "BAD_LABEL" and not world.service.calls
+
+
 def wait_for(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not condition():

@@ -10,7 +10,7 @@ from typing import Any
 from servegraph import __version__
 from servegraph.deploy_version.explaining import spec_of
 from servegraph.deploy_version.plan import ServiceOptions, Step
-from servegraph.deploy_version.remote import Goal, Seen, SeenVersion, Shift
+from servegraph.deploy_version.remote import STABLE, Goal, Seen, SeenVersion, Shift
 from servegraph.errors import InputError
 from servegraph.machines.catalog import load
 from servegraph.serve.options import TRUST_VARIABLE
@@ -173,11 +173,17 @@ def remove_endpoint(endpoint: str) -> Step:
 
 
 def check_aliases(labels: tuple[str, ...]) -> None:
-    """Refuse labels that cannot be aliases.
+    """Refuse labels that cannot be aliases, and the registry's own.
 
     Raises:
         InputError: one cannot (code `BAD_LABEL`).
     """
+    if DEFAULT in labels:
+        raise InputError(
+            f"The alias {DEFAULT!r} goes with {STABLE!r}, to the version that gets all traffic.",
+            code="BAD_LABEL",
+            fix="Leave it out, or use another label.",
+        )
     for label in labels:
         if not _ALIAS.fullmatch(label):
             raise InputError(
