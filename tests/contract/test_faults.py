@@ -27,7 +27,7 @@ from tests.tiny_models import write_tiny_model
 from servegraph.deploy_version.deploy import deploy, plan_deploy
 from servegraph.deploy_version.plan import DeployRequest, Outcome, ServiceOptions
 from servegraph.deploy_version.targets.remote_target import RemoteTarget
-from servegraph.errors import DeployRefused, InputError
+from servegraph.errors import DeployRefused, InputError, StorageError
 from servegraph.serve.state import ServingConfig
 
 GOLDEN = [{"signature_name": "serving_default", "inputs": {"x": [1.0, 2.5]}, "outputs": {"y": [2.0, 5.0]}}]
@@ -435,6 +435,21 @@ def test_the_alias_of_the_registry_itself_is_refused(world: World) -> None:
     with pytest.raises(InputError, match="'default' goes with 'stable'") as refused:
         deploy(replace(world.request("1"), labels=("default",)), world.target)
     assert refused.value.code == "BAD_LABEL" and not world.service.calls
+
+
+def test_a_removal_that_is_cut_off_at_its_files_is_taken_up_again(world: World) -> None:
+    world.fresh("removed")
+    world.is_watched = False
+    world.storage.tamper = lambda request: (
+        Tampering(False, 403) if request.method == "DELETE" and "lock.json" not in request.path else None
+    )
+    with pytest.raises(StorageError):
+        world.target.undeploy("removed")
+    assert len(world.storage.names("bucket")) == 3
+    world.storage.tamper = lambda request: None
+    assert world.target.undeploy("removed").outcome == "removed"
+    assert world.storage.names("bucket") == []
+    assert world.target.undeploy("removed").outcome == "unchanged"
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 30.0) -> None:

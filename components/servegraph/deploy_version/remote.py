@@ -179,7 +179,11 @@ class Service(Protocol):
         """Return the steps that leave nothing of a version that must not serve and has no traffic."""
 
     def dismantle(self, seen: Seen) -> tuple[Step, ...]:
-        """Return the steps that remove the name with all its versions."""
+        """Return the steps that remove the name with all its versions.
+
+        The last step removes what names the versions: as long as it is not done, a removal that was cut off is found
+        unfinished.
+        """
 
     def perform(self, step: Step) -> None:
         """Do a step and wait for its end. Raises what `faults` has."""

@@ -23,14 +23,14 @@ from servegraph.deploy_version.plan import (
 from servegraph.deploy_version.probe import NO_GOLDEN_WARNING
 from servegraph.deploy_version.remote import Goal, Seen, SeenVersion
 from servegraph.deploy_version.routine_gate import breaks_clients, check_trust
-from servegraph.deploy_version.site import Site
+from servegraph.deploy_version.site import LOCK_FILE, Site
 from servegraph.deploy_version.targets import OnStep, say_nothing
 from servegraph.errors import DeployRefused, InputError, ModelError, StorageError
 from servegraph.routine.manifest import read_routine
 from servegraph.serve.signatures import read_serving_graph
 from servegraph.serve.state import ServingConfig, check_model_name
 from servegraph.storage.gcs_lease import Lease, leased
-from servegraph.storage.gcs_upload import remove_below
+from servegraph.storage.gcs_upload import remove_below, staged_files
 
 
 class RemoteTarget:
@@ -134,17 +134,22 @@ class RemoteTarget:
                 if now.busy:
                     return (rollout.wait(now),)
                 if version is None:
-                    return self._service.dismantle(now)
+                    return self._removal(now)
                 left = now.version(version)
                 return self._service.retire(now, left) if left is not None and left.state != "stored" else ()
 
             after = self._converge(name, None, missing, lease, say_nothing)
-            if version is None:
-                place = self._staging.of(name)
-                remove_below(place, self._staging.client, keep=self._staging.lock(name))
-            left = {seen.version for seen in after.serving}
-            gone = tuple(v.version for v in reversed(before.versions) if v.state != "stored" and v.version not in left)
-            return self._outcome("removed" if gone else "unchanged", after, None, removed=gone)
+            gone = _gone(before, after)
+            is_less = gone or before.resource != after.resource
+            return self._outcome("removed" if is_less else "unchanged", after, None, removed=gone)
+
+    def _removal(self, seen: Seen) -> tuple[Step, ...]:
+        """The steps that remove the name; its files go before the last one, or a run cut off there would leave them."""
+        steps = self._service.dismantle(seen)
+        place = self._staging.of(seen.name)
+        if len(steps) == 1 and set(staged_files(place, self._staging.client)) - {LOCK_FILE}:
+            return (Step("clear", f"the files below {place}"), *steps)
+        return steps
 
     def _plan(self, request: DeployRequest, model: ModelFacts) -> tuple[Plan, Goal]:
         check_model_name(request.name)
@@ -255,7 +260,10 @@ class RemoteTarget:
     ) -> Seen:
         def perform(step: Step, seen: Seen) -> None:
             lease.check()
-            self._service.perform(step)
+            if step.action == "clear":
+                remove_below(self._staging.of(name), self._staging.client, keep=self._staging.lock(name))
+            else:
+                self._service.perform(step)
 
         patience = self._site.waits.patience()
         patience.relax()  # it has been looked at
@@ -286,6 +294,16 @@ class RemoteTarget:
             warnings=warnings,
             links={kind: str(link) for kind, link in seen.own.get("links", {}).items()},
         )
+
+
+def _gone(before: Seen, after: Seen) -> tuple[str, ...]:
+    """Return which versions ran and run no more, or are not even stored, oldest first."""
+    run, left = {v.version for v in after.serving}, {v.version for v in after.versions if v.state == "stored"}
+    return tuple(
+        v.version
+        for v in reversed(before.versions)
+        if v.version not in run and (v.state != "stored" or v.version not in left)
+    )
 
 
 def _existing(seen: Seen) -> tuple[str, ...]:
