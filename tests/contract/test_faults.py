@@ -452,6 +452,20 @@ def test_a_removal_that_is_cut_off_at_its_files_is_taken_up_again(world: World) 
     assert world.target.undeploy("removed").outcome == "unchanged"
 
 
+@pytest.mark.parametrize("what", ["endpoints", "models"])
+def test_what_was_renamed_is_found_by_its_id(world: World, what: str) -> None:
+    if world.kind != "vertex":
+        pytest.skip("names are ids")
+    world.fresh("called")
+    (found,) = getattr(world.service, what).values()
+    for resource in [found] if what == "endpoints" else found.values():
+        resource["displayName"] = "renamed"
+    assert deploy(world.request("1"), world.target).outcome == "unchanged"
+    world.check(deploy(world.request("2"), world.target))
+    world.target.undeploy("called")
+    assert not world.service.models and not world.service.endpoints
+
+
 def wait_for(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not condition():

@@ -121,6 +121,9 @@ class FakeVertex(GoogleService):
         newest = {name: versions[max(versions, key=int)] for name, versions in self.models.items()}
         return {"models": self._named(newest, parent, filter)}
 
+    def models_get(self, name: str) -> dict[str, Any]:
+        return self._version(name)
+
     def models_listVersions(self, name: str, **_: str) -> dict[str, Any]:
         need(name in self.models, f"{name} does not exist.", 404)
         return {"models": list(self.models[name].values())}
@@ -172,6 +175,9 @@ class FakeVertex(GoogleService):
         }
         answer = {"@type": "type.googleapis.com/google.cloud.aiplatform.v1.Endpoint", "name": name}
         return self._run(name, lambda: answer, "CreateEndpointOperationMetadata")
+
+    def endpoints_get(self, name: str) -> dict[str, Any]:
+        return self._endpoint(name)
 
     def endpoints_list(self, parent: str, filter: str = "", **_: str) -> dict[str, Any]:
         return {"endpoints": self._named(self.endpoints, parent, filter)}

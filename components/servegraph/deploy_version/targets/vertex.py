@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, datetime, timezone
+from typing import Any
 
 from servegraph import __version__
 from servegraph.deploy_version.cloud_logging import CloudLogging, of_endpoint
@@ -27,7 +28,7 @@ from servegraph.deploy_version.routine_gate import check_wheels
 from servegraph.deploy_version.rows import as_instances, as_outputs
 from servegraph.deploy_version.targets import vertex_plan as requests
 from servegraph.deploy_version.targets.vertex_api import PREFIX, VertexApi
-from servegraph.deploy_version.targets.vertex_seen import links_of, pick, versions_of
+from servegraph.deploy_version.targets.vertex_seen import links_of, only, versions_of
 from servegraph.errors import DeployRefused, ServegraphError
 from servegraph.savedmodel.golden_file import GoldenRequest
 
@@ -93,12 +94,8 @@ class Vertex:
 
     def see(self, name: str, goal: Goal | None) -> Seen:
         """Return what the registry and the endpoints have of `name`."""
-        named = {"parent": self._parent, "filter": f'display_name="{name}"'}
-        endpoint = pick(self._api.pages("endpoints.list", named, "endpoints"), requests.slug(name), name)
-        probe_name = f"{name}-probe"
-        probes = {"parent": self._parent, "filter": f'display_name="{probe_name}"'}
-        probe = pick(self._api.pages("endpoints.list", probes, "endpoints"), self._probe_id(name), probe_name)
-        model = pick(self._api.pages("models.list", named, "models"), requests.slug(name), name)
+        endpoint, model = self._find("endpoints", name), self._find("models", name)
+        probe = self._api.read("endpoints.get", {"name": f"{self._parent}/endpoints/{self._probe_id(name)}"})
         model_name = model["name"].split("@")[0] if model else None
         registered = self._api.pages("models.listVersions", {"name": model_name}, "models") if model_name else []
         versions = versions_of(registered, endpoint, model_name)
@@ -250,6 +247,13 @@ class Vertex:
         except ServegraphError as exc:  # to read logs is another permission than to deploy
             return f"Its log could not be read: {exc.message}"
         return f"The container's last lines: {' | '.join(lines)}" if lines else "The container printed nothing."
+
+    def _find(self, collection: str, name: str) -> dict[str, Any] | None:
+        """The resource with our id, however somebody renamed it; else the only one called `name`, somebody else's."""
+        own = {"name": f"{self._parent}/{collection}/{requests.slug(name)}"}
+        named = {"parent": self._parent, "filter": f'display_name="{name}"'}
+        found = self._api.read(f"{collection}.get", own)
+        return found or only(self._api.pages(f"{collection}.list", named, collection), name)
 
     def _probe_id(self, name: str) -> str:
         return requests.slug(name, "-probe")

@@ -32,12 +32,14 @@ class _Rpc(NamedTuple):
 
 RPCS = {
     "models.upload": _Rpc("Model", "upload_model", "UploadModelRequest"),
+    "models.get": _Rpc("Model", "get_model", "GetModelRequest"),
     "models.list": _Rpc("Model", "list_models", "ListModelsRequest"),
     "models.listVersions": _Rpc("Model", "list_model_versions", "ListModelVersionsRequest"),
     "models.mergeVersionAliases": _Rpc("Model", "merge_version_aliases", "MergeVersionAliasesRequest"),
     "models.deleteVersion": _Rpc("Model", "delete_model_version", "DeleteModelVersionRequest"),
     "models.delete": _Rpc("Model", "delete_model", "DeleteModelRequest"),
     "endpoints.create": _Rpc("Endpoint", "create_endpoint", "CreateEndpointRequest", "endpoint"),
+    "endpoints.get": _Rpc("Endpoint", "get_endpoint", "GetEndpointRequest"),
     "endpoints.list": _Rpc("Endpoint", "list_endpoints", "ListEndpointsRequest"),
     "endpoints.patch": _Rpc("Endpoint", "update_endpoint", "UpdateEndpointRequest", "endpoint"),
     "endpoints.delete": _Rpc("Endpoint", "delete_endpoint", "DeleteEndpointRequest"),

@@ -12,20 +12,19 @@ from servegraph.serve.state import ServingConfig
 CONSOLE = "https://console.cloud.google.com/vertex-ai"
 
 
-def pick(found: list[dict[str, Any]], own_id: str, name: str) -> dict[str, Any] | None:
-    """Return, of several resources of the name, the one with our id; somebody else's only where it is alone.
+def only(found: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """Return the one resource that is called `name`, or None.
 
     Raises:
-        DeployRefused: there are several, and none has it (code `AMBIGUOUS_NAME`).
+        DeployRefused: there are several, none with our id (code `AMBIGUOUS_NAME`).
     """
-    ours = [resource for resource in found if resource["name"].split("@")[0].endswith(f"/{own_id}")]
-    if len(found) > 1 and not ours:
+    if len(found) > 1:
         raise DeployRefused(
             f"There are {len(found)} resources called {name!r}: {', '.join(r['name'] for r in found)}.",
             code="AMBIGUOUS_NAME",
             fix="Rename or remove all but one, or deploy under another name.",
         )
-    return next(iter(ours or found), None)
+    return next(iter(found), None)
 
 
 def links_of(parent: str, endpoint: dict[str, Any] | None, model: str | None) -> dict[str, str]:
