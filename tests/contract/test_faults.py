@@ -361,6 +361,20 @@ def test_a_container_that_never_gets_ready_is_quoted_and_taken_back(world: World
     world.check(deploy(world.request("2"), world.target)) if world.kind == "vertex" else None
 
 
+def test_the_version_before_is_put_back_though_it_is_not_ready_now(world: World) -> None:
+    if world.kind != "kserve":
+        pytest.skip("only there one version takes the place of another")
+    world.fresh("restarting")
+    world.is_watched = False
+    world.service.revisions["restarting"][-1] |= {"ready": False, "polls": 10_000}
+    world.service.answer = lambda uri, instances: [0.0 for _ in instances]
+    with pytest.raises(DeployRefused) as refused:
+        deploy(world.request("2"), world.target)
+    assert refused.value.code == "PROBE_FAILED"
+    found = world.target.versions("restarting")
+    assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
+
+
 def test_a_request_that_is_rejected_leaves_nothing(world: World) -> None:
     world.fresh("rejected")
     ends = {"vertex": ":deployModel", "ai-platform": "/versions", "kserve": "/inferenceservices/rejected"}[world.kind]

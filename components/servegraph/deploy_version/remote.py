@@ -3,6 +3,9 @@
 A deploy to a service is a loop: look at what is there, work out the steps that are still missing, do the first, look
 again (`converge`). What a step changed is always seen in the service itself, never remembered here. That is why it
 does not matter where the last run was killed, or whether an answer got lost after its request took effect.
+
+What somebody else made under the name is seen as well: a foreign version is shown and kept. It is never removed or
+labelled, and what is taken of its traffic is said.
 """
 
 from __future__ import annotations
@@ -44,6 +47,11 @@ class SeenVersion:
     labels: tuple[str, ...] = ()
     reason: str = ""  # why it failed
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether somebody else made it."""
+        return not self.identity
+
 
 @dataclass(frozen=True)
 class Staged:
@@ -78,6 +86,11 @@ class Seen:
     def version(self, name: str | None) -> SeenVersion | None:
         """Return the version of that name, or None."""
         return next((version for version in self.versions if version.version == name), None)
+
+    @property
+    def foreign(self) -> tuple[SeenVersion, ...]:
+        """The versions that somebody else made."""
+        return tuple(version for version in self.versions if version.is_foreign)
 
     @property
     def serving(self) -> tuple[SeenVersion, ...]:
@@ -161,7 +174,11 @@ class Service(Protocol):
         """Return the name and the resource that the next version will have."""
 
     def prepare(self, goal: Goal, seen: Seen) -> tuple[Step, ...]:
-        """Return the steps until the version runs without traffic and has answered the golden requests."""
+        """Return the steps until the version runs without traffic and has answered the golden requests.
+
+        Raises:
+            DeployRefused: it could run in the place of a foreign version only (code `FOREIGN_DEPLOYMENTS`).
+        """
 
     def foresee(self, seen: Seen, steps: tuple[Step, ...]) -> Seen:
         """Return what will be there once `steps` are done, as far as the requests after them depend on it."""
@@ -179,10 +196,10 @@ class Service(Protocol):
         """Return the steps that leave nothing of a version that must not serve and has no traffic."""
 
     def dismantle(self, seen: Seen) -> tuple[Step, ...]:
-        """Return the steps that remove the name with all its versions.
+        """Return the steps that remove the name with all its versions; what is somebody else's stays.
 
-        The last step removes what names the versions: as long as it is not done, a removal that was cut off is found
-        unfinished.
+        Asked only where no foreign version runs. The last step removes what names the versions: as long as it is not
+        done, a removal that was cut off is found unfinished.
         """
 
     def perform(self, step: Step) -> None:

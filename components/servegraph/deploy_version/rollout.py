@@ -149,7 +149,7 @@ def surplus(seen: Seen, keep: int, just_made: str) -> tuple[SeenVersion, ...]:
 
     What was just made is never among them, even if it has no traffic.
     """
-    ours = [version for version in seen.serving if version.identity]
+    ours = [version for version in seen.serving if not version.is_foreign]
     order = {version.version: -place for place, version in enumerate(seen.versions)}
 
     def weight(version: SeenVersion) -> tuple[bool, bool, bool, bool, int]:
@@ -158,6 +158,44 @@ def surplus(seen: Seen, keep: int, just_made: str) -> tuple[SeenVersion, ...]:
 
     ranked = sorted(ours, key=weight, reverse=True)
     return tuple(v for v in reversed(ranked[keep:]) if not v.share and v.version != just_made)
+
+
+def taken_from_others(seen: Seen, after: Mapping[str, int]) -> tuple[str, ...]:
+    """Return a warning for each foreign version that has less of the traffic in `after` than it has now."""
+    return tuple(
+        f"FOREIGN_TRAFFIC: version {version.version} ({version.resource}), which servegraph did not make, goes from "
+        f"{version.share} to {after.get(version.version, 0)} % of the traffic; it runs on."
+        for version in seen.foreign
+        if after.get(version.version, 0) < version.share
+    )
+
+
+def check_removable(seen: Seen, name: str | None) -> None:
+    """Refuse to stop what has traffic, as version `name`, and what somebody else runs, as that or (None) as any.
+
+    Raises:
+        DeployRefused: it is foreign (code `FOREIGN_DEPLOYMENTS`), or has traffic (code `HAS_TRAFFIC`).
+    """
+    asked = [version for version in seen.foreign if name in (None, version.version) and version.state != "stored"]
+    if asked:
+        keep = "or keep it: roll back to it, and undeploy servegraph's versions one by one"
+        raise foreign_runs(seen, asked, f"Remove it with the service's own tools first, {keep}.")
+    found = seen.version(name)
+    if found is not None and found.share:
+        raise DeployRefused(
+            f"Version {name} of {seen.name} has {found.share} % of the traffic.",
+            code="HAS_TRAFFIC",
+            fix="Roll back first (`servegraph rollback`), or remove the whole model with --all.",
+        )
+
+
+def foreign_runs(seen: Seen, foreign: Sequence[SeenVersion], fix: str) -> DeployRefused:
+    """Return the refusal of what would remove `foreign` versions that run."""
+    return DeployRefused(
+        f"Under the name {seen.name} there is what servegraph did not make: {', '.join(v.resource for v in foreign)}.",
+        code="FOREIGN_DEPLOYMENTS",
+        fix=fix,
+    )
 
 
 def _named(seen: Seen, name: str) -> SeenVersion:

@@ -54,7 +54,8 @@ class Target(Protocol):
         """Remove a version without traffic, or (None) the model with all its versions. Gone already is fine.
 
         Raises:
-            DeployRefused: the version has traffic (code `HAS_TRAFFIC`).
+            DeployRefused: the version has traffic (code `HAS_TRAFFIC`), or what would be stopped is somebody else's
+                (code `FOREIGN_DEPLOYMENTS`).
         """
 
 

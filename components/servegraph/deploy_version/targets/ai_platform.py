@@ -28,6 +28,7 @@ from servegraph.deploy_version.targets.ai_platform_seen import (
     BYTES,
     IDENTITY,
     MEMORY,
+    is_ours,
     model_id,
     order,
     recall,
@@ -189,13 +190,12 @@ class AiPlatform:
         mine = seen.of(goal.identity)
         steps = [] if mine is None else [_delete(mine)]
         others = [version for version in seen.versions if version is not mine]
-        return (*steps, *(() if others or seen.own["model"] is None else (_delete_model(seen.resource),)))
+        return (*steps, *(() if others else self._delete_model(seen)))
 
     def dismantle(self, seen: Seen) -> tuple[Step, ...]:
-        """Return the steps that delete all versions, the default one last, and the model."""
+        """Return the steps that delete all versions, the default one last, and a model of ours."""
         in_order = sorted(seen.versions, key=lambda version: version.share)
-        last = () if seen.own["model"] is None else (_delete_model(seen.resource),)
-        return (*map(_delete, in_order), *last)
+        return (*map(_delete, in_order), *self._delete_model(seen))
 
     def perform(self, step: Step) -> None:
         """Send the step's request and wait for its end."""
@@ -218,6 +218,12 @@ class AiPlatform:
     def cancel(self, *operations: str) -> None:
         """Cancel these operations, or the one that is waited for."""
         self._api.running.cancel(*operations)
+
+    def _delete_model(self, seen: Seen) -> tuple[Step, ...]:
+        """The step that deletes the model; none where somebody else made it."""
+        if not is_ours(seen.own["model"] or {}):
+            return ()
+        return (Step("remove", seen.resource, None, "models.delete", {"name": seen.resource}),)
 
     def _create_model(self, goal: Goal) -> Step:
         body: dict[str, Any] = {"name": model_id(goal.request.name), "description": MEMORY + " {}"}
@@ -280,10 +286,6 @@ def _prediction_class(routine: Routine) -> str:
 
 def _delete(version: SeenVersion) -> Step:
     return Step("remove", version.resource, None, "models.versions.delete", {"name": version.resource})
-
-
-def _delete_model(resource: str) -> Step:
-    return Step("remove", resource, None, "models.delete", {"name": resource})
 
 
 def _runtime_warnings(runtime: str, saved_by: str) -> tuple[str, ...]:

@@ -52,6 +52,11 @@ def order(version: Mapping[str, Any]) -> tuple[int, str]:
     return (int(found[1]) if found else 0, version.get("createTime", ""))
 
 
+def is_ours(model: Mapping[str, Any]) -> bool:
+    """Whether `model` was made here: those of others begin with words of theirs."""
+    return str(model.get("description", "")).startswith(MEMORY)
+
+
 def recall(model: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is remembered in the description of `model`."""
     _, found, text = str(model.get("description", "")).partition(MEMORY)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import date, datetime, timezone
 from typing import Any
 
+from servegraph.deploy_version import rollout
 from servegraph.deploy_version.faults import CannotServe, NoCapacity, is_no_capacity
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
 from servegraph.deploy_version.remote import Answer, Goal, Seen, SeenVersion, Shift, State
@@ -72,14 +73,15 @@ class Kserve:
         """Return what the cluster and the config map have of `name`."""
         found = self._api.get("InferenceService", objects.object_name(name))
         remembered = self._api.get("ConfigMap", f"{objects.object_name(name)}-servegraph")
-        memory = objects.recall(remembered)
+        current = status.current(found)
+        memory = objects.told(found) if found and current and not remembered else objects.recall(remembered)
         state, reason = status.state(found)
         shares = status.shares(found, memory, state)
-        current = status.current(found)
         versions = []
+        foreign = () if found is None or current else (self._foreign(name, found, state, reason),)
         for number, known in sorted(memory.versions.items(), key=lambda item: int(item[0]), reverse=True):
             labels = tuple(sorted(label for label, of in memory.labels.items() if of == number))
-            its_state: State = "ready" if found and (shares.get(number) or known.get("proved")) else "stored"
+            its_state: State = "ready" if current and (shares.get(number) or known.get("proved")) else "stored"
             if number == current and not shares.get(number):
                 its_state = state
             versions.append(self._version(name, number, known, its_state, shares, labels, reason))
@@ -87,7 +89,7 @@ class Kserve:
         return Seen(
             name=name,
             resource=self._resource(name) if found or remembered else "",
-            versions=tuple(versions),
+            versions=(*versions, *foreign),
             previous=memory.previous,
             rolled_back_from=memory.rolled_back_from,
             own={
@@ -108,6 +110,9 @@ class Kserve:
 
     def prepare(self, goal: Goal, seen: Seen) -> tuple[Step, ...]:
         """Return the steps until the version is the newest revision, ready, without traffic, and has answered."""
+        if seen.foreign:
+            fix = "Deploy under another name, or remove the InferenceService first."
+            raise rollout.foreign_runs(seen, seen.foreign, fix)
         mine, memory, live = seen.of(goal.identity), seen.own["memory"], seen.live
         number = mine.version if mine else self.next_version(seen)[0]
         if number in seen.shares and number != seen.own["current"]:
@@ -185,17 +190,19 @@ class Kserve:
             return () if seen.versions else self.dismantle(seen)
         if mine.version != current:
             return self._forget(seen, mine.version) if len(seen.versions) > 1 else self.dismantle(seen)
-        if memory.base not in memory.versions or memory.base == mine.version:
+        others = [version.version for version in seen.serving if version.version != mine.version]
+        base = memory.base if memory.base in others else next(iter(others), None)
+        if base is None:
             return self.dismantle(seen)
-        step = objects.apply(seen.name, seen.own["object"], memory.base, memory.versions[memory.base], None, "restore")
+        step = objects.apply(seen.name, seen.own["object"], base, memory.versions[base], None, "restore")
         # Until its new revision is ready the old one serves on: nothing has to be waited for.
         return (step, *self._forget(seen, mine.version))
 
     def dismantle(self, seen: Seen) -> tuple[Step, ...]:
-        """Return the steps that remove the InferenceService and its memory."""
+        """Return the steps that remove the InferenceService, where it is ours, and its memory."""
         name = objects.object_name(seen.name)
         steps = []
-        if seen.own["object"] is not None:
+        if seen.own["object"] is not None and not seen.foreign:
             params = {"kind": "InferenceService", "name": name}
             steps.append(Step("remove", f"InferenceService {name}", None, "delete", params))
         if seen.own["map"] is not None:
@@ -291,6 +298,14 @@ class Kserve:
             share=shares.get(number, 0),
             labels=labels,
             reason=reason,
+        )
+
+    def _foreign(self, name: str, found: Mapping[str, Any], state: State, reason: str) -> SeenVersion:
+        """An InferenceService that somebody else made is one version, called as its newest revision is."""
+        created = found["metadata"].get("creationTimestamp", "")
+        share = 100 if state == "ready" else 0
+        return SeenVersion(
+            status.revision(found), self._resource(name), created=created, state=state, share=share, reason=reason
         )
 
     def _resource(self, name: str) -> str:

@@ -135,6 +135,27 @@ def recall(found: Mapping[str, Any] | None) -> Memory:
     return replace(memory, last=int(memory.last))
 
 
+def told(service: Mapping[str, Any]) -> Memory:
+    """Return what an InferenceService of ours says itself, for where its config map was lost: its newest version.
+
+    Of that, its size and its machine are not in there.
+    """
+    metadata, spec = service["metadata"], service["spec"]["predictor"]
+    number, uri = metadata["annotations"][f"{ANNOTATION}/version"], spec["model"]["storageUri"]
+    known = {
+        "identity": metadata["annotations"][f"{ANNOTATION}/identity"],
+        "digest": uri.rsplit("/", 1)[-1].replace("-", ":", 1),
+        "uri": uri,
+        "created": metadata.get("creationTimestamp", "")[:10],
+        "size_bytes": 0,
+        "config": {},
+        "predictor": {key: value for key, value in spec.items() if key != "canaryTrafficPercent"},
+        "labels": {},
+        "proved": spec.get("canaryTrafficPercent") != 0,
+    }
+    return Memory(versions={number: known}, last=int(number))
+
+
 def _params(kind: str, metadata: Mapping[str, Any]) -> dict[str, str]:
     return {"kind": kind, "name": str(metadata["name"])}
 

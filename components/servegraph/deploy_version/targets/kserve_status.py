@@ -26,6 +26,11 @@ def _predictor(found: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return predictor
 
 
+def revision(found: Mapping[str, Any]) -> str:
+    """Return the newest revision, or where KServe makes none (without Knative) the name."""
+    return str(_predictor(found).get("latestCreatedRevision") or found["metadata"]["name"])
+
+
 def state(found: Mapping[str, Any] | None) -> tuple[State, str]:
     """Return how the newest revision is, and the words of whoever knows why it is not ready."""
     status = (found or {}).get("status", {})

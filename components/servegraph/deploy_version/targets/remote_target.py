@@ -109,11 +109,13 @@ class RemoteTarget:
             def missing(now: Seen) -> tuple[Step, ...]:
                 steps = () if now.shares == {winner: 100} else self._service.shift(now, shift)
                 new = now.version(winner)
-                labels = () if new is None or "stable" in new.labels else ("stable",)
-                return (*steps, *(self._service.label(now, new, labels) if new else ()))
+                if new is None or new.is_foreign or "stable" in new.labels:
+                    return steps
+                return (*steps, *self._service.label(now, new, ("stable",)))
 
+            taken = rollout.taken_from_others(seen, shift.shares)
             seen = self._converge(name, None, missing, lease, say_nothing)
-            return self._outcome("rolled_back", seen, None)
+            return self._outcome("rolled_back", seen, None, warnings=taken)
 
     def undeploy(self, name: str, version: str | None = None) -> Outcome:
         """Stop a version that has no traffic, or remove the model with all its versions."""
@@ -122,17 +124,11 @@ class RemoteTarget:
         if not before.versions and not before.resource:
             return self._outcome("unchanged", before, None)
         with self._changing(name, say_nothing) as lease:
-            found = before.version(version)
-            if found is not None and found.share:
-                raise DeployRefused(
-                    f"Version {version} of {name} has {found.share} % of the traffic.",
-                    code="HAS_TRAFFIC",
-                    fix="Roll back first (`servegraph rollback`), or remove the whole model with --all.",
-                )
 
             def missing(now: Seen) -> tuple[Step, ...]:
                 if now.busy:
                     return (rollout.wait(now),)
+                rollout.check_removable(now, version)
                 if version is None:
                     return self._removal(now)
                 left = now.version(version)
@@ -141,7 +137,9 @@ class RemoteTarget:
             after = self._converge(name, None, missing, lease, say_nothing)
             gone = _gone(before, after)
             is_less = gone or before.resource != after.resource
-            return self._outcome("removed" if is_less else "unchanged", after, None, removed=gone)
+            kept = (after.resource, *(v.resource for v in after.foreign)) if version is None and after.resource else ()
+            warnings = tuple(f"KEPT: {resource}, which servegraph did not make." for resource in kept)
+            return self._outcome("removed" if is_less else "unchanged", after, None, removed=gone, warnings=warnings)
 
     def _removal(self, seen: Seen) -> tuple[Step, ...]:
         """The steps that remove the name; its files go before the last one, or a run cut off there would leave them."""
@@ -182,6 +180,7 @@ class RemoteTarget:
             )
             shifts = rollout.shifts_to(service, base, base.version(name) or base.versions[0], goal)
             after = {v: share for v, share in (shifts[-1].shares if shifts else after).items() if share}
+            warnings += rollout.taken_from_others(seen, after)
         uploads = mine is None and not seen.staged.is_complete
         return Plan(
             target=service.target,
@@ -221,13 +220,15 @@ class RemoteTarget:
         live = seen.live
         if live is None or live is mine:
             return (), []
+        unknown = "NO_SIGNATURE_GATE: whether clients would break is not known, as"
+        if not live.artifact_uri:
+            return (), [f"{unknown} the service does not say where the files of the live version {live.version} are."]
         try:
             directory = self._site.open(self._service.layout(live.artifact_uri))
             served, routine = read_serving_graph(directory).signatures, read_routine(directory)
             return breaks_clients(served, routine, model.signatures, model.routine), []
         except (StorageError, ModelError) as exc:
-            why = f"the files of the live version {live.version} cannot be read: {exc.message}"
-            return (), [f"NO_SIGNATURE_GATE: whether clients would break is not known, as {why}"]
+            return (), [f"{unknown} the files of the live version {live.version} cannot be read: {exc.message}"]
 
     def _deployed(self, name: str) -> Seen:
         seen = self._site.look(check_model_name(name), None)
@@ -310,6 +311,7 @@ def _existing(seen: Seen) -> tuple[str, ...]:
     lines = [seen.resource] if seen.resource else []
     lines += [
         f"{v.resource}: {'not running' if v.state == 'stored' else f'{v.state}, {v.share} % of the traffic'}"
+        f"{', not made by servegraph' if v.is_foreign else ''}"
         for v in seen.versions
     ]
     return tuple(lines)

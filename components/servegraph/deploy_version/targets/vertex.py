@@ -28,7 +28,7 @@ from servegraph.deploy_version.routine_gate import check_wheels
 from servegraph.deploy_version.rows import as_instances, as_outputs
 from servegraph.deploy_version.targets import vertex_plan as requests
 from servegraph.deploy_version.targets.vertex_api import PREFIX, VertexApi
-from servegraph.deploy_version.targets.vertex_seen import links_of, only, versions_of
+from servegraph.deploy_version.targets.vertex_seen import foreign_on, links_of, named_by, only, versions_of
 from servegraph.errors import DeployRefused, ServegraphError
 from servegraph.savedmodel.golden_file import GoldenRequest
 
@@ -98,21 +98,22 @@ class Vertex:
         probe = self._api.read("endpoints.get", {"name": f"{self._parent}/endpoints/{self._probe_id(name)}"})
         model_name = model["name"].split("@")[0] if model else None
         registered = self._api.pages("models.listVersions", {"name": model_name}, "models") if model_name else []
-        versions = versions_of(registered, endpoint, model_name)
+        known = versions_of(registered, endpoint)
+        versions = (*known, *foreign_on(endpoint, known))
         labels = (endpoint or {}).get("labels", {})
         busy = [op for place in (model, endpoint, probe) if place for op in self._api.operations(place["name"])]
         return Seen(
             name=name,
             resource=endpoint["name"] if endpoint else model_name or "",
             versions=versions,
-            previous=labels.get(requests.PREVIOUS),
-            rolled_back_from=labels.get(requests.ROLLED_BACK),
+            previous=named_by(labels.get(requests.PREVIOUS), versions),
+            rolled_back_from=named_by(labels.get(requests.ROLLED_BACK), versions),
             busy=tuple(busy),
             own={
                 "endpoint": endpoint,
                 "probe": probe,
                 "model": model_name,
-                "registered": [v for v in versions if v.artifact_uri or v.state == "stored"],
+                "registered": known,
                 "aliases": {m["versionId"]: m.get("versionAliases", []) for m in registered},
                 "links": links_of(self._parent, endpoint, model_name),
             },
@@ -183,30 +184,20 @@ class Vertex:
         if mine is not None:
             steps += requests.remove_version(seen, mine)
         others = [version for version in seen.serving if version is not mine]
-        if endpoint is not None and not others and requests.OURS in endpoint.get("labels", {}):
+        if not others and requests.is_ours(endpoint):
             steps.append(requests.remove_endpoint(endpoint["name"]))
         return tuple(steps)
 
     def dismantle(self, seen: Seen) -> tuple[Step, ...]:
-        """Return the steps that remove the endpoint and the model."""
+        """Return the steps that remove an endpoint of ours, and the model, or of a foreign one our versions."""
         endpoint = seen.own["endpoint"]
-        foreign = [version.version for version in seen.serving if not version.identity]
-        if foreign:
-            raise DeployRefused(
-                f"Versions that somebody else deployed run on {endpoint['name']}: {', '.join(foreign)}.",
-                code="FOREIGN_DEPLOYMENTS",
-                fix="Undeploy them in the console first.",
-            )
         steps = [*self._clear_probe(seen)]
         if any(seen.shares.values()):
             steps += self.shift(seen, Shift({}, None))
         steps += [step for version in seen.serving for step in self.retire(seen, version)]
-        if endpoint is not None:
+        if requests.is_ours(endpoint):
             steps.append(requests.remove_endpoint(endpoint["name"]))
-        model = seen.own["model"]
-        if model is not None:
-            steps.append(Step("remove", f"model {model}", None, "models.delete", {"name": model}))
-        return tuple(steps)
+        return (*steps, *requests.remove_ours(seen))
 
     def perform(self, step: Step) -> None:
         """Send the step's request and wait for its end."""

@@ -133,7 +133,9 @@ def patch_traffic(endpoint: Mapping[str, Any], seen: Seen, shift: Shift) -> Step
     split = {handles[version]: share for version, share in shift.shares.items() if version in handles}
     labels = {k: v for k, v in endpoint.get("labels", {}).items() if k not in (PREVIOUS, ROLLED_BACK)}
     remembered = {PREVIOUS: shift.previous, ROLLED_BACK: shift.rolled_back_from}
-    labels |= {key: version for key, version in remembered.items() if version and _is_label(version)}
+    for key, version in remembered.items():
+        if version and (name := version if _is_label(version) else handles.get(version)):
+            labels[key] = name
     body: dict[str, Any] = {"trafficSplit": split if any(split.values()) else {}, "labels": labels}
     if endpoint.get("etag"):
         body["etag"] = endpoint["etag"]
@@ -161,10 +163,23 @@ def remove_version(seen: Seen, version: SeenVersion) -> tuple[Step, ...]:
     model = seen.own["model"]
     others = [other for other in seen.own["registered"] if other.version != version.version]
     if not others:
-        return (Step("remove", f"model {model}", None, "models.delete", {"name": model}),)
+        return (_remove_model(model),)
     moved = (merge_aliases(others[0], model, [DEFAULT]),) if DEFAULT in seen.own["aliases"][version.version] else ()
     name = f"{model}@{version.version}"
     return (*moved, Step("remove", f"version {name}", None, "models.deleteVersion", {"name": name}))
+
+
+def remove_ours(seen: Seen) -> tuple[Step, ...]:
+    """Return the steps that take our versions from the registry: with the model, where no version is foreign."""
+    ours = [version for version in seen.own["registered"] if not version.is_foreign]
+    if ours and len(ours) == len(seen.own["registered"]):
+        return (_remove_model(seen.own["model"]),)
+    return tuple(step for version in reversed(ours) for step in remove_version(seen, version))
+
+
+def is_ours(endpoint: Mapping[str, Any] | None) -> bool:
+    """Whether an endpoint is there that we made."""
+    return endpoint is not None and OURS in endpoint.get("labels", {})
 
 
 def remove_endpoint(endpoint: str) -> Step:
@@ -191,6 +206,10 @@ def check_aliases(labels: tuple[str, ...]) -> None:
                 code="BAD_LABEL",
                 fix="Use letters, digits and '-', first a lowercase letter, at least two.",
             )
+
+
+def _remove_model(model: str) -> Step:
+    return Step("remove", f"model {model}", None, "models.delete", {"name": model})
 
 
 def _is_label(value: str) -> bool:

@@ -39,25 +39,48 @@ def links_of(parent: str, endpoint: dict[str, Any] | None, model: str | None) ->
     return found
 
 
-def versions_of(
-    registered: list[dict[str, Any]], endpoint: dict[str, Any] | None, model: str | None
-) -> tuple[SeenVersion, ...]:
-    """Return the versions of a model, newest first, and then what somebody else runs on its endpoint."""
-    split = (endpoint or {}).get("trafficSplit", {})
-    running: dict[str, dict[str, Any]] = {}
-    foreign = []
-    for deployed in (endpoint or {}).get("deployedModels", []):
-        name, _, tagged = deployed.get("model", "").partition("@")
-        version = deployed.get("modelVersionId") or tagged
-        if model and name.split("/")[-1] == model.split("/")[-1]:
-            running[version] = deployed
-        else:
-            resource = deployed.get("model", "")
-            share = split.get(deployed["id"], 0)
-            text = f"{name.split('/')[-1]}@{version}"
-            foreign.append(SeenVersion(text, resource, state="ready", share=share, handle=deployed["id"]))
+def versions_of(registered: list[dict[str, Any]], endpoint: dict[str, Any] | None) -> tuple[SeenVersion, ...]:
+    """Return the versions of a model, newest first, as they run on its endpoint or are only stored."""
+    split, deployed = (endpoint or {}).get("trafficSplit", {}), (endpoint or {}).get("deployedModels", [])
     newest_first = sorted(registered, key=lambda m: int(m.get("versionId", 0)), reverse=True)
-    return (*(_version(m, running.get(m.get("versionId", "")), split) for m in newest_first), *foreign)
+    return tuple(_version(model, _running(model, deployed), split) for model in newest_first)
+
+
+def foreign_on(endpoint: dict[str, Any] | None, known: tuple[SeenVersion, ...]) -> tuple[SeenVersion, ...]:
+    """Return what else than the `known` versions runs on an endpoint: each deployment under a name of its own."""
+    split, handles = (endpoint or {}).get("trafficSplit", {}), {version.handle for version in known}
+    found: dict[str, SeenVersion] = {}
+    for deployed in (endpoint or {}).get("deployedModels", []):
+        handle = deployed["id"]
+        if handle not in handles:
+            model, version = _model_of(deployed)
+            name, share = f"{model}@{version}", split.get(handle, 0)
+            name = f"{name}#{handle}" if name in found else name
+            resource = f"{deployed.get('model', '').partition('@')[0]}@{version}"
+            found[name] = SeenVersion(name, resource, state="ready", share=share, handle=handle)
+    return tuple(found.values())
+
+
+def named_by(remembered: str | None, versions: tuple[SeenVersion, ...]) -> str | None:
+    """Return the version that the label of an endpoint means: by its name, or its handle where that is no label."""
+    names = {version.handle: version.version for version in versions if version.handle}
+    is_name = any(version.version == remembered for version in versions)
+    return remembered if is_name else names.get(remembered or "", remembered)
+
+
+def _model_of(deployed: dict[str, Any]) -> tuple[str, str]:
+    """The id and the version of the model that is deployed."""
+    name, _, tagged = deployed.get("model", "").partition("@")
+    return name.split("/")[-1], deployed.get("modelVersionId") or tagged
+
+
+def _running(model: dict[str, Any], everything: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The deployment of a version: of several ours, which has the id that we give."""
+    what = model["name"].split("@")[0].split("/")[-1], model.get("versionId", "")
+    found = [deployed for deployed in everything if _model_of(deployed) == what]
+    identity = model.get("labels", {}).get(requests.IDENTITY)
+    ours = [deployed for deployed in found if identity and deployed["id"] == requests.deployed_id(identity)]
+    return next(iter(ours or found), None)
 
 
 def _version(model: dict[str, Any], deployed: dict[str, Any] | None, split: dict[str, int]) -> SeenVersion:
