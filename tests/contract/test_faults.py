@@ -126,7 +126,7 @@ class World:
         if self.kind == "vertex":
             (versions,) = (v for n, v in self.service.models.items() if n.endswith(f"/{self.name}"))
             assert sorted(versions) == ["1", "2"]
-            assert not [name for name in self.service.endpoints if name.endswith("-probe")]
+            assert not [e for e in self.service.endpoints.values() if e["displayName"].endswith("-probe")]
         if self.kind == "ai-platform":
             assert len([name for name in self.service.versions if f"/{self.name}/" in name]) == 2
         if self.kind == "kserve":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +178,12 @@ def test_another_model_on_the_endpoint(vertex: World) -> None:
         vertex.target.undeploy("census")
     assert refused.value.code == "FOREIGN_DEPLOYMENTS"
     assert vertex.target.undeploy("census", "2").removed == ("2",)
+
+
+def test_a_model_that_is_called_as_a_probe_is_none(vertex: World) -> None:
+    for name in ("census-probe", "census"):
+        deploy(replace(vertex.request("1"), name=name), vertex.target)
+    assert vertex.target.versions("census-probe").live == "1"
 
 
 def test_a_version_that_is_deployed_twice(vertex: World) -> None:

@@ -247,7 +247,7 @@ class Vertex:
         return found or only(self._api.pages(f"{collection}.list", named, collection), name)
 
     def _probe_id(self, name: str) -> str:
-        return requests.slug(name, "-probe")
+        return requests.slug(f"{name} probe")  # no name has a space: it is no other model's endpoint
 
     def _probe_steps(self, goal: Goal, seen: Seen, version: str) -> list[Step]:
         """The endpoint for the golden requests, the version on it, the requests, and their end."""

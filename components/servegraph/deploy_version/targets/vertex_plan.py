@@ -26,12 +26,12 @@ SERVE = ("python", "-m", "servegraph.serve")
 _ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9-]")  # Model.versionAliases
 
 
-def slug(name: str, suffix: str = "") -> str:
+def slug(name: str) -> str:
     """Return `name` as an id that a model and an endpoint may have; one that had to be changed gets a digest."""
     text = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
-    if text != name or not text[:1].isalpha() or len(text) + len(suffix) > 63:
+    if text != name or not text[:1].isalpha() or len(text) > 63:
         text = f"m-{text[:40].strip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return text + suffix
+    return text
 
 
 def deployed_id(identity: str) -> str:
