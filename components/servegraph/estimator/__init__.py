@@ -1,6 +1,6 @@
 """Estimators: trained and exported with TensorFlow 2.15, the last that has them, in an environment of its own.
 
-`environment` makes that environment, `call` runs a task in it, `child` and `wide_and_deep` run there.
+`environment` makes that environment, `call` runs a task in it, `child`, `keras2` and `wide_and_deep` run there.
 """
 
 BUILT_IN = "servegraph.estimator.wide_and_deep:make"

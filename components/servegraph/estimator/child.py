@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from servegraph.data import schema_file
 from servegraph.data.schema import Schema
-from servegraph.errors import InputError, ModelError, ServegraphError, TrainerError
+from servegraph.errors import InputError, ServegraphError, TrainerError
+from servegraph.estimator import keras2
 from servegraph.progress import Progress
 from servegraph.serving_inputs.receivers import serving_input_fn
 from servegraph.trained.trainer import load_trainer
@@ -98,21 +99,14 @@ def export(
     return {"path": path.decode() if isinstance(path, bytes) else str(path)}
 
 
-def keras2(file: str, out: str) -> dict[str, Any]:
-    """Write the model of a Keras 2 HDF5 file as a SavedModel; code in it was looked for before."""
-    try:
-        model = tf.keras.models.load_model(file, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as exc:
-        raise ModelError(
-            f"Neither Keras 3 nor Keras 2 can load {file}: {exc}",
-            code="KERAS_FILE_DAMAGED",
-            fix="Write a function that builds the model and loads its weights, and give file.py:function.",
-        ) from exc
+def keras_2(file: str, out: str, trust_code: bool) -> dict[str, Any]:
+    """Write the model of a file of Keras 2 as a SavedModel, without the code that is in it unless that is trusted."""
+    model = keras2.load(Path(file), tf.keras, trust_code=trust_code)
     model.save(out, include_optimizer=False, save_format="tf")
     return {}
 
 
-TASKS: Mapping[str, Callable[..., dict[str, Any]]] = {"train": train, "export": export, "keras2": keras2}
+TASKS: Mapping[str, Callable[..., dict[str, Any]]] = {"train": train, "export": export, "keras_2": keras_2}
 
 
 def _args(args: Mapping[str, Any]) -> EstimatorArgs:

@@ -145,10 +145,11 @@ def _write(found: Found, out: Path, between: Path, wanted: Wanted, options: _Opt
         try:
             model = sources.load(source, trust_code=options.trust_code)
         except ModelError as exc:
-            if source.file.suffix == ".keras" or exc.code != "KERAS_FILE_DAMAGED" or not is_hdf5(source.file):
+            if exc.code != "KERAS_FILE_DAMAGED" or not sources.may_be_keras_2(source.file):
                 raise
-            # Keras 3 does not read every layer of Keras 2 again, such as DepthwiseConv2D.
-            call("keras2", file=str(source.file.resolve()), out=str(between.resolve()))
+            # Keras 3 does not read every file of Keras 2 again, such as one with DepthwiseConv2D.
+            file, to = str(source.file.resolve()), str(between.resolve())
+            call("keras_2", file=file, out=to, trust_code=options.trust_code)
             return reexport.serving_only(between, out, Wanted(), options.samples)
     elif found.kind == "python":
         model, schema = function_sources.build(found.path), sources.read_schema(options.schema_file)
@@ -183,12 +184,6 @@ def _also(before: Proof, after: Proof) -> Proof:
     """Return the proof of two steps, one after the other."""
     largest = max(before.max_abs_diff, after.max_abs_diff)
     return replace(before, max_abs_diff=largest, notes=(*before.notes, *after.notes))
-
-
-def is_hdf5(file: Path) -> bool:
-    """Whether a file begins as HDF5 does."""
-    with file.open("rb") as stream:
-        return stream.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,15 +97,13 @@ def load(source: Source, *, trust_code: bool = False) -> keras.Model:
     """
     import keras
 
-    if source.file.suffix != ".keras" and not trust_code:
-        _refuse_lambda(source.file)  # HDF5 has no safe mode of its own in every Keras
     import servegraph.trained.layers  # noqa: F401  # registers the default trainer's layers
 
     try:
         return keras.models.load_model(source.file, compile=False, safe_mode=not trust_code)
     except (ValueError, TypeError, OSError, KeyError) as exc:
         text = str(exc)
-        if "safe_mode" in text or ("Lambda" in text and "deserializ" in text):
+        if "safe_mode" in text:
             raise _untrusted(source.file) from exc
         if "custom_objects" in text or "register_keras_serializable" in text or "Could not locate" in text:
             raise ModelError(
@@ -119,17 +118,17 @@ def load(source: Source, *, trust_code: bool = False) -> keras.Model:
         ) from exc
 
 
-def _refuse_lambda(file: Path) -> None:
+def may_be_keras_2(file: Path) -> bool:
+    """Whether Keras 2 could have written the file: HDF5, or a `.keras` archive that says so."""
     import h5py
 
+    if h5py.is_hdf5(file):
+        return True
     try:
-        with h5py.File(file) as opened:
-            config = opened.attrs.get("model_config", b"")
-    except OSError:  # damaged: Keras says how
-        return
-    text = config.decode("utf-8", "replace") if isinstance(config, bytes) else str(config)
-    if re.search(r'"class_name": *"Lambda"', text):
-        raise _untrusted(file)
+        with zipfile.ZipFile(file) as archive:
+            return str(json.loads(archive.read("metadata.json"))["keras_version"]).startswith("2.")
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError):
+        return False
 
 
 def _untrusted(file: Path) -> ModelError:

@@ -31,6 +31,7 @@ def main() -> None:
     model.compile("adam", "mse")
     model.fit(np.ones((4, 4, 4, 2)), np.ones((4, 3)), verbose=0)
     model.save(str(Path(__file__).parent / "keras2.h5"))
+    model.save(str(Path(__file__).parent / "keras2.keras"))
     print(model(np.ones((1, 4, 4, 2))).numpy())
 
 
