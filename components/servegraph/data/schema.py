@@ -5,6 +5,7 @@ Text is compared without surrounding white space (of ASCII) everywhere: `" Male"
 
 from __future__ import annotations
 
+import keyword
 import re
 import unicodedata
 from dataclasses import dataclass, field
@@ -14,6 +15,16 @@ from servegraph.errors import SchemaError
 
 Dtype = Literal["float32", "int64", "string"]
 Role = Literal["feature", "ignore"]
+
+
+def input_name(name: str) -> str:
+    """Return a name as a serving input: accents go, what is then no letter, digit or underscore becomes an underscore.
+
+    tf.saved_model.save allows no other names of signature inputs, no words of Python, and not `self`.
+    """
+    plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    name = re.sub(r"\W", "_", plain, flags=re.ASCII)
+    return name if name[:1].isalpha() and name != "self" and not keyword.iskeyword(name) else f"column_{name}"
 
 
 @dataclass(frozen=True)
@@ -38,13 +49,8 @@ class Column:
 
     @property
     def input_name(self) -> str:
-        """The name as a serving input: accents go, what is then no letter, digit or underscore becomes an underscore.
-
-        tf.saved_model.save allows no other names of signature inputs, and not `self`.
-        """
-        plain = "".join(c for c in unicodedata.normalize("NFKD", self.name) if not unicodedata.combining(c))
-        name = re.sub(r"\W", "_", plain, flags=re.ASCII)
-        return name if name[:1].isalpha() and name != "self" else f"column_{name}"
+        """The name as a serving input."""
+        return input_name(self.name)
 
     @property
     def categorical(self) -> bool:

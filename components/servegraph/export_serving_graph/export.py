@@ -64,7 +64,7 @@ def export(
     Raises:
         ModelError: the source cannot be loaded, or is nothing that can be exported.
         ExportRefused: `FIXED_BATCH`, `NO_INPUTS`, `NO_SIGNATURE`, `TRAINING_BAGGAGE`, `ANSWERS_DIFFER`, `NOT_PROVEN`,
-            `NOT_UNDERSTOOD`, `UNTRACKED_RESOURCE`, `NOTHING_FOR_GPU`, `PRECISION_TOO_LOW`,
+            `NOT_UNDERSTOOD`, `UNTRACKED_RESOURCE`, `NO_PROBABILITIES`, `NOTHING_FOR_GPU`, `PRECISION_TOO_LOW`,
             `METHOD_DOES_NOT_FIT`.
         DataError: the warmup requests are too many, too large, or not answered.
         InputError: `out` exists already (code `OUTPUT_EXISTS`), or it is not clear what is meant (`WHICH_SOURCE`,

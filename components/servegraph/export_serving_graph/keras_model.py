@@ -26,11 +26,18 @@ from servegraph.errors import ExportRefused, InputError
 from servegraph.export_serving_graph import sources
 from servegraph.export_serving_graph.interface import Method
 from servegraph.export_serving_graph.proof import Proof, refuse_baggage
-from servegraph.export_serving_graph.signature import format_function, ranking, serving_function
-from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, TensorInfo
+from servegraph.export_serving_graph.signature import (
+    format_function,
+    no_probabilities,
+    ranking,
+    serving_function,
+    taken_inputs,
+)
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.serving_inputs.encode import Arrays, encode
 from servegraph.serving_inputs.formats import Format, parse_formats
+from servegraph.trained.probabilities import of_each_class
 
 if TYPE_CHECKING:
     import keras
@@ -54,11 +61,13 @@ def write_keras(
     with all classes, for which there has to be a schema that names them.
 
     Raises:
-        ExportRefused: `FIXED_BATCH`, `NO_INPUTS`, `TRAINING_BAGGAGE`, `ANSWERS_DIFFER`, `UNTRACKED_RESOURCE`.
+        ExportRefused: `FIXED_BATCH`, `NO_INPUTS`, `NO_SIGNATURE`, `NO_PROBABILITIES`, `TRAINING_BAGGAGE`,
+            `ANSWERS_DIFFER`, `UNTRACKED_RESOURCE`.
         InputError: formats without a schema (code `NO_SCHEMA`), or one that does not name the model's inputs.
     """
     classes = sources.classes(schema)
-    serve = serving_function(model, classes)
+    inputs = taken_inputs(model, schema)
+    serve = serving_function(model, inputs, classes)
     chosen = parse_formats(formats or ("json",))
     if schema is None and chosen != ("json",):
         raise InputError(
@@ -72,13 +81,18 @@ def write_keras(
     functions = {name: ranking(f, classes) if name in ranked else f for name, f in functions.items()}
     answers = {name: ranking(serve, classes) if name in ranked else serve for name in functions}
     _save(model, functions, out)
-    return _prove(answers, out, schema, dict(zip(functions, chosen, strict=True)), samples)
+    refuse_baggage(out)
+    _refuse_fixed_batches(out)
+    records = _records(serve, samples)
+    if classes:
+        _require_probabilities(serve, records, classes)
+    return _prove(answers, out, records, schema, dict(zip(functions, chosen, strict=True)))
 
 
 def _save(model: keras.Model, functions: dict[str, Any], path: Path) -> None:
     import tensorflow as tf
 
-    signatures = {name: function.get_concrete_function() for name, function in functions.items()}
+    signatures = {name: _traced(model, function) for name, function in functions.items()}
     captured = {id(handle) for concrete in signatures.values() for handle in concrete.graph.external_captures}
     servable = tf.Module()
     # In the model's own order: that of `concrete.variables` changes from run to run, and the digest with it.
@@ -102,18 +116,38 @@ def _save(model: keras.Model, functions: dict[str, Any], path: Path) -> None:
         ) from exc
 
 
+def _traced(model: keras.Model, function: Any) -> Any:
+    """Return the concrete function of a signature; what a layer raises is a refusal (`NO_SIGNATURE`)."""
+    try:
+        return function.get_concrete_function()
+    except ExportRefused:
+        raise
+    except Exception as exc:  # of layers that anybody may have written
+        raise ExportRefused(
+            f"The model {model.name!r} cannot be called on requests of any number of records: {short_message(exc)}",
+            code="NO_SIGNATURE",
+            fix="See that keras.Model(x, model(x)) works for x = keras.Input(…) without a batch_size.",
+        ) from exc
+
+
+def _records(serve: Any, samples: str | None) -> Samples:
+    """Return the records to ask: those of the file `samples`, else made-up ones that the model answers."""
+    (given,) = serve.input_signature
+    specs = {name: InputSpec(t.dtype.name, tuple(t.shape)) for name, t in given.items()}
+    return sample_lines.read(samples, specs, limit=64) if samples else _made_up(specs, serve)
+
+
+def _require_probabilities(serve: Any, records: Samples, classes: tuple[str, ...]) -> None:
+    """Raise `ExportRefused` (`NO_PROBABILITIES`) where the answers are of the right shape and something else."""
+    answer = _answer(serve, records.inputs)["probabilities"]
+    if of_each_class(answer, len(classes)) is None:
+        raise no_probabilities(classes, f"numbers from {answer.min():.3g} to {answer.max():.3g}")
+
+
 def _prove(
-    answers: Mapping[str, Any], path: Path, schema: Schema | None, formats: dict[str, Format], samples: str | None
+    answers: Mapping[str, Any], path: Path, records: Samples, schema: Schema | None, formats: dict[str, Format]
 ) -> Proof:
     """Ask each signature, in its format, for the same records; `answers` are the functions to compare with."""
-    refuse_baggage(path)
-    signatures = read_saved_model(storage.open_dir(path)).meta_graphs[0].signatures
-    for name in formats:
-        for side, tensors in (("inputs", signatures[name].inputs), ("outputs", signatures[name].outputs)):
-            _refuse_fixed_batch(side, tensors)
-    (given,) = next(iter(answers.values())).input_signature
-    specs = {name: InputSpec(t.dtype.name, tuple(t.shape)) for name, t in given.items()}
-    records = sample_lines.read(samples, specs, limit=64) if samples else _made_up(specs, next(iter(answers.values())))
     largest, rows = 0.0, 0
     servable = Servable(path)
     for name, which in formats.items():
@@ -150,14 +184,17 @@ def _answer(serve: Any, batch: Arrays) -> dict[str, NDArray[Any]]:
     return {name: tensor.numpy() for name, tensor in answer.items()}
 
 
-def _refuse_fixed_batch(side: str, tensors: Mapping[str, TensorInfo]) -> None:
-    fixed = [name for name, t in tensors.items() if t.shape is not None and (not t.shape or t.shape[0] is not None)]
-    if fixed:
-        raise ExportRefused(
-            f"The {side} {fixed} have a fixed batch dimension.",
-            code="FIXED_BATCH",
-            fix="Make every output keep the outermost dimension of the inputs.",
-        )
+def _refuse_fixed_batches(path: Path) -> None:
+    signatures = read_saved_model(storage.open_dir(path)).meta_graphs[0].signatures
+    sides = [side for s in signatures.values() for side in (("inputs", s.inputs), ("outputs", s.outputs))]
+    for side, tensors in sides:
+        fixed = [name for name, t in tensors.items() if t.shape is not None and (not t.shape or t.shape[0] is not None)]
+        if fixed:
+            raise ExportRefused(
+                f"The {side} {fixed} have a fixed batch dimension.",
+                code="FIXED_BATCH",
+                fix="Make every output keep the outermost dimension of the inputs.",
+            )
 
 
 def _compare(

@@ -14,57 +14,96 @@ if TYPE_CHECKING:
     from servegraph.serving_inputs.formats import Format
 
 
-def input_specs(model: keras.Model) -> dict[str, tf.TensorSpec]:
-    """Return {input name: TensorSpec with a free batch dimension} of a built Keras model.
+def taken_inputs(model: keras.Model, schema: Schema | None) -> Any:
+    """Return what the model takes, as symbolic tensors in the dicts and lists that it takes them in.
+
+    A subclassed model does not say it once it was saved: it takes the features of the schema, as the trainer's contract
+    has it, else what it was built for, of which Keras keeps the shapes.
 
     Raises:
-        ExportRefused: the inputs are not known (`NO_INPUTS`) or a batch dimension is fixed (`FIXED_BATCH`, R7).
+        ExportRefused: it is not known (code `NO_INPUTS`).
     """
-    import tensorflow as tf
+    import keras
 
     from servegraph.trained.inputs import symbolic_inputs
 
-    tensors = symbolic_inputs(model)
-    if not tensors:
+    inputs = symbolic_inputs(model)
+    if inputs is not None:
+        return inputs
+    if schema is not None:
+        names = [(column.input_name, column.dtype) for column in schema.features]
+        return {name: keras.KerasTensor((None,), dtype, name=name) for name, dtype in names}
+    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
+    if len(shapes) != 1 or not shapes[0]:
         raise ExportRefused(
             f"The model {model.name!r} does not say what its inputs are.",
             code="NO_INPUTS",
-            fix="Build it with keras.Input, or call it once on symbolic inputs before saving.",
+            fix="Give --schema, whose features it then takes, or save keras.Model(x, model(x)) for x = keras.Input(…).",
         )
-    fixed = [tensor.name for tensor in tensors if not tensor.shape or tensor.shape[0] is not None]
-    if fixed:
+    return keras.tree.map_shape_structure(
+        lambda shape: keras.KerasTensor(shape, model.input_dtype, name="input"), shapes[0]
+    )
+
+
+def input_specs(inputs: Any) -> dict[str, tf.TensorSpec]:
+    """Return {input name: TensorSpec} with a free batch dimension.
+
+    A size that a model was built with, such as that of a training batch, need not be one that it cannot do without:
+    the trace and the proof tell.
+
+    Raises:
+        ExportRefused: an input has no dimensions (code `FIXED_BATCH`).
+    """
+    import keras
+    import tensorflow as tf
+
+    from servegraph.trained.inputs import input_names
+
+    tensors = dict(zip(input_names(inputs), keras.tree.flatten(inputs), strict=True))
+    scalars = [name for name, tensor in tensors.items() if not tensor.shape]
+    if scalars:
         raise ExportRefused(
-            f"The inputs {fixed} of the model {model.name!r} have a fixed batch dimension.",
+            f"The inputs {scalars} have no batch dimension.",
             code="FIXED_BATCH",
-            fix="Leave the batch out: keras.Input(shape=…) without batch_size.",
+            fix="Let every input have the records of a request along its first dimension.",
         )
-    return {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in tensors}
+    return {name: tf.TensorSpec((None, *t.shape[1:]), t.dtype, name=name) for name, t in tensors.items()}
 
 
-def serving_function(model: keras.Model, classes: tuple[str, ...]) -> tf.types.experimental.PolymorphicFunction:
-    """Return a tf.function from {input name: tensor} to the named outputs.
+def serving_function(
+    model: keras.Model, inputs: Any, classes: tuple[str, ...]
+) -> tf.types.experimental.PolymorphicFunction:
+    """Return a tf.function from {input name: tensor} to the named outputs; `inputs` are those of `taken_inputs`.
 
     With `classes`: `probabilities` float32 [batch, classes] and `classes` string [batch], the most probable label.
     Without: the model's own outputs by name; a single output of shape [batch, 1] becomes `values` [batch].
+
+    Raises:
+        ExportRefused: when called, of outputs that are no probabilities of the classes (code `NO_PROBABILITIES`).
     """
     import tensorflow as tf
 
     from servegraph.trained.inputs import arrange
 
-    specs = input_specs(model)
-
-    @tf.function(input_signature=[specs], autograph=False)  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[input_specs(inputs)], autograph=False)  # type: ignore[untyped-decorator]
     def serve(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        outputs = model(arrange(model, features), training=False)
+        outputs = model(arrange(inputs, features), training=False)
         if classes:
-            probabilities = tf.cast(outputs, tf.float32)
-            if len(classes) == 2 and probabilities.shape[-1] == 1:
-                probabilities = tf.concat([1 - probabilities, probabilities], axis=-1)
+            probabilities = _probabilities(outputs, classes)
             best = tf.argmax(probabilities, axis=-1)
             return {"probabilities": probabilities, "classes": tf.gather(tf.constant(list(classes)), best)}
         return _named(model, outputs)
 
     return serve
+
+
+def no_probabilities(classes: tuple[str, ...], found: str) -> ExportRefused:
+    """Return the refusal of a model that answers something else than what its schema says."""
+    return ExportRefused(
+        f"The schema names {len(classes)} classes, and the model answers {found}, no probability for each of them.",
+        code="NO_PROBABILITIES",
+        fix="End it with softmax over the classes (one sigmoid for two), or give the schema that it was trained with.",
+    )
 
 
 def format_function(
@@ -121,13 +160,29 @@ def _shaped(values: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
     return tf.reshape(values, [-1] + [1] * (spec.shape.rank - 1))
 
 
-def _named(model: keras.Model, outputs: Any) -> dict[str, Any]:
+def _probabilities(outputs: Any, classes: tuple[str, ...]) -> tf.Tensor:
+    import keras
     import tensorflow as tf
 
-    if isinstance(outputs, dict):
-        return {str(name): value for name, value in outputs.items()}
-    tensors = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
-    names = list(getattr(model, "output_names", [])) or [f"output_{i}" for i in range(len(tensors))]
-    if len(tensors) == 1 and tensors[0].shape.rank == 2 and tensors[0].shape[1] == 1:
+    tensors = keras.tree.flatten(outputs)
+    if len(tensors) != 1:
+        raise no_probabilities(classes, f"{len(tensors)} outputs")
+    (tensor,) = tensors
+    widths = (len(classes), 1) if len(classes) == 2 else (len(classes),)  # yes or no: one says both
+    if tensor.shape.rank != 2 or tensor.shape[1] not in widths:
+        raise no_probabilities(classes, f"the shape {tensor.shape}")
+    probabilities = tf.cast(tensor, tf.float32)
+    return probabilities if tensor.shape[1] != 1 else tf.concat([1 - probabilities, probabilities], axis=-1)
+
+
+def _named(model: keras.Model, outputs: Any) -> dict[str, tf.Tensor]:
+    import keras
+    import tensorflow as tf
+
+    from servegraph.trained.inputs import leaf_names
+
+    tensors = keras.tree.flatten(outputs)
+    own = list(getattr(model, "output_names", [])) or [f"output_{i}" for i in range(len(tensors))]
+    if len(tensors) == 1 and not isinstance(outputs, dict) and tensors[0].shape.rank == 2 and tensors[0].shape[1] == 1:
         return {"values": tf.squeeze(tensors[0], axis=1)}
-    return dict(zip(names, tensors, strict=True))
+    return dict(zip(leaf_names(outputs, own), tensors, strict=True))

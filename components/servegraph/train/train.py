@@ -27,6 +27,7 @@ from servegraph.train.request import TrainRequest
 from servegraph.train.strategy import choose_strategy, is_chief
 from servegraph.train.vocabulary import with_vocabularies
 from servegraph.trained import MODEL_FILE, SCHEMA_FILE, checkpoints
+from servegraph.trained.probabilities import of_each_class
 from servegraph.trained.trainer import load_trainer
 
 if TYPE_CHECKING:
@@ -184,17 +185,16 @@ def judge(outputs: NDArray[Any], table: Table, trainer: str) -> metrics.Evaluati
         )
     if not table.classes:
         return metrics.regression(table.labels, outputs.reshape(len(table)))
-    if outputs.ndim == 2 and outputs.shape[1] == 1 and len(table.classes) == 2:
-        outputs = np.hstack([1 - outputs, outputs])
-    expected = (len(table), len(table.classes))
-    if outputs.shape != expected or outputs.min() < 0 or abs(outputs.sum(axis=1) - 1).max() > 1e-3:
+    probabilities = of_each_class(outputs, len(table.classes))
+    if probabilities is None or len(probabilities) != len(table):
+        expected = [len(table), len(table.classes)]
         raise TrainerError(
             f"The model of trainer {trainer!r} returns shape {list(outputs.shape)} with values from "
-            f"{outputs.min():.3g} to {outputs.max():.3g}; class probabilities {list(expected)} are expected.",
+            f"{outputs.min():.3g} to {outputs.max():.3g}; class probabilities {expected} are expected.",
             code="TRAINER_MODEL_UNFIT",
             fix="End the model with softmax over the classes, or with one sigmoid for two classes.",
         )
-    return metrics.classification(table.labels, outputs)
+    return metrics.classification(table.labels, probabilities)
 
 
 def predict(model: keras.Model, table: Table, batch_size: int = 4096) -> NDArray[Any]:
@@ -203,9 +203,10 @@ def predict(model: keras.Model, table: Table, batch_size: int = 4096) -> NDArray
     Raises:
         TrainerError: the model has inputs that are no features (code `TRAINER_MODEL_UNFIT`).
     """
-    from servegraph.trained.inputs import arrange, symbolic_inputs
+    from servegraph.trained.inputs import arrange, input_names, symbolic_inputs
 
-    missing = [tensor.name for tensor in symbolic_inputs(model) if tensor.name not in table.features]
+    inputs = symbolic_inputs(model)
+    missing = [name for name in input_names(inputs) if name not in table.features]
     if missing:
         raise TrainerError(
             f"The model's inputs {missing} are not features of the schema: {list(table.features)}.",
@@ -213,7 +214,7 @@ def predict(model: keras.Model, table: Table, batch_size: int = 4096) -> NDArray
             fix="Name the model's inputs as the schema names its columns.",
         )
     batches = (features for features, _ in table.dataset(batch_size))
-    parts = [np.asarray(model(arrange(model, batch), training=False), np.float32) for batch in batches]
+    parts = [np.asarray(model(arrange(inputs, batch), training=False), np.float32) for batch in batches]
     return np.concatenate(parts)
 
 

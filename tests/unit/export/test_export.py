@@ -131,9 +131,132 @@ def test_from_a_checkpoint_directory_alone(exported, tmp_path):
     assert np.array_equal(ours(**request)["probabilities"], first(**request)["probabilities"])
 
 
-def test_a_fixed_batch_is_refused_and_nothing_is_left(tmp_path):
-    x = keras.Input(batch_shape=(4, 3), name="x")
-    keras.Model(x, keras.layers.Dense(2)(x)).save(tmp_path / "m.keras")
+def twice_one_layer():
+    left, right, shared = (
+        keras.Input((4,), name="left"),
+        keras.Input((4,), name="right"),
+        keras.layers.Dense(3, name="d"),
+    )
+    return keras.Model([left, right], [shared(left), shared(right)])
+
+
+def test_each_output_of_a_layer_that_is_used_twice_is_there(tmp_path):
+    model = twice_one_layer()
+    model.save(tmp_path / "m.keras")
+    assert export(tmp_path / "m.keras", tmp_path / "out").outputs == ("d", "d_1")
+    serve = tf.saved_model.load(str(tmp_path / "out")).signatures["serving_default"]
+    left, right = tf.ones((2, 4)), tf.fill((2, 4), 2.0)
+    answers = serve(left=left, right=right)
+    for name, expected in zip(("d", "d_1"), model([left, right]), strict=True):
+        assert np.allclose(answers[name], expected, atol=1e-6)
+
+
+def nested():
+    size, age = keras.Input((4,), name="size"), keras.Input((4,), name="age")
+    x = keras.layers.Add(name="sum")([size, age])
+    return keras.Model({"given": {"size": size}, "age": age}, [x, {"parts": {"a": x, "b": keras.ops.abs(x)}}])
+
+
+def called(name):
+    x = keras.Input((4,), name=name)
+    return keras.Model(x, keras.layers.Dense(2, name="y")(x))
+
+
+NAMED = {
+    "nested": (nested, ("age", "given_size"), ("parts_a", "parts_b", "sum")),
+    "space": (lambda: called("sepal length (cm)"), ("sepal_length__cm_",), ("y",)),
+    "accent": (lambda: called("\u00e2ge"), ("age",), ("y",)),
+    "self": (lambda: called("self"), ("column_self",), ("y",)),
+    "word-of-python": (lambda: called("class"), ("column_class",), ("y",)),
+}
+
+
+@pytest.mark.parametrize(("make", "inputs", "outputs"), NAMED.values(), ids=NAMED.keys())
+def test_names_that_no_signature_can_have_become_some_that_it_can(make, inputs, outputs, tmp_path):
+    make().save(tmp_path / "m.keras")
+    result = export(tmp_path / "m.keras", tmp_path / "out")
+    assert (result.inputs, result.outputs) == (inputs, outputs)
+
+
+def test_a_model_that_cannot_be_a_graph_is_refused(tmp_path):
+    x = keras.Input((4,), name="x")
+    keras.Model(x, keras.layers.Dense(2, name="out put")(x)).save(tmp_path / "m.keras")
+    with pytest.raises(ExportRefused, match="out put") as caught:
+        export(tmp_path / "m.keras", tmp_path / "out")
+    assert caught.value.code == "NO_SIGNATURE"
+
+
+UNFIT = {
+    "too-many": (keras.layers.Dense(3, activation="softmax"), "3"),
+    "one-logit": (keras.layers.Dense(1), "numbers from"),
+    "logits": (keras.layers.Dense(2, bias_initializer="ones"), "numbers from"),
+    "two-heads": (lambda x: [keras.layers.Dense(2, activation="softmax")(x) for _ in range(2)], "2 outputs"),
+}
+
+
+@pytest.mark.parametrize(("end", "found"), UNFIT.values(), ids=UNFIT.keys())
+def test_a_schema_of_other_classes_than_the_model_answers_with_is_refused(end, found, tmp_path):
+    size = keras.Input((), name="size")
+    keras.Model(size, end(keras.layers.Reshape((1,))(size))).save(tmp_path / "m.keras")
+    (tmp_path / "schema.yaml").write_text(SCHEMA)
+    with pytest.raises(ExportRefused, match=found) as caught:
+        export(tmp_path / "m.keras", tmp_path / "out")
+    assert caught.value.code == "NO_PROBABILITIES"
+
+
+@keras.saving.register_keras_serializable(package="test")
+class Subclassed(keras.Model):
+    """Takes the features of the schema, as the trainer's contract has it."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.last = keras.layers.Dense(2, activation="softmax")
+
+    def call(self, features):
+        return self.last(keras.ops.expand_dims(features["size"], 1))
+
+
+@keras.saving.register_keras_serializable(package="test")
+class OfOneTensor(keras.Model):
+    """Takes what it was first called on."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.last = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.last(x)
+
+
+def test_a_subclassed_model_takes_the_features_of_the_schema(tmp_path):
+    model = Subclassed()
+    request = {"size": tf.constant([0.5, 2.0]), "colour": tf.constant(["red", "blue"])}
+    expected = model(request)
+    export(trained_directory(tmp_path / "trained", model), tmp_path / "out")
+    serve = tf.saved_model.load(str(tmp_path / "out")).signatures["serving_default"]
+    assert np.allclose(serve(**request)["probabilities"], expected, atol=1e-6)
+
+
+def test_a_subclassed_model_without_a_schema_takes_what_it_was_built_for(tmp_path):
+    model = OfOneTensor()
+    expected = model(tf.ones((2, 4)))
+    model.save(tmp_path / "m.keras")
+    assert export(tmp_path / "m.keras", tmp_path / "out").inputs == ("input",)
+    serve = tf.saved_model.load(str(tmp_path / "out")).signatures["serving_default"]
+    assert np.allclose(serve(input=tf.ones((2, 4)))["output_0"], expected, atol=1e-6)
+
+
+def test_the_batch_that_a_model_was_built_with_is_not_the_only_one_it_takes(tmp_path):
+    model = keras.Sequential([keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((32, 3)), np.ones((32, 2)), verbose=0)  # builds it for 32 records
+    model.save(tmp_path / "m.keras")
+    assert export(tmp_path / "m.keras", tmp_path / "out").proof_rows == 10
+
+
+def test_a_batch_that_a_model_cannot_do_without_is_refused_and_nothing_is_left(tmp_path):
+    x = keras.Input(batch_shape=(4, 3, 2), name="x")
+    keras.Model(x, keras.layers.LSTM(2, stateful=True)(x)).save(tmp_path / "m.keras")
     with pytest.raises(ExportRefused) as caught:
         export(tmp_path / "m.keras", tmp_path / "out")
     assert caught.value.code == "FIXED_BATCH"

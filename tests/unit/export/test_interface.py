@@ -125,7 +125,7 @@ def test_a_method_is_refused_where_it_cannot_carry_the_outputs(method, outputs, 
 
 def keras_model(path, input_name, units):
     x = keras.Input((), name=input_name)
-    p = keras.layers.Dense(units, "softmax" if units > 1 else None, name=f"p_{input_name}")
+    p = keras.layers.Dense(units, "softmax" if units > 1 else "sigmoid", name=f"p_{input_name}")
     path.mkdir()
     keras.Model({input_name: x}, p(keras.layers.Reshape((1,))(x))).save(path / "m.keras")
     return path / "m.keras"
