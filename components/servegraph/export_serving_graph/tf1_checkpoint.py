@@ -85,20 +85,33 @@ def _tensors(graph: tf.Graph, wanted: Wanted, prefix: str) -> tuple[dict[str, An
     if not wanted.outputs:
         raise InputError(_question(graph, prefix), code="WHICH_TENSORS", fix=_fix(graph))
     outputs = _named(graph, wanted.outputs, prefix)
-    if wanted.inputs:
-        return _named(graph, wanted.inputs, prefix), outputs
-    needed = [op for op in _needed(outputs) if op.type == "Placeholder"]
-    switches = [op.name for op in needed if op.outputs[0].shape.rank == 0]
-    if switches:  # such as keep_prob or is_training
+    inputs = _named(graph, wanted.inputs, prefix)
+    needed = _needed(outputs, inputs)
+    switches = [op.name for op in needed if _is_switch(op)]
+    if switches:
         raise InputError(
             f"The outputs need {', '.join(switches)}, one value for a whole request.",
             code="WHICH_TENSORS",
             fix=f"Give the value for serving: --constant {switches[0]}=VALUE; or name all inputs with --input.",
         )
-    inputs = {op.name.replace("/", "_"): op.outputs[0] for op in needed}
+    inputs = inputs or {op.name.replace("/", "_"): op.outputs[0] for op in needed if op.type == "Placeholder"}
     if not inputs:
         raise InputError(_question(graph, prefix), code="WHICH_TENSORS", fix=_fix(graph))
     return inputs, outputs
+
+
+def _is_switch(op: Any) -> bool:
+    """Whether an operation is a placeholder whose value for serving somebody has to say, as keep_prob or is_training.
+
+    A default is what the author trained with, unless it switches off what only training does: False, and of a rate or
+    of what is kept 0 and 1. A whole number is no such switch.
+    """
+    if op.type not in ("Placeholder", "PlaceholderWithDefault") or op.outputs[0].shape.rank != 0:
+        return False
+    if op.type == "Placeholder":
+        return True
+    default, dtype = tf.get_static_value(op.inputs[0]), op.outputs[0].dtype
+    return default not in (0, 1) if dtype.is_floating else dtype == tf.bool and default != 0
 
 
 def _named(graph: tf.Graph, names: Mapping[str, str], prefix: str) -> dict[str, Any]:
@@ -115,15 +128,16 @@ def _named(graph: tf.Graph, names: Mapping[str, str], prefix: str) -> dict[str, 
     return found
 
 
-def _needed(outputs: Mapping[str, Any]) -> list[Any]:
-    """Return the operations that the outputs depend on, sorted by name."""
+def _needed(outputs: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[Any]:
+    """Return the operations that the outputs depend on where the inputs are given, sorted by name."""
+    given = {tensor.ref() for tensor in inputs.values()}
     found: dict[str, Any] = {}
-    stack = [tensor.op for tensor in outputs.values()]
+    stack = [tensor.op for tensor in outputs.values() if tensor.ref() not in given]
     while stack:
         op = stack.pop()
         if op.name not in found:
             found[op.name] = op
-            stack += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+            stack += [tensor.op for tensor in op.inputs if tensor.ref() not in given] + list(op.control_inputs)
     return [found[name] for name in sorted(found)]
 
 

@@ -185,6 +185,25 @@ def test_a_tf1_checkpoint_with_its_outputs_named(checkpoint, tmp_path):
             assert np.allclose(servable("serving_default", request)["p"], answer, atol=1e-6)
 
 
+@pytest.mark.parametrize(("default", "asks"), [(True, True), (False, False), (0.5, True), (1.0, False), (3, False)])
+def test_a_default_that_is_for_training_is_asked_for(default, asks, tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 2], name="x")
+        switch = v1.placeholder_with_default(default, [], name="switch")
+        weight = v1.get_variable("weight", [2])
+        tf.identity(x * weight + tf.cast(switch, tf.float32), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    for number, inputs in enumerate(({}, {"x": "x"})):
+        wanted = Wanted(outputs={"y": "y"}, inputs=inputs)
+        if asks:
+            with pytest.raises(InputError, match="--constant switch") as caught:
+                export(tmp_path / "model.ckpt.meta", tmp_path / "out", wanted=wanted)
+            assert caught.value.code == "WHICH_TENSORS"
+        else:
+            assert export(tmp_path / "model.ckpt.meta", tmp_path / f"{number}", wanted=wanted).inputs == ("x",)
+
+
 def test_what_cannot_be_told_is_a_question(tmp_path):
     for name in ("a.keras", "b.keras"):
         (tmp_path / name).write_bytes(b"")
