@@ -7,7 +7,8 @@ not left out afterwards; they never come in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -62,7 +63,7 @@ def write_keras(
 
     Raises:
         ExportRefused: `FIXED_BATCH`, `NO_INPUTS`, `NO_SIGNATURE`, `NO_PROBABILITIES`, `TRAINING_BAGGAGE`,
-            `ANSWERS_DIFFER`, `UNTRACKED_RESOURCE`.
+            `NOT_PROVEN`, `ANSWERS_DIFFER`, `UNTRACKED_RESOURCE`.
         InputError: formats without a schema (code `NO_SCHEMA`), or one that does not name the model's inputs.
     """
     classes = sources.classes(schema)
@@ -83,9 +84,10 @@ def write_keras(
     _save(model, functions, out)
     refuse_baggage(out)
     _refuse_fixed_batches(out)
-    records = _records(serve, samples)
-    if classes:
-        _require_probabilities(serve, records, classes)
+    with _same_draws(model):
+        records = _records(serve, samples)
+        if classes:
+            _require_probabilities(serve, records, classes)
     return _prove(answers, out, records, schema, dict(zip(functions, chosen, strict=True)))
 
 
@@ -130,6 +132,16 @@ def _traced(model: keras.Model, function: Any) -> Any:
         ) from exc
 
 
+@contextmanager
+def _same_draws(model: keras.Model) -> Iterator[None]:
+    """Put the states of random generators back, so that the model goes on from where the written one begins."""
+    weights = {id(weight) for weight in model.weights}
+    states = [(variable, variable.numpy()) for variable in model.variables if id(variable) not in weights]
+    yield
+    for variable, value in states:
+        variable.assign(value)
+
+
 def _records(serve: Any, samples: str | None) -> Samples:
     """Return the records to ask: those of the file `samples`, else made-up ones that the model answers."""
     (given,) = serve.input_signature
@@ -149,12 +161,14 @@ def _prove(
 ) -> Proof:
     """Ask each signature, in its format, for the same records; `answers` are the functions to compare with."""
     largest, rows = 0.0, 0
+    varying: set[str] = set()
     servable = Servable(path)
     for name, which in formats.items():
         encoded = partial(encode, schema=schema, which=which)
-        difference, asked = _compare(answers[name], servable, records, name, encoded)
+        difference, asked = _compare(answers[name], servable, records, name, encoded, varying)
         largest, rows = max(largest, difference), rows + asked
-    return Proof(rows, largest, ())
+    notes = [f"Not compared: {name} answers the same request differently each time." for name in sorted(varying)]
+    return Proof(rows, largest, tuple(notes))
 
 
 def _made_up(specs: Mapping[str, InputSpec], serve: Any) -> Samples:
@@ -198,27 +212,48 @@ def _refuse_fixed_batches(path: Path) -> None:
 
 
 def _compare(
-    serve: Any, servable: Servable, records: Samples, signature: str, encoded: Callable[[Arrays], Arrays]
+    serve: Any,
+    servable: Servable,
+    records: Samples,
+    signature: str,
+    encoded: Callable[[Arrays], Arrays],
+    varying: set[str],
 ) -> tuple[float, int]:
-    """Return (largest difference, rows asked) between the model in memory and the one on disk."""
+    """Return (largest difference, rows asked) between the model in memory and the one on disk.
+
+    What the model in memory itself answers differently when it is asked again is added to `varying`, and not compared.
+    """
     largest, rows = 0.0, 0
     for size in PROOF_BATCHES:
         batch = {name: np.resize(values, (size, *values.shape[1:])) for name, values in records.inputs.items()}
         expected = _answer(serve, batch)
         answered = servable(signature, encoded(batch))
         rows += size
-        for name, want in expected.items():
-            have = answered[name]
-            if want.dtype.kind != "f":
-                difference = 0.0 if np.array_equal(want, have) else float("inf")
-            else:
-                difference = float(np.max(np.abs(want - have), initial=0.0)) if want.shape == have.shape else np.inf
-            if not difference <= TOLERANCE and not np.array_equal(want, have, equal_nan=want.dtype.kind == "f"):
+        differences = {name: _difference(want, answered[name]) for name, want in expected.items()}
+        if any(not difference <= TOLERANCE for difference in differences.values()):
+            again = _answer(serve, batch)
+            varying |= {name for name, want in expected.items() if not _difference(want, again[name]) <= TOLERANCE}
+        if varying == expected.keys():
+            raise ExportRefused(
+                "The model answers the same request differently each time, in every output.",
+                code="NOT_PROVEN",
+                fix="Let its layers draw from a keras.random.SeedGenerator, whose state is saved with the model.",
+            )
+        for name in expected.keys() - varying:
+            if not differences[name] <= TOLERANCE:
                 raise ExportRefused(
                     f"At batch size {size} the output {name!r} of the signature {signature!r} differs from the model "
-                    f"in memory by {difference:g}.",
+                    f"in memory by {differences[name]:g}.",
                     code="ANSWERS_DIFFER",
                     fix="Report this model: an export must not change its answers.",
                 )
-            largest = max(largest, difference)
+            largest = max(largest, differences[name])
     return largest, rows
+
+
+def _difference(want: NDArray[Any], have: NDArray[Any]) -> float:
+    """Return the largest difference of numbers, 0 of what is equal, infinity of all else."""
+    is_float = want.dtype.kind == "f"
+    if np.array_equal(want, have, equal_nan=is_float):
+        return 0.0
+    return float(np.max(np.abs(want - have))) if is_float and want.shape == have.shape else float("inf")

@@ -279,6 +279,43 @@ class Counting(keras.layers.Layer):
         return x + tf.random.uniform(tf.shape(x)) * 0.0 + tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(x, x))
 
 
+@keras.saving.register_keras_serializable(package="test")
+class Sampled(keras.layers.Layer):
+    """Draws anew for each request, as the encoder of a variational autoencoder does."""
+
+    def __init__(self, *, has_state, **more):
+        super().__init__(**more)
+        self.has_state = has_state
+        self.seeds = keras.random.SeedGenerator(3)
+
+    def get_config(self):
+        return {**super().get_config(), "has_state": self.has_state}
+
+    def call(self, x):
+        return x + (
+            keras.random.normal(tf.shape(x), seed=self.seeds) if self.has_state else tf.random.normal(tf.shape(x))
+        )
+
+
+def test_a_model_that_draws_numbers_draws_the_same_once_written(tmp_path):
+    x = keras.Input((3,), name="x")
+    keras.Model(x, Sampled(has_state=True)(x)).save(tmp_path / "m.keras")
+    result = export(tmp_path / "m.keras", tmp_path / "out")
+    assert (result.max_abs_diff <= 1e-6, result.notes) == (True, ())
+
+
+def test_what_a_model_answers_otherwise_each_time_is_left_out_of_the_proof(tmp_path):
+    x = keras.Input((3,), name="x")
+    drawn = Sampled(has_state=False)(x)
+    keras.Model(x, {"drawn": drawn, "twice": keras.ops.multiply(x, 2.0)}).save(tmp_path / "some.keras")
+    keras.Model(x, drawn).save(tmp_path / "all.keras")
+    (note,) = export(tmp_path / "some.keras", tmp_path / "out").notes
+    assert note == "Not compared: drawn answers the same request differently each time."
+    with pytest.raises(ExportRefused, match="every output") as caught:
+        export(tmp_path / "all.keras", tmp_path / "none")
+    assert caught.value.code == "NOT_PROVEN"
+
+
 def test_an_output_without_a_batch_is_refused(tmp_path):
     x = keras.Input((3,), name="x")
     keras.Model(x, Summed()(x)).save(tmp_path / "m.keras")
