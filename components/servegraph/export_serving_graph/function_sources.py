@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from servegraph.answers.ask import short_message
 from servegraph.errors import ExportRefused, InputError, TrainerError
 from servegraph.export_serving_graph.signature_choice import choose_functions
 from servegraph.trained.trainer import load_trainer
@@ -67,7 +68,7 @@ def save_module(module: tf.Module, path: Path, wanted: Mapping[str, str], source
 
 
 def _functions(module: Any) -> dict[str, Any]:
-    """Return the module's functions of one known input signature, by attribute name."""
+    """Return the module's functions of one known input signature, by attribute name. Raises as `save_module`."""
     import tensorflow as tf
 
     found = {}
@@ -75,15 +76,22 @@ def _functions(module: Any) -> dict[str, Any]:
         if name.startswith("_") and name != "__call__":
             continue
         function = getattr(module, name, None)
-        if isinstance(function, tf.types.experimental.PolymorphicFunction) and (concrete := _concrete(function)):
+        if isinstance(function, tf.types.experimental.PolymorphicFunction) and (concrete := _concrete(name, function)):
             found[name] = concrete
     return found
 
 
-def _concrete(function: Any) -> Any:
+def _concrete(name: str, function: Any) -> Any:
     """Return the one concrete function, None where the inputs are not known or there are several."""
     if restored := getattr(function, "concrete_functions", None):  # of a loaded SavedModel
         return restored[0] if len(restored) == 1 else None
     if function.input_signature is None:
         return None
-    return function.get_concrete_function()
+    try:
+        return function.get_concrete_function()
+    except Exception as exc:  # of code that anybody may have written
+        raise ExportRefused(
+            f"The function {name!r} raises when it is traced: {short_message(exc)}",
+            code="NO_SIGNATURE",
+            fix="Mend it, or take its input signature away if it is not for serving.",
+        ) from exc

@@ -30,7 +30,8 @@ def refuse_baggage(path: Path) -> None:
         raise ExportRefused(
             f"The exported graph holds what serving must not: {', '.join(f'{b.kind} {b.name}' for b in baggage[:5])}.",
             code="TRAINING_BAGGAGE",
-            fix="Make the model's serving function free of training operations.",
+            fix="Make what serves free of training operations, or leave out the signature that trains, by naming those "
+            "that are wanted: --signature serving_default=serving_default.",
         )
 
 

@@ -103,6 +103,13 @@ def test_a_module_saved_without_signatures_is_served_by_its_function(tmp_path):
         assert servable("serving_default", {"x": np.float32([1])})["y"].tolist() == [2]
 
 
+def test_a_function_that_raises_when_it_is_traced(tmp_path):
+    (tmp_path / "model.py").write_text(MODULE.replace('return {"y": 2.0 * x}', 'return {"y": factor * x}'))
+    with pytest.raises(ExportRefused, match=r"double.*factor") as caught:
+        export(f"{tmp_path}/model.py:two", tmp_path / "out", wanted=Wanted(signatures={"serving_default": "double"}))
+    assert caught.value.code == "NO_SIGNATURE"
+
+
 def test_a_function_that_returns_no_model(module_file, tmp_path):
     with pytest.raises(InputError) as caught:
         export(f"{module_file}:nothing", tmp_path / "out")
@@ -253,6 +260,30 @@ def test_training_that_a_signature_runs_is_refused(tmp_path):
         export(tmp_path / "training", tmp_path / "out")
     assert caught.value.code == "TRAINING_BAGGAGE"
     assert [path.name for path in tmp_path.iterdir()] == ["training"]
+
+
+def test_a_signature_that_trains_can_be_left_out(tmp_path):
+    class Both(tf.Module):
+        def __init__(self):
+            self.weight = tf.Variable(1.0)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+        def serve(self, x):
+            return {"y": x * self.weight}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+        def train(self, x):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.tanh(self.weight * x))
+            self.weight.assign_sub(tape.gradient(loss, self.weight))
+            return {"loss": tf.fill(tf.shape(x), loss)}
+
+    module = Both()
+    tf.saved_model.save(module, str(tmp_path / "both"), {"serving_default": module.serve, "train": module.train})
+    with pytest.raises(ExportRefused, match="--signature serving_default=serving_default"):
+        export(tmp_path / "both", tmp_path / "out")
+    wanted = Wanted(signatures={"serving_default": "serving_default"})
+    assert export(tmp_path / "both", tmp_path / "out", wanted=wanted).signatures == ("serving_default",)
 
 
 def test_an_operation_that_lost_its_kernel_is_named(tmp_path):
