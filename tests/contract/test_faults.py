@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 from tests.emulators.gcs import FakeGcs
-from tests.emulators.http_server import LoopbackServer, Request, Tampering
+from tests.emulators.http_server import Answer, LoopbackServer, Request, Tampering, json_answer
 from tests.emulators.remote_places import FAKES, Emulated, deploy_and_exit
-from tests.tiny_models import write_tiny_model
+from tests.tiny_models import Y, write_tiny_model
 
 from servegraph.deploy_version.deploy import deploy, plan_deploy
 from servegraph.deploy_version.plan import DeployRequest, Outcome, ServiceOptions
@@ -264,6 +264,9 @@ def assert_nothing_is_left(world: World) -> None:
     found = world.target.versions(world.name)
     assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
     assert len([n for n in world.storage.names("bucket") if n.startswith(f"models/{world.name}/")]) == 3
+    if world.kind == "vertex":
+        assert [list(versions) for versions in world.service.models.values()] == [["1"]]
+        assert [name.split("/")[-1] for name in world.service.endpoints] == [world.name]
 
 
 def test_cancelled_it_takes_back_what_it_began(world: World) -> None:
@@ -404,6 +407,130 @@ def test_a_version_that_answers_with_errors_gets_no_traffic(world: World) -> Non
     found = world.target.versions("erring")
     assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
     assert len(world.storage.names("bucket")) == 3
+
+
+@pytest.mark.parametrize("status", [403, 404, 409])
+def test_what_refuses_the_golden_requests_leaves_nothing(world: World, status: int) -> None:
+    world.fresh("refusing")
+    world.is_watched = False
+    world.tampering = lambda index, request: Tampering(False, status) if ":predict" in request.path else None
+    with pytest.raises(DeployRefused, match=str(status)):
+        deploy(world.request("2"), world.target)
+    assert_nothing_is_left(world)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"predictions": 3}', b'{"predictions": null}'])
+def test_what_is_no_answer_leaves_nothing(world: World, body: bytes) -> None:
+    world.fresh("babbling")
+    world.is_watched = False
+    respond = world.service.respond
+    world.service.respond = lambda asked: Answer(200, {}, body) if ":predict" in asked.path else respond(asked)
+    with pytest.raises(DeployRefused) as refused:
+        deploy(world.request("2"), world.target)
+    assert refused.value.code in ("PROBE_FAILED", "BAD_PREDICTIONS")
+    assert_nothing_is_left(world)
+
+
+def test_lone_values_of_two_outputs_leave_nothing(world: World) -> None:
+    world.fresh("two")
+    world.is_watched = False
+    golden = [{**GOLDEN[0], "outputs": {"y": [2.0, 5.0], "z": [2.0, 5.0]}}]
+    model = write_tiny_model(world.models / "two", "2", golden=golden, outputs={**Y, "z": Y["y"]})
+    respond = world.service.respond
+    lone = json_answer({"outputs": [2.0, 5.0], "predictions": [2.0, 5.0]})
+    world.service.respond = lambda asked: lone if ":predict" in asked.path else respond(asked)
+    with pytest.raises(DeployRefused, match="should have y, z") as refused:
+        deploy(DeployRequest(str(model), "two", allow_signature_change=True), world.target)
+    assert refused.value.code == "BAD_PREDICTIONS"
+    assert_nothing_is_left(world)
+
+
+def test_a_change_that_is_not_allowed_leaves_nothing(world: World) -> None:
+    world.fresh("forbidden")
+    world.is_watched = False
+    state = {"vertex": ":mergeVersionAliases", "ai-platform": ":setDefault", "kserve": "/inferenceservices/forbidden"}
+
+    def forbid(index: int, request: Request) -> Tampering | None:
+        is_it = request.method in ("POST", "PUT") and request.path.endswith(state[world.kind])
+        if not is_it or "dryRun" in request.query:
+            return None
+        world.tampering = lambda index, request: None
+        return Tampering(False, 403)
+
+    world.tampering = forbid
+    with pytest.raises(DeployRefused) as refused:
+        deploy(world.request("2"), world.target)
+    assert refused.value.code == "NO_ACCESS"
+    assert_nothing_is_left(world)
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_version_that_is_live_stays_so_where_a_change_is_refused(world: World, status: int) -> None:
+    world.fresh("kept")
+    world.is_watched = False
+    world.service.tamper = lambda request: Tampering(False, status) if request.method != "GET" else None
+    with pytest.raises(DeployRefused, match=str(status)):
+        deploy(replace(world.request("1"), labels=("gold",)), world.target)
+    assert world.traffic() == {"1": 100}
+    assert_nothing_is_left(world)
+
+
+def test_what_cannot_be_taken_back_is_named(world: World) -> None:
+    world.fresh("stuck")
+    world.is_watched = False
+    takes_back = {"vertex": ":undeployModel", "ai-platform": "/versions/v2", "kserve": "/inferenceservices/stuck"}
+
+    def strike(index: int, request: Request) -> Tampering | None:
+        if ":predict" in request.path:
+            world.tampering = lambda index, request: (
+                Tampering(False, 403) if request.path.endswith(takes_back[world.kind]) else None
+            )
+            return Tampering(False, 400)
+        return None
+
+    world.tampering = strike
+    left = {
+        "vertex": "undeploy version .*; remove endpoint .*; remove version .*@2",
+        "ai-platform": "remove projects/.*/v2",
+    }
+    with pytest.raises(
+        DeployRefused, match=f"Something of it is left: .* 403 .* Still to do: {left.get(world.kind, '')}"
+    ):
+        deploy(world.request("2"), world.target)
+
+
+def test_the_way_back_stays_where_a_version_fails_under_traffic(world: World) -> None:
+    world.fresh("back")
+    world.is_watched = False
+    deploy(world.request("2"), world.target)
+    asked = []
+
+    def fail_second(index: int, request: Request) -> Tampering | None:
+        if ":predict" not in request.path:
+            return None
+        asked.append(request)
+        return Tampering(False, 400) if len(asked) > 1 else None
+
+    world.tampering = fail_second
+    with pytest.raises(DeployRefused, match=r"asked with \d+ % of the traffic, got no answer"):
+        deploy(world.request("3"), world.target)
+    world.tampering = lambda index, request: None
+    found = world.target.versions("back")
+    assert (found.live, found.previous) == ("2", "1")
+    assert world.target.rollback("back").version == "1"
+
+
+def test_a_damaged_memory_is_not_taken_for_none(world: World) -> None:
+    if world.kind != "kserve":
+        pytest.skip("the service remembers")
+    world.fresh("damaged")
+    for text in ('{"versions": {"1": {}}}', '{"newer": 1}', "{"):
+        world.service.objects["ConfigMap", "damaged-servegraph"]["data"]["versions.json"] = text
+        for act in (lambda: deploy(world.request("2"), world.target), lambda: world.target.versions("damaged")):
+            with pytest.raises(InputError) as refused:
+                act()
+            assert refused.value.code == "BAD_STATE"
+    assert world.traffic() == {"1": 100}
 
 
 def test_the_requests_of_a_plan_are_those_that_are_sent(world: World) -> None:

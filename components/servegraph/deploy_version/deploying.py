@@ -9,7 +9,15 @@ from typing import Any
 
 from servegraph.deploy_version import rollout
 from servegraph.deploy_version.converge import converge
-from servegraph.deploy_version.faults import CannotServe, NoCapacity, Rejected, Unavailable
+from servegraph.deploy_version.faults import (
+    CannotServe,
+    NoCapacity,
+    NotFound,
+    Overtaken,
+    Rejected,
+    Unavailable,
+    Unreadable,
+)
 from servegraph.deploy_version.golden import difference, read_golden
 from servegraph.deploy_version.machine_check import check_machine
 from servegraph.deploy_version.plan import Step
@@ -17,7 +25,7 @@ from servegraph.deploy_version.remote import Answer, Goal, Seen
 from servegraph.deploy_version.served_graph import served
 from servegraph.deploy_version.site import Site
 from servegraph.deploy_version.targets import OnStep
-from servegraph.errors import DeployRefused, StorageError
+from servegraph.errors import ServegraphError, StorageError
 from servegraph.machines.sizes import format_size
 from servegraph.savedmodel.golden_file import GoldenRequest
 from servegraph.savedmodel.layout import content_digest
@@ -31,17 +39,21 @@ ASK_UNTIL = 40  # requests that a version with a share of the traffic gets until
 class Deploying:
     """One deploy under way: forward, with the machines to fall back on, and back where it must not serve."""
 
-    def __init__(self, site: Site, goal: Goal, before: Mapping[str, int], lease: Lease, on_step: OnStep) -> None:
-        """Bring `goal` about; `before` is the traffic to go back to."""
+    def __init__(self, site: Site, goal: Goal, lease: Lease, on_step: OnStep) -> None:
+        """Bring `goal` about."""
         self._site, self._goal, self._lease, self._on_step = site, goal, lease, on_step
-        self._service, self._staging, self._before = site.service, site.staging, before
+        self._service, self._staging = site.service, site.staging
+        self._before: Seen | None = None  # what there is to go back to
         self._ran_before: set[str] = set()
         self._is_interrupted, self._cancelled = False, set[str]()
         self._fallbacks = list(goal.request.fallbacks)
         self.notes: list[str] = []
 
     def run(self) -> tuple[Seen, Goal]:
-        """Go forward to the goal. Raises what stopped it, once nothing is left of the version."""
+        """Go forward to the goal. Raises what stopped it, once nothing is left of the version.
+
+        What may pass leaves everything as it is: the next run goes on from there. So does the loss of the lock.
+        """
         while True:
             try:
                 seen = self._converge(lambda seen: rollout.forward(self._service, self._goal, self._noted(seen)))
@@ -50,14 +62,17 @@ class Deploying:
                     self._withdraw(fault)
                     raise
                 self._fall_back(fault)
-            except (CannotServe, Rejected) as fault:
-                self._withdraw(fault)
+            except (Unavailable, Overtaken, StorageError):
                 raise
             except KeyboardInterrupt:
                 self._on_step("interrupted: cancelling what was begun")
                 self._service.cancel()
                 self._is_interrupted = True
                 self._withdraw(None)
+                raise
+            except Exception as fault:
+                if getattr(fault, "code", None) != "LOCK_LOST":
+                    self._withdraw(fault)
                 raise
             else:
                 return seen, self._goal
@@ -68,6 +83,7 @@ class Deploying:
         return tuple(sorted(self._ran_before - left, key=lambda version: (len(version), version)))
 
     def _noted(self, seen: Seen) -> Seen:
+        self._before = self._before or seen
         self._ran_before |= {version.version for version in seen.serving}
         return seen
 
@@ -80,25 +96,42 @@ class Deploying:
         self.notes += check_machine(self._service.target, config, self._goal.model, self._site.today())
         self._goal = replace(self._goal, config=config)
 
-    def _withdraw(self, fault: DeployRefused | None) -> None:
-        """Leave nothing of the version. What cannot be removed is said, and does not hide `fault`."""
+    def _withdraw(self, fault: Exception | None) -> None:
+        """Leave nothing of the version. What cannot be removed is said, and does not hide `fault`.
+
+        A version that had traffic before keeps it, unless it is at fault itself: it is no half-made one.
+        """
+        before = self._before
+        if before is None:  # nothing was begun
+            return
+        was, uri = before.of(self._goal.identity), self._goal.artifact_uri
+        stays = was is not None and was.share > 0 and not isinstance(fault, (CannotServe, NoCapacity))
+        missing: tuple[Step, ...] = ()
+
+        def back(seen: Seen) -> tuple[Step, ...]:
+            nonlocal missing
+            missing = self._back(seen, before, stays=stays)
+            return missing
+
         try:
-            seen = self._converge(self._back)
-            uri = self._goal.artifact_uri
+            seen = self._converge(back)
             if not any(version.artifact_uri == uri for version in seen.versions):
                 remove_below(uri, self._staging.client)
-        except (DeployRefused, StorageError) as exc:
-            left = f"Something of it is left: {exc.message}"
+        except ServegraphError as exc:
+            undone = "; ".join(f"{step.action} {step.detail}" for step in missing) or f"remove {uri}"
+            left = f"Something of it is left: {exc.message} Still to do: {undone}."
             self._on_step(left)
-            if fault is not None:
+            if isinstance(fault, ServegraphError):
                 fault.message = f"{fault.message} {left}"
 
-    def _back(self, seen: Seen) -> tuple[Step, ...]:
+    def _back(self, seen: Seen, before: Seen, *, stays: bool) -> tuple[Step, ...]:
         if seen.busy:
             # The lock is held: this run began it, or one that died. The answer that named it may have been missed.
             unasked = [name for name in seen.busy if name not in self._cancelled]
             return (rollout.cancel(unasked) if self._is_interrupted and unasked else rollout.wait(seen),)
-        return rollout.back(self._service, self._goal, seen, self._before)
+        if stays:
+            return rollout.restore(self._service, seen, before)
+        return rollout.back(self._service, self._goal, seen, before)
 
     def _converge(self, missing: Callable[[Seen], tuple[Step, ...]]) -> Seen:
         def look() -> Seen:
@@ -144,7 +177,10 @@ class Deploying:
         model = self._goal.model
         if not model.golden_requests:
             return ()
-        return read_golden(served(self._site.open(model.uri), model.tags), model.routine)
+        try:
+            return read_golden(served(self._site.open(model.uri), model.tags), model.routine)
+        except StorageError as exc:  # nothing tells whether it answers rightly
+            raise CannotServe(f"Its golden requests are gone: {exc.message}", code=exc.code, fix=exc.fix) from exc
 
     def _probe(self, seen: Seen) -> None:
         unasked = 0
@@ -175,9 +211,17 @@ class Deploying:
                     break
 
     def _ask(self, seen: Seen, request: GoldenRequest, when: str) -> Answer | None:
+        def ask() -> Answer | None:
+            try:
+                return self._service.ask(self._goal, seen, request)
+            except NoCapacity as fault:  # a prediction takes no machine: it is a limit on requests, which passes
+                raise Unavailable(fault.message) from fault
+            except Unreadable as fault:  # a container's answers do not get better
+                raise Rejected(fault.message) from fault
+
         try:
-            return self._site.waits.patience().again(lambda: self._service.ask(self._goal, seen, request))
-        except (Rejected, Unavailable) as fault:
+            return self._site.waits.patience().again(ask)
+        except (NotFound, Overtaken, Rejected, Unavailable) as fault:
             raise self._failed(request, when, f"got no answer: {fault.message}") from fault
 
     def _compare(self, request: GoldenRequest, outputs: Mapping[str, Any], when: str) -> None:

@@ -29,6 +29,12 @@ class Unreachable(Unavailable):
     default_code = "UNREACHABLE"
 
 
+class Unreadable(Unavailable):
+    """What came with HTTP 200 is no answer of the service: something between sent it, or a container that errs."""
+
+    default_code = "UNREADABLE_ANSWER"
+
+
 class Overtaken(DeployRefused):
     """What was seen is no longer so: look again and go on."""
 
@@ -99,6 +105,11 @@ def no_answer(what: str, error: Exception, fix: str = "Check the network, then r
     if is_unreachable(error):
         return Unreachable(f"{what}: the service cannot be reached ({_reason(error)}).", fix=FIX)
     return Unavailable(f"{what}: no answer ({type(error).__name__}).", fix=fix)
+
+
+def unreadable(what: str, why: str) -> Unreadable:
+    """Return the fault for what cannot be an answer of the service; `why` says what is odd."""
+    return Unreadable(f"{what}: the answer cannot be read ({why}).", fix="Check what answers at that address.")
 
 
 def _reason(error: Exception) -> str:

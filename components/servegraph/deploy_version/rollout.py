@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from servegraph.deploy_version.plan import OutcomeName, Step
@@ -77,16 +77,30 @@ def shifts_to(service: Service, seen: Seen, mine: SeenVersion, goal: Goal) -> tu
     )
 
 
-def back(service: Service, goal: Goal, seen: Seen, before: Mapping[str, int]) -> tuple[Step, ...]:
-    """Return the steps that leave nothing of the goal's version: its traffic goes back first."""
+def back(service: Service, goal: Goal, seen: Seen, before: Seen) -> tuple[Step, ...]:
+    """Return the steps that leave nothing of the goal's version: its traffic goes back first, with the way back."""
     mine = seen.of(goal.identity)
     if mine is not None and mine.share:
-        known = {version.version for version in seen.serving}
-        fits = bool(before) and mine.version not in before and set(before) <= known
-        shares = {**before, mine.version: 0} if fits else shifted(seen.shares, mine.version, 0)
+        fits = mine.version not in before.shares and _can_be_again(before, seen)
+        shares = {**before.shares, mine.version: 0} if fits else shifted(seen.shares, mine.version, 0)
         if any(shares.values()) or service.can_be_empty:
-            return service.shift(seen, Shift(shares, None))
+            return service.shift(seen, replace(_way(before), shares=shares) if fits else Shift(shares, None))
     return service.withdraw(goal, seen)
+
+
+def restore(service: Service, seen: Seen, before: Seen) -> tuple[Step, ...]:
+    """Return the step that shares the traffic out as it was; none where that cannot be any more."""
+    if seen.shares == before.shares or not _can_be_again(before, seen):
+        return ()
+    return service.shift(seen, _way(before))
+
+
+def _can_be_again(before: Seen, seen: Seen) -> bool:
+    return bool(before.shares) and before.shares.keys() <= {version.version for version in seen.serving}
+
+
+def _way(seen: Seen) -> Shift:
+    return Shift(seen.shares, seen.previous, seen.rolled_back_from)
 
 
 def rollback_shift(seen: Seen, to: str | None) -> Shift | None:

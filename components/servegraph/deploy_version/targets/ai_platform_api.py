@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from servegraph.deploy_version.discovery import load, require_valid
-from servegraph.deploy_version.faults import Patience, fault_of, no_answer
+from servegraph.deploy_version.faults import Patience, fault_of, no_answer, unreadable
 from servegraph.deploy_version.google_api import GoogleApi, is_loopback, no_credentials
 from servegraph.errors import InputError
 
@@ -45,8 +45,12 @@ class AiPlatformApi(GoogleApi):
         for collection in collections:
             resource = getattr(resource, collection)()
         arguments = {**params, **({} if body is None else {"body": body})}
-        with _faults(f"{method} of {params.get('name') or params.get('parent')}"):
-            return dict(getattr(resource, function)(**arguments).execute(num_retries=0))
+        what = f"{method} of {params.get('name') or params.get('parent')}"
+        with _faults(what):
+            answer = getattr(resource, function)(**arguments).execute(num_retries=0)
+        if not isinstance(answer, dict):  # the client hands on what is no JSON
+            raise unreadable(what, f"{str(answer)[:100]!r} is no object")
+        return answer
 
     def close(self) -> None:
         """Close the connections."""

@@ -18,6 +18,7 @@ from servegraph.deploy_version import rollout
 from servegraph.deploy_version.faults import CannotServe, NoCapacity, is_no_capacity
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Step, TargetName
 from servegraph.deploy_version.remote import Answer, Goal, Seen, SeenVersion, Shift, State
+from servegraph.deploy_version.rows import as_columns
 from servegraph.deploy_version.targets import kserve_objects as objects
 from servegraph.deploy_version.targets import kserve_status as status
 from servegraph.deploy_version.targets.kserve_api import KserveApi
@@ -226,8 +227,7 @@ class Kserve:
         name = objects.object_name(seen.name)
         document = {"signature_name": request.signature_name, "inputs": request.inputs}
         answer = self._api.predict(f"{url.rstrip('/')}/v1/models/{name}:predict", document)
-        outputs, names = answer["outputs"], list(goal.model.signatures[request.signature_name].outputs)
-        return Answer({names[0]: outputs} if len(names) == 1 else outputs, seen.own["current"])
+        return Answer(as_columns(answer, request, goal.model.signatures), seen.own["current"])
 
     def cancel(self, *operations: str) -> None:
         """Nothing runs here that a look does not see."""

@@ -8,9 +8,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from servegraph.deploy_version.faults import NotFound, Overtaken, Patience, fault_of, no_answer
+from servegraph.deploy_version.faults import NotFound, Overtaken, Patience, fault_of, no_answer, unreadable
 from servegraph.deploy_version.google_api import is_loopback
-from servegraph.errors import DeployRefused, InputError
+from servegraph.errors import DeployRefused, InputError, in_short
 
 GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 CALL_TIMEOUT_S = 60.0
@@ -55,8 +55,8 @@ class KserveApi:
         with contextlib.suppress(NotFound, Overtaken):  # it has changed since it was looked at: not the schema's matter
             self._patience().again(lambda: self._call(verb, kind, name, body, **options))
 
-    def predict(self, url: str, document: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the answer of a predictor at `url`, an address that its status gives."""
+    def predict(self, url: str, document: Mapping[str, Any]) -> Any:
+        """Return the JSON answer of a predictor at `url`, an address that its status gives."""
         import urllib3
 
         with urllib3.PoolManager(retries=False) as pool:
@@ -73,8 +73,10 @@ class KserveApi:
                 raise no_answer(url, exc, fix) from exc
             if answer.status != 200:
                 raise fault_of(answer.status, answer.data.decode("utf-8", "replace"), url)
-            found: dict[str, Any] = json.loads(answer.data)
-            return found
+            try:
+                return json.loads(answer.data)
+            except ValueError as exc:
+                raise unreadable(url, in_short(exc)) from exc
 
     def create_custom(self, group: str, version: str, plural: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object of another custom resource; unknown fields are refused. Not tried again."""

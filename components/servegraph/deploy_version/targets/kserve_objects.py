@@ -16,11 +16,13 @@ from typing import Any
 
 from servegraph.deploy_version.plan import Step
 from servegraph.deploy_version.remote import Goal
+from servegraph.errors import InputError, in_short
 from servegraph.machines.choose import KUBERNETES_GPU
 
 ANNOTATION = "servegraph.dev"
 TAG_ROUTING = "serving.kserve.io/enable-tag-routing"  # gives the newest revision an address of its own
 MANAGED = {"app.kubernetes.io/managed-by": "servegraph"}
+_ENTRY = {"identity", "digest", "uri", "created", "size_bytes", "config", "predictor", "labels"}  # of a version
 _KEPT = ("name", "namespace", "labels", "annotations", "resourceVersion", "finalizers", "ownerReferences")
 
 
@@ -127,12 +129,26 @@ def remember(name: str, found: Mapping[str, Any] | None, before: Memory, after: 
 
 
 def recall(found: Mapping[str, Any] | None) -> Memory:
-    """Return what a config map says; nothing where there is none, or it cannot be read."""
-    try:
-        memory = Memory(**json.loads((found or {})["data"]["versions.json"]))
-    except (KeyError, TypeError, ValueError):
+    """Return what a config map says; nothing where there is none.
+
+    Raises:
+        InputError: it is not as we write it (code `BAD_STATE`): what runs would be taken for nothing.
+    """
+    if found is None:
         return Memory()
-    return replace(memory, last=int(memory.last))
+    try:
+        memory = Memory(**json.loads(found["data"]["versions.json"]))
+        for known in memory.versions.values():
+            if missing := _ENTRY - known.keys():
+                raise ValueError(f"a version has no {min(missing)}")
+        return replace(memory, last=max(int(memory.last), *map(int, memory.versions)))
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        name = found["metadata"]["name"]
+        raise InputError(
+            f"The config map {name} does not say which versions there are: {in_short(exc)}.",
+            code="BAD_STATE",
+            fix=f"Put its last good content back, or remove all: kubectl delete configmap {name}, and what it was of.",
+        ) from exc
 
 
 def told(service: Mapping[str, Any]) -> Memory:

@@ -52,7 +52,7 @@ class RemoteTarget:
             refusal = plan.refusal()
             if refusal is not None:
                 raise refusal
-            change = Deploying(self._site, goal, plan.traffic_before, lease, on_step)
+            change = Deploying(self._site, goal, lease, on_step)
             seen, goal = change.run()
             new = seen.of(goal.identity)
             assert new is not None

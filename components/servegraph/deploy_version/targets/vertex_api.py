@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from servegraph.deploy_version.discovery import load, require_valid
-from servegraph.deploy_version.faults import Patience, fault_of, no_answer
+from servegraph.deploy_version.faults import Patience, fault_of, no_answer, unreadable
 from servegraph.deploy_version.google_api import GoogleApi, is_loopback, no_credentials
-from servegraph.errors import InputError
+from servegraph.errors import InputError, in_short
 
 PREFIX = "aiplatform.projects.locations."
 CALL_TIMEOUT_S = 60.0
@@ -151,6 +151,7 @@ class VertexApi(GoogleApi):
 def _faults(what: str) -> Iterator[None]:
     from google.api_core.exceptions import GoogleAPICallError, RetryError
     from google.auth.exceptions import GoogleAuthError, TransportError
+    from google.protobuf.json_format import ParseError
 
     try:
         yield
@@ -160,6 +161,8 @@ def _faults(what: str) -> Iterator[None]:
         raise no_answer(what, exc) from exc
     except GoogleAuthError as exc:
         raise no_credentials(exc) from exc
+    except ParseError as exc:
+        raise unreadable(what, in_short(exc)) from exc
     except OSError as exc:  # those of `requests` are
         raise no_answer(what, exc) from exc
 
