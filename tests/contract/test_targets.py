@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from tests.contract.target_suite import *  # noqa: F403
-from tests.contract.target_suite import There, Write
+from tests.contract.target_suite import GOLDEN, There, Write
 from tests.emulators.gcs import FakeGcs
+from tests.emulators.http_server import Tampering
 from tests.emulators.remote_places import FAKES, Emulated
+from tests.emulators.vertex import FakeVertex
 from tests.tiny_models import SCHEMA_VERSION, saved_model, write_tiny_model
 
 from servegraph.deploy_version.deploy import deploy, plan_deploy
@@ -19,6 +21,7 @@ from servegraph.deploy_version.golden import difference
 from servegraph.deploy_version.plan import DeployRequest, ServiceOptions, Tolerance
 from servegraph.deploy_version.targets import TARGETS, Place, open_target
 from servegraph.deploy_version.targets.local import LocalTarget
+from servegraph.deploy_version.targets.remote_target import RemoteTarget
 from servegraph.errors import DeployRefused, InputError
 from servegraph.routine.manifest import Routine
 from servegraph.savedmodel.golden_file import GoldenRequest
@@ -86,6 +89,14 @@ def model(tmp_path: Path) -> Write:
     return write
 
 
+@pytest.fixture
+def vertex() -> Iterator[tuple[FakeVertex, RemoteTarget]]:
+    with ExitStack() as stack:
+        service, storage = stack.enter_context(FakeVertex()), stack.enter_context(FakeGcs())
+        storage.make_bucket("bucket")
+        yield service, Emulated("vertex", service.url, storage.url).open(stack)
+
+
 def test_requests_that_make_no_sense() -> None:
     for wrong in (
         {"keep_versions": 0},
@@ -125,3 +136,55 @@ def test_of_two_metagraphs_the_version_gets_that_of_its_machine(place: There, tm
     assert plan_deploy(on_gpu, place.open()).model.tags == ("serve", "gpu")
     assert deploy(on_gpu, place.open()).version == "2"
     assert deploy(on_gpu, place.open()).outcome == "unchanged"
+
+
+NETWORK, KEY = "projects/123/global/networks/n", "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "what"),
+    [
+        ({}, {"network": NETWORK}, f"is public, and the version is to be in {NETWORK}"),
+        ({"network": NETWORK}, {}, f"is in {NETWORK}, and the version is to be public"),
+        ({}, {"encryption_key": KEY}, f"is encrypted by Google's own keys, not with {KEY}"),
+    ],
+)
+def test_an_endpoint_that_was_made_otherwise_is_refused(
+    vertex: tuple[FakeVertex, RemoteTarget], model: Write, made: dict[str, str], asked: dict[str, str], what: str
+) -> None:
+    service, target = vertex
+    deploy(DeployRequest(model("1"), "census", service=ServiceOptions(**made)), target)
+    service.log.clear()
+    request = DeployRequest(model("1"), "census", service=ServiceOptions(**asked))
+    for act in (plan_deploy, deploy):
+        with pytest.raises(DeployRefused, match=what) as refused:
+            act(request, target)
+        assert refused.value.code == "ENDPOINT_DIFFERS"
+    assert {method.split(".")[-1] for method in service.log} <= {"get", "list", "listVersions"}
+
+
+def test_a_private_endpoint_runs_one_version_without_a_split(
+    vertex: tuple[FakeVertex, RemoteTarget], model: Write
+) -> None:
+    target = vertex[1]
+    private = ServiceOptions(network=NETWORK)
+    request = DeployRequest(model("1", golden=GOLDEN), "census", service=private)
+    plan = plan_deploy(request, target)
+    done = target.apply(plan)
+    assert done.traffic == plan.traffic_after == {"1": 100}
+    own = [step for step in plan.steps if step.params.get("endpoint", "").endswith("/census")]
+    assert [(step.method, sorted(step.body or {})) for step in own] == [("endpoints.deployModel", ["deployedModel"])]
+    assert (deploy(request, target).outcome, target.versions("census").live) == ("unchanged", "1")
+    with pytest.raises(DeployRefused, match="where one version runs, and 1 does") as refused:
+        deploy(DeployRequest(model("2"), "census", service=private), target)
+    assert refused.value.code == "ONE_VERSION_ONLY"
+    target.undeploy("census")
+    assert deploy(DeployRequest(model("2"), "census", service=private), target).outcome == "created"
+
+
+def test_what_fails_on_a_private_endpoint_is_taken_back(vertex: tuple[FakeVertex, RemoteTarget], model: Write) -> None:
+    service, target = vertex
+    service.tamper = lambda request: Tampering(False, 403) if ":mergeVersionAliases" in request.path else None
+    with pytest.raises(DeployRefused, match="403"):
+        deploy(DeployRequest(model("1"), "census", service=ServiceOptions(network=NETWORK)), target)
+    assert (service.endpoints, service.models) == ({}, {})

@@ -193,6 +193,7 @@ class FakeVertex(GoogleService):
             if key == "labels":
                 self._check_labels(value)
             if key == "trafficSplit":
+                need("network" not in endpoint, "Traffic split is not supported for private endpoints.")
                 self._check_split(value, {d["id"] for d in endpoint["deployedModels"]})
             endpoint[key] = value
         self._changed(endpoint)
@@ -225,6 +226,9 @@ class FakeVertex(GoogleService):
         taken |= {o.facts.get("deploys") for n, o in self.operations.items() if n.startswith(endpoint) and not o.done}
         need(deployed_id not in taken, f"DeployedModel {deployed_id} already exists.", 409)
         split = body.get("trafficSplit", {})
+        if "network" in place:
+            need("trafficSplit" not in body, "Traffic split is not supported for private endpoints.")
+            need(not taken, "A maximum of one model can be deployed to a private endpoint.")
         if split:
             self._check_split(split, {"0", *(d["id"] for d in place["deployedModels"])})
 
@@ -261,6 +265,7 @@ class FakeVertex(GoogleService):
 
     def endpoints_predict(self, body: dict[str, Any], endpoint: str) -> dict[str, Any]:
         place = self._endpoint(endpoint)
+        need("network" not in place, "The endpoint is private.", 404)
         split = {key: share for key, share in place["trafficSplit"].items() if share}
         need(split, f"Endpoint {endpoint} doesn't have traffic_split.")
         handle = self.random.choices(list(split), weights=list(split.values()))[0]

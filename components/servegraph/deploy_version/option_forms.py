@@ -55,19 +55,19 @@ def check_together(request: DeployRequest) -> None:
     """Refuse what does not go together on Vertex AI.
 
     Raises:
-        DeployRefused: spot machines out of a reservation (code `SPOT_AND_RESERVATION`), or shared traffic on a private
-            endpoint (code `NO_TRAFFIC_SPLIT`).
+        DeployRefused: spot machines out of a reservation (code `SPOT_AND_RESERVATION`).
+        InputError: less than all traffic on a private endpoint (code `NO_TRAFFIC_SPLIT`).
     """
     options = request.service
     if options.spot and options.reservation:
         raise DeployRefused(
             "Spot machines are not taken from a reservation.", code="SPOT_AND_RESERVATION", fix="Give one of the two."
         )
-    if options.network and (request.traffic_steps or request.traffic_percent not in (0, 100)):
-        raise DeployRefused(
-            "The traffic of an endpoint in a private network cannot be shared out.",
+    if options.network and (request.traffic_steps or request.traffic_percent != 100):
+        raise InputError(
+            "An endpoint in a private network has one version, with all traffic.",
             code="NO_TRAFFIC_SPLIT",
-            fix="Give --traffic 0 or 100 and no --traffic-steps, or leave --network out.",
+            fix="Give --traffic 100 and no --traffic-steps, or leave --network out.",
         )
 
 

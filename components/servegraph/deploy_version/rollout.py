@@ -84,7 +84,9 @@ def back(service: Service, goal: Goal, seen: Seen, before: Seen) -> tuple[Step, 
         fits = mine.version not in before.shares and _can_be_again(before, seen)
         shares = {**before.shares, mine.version: 0} if fits else shifted(seen.shares, mine.version, 0)
         if any(shares.values()) or service.can_be_empty:
-            return service.shift(seen, replace(_way(before), shares=shares) if fits else Shift(shares, None))
+            steps = service.shift(seen, replace(_way(before), shares=shares) if fits else Shift(shares, None))
+            if steps:
+                return steps
     return service.withdraw(goal, seen)
 
 

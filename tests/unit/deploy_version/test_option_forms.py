@@ -36,11 +36,12 @@ def test_what_lies_elsewhere(option):
     [
         ({"spot": True, "reservation": GOOD["reservation"]}, {}, "SPOT_AND_RESERVATION"),
         ({"network": GOOD["network"]}, {"traffic_percent": 20}, "NO_TRAFFIC_SPLIT"),
+        ({"network": GOOD["network"]}, {"traffic_percent": 0}, "NO_TRAFFIC_SPLIT"),
         ({"network": GOOD["network"]}, {"traffic_steps": (20,)}, "NO_TRAFFIC_SPLIT"),
     ],
 )
 def test_what_does_not_go_together(options, more, code):
-    with pytest.raises(DeployRefused) as refused:
+    with pytest.raises((DeployRefused, InputError)) as refused:
         check_together(DeployRequest("m", "m", service=ServiceOptions(**options), **more))
     assert refused.value.code == code
     check_together(DeployRequest("m", "m", service=ServiceOptions(**options | {"spot": False})))

@@ -129,8 +129,17 @@ class Vertex:
     def prepare(self, goal: Goal, seen: Seen) -> tuple[Step, ...]:
         """Return the steps until the version runs on the endpoint without traffic."""
         mine, endpoint, name = seen.of(goal.identity), seen.own["endpoint"], goal.request.name
+        if endpoint is not None:
+            requests.check_endpoint(endpoint, goal.request.service)
         if mine is not None and mine.state == "ready":
             return self._clear_probe(seen)
+        if seen.serving and requests.is_private(endpoint):
+            raise DeployRefused(
+                f"The endpoint {endpoint['name']} is in a private network, where one version runs, and "
+                f"{seen.serving[0].version} does.",
+                code="ONE_VERSION_ONLY",
+                fix="Remove that with `servegraph undeploy --all` first, or give another --name.",
+            )
         options, steps = goal.request.service, []
         image = options.image or self._image
         if mine is None:
@@ -147,19 +156,30 @@ class Vertex:
         return (*steps, requests.deploy_model(endpoint_name, goal, version, split))
 
     def foresee(self, seen: Seen, steps: tuple[Step, ...]) -> Seen:
-        """The endpoint gets a new etag with each change, which nobody knows before."""
-        endpoint = seen.own["endpoint"]
+        """The endpoint gets a new etag with each change, which nobody knows before.
+
+        What is deployed to a private one has all traffic at once.
+        """
+        endpoint, versions = seen.own["endpoint"], seen.versions
         for step in steps:
             if step.method == "endpoints.create" and step.params["endpointId"] == requests.slug(seen.name):
                 made = dict(step.body or {})
-                endpoint = {"name": f"{self._parent}/endpoints/{requests.slug(seen.name)}", "labels": made["labels"]}
+                kept = {key: made[key] for key in ("labels", "network") if key in made}
+                endpoint = {"name": f"{self._parent}/endpoints/{requests.slug(seen.name)}", **kept}
             elif endpoint is not None and endpoint["name"] in (step.params.get("endpoint"), step.params.get("name")):
                 changed = {"labels": step.body["labels"]} if step.body and "labels" in step.body else {}
                 endpoint = {**{key: value for key, value in endpoint.items() if key != "etag"}, **changed}
-        return replace(seen, own={**seen.own, "endpoint": endpoint})
+                if step.method == "endpoints.deployModel" and step.body and requests.is_private(endpoint):
+                    handle = step.body["deployedModel"]["id"]
+                    versions = tuple(
+                        replace(v, share=100) if requests.deployed_id(v.identity) == handle else v for v in versions
+                    )
+        return replace(seen, versions=versions, own={**seen.own, "endpoint": endpoint})
 
     def shift(self, seen: Seen, shift: Shift) -> tuple[Step, ...]:
-        """Return the step that shares the traffic out."""
+        """Return the step that shares the traffic out; none where there is nothing to share."""
+        if requests.is_private(seen.own["endpoint"]):
+            return ()
         planned = {"name": f"{self._parent}/endpoints/{requests.slug(seen.name)}", "labels": {requests.OURS: "made"}}
         return (requests.patch_traffic(seen.own["endpoint"] or planned, seen, shift),)
 
@@ -219,7 +239,7 @@ class Vertex:
         if instances is None:
             return None
         place = seen.own["probe"] or seen.own["endpoint"]
-        if place.get("network"):
+        if requests.is_private(place):
             return None  # it is reached from within that network only
         answer = self._api.call("endpoints.predict", {"endpoint": place["name"]}, {"instances": instances})
         by = answer.get("deployedModelId")

@@ -11,7 +11,7 @@ from servegraph import __version__
 from servegraph.deploy_version.explaining import spec_of
 from servegraph.deploy_version.plan import ServiceOptions, Step
 from servegraph.deploy_version.remote import STABLE, Goal, Seen, SeenVersion, Shift
-from servegraph.errors import InputError
+from servegraph.errors import DeployRefused, InputError
 from servegraph.machines.catalog import load
 from servegraph.serve.options import TRUST_VARIABLE
 
@@ -185,6 +185,34 @@ def is_ours(endpoint: Mapping[str, Any] | None) -> bool:
 def remove_endpoint(endpoint: str) -> Step:
     """Return the step that removes an endpoint on which nothing runs."""
     return Step("remove", f"endpoint {endpoint}", None, "endpoints.delete", {"name": endpoint})
+
+
+def is_private(endpoint: Mapping[str, Any] | None) -> bool:
+    """Whether an endpoint is in a private network: it then runs one version, which has all traffic without a split.
+
+    Source: `PrivateEndpoint` of google-cloud-aiplatform.
+    """
+    return bool((endpoint or {}).get("network"))
+
+
+def check_endpoint(endpoint: Mapping[str, Any], options: ServiceOptions) -> None:
+    """Refuse an endpoint that was not made as `options` ask: its network and its key stay what they are.
+
+    Raises:
+        DeployRefused: it was not (code `ENDPOINT_DIFFERS`).
+    """
+    network, key = endpoint.get("network"), endpoint.get("encryptionSpec", {}).get("kmsKeyName")
+    if (network or None) != options.network:
+        has, asked = (f"in {value}" if value else "public" for value in (network, options.network))
+        fix = f"Give --network {network}, or another --name." if network else "Give another --name."
+        raise _differs(endpoint, f"is {has}, and the version is to be {asked}", fix)
+    if options.encryption_key not in (None, key):
+        has = f"with {key}" if key else "by Google's own keys"
+        raise _differs(endpoint, f"is encrypted {has}, not with {options.encryption_key}", "Give another --name.")
+
+
+def _differs(endpoint: Mapping[str, Any], what: str, fix: str) -> DeployRefused:
+    return DeployRefused(f"The endpoint {endpoint['name']} {what}.", code="ENDPOINT_DIFFERS", fix=fix)
 
 
 def check_aliases(labels: tuple[str, ...]) -> None:

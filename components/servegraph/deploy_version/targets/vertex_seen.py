@@ -41,14 +41,14 @@ def links_of(parent: str, endpoint: dict[str, Any] | None, model: str | None) ->
 
 def versions_of(registered: list[dict[str, Any]], endpoint: dict[str, Any] | None) -> tuple[SeenVersion, ...]:
     """Return the versions of a model, newest first, as they run on its endpoint or are only stored."""
-    split, deployed = (endpoint or {}).get("trafficSplit", {}), (endpoint or {}).get("deployedModels", [])
+    split, deployed = _split(endpoint or {}), (endpoint or {}).get("deployedModels", [])
     newest_first = sorted(registered, key=lambda m: int(m.get("versionId", 0)), reverse=True)
     return tuple(_version(model, _running(model, deployed), split) for model in newest_first)
 
 
 def foreign_on(endpoint: dict[str, Any] | None, known: tuple[SeenVersion, ...]) -> tuple[SeenVersion, ...]:
     """Return what else than the `known` versions runs on an endpoint: each deployment under a name of its own."""
-    split, handles = (endpoint or {}).get("trafficSplit", {}), {version.handle for version in known}
+    split, handles = _split(endpoint or {}), {version.handle for version in known}
     found: dict[str, SeenVersion] = {}
     for deployed in (endpoint or {}).get("deployedModels", []):
         handle = deployed["id"]
@@ -81,6 +81,14 @@ def _running(model: dict[str, Any], everything: list[dict[str, Any]]) -> dict[st
     identity = model.get("labels", {}).get(requests.IDENTITY)
     ours = [deployed for deployed in found if identity and deployed["id"] == requests.deployed_id(identity)]
     return next(iter(ours or found), None)
+
+
+def _split(endpoint: dict[str, Any]) -> dict[str, int]:
+    """Return the traffic by deployment; on a private endpoint the one that runs has all, and no split says so."""
+    if requests.is_private(endpoint):
+        return {deployed["id"]: 100 for deployed in endpoint.get("deployedModels", [])}
+    split: dict[str, int] = endpoint.get("trafficSplit", {})
+    return split
 
 
 def _version(model: dict[str, Any], deployed: dict[str, Any] | None, split: dict[str, int]) -> SeenVersion:
