@@ -162,14 +162,19 @@ class Patience:
     def again(self, call: Callable[[], T]) -> T:
         """Return what `call` returns, calling it again while it is `Unavailable`. Only for what changes nothing.
 
-        Each time it is a row of faults of its own; what is kept is whether the place has ever answered.
+        Each time it is a row of faults of its own, also within another's `call`, which that is no progress of; what is
+        kept is whether the place has ever answered.
         """
+        outer = self._since, self._wait_s
         self._since, self._wait_s = None, self._first_s
-        while True:
-            try:
-                answer = call()
-            except Unavailable as fault:
-                self.pause(fault)
-            else:
-                self.relax()
-                return answer
+        try:
+            while True:
+                try:
+                    answer = call()
+                except Unavailable as fault:
+                    self.pause(fault)
+                else:
+                    self._has_answered = True
+                    return answer
+        finally:
+            self._since, self._wait_s = outer

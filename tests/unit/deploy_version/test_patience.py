@@ -69,3 +69,17 @@ def test_a_retry_gives_up_on_what_cannot_be_reached():
     assert goes_on(ConnectionRefusedError()) and goes_on(ConnectionResetError()) and not goes_on(ValueError())
     clock.sleep(REACH_S)
     assert not goes_on(ConnectionRefusedError()) and goes_on(ConnectionResetError())
+
+
+def test_what_is_read_between_two_tries_is_no_progress_of_theirs():
+    clock, waits, tries = Clock(), [], []
+    patience = Patience(100.0, 1.0, 20.0, lambda wait_s: (waits.append(wait_s), clock.sleep(wait_s)), clock)
+
+    def create():
+        tries.append(patience.again(lambda: "nothing"))
+        assert len(tries) < 15
+        raise Unavailable("503")
+
+    with pytest.raises(Unavailable):
+        patience.again(create)
+    assert clock.now_s <= 1100 and max(waits) > 10
