@@ -131,6 +131,7 @@ def _each(file: Path, names: tuple[str, ...], act: Any, as_json: bool) -> int:
 
 def _changes(file: Path, names: tuple[str, ...], act: Any) -> list[Any]:
     from servegraph.errors import InputError
+    from servegraph.interrupt import terminated_as_interrupted
     from servegraph_pipelines.schedules.schedulers import open_scheduler
     from servegraph_pipelines.schedules.spec import read
 
@@ -141,7 +142,7 @@ def _changes(file: Path, names: tuple[str, ...], act: Any) -> list[Any]:
     found = []
     for schedule in declared:
         if not names or schedule.name in names:
-            with open_scheduler(schedule) as scheduler:
+            with terminated_as_interrupted(), open_scheduler(schedule) as scheduler:
                 found.append(act(scheduler, schedule))
     return found
 

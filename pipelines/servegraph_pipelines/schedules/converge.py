@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from servegraph.errors import InputError, ServegraphError
+from servegraph.errors import InputError, Refusal, ServegraphError
 from servegraph_pipelines.schedules.spec import Schedule
 
 Outcome = Literal["created", "updated", "replaced", "unchanged", "paused", "resumed", "deleted", "absent"]
@@ -138,6 +139,32 @@ def delete(scheduler: Scheduler, schedule: Schedule) -> Change:
     return Change(schedule.name, schedule.engine, "deleted" if found else "absent")
 
 
+@contextlib.contextmanager
+def put_back(scheduler: Scheduler, found: Sequence[Found]) -> Iterator[None]:
+    """Make the newest of `found` again where the block, which removes them to make another, is refused or cut off.
+
+    Raises:
+        Refusal: it cannot be made again (code `SCHEDULE_GONE`).
+    """
+    try:
+        yield
+    except BaseException as error:
+        newest = found[-1] if found else None
+        try:
+            if newest is not None and not scheduler.find(newest.name):
+                scheduler.remake(newest)
+        except ServegraphError as exc:
+            assert newest is not None
+            said = error.message if isinstance(error, ServegraphError) else f"{type(error).__name__}."
+            was = "paused" if newest.paused else "active"
+            raise Refusal(
+                f"The schedule {newest.name}, which was {was}, is gone: {said} It cannot be made again: {exc.message}",
+                code="SCHEDULE_GONE",
+                fix=f"Apply it once that is mended{', with `paused: true`' if newest.paused else ''}.",
+            ) from error
+        raise
+
+
 def _differences(scheduler: Scheduler, schedule: Schedule, found: Found) -> list[str]:
     pairs = (
         ("", scheduler.content(schedule), found.content),
@@ -177,17 +204,13 @@ def _set_paused(scheduler: Scheduler, found: Found, schedule: Schedule, *, pause
 
 
 def _replace(scheduler: Scheduler, schedule: Schedule, found: Sequence[Found], *, paused: bool) -> None:
-    """Remove what is there, then make the new one; where that is refused, what was there is made again.
+    """Remove what is there, then make the new one; where that is refused or cut off, what was there is made again.
 
     In this order there are never two. Two applies at once may each make one: all but the oldest are removed.
     """
-    for one in found:
-        scheduler.delete(one)
-    try:
+    with put_back(scheduler, found):
+        for one in found:
+            scheduler.delete(one)
         scheduler.create(schedule, paused=paused)
-    except ServegraphError:
-        if found and not scheduler.find(schedule.name):
-            scheduler.remake(found[-1])
-        raise
     for extra in scheduler.find(schedule.name)[1:]:
         scheduler.delete(extra)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 from servegraph.deploy_version.faults import NotFound
 from servegraph_pipelines.engines.kubeflow import KubeflowEngine
-from servegraph_pipelines.schedules.converge import Found, PastRun
+from servegraph_pipelines.schedules.converge import Found, PastRun, put_back
 from servegraph_pipelines.schedules.spec import Schedule
 
 _NOTE = "servegraph "  # what the description starts with: then the digest of what is run
@@ -45,15 +46,10 @@ class KubeflowSchedules:
     def create(self, schedule: Schedule, *, paused: bool) -> None:
         """Make it."""
         prepared, experiment = self._engine.prepared(schedule.request), self._engine.experiment_id()
-        tries = 0
-
-        def create() -> None:
-            nonlocal tries
-            tries += 1
-            if tries > 1 and self._rows(schedule.name):  # an answer got lost: it is there
-                return
-            with self._engine.package(prepared) as package, self._engine.calling(schedule.name) as client:
-                client.create_recurring_run(
+        with self._engine.package(prepared) as package:
+            self._make(
+                schedule.name,
+                lambda client: client.create_recurring_run(
                     experiment,
                     schedule.name,
                     description=_NOTE + self._digest(schedule),
@@ -65,9 +61,8 @@ class KubeflowSchedules:
                     params=dict(schedule.request.parameters),
                     enabled=not paused,
                     service_account=schedule.request.options.service_account,
-                )
-
-        self._engine.again(create)
+                ),
+            )
 
     def patch(self, found: Found, schedule: Schedule) -> None:
         """Not there."""
@@ -79,8 +74,10 @@ class KubeflowSchedules:
         for output_only in ("recurring_run_id", "created_at", "updated_at", "error"):
             setattr(row, output_only, None)
         row.mode, row.status = "DISABLE" if found.paused else "ENABLE", None
-        with self._engine.calling(found.name) as client:
-            client._recurring_run_api.recurring_run_service_create_recurring_run(recurring_run=row)
+        self._make(
+            found.name,
+            lambda client: client._recurring_run_api.recurring_run_service_create_recurring_run(recurring_run=row),
+        )
 
     def runs(self, found: Found) -> list[PastRun]:
         """Return the runs of the recurring run among the newest of the experiment."""
@@ -109,8 +106,23 @@ class KubeflowSchedules:
         if schedule.timing.catch_up:
             self._switch("enable", found.id)
             return
-        self.delete(found)
-        self.create(schedule, paused=False)
+        with put_back(self, [found]):
+            self.delete(found)
+            self.create(schedule, paused=False)
+
+    def _make(self, name: str, send: Callable[[Any], object]) -> None:
+        """Let the client `send` what makes a recurring run of that name."""
+        tries = 0
+
+        def make() -> None:
+            nonlocal tries
+            tries += 1
+            if tries > 1 and self._rows(name):  # an answer got lost: it is there
+                return
+            with self._engine.calling(name) as client:
+                send(client)
+
+        self._engine.again(make)
 
     def _rows(self, name: str) -> list[Any]:
         """Return the recurring runs of that name, of all pages."""

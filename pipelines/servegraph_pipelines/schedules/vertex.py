@@ -10,6 +10,7 @@ from typing import Any
 from servegraph.deploy_version.discovery import load, require_valid
 from servegraph.deploy_version.faults import NotFound, Overtaken, Unavailable
 from servegraph.deploy_version.targets.vertex_api import PREFIX
+from servegraph.errors import Refusal, ServegraphError
 from servegraph_pipelines.engines.vertex import VertexEngine
 from servegraph_pipelines.schedules.converge import Found, PastRun
 from servegraph_pipelines.schedules.spec import Schedule
@@ -52,12 +53,8 @@ class VertexSchedules:
         return [_found(row) for row in rows]
 
     def create(self, schedule: Schedule, *, paused: bool) -> None:
-        """Make it; one that shall be paused is so at once, for the service makes none that is."""
-        body = self.body(schedule)
-        self._create(schedule.name, body)
-        if paused:
-            for found in self.find(schedule.name):
-                self.pause(found)
+        """Make it."""
+        self._make(schedule.name, self.body(schedule), paused=paused)
 
     def body(self, schedule: Schedule) -> dict[str, Any]:
         """Return the request, as the service publishes its schema."""
@@ -83,10 +80,8 @@ class VertexSchedules:
         job = {key: job[key] for key in _OURS if key in job}
         keys = ("displayName", "allowQueueing", *_TIMING)
         body = {key: found.body[key] for key in keys if key in found.body}
-        self._create(found.name, {**body, "createPipelineJobRequest": {"parent": self._parent, "pipelineJob": job}})
-        if found.paused:
-            for made in self.find(found.name):
-                self.pause(made)
+        body = {**body, "createPipelineJobRequest": {"parent": self._parent, "pipelineJob": job}}
+        self._make(found.name, body, paused=found.paused)
 
     def runs(self, found: Found) -> list[PastRun]:
         """Return the jobs of the schedule; the service filters by pipeline, not by schedule."""
@@ -141,6 +136,28 @@ class VertexSchedules:
             self._api.call(f"schedules.{what}", {"name": found.id}, body)
 
         self._engine.again(switch)
+
+    def _make(self, name: str, body: Mapping[str, Any], *, paused: bool) -> None:
+        """Make a schedule; one that shall be paused is so at once, for the service makes none that is.
+
+        Raises:
+            Refusal: it can be neither paused nor removed again (code `NOT_PAUSED`).
+        """
+        try:
+            self._create(name, body)
+            for made in self.find(name) if paused else ():
+                self.pause(made)
+        except BaseException as error:
+            try:
+                for made in self.find(name) if paused else ():
+                    self.delete(made)
+            except ServegraphError as exc:
+                raise Refusal(
+                    f"The schedule {name} starts runs: it can be neither paused nor removed: {exc.message}",
+                    code="NOT_PAUSED",
+                    fix="Pause it in the console.",
+                ) from error
+            raise
 
     def _create(self, name: str, body: Mapping[str, Any]) -> None:
         tries = 0

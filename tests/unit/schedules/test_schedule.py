@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from tests.emulators.http_server import Tampering
@@ -223,6 +225,63 @@ def test_there_are_never_two_and_a_refused_one_leaves_the_old(place: Place) -> N
     place.fake.tamper = lambda request: None
     place.declare()
     assert place.run("diff") == 0
+
+
+def creates(request: Any) -> bool:
+    return bool(request.method == "POST" and request.path.endswith(("/schedules", "/recurringruns")))
+
+
+def test_interrupted_between_removing_and_making_the_old_one_is_back(place: Place) -> None:
+    place.declare()
+    place.run("apply")
+    place.run("pause", "nightly")
+
+    def interrupt(request: Any) -> Tampering | None:
+        if not creates(request):
+            return None
+        place.fake.tamper = lambda request: None
+        return Tampering(after=False, act=lambda: os.kill(os.getpid(), signal.SIGINT), stalls=True)
+
+    place.fake.tamper = interrupt
+    place.declare(parameters={"seed": 9})
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(click.Abort):
+            place.run("apply")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert place.paused() == [True]
+    place.declare()
+    assert place.run("diff") == 0
+
+
+def test_that_a_schedule_is_gone_is_said(place: Place) -> None:
+    place.declare()
+    place.run("apply")
+    place.run("pause", "nightly")
+    place.fake.tamper = lambda request: Tampering(after=False, status=403) if creates(request) else None
+    place.declare(parameters={"seed": 9})
+    with pytest.raises(ServegraphError, match=r"nightly, which was paused, is gone: .* 403 .* again: .* 403") as gone:
+        place.run("apply")
+    assert gone.value.code == "SCHEDULE_GONE" and "`paused: true`" in gone.value.fix
+
+
+def test_what_cannot_be_paused_or_resumed_is_as_it_was(place: Place) -> None:
+    ends = {"vertex": ":pause", "kfp": "/recurringruns"}[place.kind]
+    place.declare(paused=True)
+
+    def refuse(request: Any) -> Tampering | None:
+        if request.method != "POST" or not request.path.endswith(ends):
+            return None
+        place.fake.tamper = lambda request: None
+        return Tampering(after=False, status=403)
+
+    if place.kind == "kfp":  # resumed it is made anew
+        place.run("apply")
+    place.fake.tamper = refuse
+    with pytest.raises(ServegraphError, match="403"):
+        place.run(*(("resume", "nightly") if place.kind == "kfp" else ("apply",)))
+    assert place.paused() == ([True] if place.kind == "kfp" else [])
 
 
 @pytest.mark.parametrize(
