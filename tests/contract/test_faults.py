@@ -336,6 +336,27 @@ def test_out_of_stock_falls_back_and_says_so(world: World) -> None:
     assert (again.outcome, again.machine_type) == ("unchanged", "n1-standard-8")
 
 
+def test_a_limit_on_predictions_is_waited_out_and_no_lack_of_machines(world: World) -> None:
+    world.fresh("limited")
+    words = "Quota exceeded for aiplatform.googleapis.com/online_prediction_dedicated_requests."
+    respond, asked = world.service.respond, []
+
+    def limit(request: Request) -> Answer:
+        if ":predict" in request.path:
+            asked.append(request)
+            if len(asked) == 1:
+                return json_answer({"error": {"code": 429, "message": words}}, 429)
+        return respond(request)
+
+    world.service.respond = limit
+    machine = ServingConfig() if world.kind == "kserve" else ServingConfig("n1-standard-4")
+    done = deploy(
+        replace(world.request("2"), config=machine, fallbacks=(ServingConfig("n1-standard-8"),)), world.target
+    )
+    assert done.machine_type == machine.machine_type and not done.warnings
+    world.check(done)
+
+
 def test_out_of_stock_without_a_fallback_leaves_nothing(world: World) -> None:
     world.fresh("empty")
     if world.kind == "kserve":
