@@ -8,7 +8,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from servegraph.deploy_version.faults import CannotServe, NoCapacity, NotFound, Patience, Unavailable, is_no_capacity
+from servegraph.deploy_version.faults import (
+    CannotServe,
+    NoCapacity,
+    NotFound,
+    Patience,
+    Rejected,
+    Unavailable,
+    is_no_capacity,
+)
 from servegraph.errors import DeployRefused, InputError
 
 TIMEOUT_S = 3 * 3600.0  # Vertex AI gives a deployment up to two hours
@@ -109,6 +117,13 @@ def _fault(error: Mapping[str, Any], what: str, operation: str) -> DeployRefused
         return NoCapacity(text, fix="Ask for quota, or give another machine or region.")
     if code in (1, 10, 13, 14):  # CANCELLED, ABORTED, INTERNAL, UNAVAILABLE: what it left, the next look tells
         return Unavailable(text, fix="Run again; what is done already is found and kept.")
+    if code in (3, 5):  # INVALID_ARGUMENT, NOT_FOUND
+        return Rejected(
+            text, fix="Mend what the service names, such as an option, a path or the image, then run again."
+        )
+    if code == 7:  # PERMISSION_DENIED
+        fix = "Grant it to the account that is named, or to the service's own, which reads the files and the image."
+        return DeployRefused(text, code="NO_ACCESS", fix=fix)
     return CannotServe(text, fix="See the logs of the container that the message names; mend the model or the image.")
 
 
