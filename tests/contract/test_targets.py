@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,20 @@ def test_of_two_metagraphs_the_version_gets_that_of_its_machine(place: There, tm
     assert plan_deploy(on_gpu, place.open()).model.tags == ("serve", "gpu")
     assert deploy(on_gpu, place.open()).version == "2"
     assert deploy(on_gpu, place.open()).outcome == "unchanged"
+
+
+def test_an_image_that_may_leave_the_gpu_idle_is_said(vertex: tuple[FakeVertex, RemoteTarget], model: Write) -> None:
+    target = vertex[1]
+    on_gpu = DeployRequest(model(), "census", config=ServingConfig("n1-standard-4", "NVIDIA_TESLA_T4", 1))
+    own = replace(on_gpu, service=ServiceOptions(image="us-central1-docker.pkg.dev/p/own/serving:1"))
+    said = [
+        [warning for warning in plan_deploy(request, target).warnings if warning.startswith("IMAGE_FOR_GPU: ")]
+        for request in (on_gpu, own, replace(on_gpu, config=MACHINES[0]))
+    ]
+    assert [len(warnings) for warnings in said] == [1, 0, 0] and "_GPU=true" in said[0][0]
+    prebuilt = ServiceOptions(image="us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest")
+    refusal = plan_deploy(replace(on_gpu, service=prebuilt), target).refusal()
+    assert refusal is not None and refusal.code == "IMAGE_WITHOUT_GPU"
 
 
 NETWORK, KEY = "projects/123/global/networks/n", "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"

@@ -143,6 +143,10 @@ def test_bodies_are_held_to_the_published_schema() -> None:
 def test_prebuilt_images_end_and_age() -> None:
     prebuilt = "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest"
     check_image(prebuilt, "2.15.1", TODAY)
+    check_image(prebuilt.replace("cpu", "gpu"), "2.15.1", TODAY, on_gpu=True)
+    with pytest.raises(DeployRefused, match="uses no GPU") as idle:
+        check_image(prebuilt, "2.15.1", TODAY, on_gpu=True)
+    assert idle.value.code == "IMAGE_WITHOUT_GPU" and "tf2-gpu.2-15" in idle.value.fix
     check_image("us-docker.pkg.dev/my/own/image:1", "2.21.0", date(2030, 1, 1))
     for image, version, today, code in (
         (prebuilt, "2.21.0", TODAY, "IMAGE_TOO_OLD"),

@@ -72,7 +72,8 @@ class Vertex:
             )
         image = request.service.image or self._image
         check_explanation(self.target, request.service, model, today, image)
-        check_image(image, model.tensorflow_version, today)
+        on_gpu = any(config.accelerator_type for config in (request.config, *request.fallbacks))
+        check_image(image, model.tensorflow_version, today, on_gpu=on_gpu)
         if model.routine is not None:
             if "/vertex-ai/prediction/" in image:
                 raise DeployRefused(
@@ -81,6 +82,9 @@ class Vertex:
                     fix="Leave --image out, or give one that is built from servegraph's serving image.",
                 )
             check_wheels(model.routine)
+        if on_gpu and request.service.image is None:
+            built = "where it was built with _GPU=true (cloudbuild.yaml), which its name does not say"
+            return (f"IMAGE_FOR_GPU: {image} uses the GPU only {built}.",)
         return ()
 
     def validate(self, step: Step) -> None:
