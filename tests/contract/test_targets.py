@@ -153,6 +153,12 @@ def test_an_image_that_may_leave_the_gpu_idle_is_said(vertex: tuple[FakeVertex, 
     assert refusal is not None and refusal.code == "IMAGE_WITHOUT_GPU"
 
 
+def test_the_longest_name_has_a_probe_too(vertex: tuple[FakeVertex, RemoteTarget], model: Write) -> None:
+    for name in ("n" * 122, "n" * 128):
+        done = deploy(DeployRequest(model("1", golden=GOLDEN), name), vertex[1])
+        assert (done.outcome, done.warnings) == ("created", ())
+
+
 NETWORK, KEY = "projects/123/global/networks/n", "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
 
 

@@ -160,6 +160,7 @@ class FakeVertex(GoogleService):
 
     def endpoints_create(self, body: dict[str, Any], parent: str, endpointId: str = "") -> dict[str, Any]:
         self._check_labels(body.get("labels", {}))
+        need(1 <= len(body.get("displayName", "")) <= 128, "display_name has 1 to 128 characters.")
         need("deployedModels" not in body and "trafficSplit" not in body, "An endpoint is created empty.")
         form = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?|[1-9]\d{0,8}"
         need(not endpointId or re.fullmatch(form, endpointId), f"Invalid endpoint_id {endpointId}")

@@ -282,7 +282,7 @@ class Vertex:
         steps = []
         if probe is None:
             options = replace(goal.request.service, network=None)
-            steps.append(requests.create_endpoint(self._parent, f"{name}-probe", probe_id, options))
+            steps.append(requests.create_endpoint(self._parent, requests.probe_name(name), probe_id, options))
         if any(other != handle for other in running):  # of a deploy that was killed
             return [*self._clear_probe(seen)]
         if handle not in running:

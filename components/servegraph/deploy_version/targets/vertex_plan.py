@@ -34,6 +34,12 @@ def slug(name: str) -> str:
     return text
 
 
+def probe_name(name: str) -> str:
+    """Return what the endpoint of the golden requests is called; of a name that leaves no room for more, its id."""
+    text = f"{name}-probe"
+    return text if len(text) <= 128 else slug(name, "-probe")  # Endpoint.displayName
+
+
 def deployed_id(identity: str) -> str:
     """Return the id that a version has on every endpoint: the service itself then refuses a second deployment."""
     return str(10**9 + int(identity[:12], 16) % (9 * 10**9))
