@@ -136,6 +136,18 @@ def test_a_rolled_back_model_can_be_deployed_again(place: There, model: Write) -
     assert place.open().rollback(place.name).version == "1"
 
 
+def test_no_way_back_is_shown_to_a_version_that_was_let_go(place: There, model: Write) -> None:
+    deploy(DeployRequest(model("1"), place.name), place.open())
+    done = deploy(DeployRequest(model("2"), place.name, keep_versions=1), place.open())
+    assert (done.removed, done.previous, place.open().versions(place.name).previous) == (("1",), None, None)
+    with pytest.raises((InputError, DeployRefused)) as refused:
+        place.open().rollback(place.name)
+    assert refused.value.code in ("NOT_DEPLOYED", "NO_PREVIOUS_VERSION")
+    assert "Deploy " in refused.value.fix
+    deploy(DeployRequest(model("1"), place.name), place.open())
+    assert place.open().rollback(place.name).version == "2"
+
+
 def test_rollback_to_nothing(place: There, model: Write) -> None:
     with pytest.raises(InputError, match=r"No version of '.*' is deployed") as missing:
         place.open().rollback(place.name)

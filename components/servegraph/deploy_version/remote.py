@@ -103,6 +103,11 @@ class Seen:
         return {version.version: version.share for version in self.versions if version.share}
 
     @property
+    def way_back(self) -> str | None:
+        """The previous version where it still runs; else a rollback has nothing to give the traffic to."""
+        return next((version.version for version in self.serving if version.version == self.previous), None)
+
+    @property
     def live(self) -> SeenVersion | None:
         """The version with the largest share of the traffic, or None."""
         return max((v for v in self.versions if v.share), key=lambda v: v.share, default=None)

@@ -121,10 +121,11 @@ def rollback_shift(seen: Seen, to: str | None) -> Shift | None:
         )
     target = next((version for version in seen.serving if version.version == name), None)
     if target is None:
+        running = ", ".join(version.version for version in seen.serving) or "none"
         raise InputError(
             f"{seen.name} has no version {name} that runs.",
             code="NOT_DEPLOYED",
-            fix=f"Versions that run: {', '.join(version.version for version in seen.serving) or 'none'}.",
+            fix=f"Deploy its model again, or name one that runs: {running}.",
         )
     if seen.shares == {name: 100}:
         return None

@@ -75,7 +75,7 @@ class RemoteTarget:
             name=name,
             resource=seen.resource,
             live=live.version if live else None,
-            previous=seen.previous,
+            previous=seen.way_back,
             versions=tuple(
                 DeployedVersion(
                     version=version.version,
@@ -288,7 +288,7 @@ class RemoteTarget:
             version=shown.version if shown else None,
             resource=shown.resource if shown else seen.resource,
             machine_type=machine_type or (shown.config.machine_type if shown else None),
-            previous=seen.previous,
+            previous=seen.way_back,
             traffic=seen.shares,
             labels={label: version.version for version in seen.versions for label in version.labels},
             removed=removed,
