@@ -87,6 +87,7 @@ def test_accelerators(gpu: Accelerator) -> None:
     assert 8 <= gpu.memory_gb <= 256
     assert bool(gpu.counts_by_max_vcpus) == (gpu.built_into is None), "on N1, or built into other machines"
     assert bool(gpu.platforms) == (gpu.built_into is None)
+    assert all(machine.startswith(f"{gpu.built_into}-") and has > 0 for machine, has in gpu.counts_by_machine.items())
     assert set(gpu.platforms) <= set(CATALOGUE.platforms)
     assert (gpu.end_of_support is None) == (gpu.end_source is None)
     for counts in gpu.counts_by_max_vcpus.values():

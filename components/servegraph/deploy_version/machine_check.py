@@ -37,7 +37,7 @@ def check_machine(
         raise DeployRefused(f"{gpu.name} {found.reason}.", code=found.code, fix=found.fix)
     warnings = [warning] if gpu and (warning := gpus.ending_warning(gpu, today)) else []
     if config.machine_type not in _NOT_MACHINES:
-        warnings += _check_type(platform, config, gpu, model)
+        warnings += _check_type(catalogue, platform, config, gpu, model)
     _check_files(platform, model)
     return tuple(warnings)
 
@@ -58,7 +58,7 @@ def _named_gpu(catalogue: Catalogue, accelerator: str | None) -> Accelerator | N
 
 
 def _check_type(
-    platform: Platform, config: ServingConfig, gpu: Accelerator | None, model: ModelFacts
+    catalogue: Catalogue, platform: Platform, config: ServingConfig, gpu: Accelerator | None, model: ModelFacts
 ) -> tuple[str, ...]:
     name = str(config.machine_type)
     machine = next((machine for machine in platform.machine_types if machine.name == name), None)
@@ -71,7 +71,9 @@ def _check_type(
     if family in OTHER_FAMILIES.get(platform.name, ()) and re.fullmatch(r"[a-z0-9]+-[a-z0-9-]+", name):
         if gpu is not None and gpu.built_into != family:
             raise _refused("ACCELERATOR_NOT_ON_MACHINE", f"{name} cannot have {gpu.name}.")
-        return (f"MACHINE_NOT_CHECKED: {name} is not in the catalogue, so nothing about it could be checked.",)
+        if gpu is not None:
+            _check_built_in(catalogue, name, gpu, config.accelerator_count)
+        return (f"MACHINE_NOT_CHECKED: {name} is not in the catalogue, so little about it could be checked.",)
     have = ", ".join(machine.name for machine in platform.machine_types) or "none to name: the cluster picks the node"
     raise _refused("MACHINE_NOT_OFFERED", f"{platform.title} has no machine {name}; it has {have}.")
 
@@ -93,6 +95,15 @@ def _check_gpu(platform: Platform, machine: MachineType, gpu: Accelerator, count
     if count not in allowed:
         may = ", ".join(map(str, allowed)) or "none"
         raise _refused("BAD_ACCELERATOR_COUNT", f"{machine.name} cannot have {count} x {gpu.name}, only {may}.")
+
+
+def _check_built_in(catalogue: Catalogue, machine: str, gpu: Accelerator, count: int) -> None:
+    """Refuse another GPU, or another number of it, than the machine comes with; most are not in the catalogue."""
+    for other in catalogue.accelerators.values():
+        has = other.counts_by_machine.get(machine)
+        if has is not None and (other, has) != (gpu, count):
+            code = "BAD_ACCELERATOR_COUNT" if other is gpu else "ACCELERATOR_NOT_ON_MACHINE"
+            raise _refused(code, f"{machine} comes with {has} x {other.name}, not with {count} x {gpu.name}.")
 
 
 def _check_files(platform: Platform, model: ModelFacts) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -82,13 +83,17 @@ class Platform:
 
 @dataclass(frozen=True)
 class Accelerator:
-    """A GPU. N1 machines have it in `counts(vcpus)`; one that is `built_into` another family in none."""
+    """A GPU. N1 machines have it in `counts(vcpus)`; one that is `built_into` another family in none.
+
+    What is known of that family's machines is in `counts_by_machine`: each has that many, no more and no fewer.
+    """
 
     name: str
     memory_gb: int
     platforms: tuple[str, ...]
     counts_by_max_vcpus: dict[int, tuple[int, ...]]
     built_into: str | None = None
+    counts_by_machine: Mapping[str, int] = field(default_factory=dict)
     end_of_support: date | None = None  # date.min: it is past, and the day is not known
     end_source: Source | None = None
 
@@ -223,13 +228,14 @@ def _accelerator(
     counts_by_max_vcpus: dict[int, list[int]] | None = None,
     counts_source: str | None = None,
     built_into: str | None = None,
+    counts_by_machine: dict[str, int] | None = None,
     end_of_support: date | Literal["past"] | None = None,
     end_source: str | None = None,
 ) -> Accelerator:
     counts = counts_by_max_vcpus or {}
     for needed, source in (
         (True, memory_source),
-        (bool(counts), counts_source),
+        (bool(counts or counts_by_machine), counts_source),
         (bool(end_of_support), end_source),
     ):
         if needed and source not in sources:
@@ -240,6 +246,7 @@ def _accelerator(
         platforms=tuple(platforms),
         counts_by_max_vcpus={most: tuple(allowed) for most, allowed in counts.items()},
         built_into=built_into,
+        counts_by_machine=counts_by_machine or {},
         end_of_support=date.min if end_of_support == "past" else end_of_support,
         end_source=sources[end_source] if end_source else None,
     )

@@ -69,6 +69,8 @@ REFUSED = [
     ("ai-platform", ServingConfig("mls1-c1-m2", "NVIDIA_TESLA_T4", 1), "ACCELERATOR_NOT_ON_MACHINE"),
     ("ai-platform", ServingConfig("e2-standard-4"), "MACHINE_NOT_OFFERED"),
     ("kserve", ServingConfig("n1-standard-4"), "MACHINE_NOT_OFFERED"),
+    ("vertex", ServingConfig("g2-standard-4", "NVIDIA_L4", 8), "BAD_ACCELERATOR_COUNT"),
+    ("vertex", ServingConfig("a2-highgpu-1g", "NVIDIA_A100_80GB", 1), "ACCELERATOR_NOT_ON_MACHINE"),
 ]
 
 
@@ -83,6 +85,7 @@ def test_machines_that_it_has() -> None:
     assert check_machine("vertex", ServingConfig("n1-standard-4", "NVIDIA_TESLA_V100", 2), MODEL, TODAY) == ()
     (ending,) = check_machine("vertex", ServingConfig("n1-standard-4", "T4", 1), MODEL, TODAY)
     assert ending.startswith("ACCELERATOR_ENDS_SOON")
+    check_machine("vertex", ServingConfig("g2-standard-24", "NVIDIA_L4", 2), MODEL, TODAY)
     (unknown,) = check_machine("vertex", ServingConfig("g2-standard-4", "NVIDIA_L4", 1), MODEL, TODAY)
     assert unknown.startswith("MACHINE_NOT_CHECKED")
     assert check_machine("kserve", ServingConfig("container", "nvidia.com/gpu", 1), MODEL, TODAY) == ()
