@@ -36,9 +36,9 @@ def write_data(path: Path) -> None:
     (path / "schema.yaml").write_text(SCHEMA)
 
 
-def train_small(path: Path, trainer: str = "estimator", train_steps: int = 500) -> Trained:
+def train_small(path: Path, trainer: str = "estimator", train_steps: int = 500, **hyperparameters: int) -> Trained:
     """Train on the data in `path`; `model`, `checkpoints` and `samples.jsonl` are there afterwards."""
     request = TrainRequest(data=str(path / "data.csv"), schema=str(path / "schema.yaml"), trainer=trainer)
     outputs = Outputs.at(*(str(path / name) for name in ("model", "checkpoints", "logs", "samples.jsonl")))
     settings = {"train_steps": train_steps, **({"batch_size": 40} if trainer == "estimator" else {})}
-    return train(request, settings, outputs)
+    return train(request, settings | hyperparameters, outputs)

@@ -58,14 +58,24 @@ def train(make: str, args: dict[str, Any], data: str, predictions: str, steps: i
     """Train up to `steps` steps in all, then write the answers on the evaluation records to `predictions` (.npy).
 
     `data` is an .npz file with `train/NAME` and `eval/NAME` arrays per feature, and `labels` of the training records.
+
+    Raises:
+        InputError: more steps were done before (code `OTHER_CHECKPOINTS`).
     """
     arguments = _args(args)
     estimator = _estimator(make, arguments)
+    done = _done(estimator)
+    if done > steps:
+        raise InputError(
+            f"{arguments.model_dir} holds a checkpoint of {done} steps, more than the {steps} asked for.",
+            code="OTHER_CHECKPOINTS",
+            fix=f"Ask for {done} train_steps or more, or give another checkpoint_dir or output.",
+        )
     with np.load(data, allow_pickle=False) as file:
         arrays = dict(file)
     features = {name[6:]: values for name, values in arrays.items() if name.startswith("train/")}
     held_out = {name[5:]: values for name, values in arrays.items() if name.startswith("eval/")}
-    with Progress("train", total=steps, done=_done(estimator)) as progress:
+    with Progress("train", total=steps, done=done) as progress:
         estimator.train(
             lambda: _batches(features, arrays["labels"], batch_size, arguments.seed),
             max_steps=steps,

@@ -44,7 +44,8 @@ def train(
             for TensorFlow's canned wide-and-deep model, estimator:module:function for an Estimator of your own.
         hyperparameters: What the trainer may set; for the default trainer see its Hyperparameters.
         seed: Seed of weights, shuffling and dropout.
-        checkpoint_dir: Directory for checkpoints that outlives the task; empty uses the output `checkpoints`.
+        checkpoint_dir: Path of a directory for checkpoints that outlives the task, on Vertex AI /gcs/BUCKET/…; empty
+            uses the output `checkpoints`. Where it has those of other data or settings, training is refused.
         warm_start: Keras file of an earlier model to start from, a path or gs://; empty starts anew.
         data_digest: Digest of the data's content, for the cache of an engine: without it the key has only its name.
 

@@ -34,3 +34,17 @@ class TrainRequest:
         require_uri(self.data)
         if not 0 <= self.seed <= _LARGEST_SEED:
             raise InputError(f"The seed is {self.seed}.", code="BAD_SEED", fix=f"Give one from 0 to {_LARGEST_SEED}.")
+
+
+def require_path(checkpoint_dir: str) -> None:
+    """Check that checkpoints go where a trainer writes files.
+
+    Raises:
+        InputError: it is a URI (code `BAD_CHECKPOINT_DIR`); as a path that is a new directory which ends with the task.
+    """
+    if "://" in checkpoint_dir:
+        raise InputError(
+            f"The checkpoint_dir {checkpoint_dir!r} is no path of a file system.",
+            code="BAD_CHECKPOINT_DIR",
+            fix="Give a path: on Vertex AI /gcs/BUCKET/… for gs://BUCKET/…, on a cluster one on a volume.",
+        )

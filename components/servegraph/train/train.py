@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,8 @@ from servegraph.estimator import RECORD_FILE, estimator_function
 from servegraph.storage.fetch import fetch_file
 from servegraph.train import metrics
 from servegraph.train.contract import TrainArgs, run_trainer
-from servegraph.train.request import TrainRequest
+from servegraph.train.identity import claim, identity_of
+from servegraph.train.request import TrainRequest, require_path
 from servegraph.train.strategy import choose_strategy, is_chief
 from servegraph.train.vocabulary import with_vocabularies
 from servegraph.trained import MODEL_FILE, SCHEMA_FILE, checkpoints
@@ -48,7 +49,8 @@ class Outputs:
 
     @classmethod
     def at(cls, model: str, checkpoints: str, logs: str, samples: str) -> Outputs:
-        """Return the outputs at these paths."""
+        """Return the outputs at these paths. Raises as `require_path`."""
+        require_path(checkpoints)
         return cls(Path(model), Path(checkpoints), Path(logs), Path(samples))
 
 
@@ -72,6 +74,7 @@ def train(request: TrainRequest, hyperparameters: Mapping[str, Any], outputs: Ou
 
     Raises:
         DataError, SchemaError, StorageError: the data cannot be used.
+        InputError: the checkpoints there are of another training (code `OTHER_CHECKPOINTS`).
         TrainerError: the trainer raised, or its model does not keep the contract.
     """
     if make := estimator_function(request.trainer):
@@ -95,8 +98,10 @@ def _train(
     trainer = load_trainer(request.trainer)
     schema = load_schema(request)
     data, eval_data = load_data(request, schema)
+    described = with_classes(schema, data.classes)
+    claim(outputs.checkpoints, identity_of(request, described, hyperparameters), writes=is_chief(strategy))
     if is_chief(strategy):
-        write_schema(schema, data.classes, outputs.checkpoints)
+        write_schema(described, outputs.checkpoints)
     keras.utils.set_random_seed(request.seed)
     folder = Path(tempfile.mkdtemp(prefix="servegraph-warm-start-")) if request.warm_start else None
     args = TrainArgs(
@@ -113,7 +118,7 @@ def _train(
     model = run_trainer(trainer, args, request.trainer)
     evaluation = evaluate(model, eval_data, request.trainer)
     checkpoints.save_model(model, outputs.model / MODEL_FILE)
-    write_schema(schema, data.classes, outputs.model)
+    write_schema(described, outputs.model)
     write_samples(eval_data, outputs.samples)
     size_bytes = (outputs.model / MODEL_FILE).stat().st_size
     return Trained(size_bytes, evaluation, data.classes, len(data), len(eval_data), schema.label, MODEL_FILE)
@@ -127,17 +132,18 @@ def _train_estimator(make: str, request: TrainRequest, hyperparameters: dict[str
         raise InputError(
             "An Estimator does not start from a Keras file.",
             code="NO_WARM_START",
-            fix="Give it the checkpoint directory of the earlier run, and it goes on from there.",
+            fix="Leave warm_start empty.",
         )
     schema = load_schema(request)
     data, eval_data = load_data(request, schema)
-    schema = with_vocabularies(schema, data)
-    write_schema(schema, data.classes, outputs.checkpoints)
+    schema = with_classes(with_vocabularies(schema, data), data.classes)
+    claim(outputs.checkpoints, identity_of(request, schema, hyperparameters), writes=True)
+    write_schema(schema, outputs.checkpoints)
     trained = training.train(
         make, request.trainer, (data, eval_data), schema, {"seed": request.seed, **hyperparameters}, outputs.checkpoints
     )
     evaluation = judge(trained.answers, eval_data, request.trainer)
-    write_schema(schema, data.classes, outputs.model)
+    write_schema(schema, outputs.model)
     size_bytes = training.keep(trained, outputs.model)
     write_samples(eval_data, outputs.samples)
     return Trained(size_bytes, evaluation, data.classes, len(data), len(eval_data), schema.label, RECORD_FILE)
@@ -218,15 +224,18 @@ def predict(model: keras.Model, table: Table, batch_size: int = 4096) -> NDArray
     return np.concatenate(parts)
 
 
-def write_schema(schema: Schema, classes: tuple[str, ...], directory: Path) -> None:
-    """Write the schema with the classes found, beside a model or checkpoints: an export needs no data."""
-    from dataclasses import replace
-
+def with_classes(schema: Schema, classes: tuple[str, ...]) -> Schema:
+    """Return the schema with the classes found."""
     columns = tuple(
         replace(column, classes=classes or None) if column.name == schema.label else column for column in schema.columns
     )
+    return replace(schema, columns=columns)
+
+
+def write_schema(schema: Schema, directory: Path) -> None:
+    """Write the schema beside a model or checkpoints: an export needs no data."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / SCHEMA_FILE).write_text(schema_file.dump(replace(schema, columns=columns)))
+    (directory / SCHEMA_FILE).write_text(schema_file.dump(schema))
 
 
 def write_samples(table: Table, path: Path) -> None:

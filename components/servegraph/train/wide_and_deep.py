@@ -14,6 +14,7 @@ from keras import layers
 
 from servegraph.data.schema import Column, Schema
 from servegraph.data.table import Table
+from servegraph.errors import InputError
 from servegraph.train import loop
 from servegraph.train.contract import TrainArgs
 from servegraph.train.hyperparameters import Hyperparameters, parse_hyperparameters
@@ -26,19 +27,31 @@ _MANY_BINS = 2**31 - 1
 
 
 def train(args: TrainArgs) -> keras.Model:
-    """Train the wide-and-deep model, going on from the newest checkpoint if there is one."""
+    """Train the wide-and-deep model, going on from the newest checkpoint if there is one.
+
+    Raises:
+        InputError: a hyperparameter is not known or out of range, or the checkpoint has more epochs than asked for.
+    """
     chosen = parse_hyperparameters(dict(args.hyperparameters))
+    steps = chosen.epochs * -(-len(args.data) // chosen.batch_size)
+    rate = keras.optimizers.schedules.CosineDecay(chosen.learning_rate, steps)
     resumed = checkpoints.newest(args.checkpoint_dir)
     if resumed:
         first_epoch, path = resumed
+        if first_epoch > chosen.epochs:
+            raise InputError(
+                f"{args.checkpoint_dir} holds a checkpoint of {first_epoch} epochs, more than the {chosen.epochs} "
+                "asked for.",
+                code="OTHER_CHECKPOINTS",
+                fix=f"Ask for {first_epoch} epochs or more, or give another checkpoint_dir or output.",
+            )
         model = keras.models.load_model(path)
+        model.optimizer.learning_rate = rate  # of a longer training it falls more slowly
     else:
         first_epoch = 0
         model = build(args.data, chosen)
         if args.warm_start is not None:
             print(f"warm start: took {', '.join(warm_start(model, args.warm_start)) or 'nothing'}")
-        steps = chosen.epochs * -(-len(args.data) // chosen.batch_size)
-        rate = keras.optimizers.schedules.CosineDecay(chosen.learning_rate, steps)
         model.compile(optimizer=keras.optimizers.Adam(rate))
     loop.fit(
         model,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 KEEP = 2
+PARTIAL = "partial-"  # what the names of files begin with that are not complete yet
 _NAME = re.compile(r"epoch-(\d{5})\.keras")
 
 
@@ -35,7 +36,7 @@ def save_model(model: keras.Model, final: Path) -> None:
     Raises:
         StorageError: the file cannot be written (code `CANNOT_WRITE`); nothing is left behind.
     """
-    partial = final.with_name(f"partial-{final.name}")
+    partial = final.with_name(f"{PARTIAL}{final.name}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         model.save(partial)

@@ -95,6 +95,20 @@ def test_a_trained_estimator_answers_alike_in_every_format(trained, tmp_path):
 
 
 @ready
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"first_layer_size": 50}, r'another training: hyperparameters \{\}, now \{"first_layer_size": 50\}'),
+        ({"train_steps": 100}, "a checkpoint of 500 steps, more than the 100 asked for"),
+    ],
+)
+def test_checkpoints_of_another_estimator_are_refused(trained, changed, says):
+    with pytest.raises(InputError, match=says) as caught:
+        train_small(trained[0], **changed)
+    assert caught.value.code == "OTHER_CHECKPOINTS"
+
+
+@ready
 def test_a_model_dir_is_exported_without_retraining(trained, tmp_path):
     path, _ = trained
     before = sorted((file.name, file.stat().st_mtime_ns) for file in (path / "checkpoints").iterdir())

@@ -186,6 +186,61 @@ def test_bad_hyperparameters(table, tmp_path, bad):
     assert caught.value.code == "BAD_HYPERPARAMETER"
 
 
+CLASSES = {"old.csv": "ab", "other.csv": "bc", "eval.csv": "ab"}
+
+
+@pytest.fixture(scope="module")
+def checkpointed(tmp_path_factory):
+    """A training's outputs, and the files of `CLASSES`, of which it was trained on the first."""
+    folder = tmp_path_factory.mktemp("checkpointed")
+    for name, classes in CLASSES.items():
+        (folder / name).write_text("x,y\n" + "".join(f"{i % 29},{classes[i % 29 > 14]}\n" for i in range(200)))
+    train(TrainRequest(data=str(folder / "old.csv")), FAST, outputs(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("asked", "hyperparameters", "says"),
+    [
+        ({"data": "other.csv"}, {}, r'the data differs; classes \["a", "b"\], now \["b", "c"\]; the schema differs'),
+        ({"eval_data": "eval.csv"}, {}, "training: the data differs"),
+        ({"seed": 2}, {}, "training: seed 1, now 2"),
+        ({"warm_start": "m.keras"}, {}, 'training: warm_start null, now "m.keras"'),
+        ({"trainer": "servegraph.train.wide_and_deep"}, {}, 'trainer "servegraph.train.wide_and_deep:train", now'),
+        ({}, {"hidden_units": [4]}, r'hyperparameters \{"hidden_units": \[8\]\}, now \{"hidden_units": \[4\]\}'),
+        ({}, {"epochs": 1}, "a checkpoint of 2 epochs, more than the 1 asked for"),
+    ],
+)
+def test_checkpoints_of_another_training_are_refused(checkpointed, asked, hyperparameters, says):
+    described = (checkpointed / "checkpoints/schema.yaml").read_text()
+    files = {name: str(checkpointed / value) for name, value in asked.items() if str(value) in CLASSES}
+    request = TrainRequest(**{"data": str(checkpointed / "old.csv"), **asked, **files})
+    with pytest.raises(InputError, match=says) as caught:
+        train(request, {**FAST, **hyperparameters}, outputs(checkpointed))
+    assert caught.value.code == "OTHER_CHECKPOINTS"
+    assert (checkpointed / "checkpoints/schema.yaml").read_text() == described
+
+
+def test_files_of_which_nothing_is_known_are_no_checkpoints_to_go_on_from(table, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/weights.h5").touch()
+    with pytest.raises(InputError, match=r"no identity\.json") as caught:
+        train(TrainRequest(data=table), FAST, outputs(tmp_path))
+    assert caught.value.code == "OTHER_CHECKPOINTS"
+
+
+def test_more_epochs_of_the_same_go_on_and_learn(table, tmp_path):
+    few = train(TrainRequest(data=table), {**FAST, "dropout": 0}, outputs(tmp_path))
+    more = train(TrainRequest(data=table), {**FAST, "dropout": 0, "epochs": 40}, outputs(tmp_path))
+    assert more.evaluation.scalars["log_loss"] < 0.7 * few.evaluation.scalars["log_loss"]
+
+
+def test_checkpoints_go_to_a_path():
+    with pytest.raises(InputError, match="/gcs/BUCKET") as caught:
+        Outputs.at("model", "gs://bucket/checkpoints", "logs", "samples.jsonl")
+    assert caught.value.code == "BAD_CHECKPOINT_DIR"
+
+
 RESUMING = """
 import sys
 from pathlib import Path

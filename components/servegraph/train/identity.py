@@ -1,0 +1,105 @@
+"""What checkpoints were trained on and how: written beside them, so that no other training goes on from them.
+
+A checkpoint does not say what its outputs mean. One of other data would be taken for trained as it is, and its classes
+named after those of the new data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from servegraph.data import schema_file
+from servegraph.data.digest import data_digest
+from servegraph.data.schema import Schema
+from servegraph.errors import InputError
+from servegraph.storage.local import answering
+from servegraph.train.request import TrainRequest
+from servegraph.trained import IDENTITY_FILE
+from servegraph.trained.checkpoints import PARTIAL
+
+_LENGTHS = ("epochs", "train_steps")  # a longer training of the same goes on from a shorter one
+_QUOTED = 60  # characters of a value that are told
+_FIX = "Give a checkpoint_dir, or an output, of its own for each training; or remove what is in it to start anew."
+
+Identity = dict[str, Any]
+
+
+def identity_of(request: TrainRequest, schema: Schema, hyperparameters: Mapping[str, Any]) -> Identity:
+    """Return what a training is of, by the names that a user knows; `schema` has the classes.
+
+    The data is told by its content: the same files elsewhere are the same data. How long to train does not count.
+    """
+    identity = {
+        "trainer": request.trainer,
+        "seed": request.seed,
+        "warm_start": request.warm_start,
+        "hyperparameters": {name: value for name, value in hyperparameters.items() if name not in _LENGTHS},
+        "data": data_digest([request.data, request.eval_data or ""]),
+        "classes": schema.label_column.classes,
+        "schema": schema_file.dump(schema),
+    }
+    return json.loads(json.dumps(identity, default=str))  # type: ignore[no-any-return]  # as it is read back
+
+
+def claim(checkpoints: Path, identity: Identity, *, writes: bool) -> None:
+    """Make the directory that of the training's checkpoints, if it is empty or already that; one worker `writes`.
+
+    The others may come before or after it: they find nothing yet, or their own identity, which is written first.
+
+    Raises:
+        InputError: the directory has checkpoints of another training, or files of which that is not known
+            (code `OTHER_CHECKPOINTS`).
+        StorageError: the directory cannot be written.
+    """
+    # Listed before the file is looked for: what another worker writes in between comes after the file.
+    names = [path.name for path in checkpoints.iterdir()] if checkpoints.is_dir() else []
+    before = _read(checkpoints / IDENTITY_FILE)
+    if before is not None:
+        _compare(before, identity, checkpoints)
+    elif any(not name.startswith(PARTIAL) for name in names):
+        raise InputError(
+            f"{checkpoints} holds files, but no {IDENTITY_FILE} that says of which training they are.",
+            code="OTHER_CHECKPOINTS",
+            fix=_FIX,
+        )
+    elif writes:
+        with answering("write", checkpoints):
+            checkpoints.mkdir(parents=True, exist_ok=True)
+            partial = checkpoints / f"{PARTIAL}{IDENTITY_FILE}"
+            partial.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+            partial.replace(checkpoints / IDENTITY_FILE)
+
+
+def _read(file: Path) -> Identity | None:
+    """Return the identity in a file; None where there is no file, or not such a one."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _compare(before: Identity, now: Identity, checkpoints: Path) -> None:
+    differing = [_difference(name, before.get(name), now[name]) for name in now if before.get(name) != now[name]]
+    if differing:
+        raise InputError(
+            f"{checkpoints} holds checkpoints of another training: {'; '.join(differing)}.",
+            code="OTHER_CHECKPOINTS",
+            fix=_FIX,
+        )
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    if name in ("data", "schema"):
+        return f"the {name} differs"
+    if name == "hyperparameters":
+        before, now = ({key: some[key] for key in some if before.get(key) != now.get(key)} for some in (before, now))
+    return f"{name} {_quoted(before)}, now {_quoted(now)}"
+
+
+def _quoted(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
