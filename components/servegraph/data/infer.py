@@ -9,6 +9,7 @@ from servegraph import storage
 from servegraph.data import csv_file, tfrecord_file
 from servegraph.data import schema as schemas
 from servegraph.data.contents import Contents
+from servegraph.data.formats import look
 from servegraph.data.header import column_names, has_header, places
 from servegraph.data.schema import Column, Schema
 from servegraph.data.table import chunks, class_order
@@ -74,11 +75,11 @@ def _form(files: list[FileRef]) -> tuple[list[str], bool, str]:
 
     The first file with records under its first one says it, else the first one that is not empty.
     """
-    if tfrecord_file.is_tfrecord(files[0]):
-        examples = itertools.chain.from_iterable(map(tfrecord_file.examples, files))
+    if look(files[0])[1] == "tfrecord":
+        examples = itertools.chain.from_iterable(tfrecord_file.examples(look(file)[0]) for file in files)
         return sorted({name for example in examples for name in example}), True, ","
     rows: list[list[str]] = []
-    for file in files:
+    for file in (look(file)[0] for file in files):
         own_delimiter = _delimiter(file)
         own = list(itertools.islice(csv_file.records(file, own_delimiter), HEAD_ROWS))
         if len(own) > len(rows):

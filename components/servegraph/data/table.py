@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from servegraph import storage
 from servegraph.data import csv_file, tfrecord_file
 from servegraph.data.csv_file import Chunk
+from servegraph.data.formats import look
 from servegraph.data.schema import Column, Schema
 from servegraph.data.text import is_missing, strip
 from servegraph.errors import DataError
@@ -76,7 +77,8 @@ def read(uri: str, schema: Schema, *, classes: tuple[str, ...] | None = None) ->
     The classes are those given, else those of the schema, else the distinct labels in sorted order.
 
     Raises:
-        DataError: `EMPTY_DATA`, `MISSING_COLUMN`, `NOT_A_NUMBER`, `MISSING_VALUE`, `UNKNOWN_LABEL`, `BAD_ROW`.
+        DataError: `EMPTY_DATA`, `MISSING_COLUMN`, `NOT_A_NUMBER`, `MISSING_VALUE`, `UNKNOWN_LABEL`, `BAD_ROW`,
+            `WRONG_FORMAT`.
         StorageError: nothing is there, or it cannot be read.
     """
     columns = (*schema.features, schema.label_column)
@@ -99,8 +101,8 @@ def read(uri: str, schema: Schema, *, classes: tuple[str, ...] | None = None) ->
 
 def chunks(uri: str, schema: Schema) -> Iterator[tuple[FileRef, Chunk]]:
     """Yield the files that `uri` names in parts, cells as they stand there. Raises as `read` for what is no table."""
-    for file in storage.match(uri):
-        reader = tfrecord_file if tfrecord_file.is_tfrecord(file) else csv_file
+    for file, form in map(look, storage.match(uri)):
+        reader = tfrecord_file if form == "tfrecord" else csv_file
         for chunk in reader.chunks(file, schema):
             yield file, chunk
 

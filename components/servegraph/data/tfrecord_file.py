@@ -23,13 +23,9 @@ _CHECKSUM = struct.Struct("<I")
 _EMPTY = ""  # what a CSV file has where a value is missing
 
 
-def is_tfrecord(file: FileRef) -> bool:
-    """Whether the file begins with a valid TFRecord header; the name does not matter."""
-    with file.open_binary() as stream:
-        head = stream.read(_HEADER.size)
-    if len(head) < _HEADER.size:
-        return False
-    return bool(_HEADER.unpack(head)[1] == _masked_crc(head[:8]))
+def is_tfrecord(head: bytes) -> bool:
+    """Whether the first bytes of a file begin with a valid TFRecord header."""
+    return len(head) >= _HEADER.size and _HEADER.unpack_from(head)[1] == _masked_crc(head[:8])
 
 
 def records(file: FileRef) -> Iterator[bytes]:

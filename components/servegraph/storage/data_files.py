@@ -24,7 +24,7 @@ class FileRef:
     """One file that a URI matched.
 
     `compression` follows from the name's suffix, or on Cloud Storage from the object's content encoding. The
-    content is never sniffed, because a TFRecord file may start with any bytes.
+    content is not looked at here, because a TFRecord file may start with any bytes.
     """
 
     uri: str

@@ -1,4 +1,5 @@
 import gzip
+import lzma
 import struct
 from dataclasses import replace
 
@@ -76,6 +77,45 @@ def test_several_files_and_compressed_ones(tmp_path):
     (tmp_path / "b.csv.gz").write_bytes(gzip.compress(GOOD.encode()))
     assert len(read(str(tmp_path / "*.csv*"), SCHEMA)) == 4
     assert len(read(str(tmp_path), SCHEMA)) == 4
+
+
+def test_compression_is_told_by_the_content(tmp_path):
+    rows = [{"age": float(n), "job": "pq"[n % 2], "n": n, "y": "ab"[n % 2]} for n in range(4)]
+    plain = write_tfrecord(tmp_path / "plain", rows)
+    with tf.io.TFRecordWriter(str(tmp_path / "d.tfrecord"), tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
+        for record in tf.data.TFRecordDataset(plain):
+            writer.write(record.numpy())
+    (tmp_path / "d.csv").write_bytes(gzip.compress(GOOD.encode()))
+    (tmp_path / "e.csv").write_bytes(lzma.compress(GOOD.encode()))
+    for name, count in {"d.tfrecord": 4, "d.csv": 2, "e.csv": 2}.items():
+        path = str(tmp_path / name)
+        assert len(read(path, SCHEMA)) == len(read(path, infer(path, "y").schema)) == count
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b'{"x": 1, "y": 0}\n{"x": 2, "y": 1}\n', "JSON"),
+        (b'\xef\xbb\xbf\n[{"x": 1}, {"x": 2}]\n', "JSON"),
+        (b'[\n{"x": "' + b"a" * 100_000 + b'"}]', "JSON"),
+        (b"PAR1\x15\x04\x15", "a Parquet file"),
+        (b"PK\x03\x04\x14\x00", "a ZIP archive or an Excel workbook"),
+        (GOOD.encode("utf-16"), "text in UTF-16"),
+    ],
+)
+def test_what_is_no_table_is_named(tmp_path, content, what):
+    (tmp_path / "d.csv").write_bytes(content)
+    for take in (infer, lambda path: read(path, SCHEMA)):
+        with pytest.raises(DataError, match=f"d.csv is {what}, not CSV or TFRecord") as caught:
+            take(str(tmp_path / "d.csv"))
+        assert caught.value.code == "WRONG_FORMAT"
+
+
+def test_json_in_a_cell_and_names_like_magic_are_text(tmp_path):
+    table = "PAR1\ty\n" + '{"a": 1}\tx\n[2]\tz\n'
+    assert [c.name for c in inferred(write(tmp_path / "d.tsv", table)).columns] == ["PAR1", "y"]
+    headless = Schema((Column("a", "string"), Column("y", "string")), "y", header=False, delimiter="\t")
+    assert len(read(write(tmp_path / "e.tsv", '{"a": 1}\tx\n[2]\tz\n'), headless)) == 2
 
 
 def test_without_a_header_the_schema_names_the_columns(tmp_path):
