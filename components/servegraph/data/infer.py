@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from servegraph import storage
 from servegraph.data import csv_file, tfrecord_file
 from servegraph.data import schema as schemas
-from servegraph.data.contents import Contents
+from servegraph.data.contents import KEPT_VALUES, Contents
 from servegraph.data.formats import look
 from servegraph.data.header import column_names, has_header, places
 from servegraph.data.schema import Column, Schema
@@ -23,6 +23,7 @@ LARGEST_VOCABULARY = 1_000  # above it a category is hashed
 LARGEST_CLASS_COUNT = 100  # above it a whole-number label is taken as a measurement
 BINARY = 2  # so many whole numbers nobody takes for a measurement
 IDENTIFIER_ROWS = 100  # from here on a text column without any repetition is taken as an identifier
+FREE_TEXT_WORDS = 3  # so many words a value on average, and most values different, make a column free text
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,10 @@ def infer(uri: str, label: str | None = None) -> Inferred:
     """Return a schema for the files that `uri` names, from all their records.
 
     Numbers become float32, also where some are words for a missing one; text becomes a category with a vocabulary of
-    its size, or hash buckets where there are many values; a text column that never repeats is ignored. Where cells are
-    empty, the default is the median or the empty text. The label is the last column unless named; few different whole
-    numbers are classes. Nothing is judged by the first records alone: they may be of one class, or a file may be.
+    its size, or hash buckets where there are many values; a text column that never repeats is ignored, unless most of
+    it is written like numbers. Where cells are empty, the default is the median or the empty text. The label is the
+    last column unless named; few different whole numbers are classes. Nothing is judged by the first records alone:
+    they may be of one class, or a file may be.
 
     Raises:
         DataError: no rows (`EMPTY_DATA`), the label is not a column (`MISSING_COLUMN`), nothing else is; records that
@@ -118,7 +120,7 @@ def _delimiter(file: FileRef) -> str:
 def _feature(name: str, held: Contents) -> Column:
     if held.is_numeric:
         return Column(name, "float32", default=held.median() if held.empty or held.absent else None)
-    if not held.repeats and not held.empty and held.rows >= IDENTIFIER_ROWS:
+    if not held.repeats and not held.empty and held.rows >= IDENTIFIER_ROWS and _no_number(held) is None:
         return Column(name, "string", role="ignore")
     default = "" if held.empty else None
     distinct = len(held.values) + (default is not None)
@@ -135,6 +137,12 @@ def _label(name: str, held: Contents) -> Column:
             fix="Name the label's column with --label; without it the last one is taken.",
         )
     if not held.is_numeric and len(held.values) > LARGEST_CLASS_COUNT:
+        if why := _no_number(held):
+            raise DataError(
+                f"The label column {name!r} cannot be read as numbers: {why}.",
+                code="NOT_A_NUMBER",
+                fix="Mend the values, or name the label's column with --label.",
+            )
         raise DataError(
             f"The label column {name!r} has more than {LARGEST_CLASS_COUNT} different texts, too many to be classes.",
             code="TOO_MANY_CLASSES",
@@ -160,8 +168,39 @@ def _note(column: Column, held: Contents, label: str) -> str | None:
             f"{held.absent} cells of {column.name!r} say that there is no number; "
             f"they get the default {column.default}."
         )
-    strange = [value for value in held.values if not is_number(value)]
-    like_numbers = sum(is_number(value.replace(",", ".")) for value in held.values)
-    if column.dtype == "string" and strange and like_numbers > len(held.values) / 2:
-        return f"{column.name!r} is taken as text: {min(strange)!r} is no number, but most of its values are."
+    if column.dtype == "string" and (why := _no_number(held)):
+        return f"{column.name!r} is taken as text: {why}."
+    ignored = column.role == "ignore"
+    if column.name != label and _is_free_text(held):
+        return (
+            f"{column.name!r} is free text, {'which is ignored' if ignored else 'of which each value is taken whole'}; "
+            "to learn from its words, give a trainer of your own with a TextVectorization layer."
+        )
+    if ignored:
+        return (
+            f"{column.name!r} is ignored: none of its values comes twice, so it is taken as an identifier; if it is "
+            "not, take its `role` out of a schema."
+        )
     return None
+
+
+def _no_number(held: Contents) -> str | None:
+    """Return why a column is text whose values are mostly written like numbers; None if they are not."""
+    strange = [value for value in held.values if not is_number(value)]
+    like_numbers = len(held.values) - len(strange) + sum(map(_is_number_with_comma, strange))
+    if not strange or like_numbers <= len(held.values) / 2:
+        return None
+    if _is_number_with_comma(example := min(strange)):
+        return f"{example!r} is no number for its comma; write numbers with a decimal point and no other mark"
+    return f"{example!r} is no number, but most of its values are"
+
+
+def _is_number_with_comma(value: str) -> bool:
+    """Whether it is a number with a decimal comma, or with marks between thousands."""
+    return "," in value and is_number(value.replace(",", "").replace(".", ""))
+
+
+def _is_free_text(held: Contents) -> bool:
+    words = sum(len(value.split()) for value in held.values)
+    are_different = len(held.values) > min(held.rows - held.empty, KEPT_VALUES) / 2
+    return are_different and words >= FREE_TEXT_WORDS * len(held.values)

@@ -323,6 +323,31 @@ class TestInfer:
         assert found.column("v").hash_buckets == 2048
 
     @pytest.mark.parametrize(
+        ("form", "role", "says"),
+        [
+            ("{0},{0:02}", "feature", "'x' is taken as text: '0,00' is no number for its comma; write numbers with"),
+            ("2024-01-01 {0}", "ignore", "'x' is ignored: none of its values comes twice"),
+            ("it is {0}", "ignore", "'x' is free text, which is ignored; to learn from its words"),
+        ],
+    )
+    def test_text_that_never_repeats_is_noted(self, tmp_path, form, role, says):
+        rows = "".join(f'"{form.format(i)}",{i % 7},{i % 2}\n' for i in range(200))
+        found = infer(write(tmp_path / "d.csv", "x,n,y\n" + rows))
+        assert found.schema.column("x").role == role
+        assert [note[: len(says)] for note in found.notes] == [says]
+
+    def test_free_text_is_taken_whole(self, tmp_path):
+        rows = "".join(f"{'ab'[i % 2]},this is {i % 150}\n" for i in range(200))
+        found = infer(write(tmp_path / "d.csv", "y,x\n" + rows), "y")
+        assert found.schema.column("x").vocabulary_size == 150
+        assert found.notes[0].startswith("'x' is free text, of which each value is taken whole;")
+
+    def test_a_label_with_decimal_commas(self, tmp_path):
+        rows = "".join(f'{i % 7},"{i},5"\n' for i in range(200))
+        with pytest.raises(DataError, match=r"label column 'y' cannot be read as numbers: '0,5' is no number for"):
+            inferred(write(tmp_path / "d.csv", "x,y\n" + rows))
+
+    @pytest.mark.parametrize(
         ("first", "second"),
         [
             ("x,y\n1,a\n2,b\n", "x,y\n1,c\n"),
@@ -380,7 +405,9 @@ class TestInfer:
         ("cells", "label", "says"),
         [
             ("1 2 many 3", "a b a b", "'x' is taken as text: 'many' is no number"),
-            ("1,5 2,5 3,5 4,5", "a b a b", "'x' is taken as text: '1,5' is no number"),
+            ("1,5 2,5 3,5 4,5", "a b a b", "'x' is taken as text: '1,5' is no number for its comma"),
+            ("1.234,5 2.234,5 3,5 4", "a b a b", "'x' is taken as text: '1.234,5' is no number for its comma"),
+            ("10.0.0.1 10.0.0.2 3,a 4,b", "a b a b", None),
             ("1 2 3 4", "10 20 30 10", "The 3 different whole numbers of the label 'y' are taken as classes"),
             ("1 2 3 4", "0 1 0 1", None),
             ("1 a ? NA", "a b a b", None),
