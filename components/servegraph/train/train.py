@@ -207,7 +207,7 @@ def predict(model: keras.Model, table: Table, batch_size: int = 4096) -> NDArray
     """Return the model's outputs for the whole table, float32 [rows, …].
 
     Raises:
-        TrainerError: the model has inputs that are no features (code `TRAINER_MODEL_UNFIT`).
+        TrainerError: the model has inputs that are no features, or not one output (code `TRAINER_MODEL_UNFIT`).
     """
     from servegraph.trained.inputs import arrange, input_names, symbolic_inputs
 
@@ -220,8 +220,20 @@ def predict(model: keras.Model, table: Table, batch_size: int = 4096) -> NDArray
             fix="Name the model's inputs as the schema names its columns.",
         )
     batches = (features for features, _ in table.dataset(batch_size))
-    parts = [np.asarray(model(arrange(inputs, batch), training=False), np.float32) for batch in batches]
-    return np.concatenate(parts)
+    return np.concatenate([_array(model(arrange(inputs, batch), training=False)) for batch in batches])
+
+
+def _array(output: Any) -> NDArray[Any]:
+    import tensorflow as tf
+
+    if not tf.is_tensor(output):
+        of = f" of {', '.join(map(repr, output))}" if isinstance(output, dict) else ""
+        raise TrainerError(
+            f"The model returns a {type(output).__name__}{of}, not one tensor.",
+            code="TRAINER_MODEL_UNFIT",
+            fix="Give the model one output: the class probabilities, or the value for a float32 label.",
+        )
+    return np.asarray(output, np.float32)
 
 
 def with_classes(schema: Schema, classes: tuple[str, ...]) -> Schema:

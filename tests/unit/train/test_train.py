@@ -138,6 +138,13 @@ TRAINERS = {
         "TRAINER_MODEL_UNFIT",
         "softmax",
     ),
+    "named outputs": (
+        "import keras\ndef train(args):\n    x = keras.Input((), name='size')\n"
+        "    y = keras.layers.Dense(2, activation='softmax')(keras.layers.Reshape((1,))(x))\n"
+        "    return keras.Model({'size': x}, {'p': y, 'size again': x})\n",
+        "TRAINER_MODEL_UNFIT",
+        "returns a dict of 'p', 'size again', not one tensor",
+    ),
 }
 
 
