@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from typing import Any
 
@@ -18,8 +19,8 @@ def strip(text: str) -> str:
 
 
 def is_missing(cell: Any) -> bool:
-    """Whether a cell of a column of numbers says that there is none."""
-    return isinstance(cell, str) and strip(cell).lower() in MISSING
+    """Whether a cell of a column of numbers says that there is none: as text, or as the NaN of a tf.Example."""
+    return strip(cell).lower() in MISSING if isinstance(cell, str) else isinstance(cell, float) and math.isnan(cell)
 
 
 def is_number(cell: Any) -> bool:

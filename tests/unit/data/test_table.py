@@ -397,9 +397,14 @@ class TestInfer:
         assert found.notes == ("7 cells of 'x' say that there is no number; they get the default 2.3.",)
         assert read(path, found.schema).features["x"].tolist() == np.float32([1, 4, 2.3] + [2.3] * len(words)).tolist()
 
-    def test_a_number_that_is_none_is_no_word_for_one(self, tmp_path):
-        found = infer(write_tfrecord(tmp_path / "d", [{"x": float("nan"), "y": "a"}, {"x": 1.0, "y": "b"}]))
-        assert (found.schema.column("x").default, found.notes) == (None, ())
+    def test_a_number_that_is_none_gives_a_default(self, tmp_path):
+        path = write_tfrecord(tmp_path / "d", [{"x": x, "y": y} for x, y in [(float("nan"), "a"), (1.0, "b")]])
+        found = infer(path)
+        assert found.schema.column("x") == Column("x", "float32", default=1.0)
+        assert found.notes == ("1 cells of 'x' say that there is no number; they get the default 1.0.",)
+        assert read(path, found.schema).features["x"].tolist() == [1.0, 1.0]
+        with pytest.raises(DataError, match=r"'x' in row 1 .* is nan, which says that there is none\. .*`default`"):
+            read(path, Schema((Column("x", "float32"), Column("y", "string")), "y"))
 
     @pytest.mark.parametrize(
         ("cells", "label", "says"),
