@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from servegraph.data.header import column_names
 from servegraph.data.schema import Schema
 from servegraph.errors import DataError
 from servegraph.storage import FileRef
 
-CHUNK_ROWS = 50_000
+CHUNK_ROWS = 2_000  # so few that a processor's cache holds them
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Chunk:
 
     first_row: int
     rows: int
-    cells: dict[str, list[str]]
+    cells: Mapping[str, Sequence[Any]]
 
 
 def records(file: FileRef, delimiter: str) -> Iterator[list[str]]:
@@ -65,20 +67,12 @@ def chunks(file: FileRef, schema: Schema) -> Iterator[Chunk]:
             + (" (or set `header: false` if the first line is a record)." if schema.header else "."),
         )
     index = {name: names.index(name) for name in wanted if name in names}
-    first_row, pending = 1 + header, []
-    for number, record in enumerate(rows, start=first_row):
-        if len(record) != len(names):
-            raise DataError(
-                f"Row {number} of {file.uri} has {len(record)} cells where {len(names)} are expected.",
-                code="BAD_ROW",
-                fix="Mend the row, or the schema's columns or delimiter.",
-            )
-        pending.append(record)
-        if len(pending) == CHUNK_ROWS:
-            yield _chunk(first_row, pending, index)
-            first_row, pending = number + 1, []
-    if pending:
-        yield _chunk(first_row, pending, index)
+    first_row = 1 + header
+    while some := list(itertools.islice(rows, CHUNK_ROWS)):
+        _refuse_uneven(some, len(names), first_row, file)
+        columns = list(zip(*some, strict=True))
+        yield Chunk(first_row, len(some), {name: columns[at] for name, at in index.items()})
+        first_row += len(some)
 
 
 def refuse_repeated(names: list[str], file: FileRef) -> None:
@@ -92,5 +86,11 @@ def refuse_repeated(names: list[str], file: FileRef) -> None:
         )
 
 
-def _chunk(first_row: int, rows: list[list[str]], index: dict[str, int]) -> Chunk:
-    return Chunk(first_row, len(rows), {name: [row[at] for row in rows] for name, at in index.items()})
+def _refuse_uneven(rows: list[list[str]], cells: int, first_row: int, file: FileRef) -> None:
+    for number, length in enumerate(map(len, rows), start=first_row):
+        if length != cells:
+            raise DataError(
+                f"Row {number} of {file.uri} has {length} cells where {cells} are expected.",
+                code="BAD_ROW",
+                fix="Mend the row, or the schema's columns or delimiter.",
+            )

@@ -168,7 +168,9 @@ def _note(column: Column, held: Contents, label: str) -> str | None:
             f"{held.absent} cells of {column.name!r} say that there is no number; "
             f"they get the default {column.default}."
         )
-    if column.dtype == "string" and (why := _no_number(held)):
+    if column.dtype != "string":
+        return None
+    if why := _no_number(held):
         return f"{column.name!r} is taken as text: {why}."
     ignored = column.role == "ignore"
     if column.name != label and _is_free_text(held):

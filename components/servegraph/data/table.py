@@ -116,8 +116,8 @@ def split(table: Table, every: int = 5) -> tuple[Table, Table]:
     Raises:
         DataError: one of the parts would be empty (code `TOO_FEW_ROWS`).
     """
-    columns = [values.tolist() for values in table.features.values()] + [table.label_values()]
-    keys = ["\x1f".join(strip(str(value)) for value in record) for record in zip(*columns, strict=True)]
+    texts = [map(strip if values.dtype == object else str, values.tolist()) for values in table.features.values()]
+    keys = list(map("\x1f".join, zip(*texts, map(str, table.label_values()), strict=True)))
     held_out = np.fromiter((zlib.crc32(key.encode()) % every == 0 for key in keys), bool, len(table))
     if held_out.all() or not held_out.any():
         raise DataError(
