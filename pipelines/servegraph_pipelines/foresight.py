@@ -55,12 +55,17 @@ def _judge(specification: Specification, values: Mapping[str, Any], judges: Mapp
 
 
 def _train(given: Mapping[str, Any]) -> None:
+    from servegraph.estimator import PREFIX
+    from servegraph.estimator.hyperparameters import parse_built_in, parse_training
     from servegraph.train.hyperparameters import parse_hyperparameters
     from servegraph.train.request import DEFAULT_TRAINER, TrainRequest
 
     TrainRequest(**{key: given[key] for key in ("data", "seed", "trainer") if key in given})
-    if given.get("trainer", DEFAULT_TRAINER) == DEFAULT_TRAINER:
-        parse_hyperparameters(dict(given.get("hyperparameters", {})))
+    trainer, hyperparameters = given.get("trainer", DEFAULT_TRAINER), dict(given.get("hyperparameters", {}))
+    if trainer == DEFAULT_TRAINER:
+        parse_hyperparameters(hyperparameters)
+    elif trainer == PREFIX:
+        parse_built_in(parse_training(hyperparameters).rest)
 
 
 def _train_files(given: Mapping[str, Any]) -> None:

@@ -15,12 +15,9 @@ from numpy.typing import NDArray
 from servegraph.data import schema_file
 from servegraph.data.schema import Schema
 from servegraph.data.table import Table
-from servegraph.errors import InputError
 from servegraph.estimator import MODEL_DIR, RECORD_FILE
 from servegraph.estimator.call import call
-
-# As the sample's README trains in the cloud; its local 1000 steps reach 0.82.
-TRAIN_STEPS, BATCH_SIZE = 5000, 40
+from servegraph.estimator.hyperparameters import parse_training
 
 
 @dataclass(frozen=True)
@@ -43,15 +40,11 @@ def train(
     """Train in `model_dir` up to `train_steps` steps, going on from what is there; `tables` are (training, evaluation).
 
     Raises:
-        InputError: a hyperparameter is not known or no positive number (code `BAD_HYPERPARAMETER`).
+        InputError: a hyperparameter is not known or out of range (code `BAD_HYPERPARAMETER`).
         TrainerError: the Estimator raised.
     """
     data, eval_data = tables
-    rest = dict(hyperparameters)
-    steps, batch_size, seed = (
-        _whole(rest.pop(name, default), name)
-        for name, default in (("train_steps", TRAIN_STEPS), ("batch_size", BATCH_SIZE), ("seed", 1))
-    )
+    steps, batch_size, seed, rest = parse_training(hyperparameters)
     args = {
         "model_dir": str(model_dir.resolve()),
         "schema": schema_file.dump(schema),
@@ -101,11 +94,3 @@ def _arrays(data: Table, eval_data: Table) -> dict[str, Any]:
 def _storable(values: NDArray[Any]) -> NDArray[Any]:
     """Text as fixed-width unicode: objects would be pickled, and nothing is unpickled here."""
     return values.astype(str) if values.dtype == object else values
-
-
-def _whole(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
-        raise InputError(
-            f"The hyperparameter {name} is {value!r}, not a whole number of at least 1.", code="BAD_HYPERPARAMETER"
-        )
-    return int(value)

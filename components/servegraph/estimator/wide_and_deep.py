@@ -15,13 +15,8 @@ import tensorflow as tf
 from servegraph.data.schema import Column, Schema
 from servegraph.errors import InputError
 from servegraph.estimator.child import EstimatorArgs
+from servegraph.estimator.hyperparameters import parse_built_in
 
-DEFAULTS: Mapping[str, float] = {
-    "embedding_size": 8,
-    "first_layer_size": 100,
-    "num_layers": 4,
-    "scale_factor": 0.7,
-}
 SMALLEST_LAYER = 2
 
 
@@ -29,19 +24,12 @@ def make(args: EstimatorArgs) -> Any:
     """Return the classifier, or for a float32 label the regressor.
 
     Raises:
-        InputError: no schema, or a hyperparameter that is not known (code `BAD_HYPERPARAMETER`).
+        InputError: no schema (code `NO_SCHEMA`), or as `parse_built_in`.
     """
     if args.schema is None:
         raise InputError("The built-in Estimator needs the schema of its data.", code="NO_SCHEMA")
-    unknown = sorted(set(args.hyperparameters) - set(DEFAULTS))
-    if unknown:
-        raise InputError(
-            f"The built-in Estimator has no hyperparameter {', '.join(unknown)}.",
-            code="BAD_HYPERPARAMETER",
-            fix=f"It has train_steps, batch_size, {', '.join(DEFAULTS)}.",
-        )
-    chosen = {**DEFAULTS, **args.hyperparameters}
-    wide, deep = _columns(args.schema, int(chosen["embedding_size"]))
+    chosen = parse_built_in(args.hyperparameters)
+    wide, deep = _columns(args.schema, chosen["embedding_size"])
     settings: dict[str, Any] = {
         "linear_feature_columns": wide,
         "dnn_feature_columns": deep,
@@ -57,11 +45,11 @@ def make(args: EstimatorArgs) -> Any:
     )
 
 
-def _layers(chosen: Mapping[str, float]) -> list[int]:
+def _layers(chosen: Mapping[str, Any]) -> list[int]:
     """Return the widths: each layer is `scale_factor` of the one before."""
     return [
         max(SMALLEST_LAYER, int(chosen["first_layer_size"] * chosen["scale_factor"] ** number))
-        for number in range(int(chosen["num_layers"]))
+        for number in range(chosen["num_layers"])
     ]
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from servegraph.errors import InputError
+from servegraph.hyperparameter_limits import COUNT, POSITIVE, SHARE, Limits, bad, limited
+
+_LIMITS: Mapping[str, Limits] = {
+    "epochs": COUNT,
+    "batch_size": COUNT,
+    "learning_rate": POSITIVE,
+    "embedding_width": COUNT,
+    "dropout": SHARE,
+}
 
 
 @dataclass(frozen=True)
@@ -27,37 +36,23 @@ def parse_hyperparameters(given: dict[str, Any]) -> Hyperparameters:
     Raises:
         InputError: an unknown name, or a value of the wrong kind or range (code `BAD_HYPERPARAMETER`).
     """
-    known = {f.name: f.default for f in fields(Hyperparameters)}
+    defaults = {f.name: f.default for f in fields(Hyperparameters)}
     values: dict[str, Any] = {}
     for name, value in given.items():
-        if name not in known:
+        if name not in defaults:
             raise InputError(
                 f"The default trainer has no hyperparameter {name!r}.",
                 code="BAD_HYPERPARAMETER",
-                fix=f"It has {', '.join(known)}.",
+                fix=f"It has {', '.join(defaults)}.",
             )
-        try:
-            if name == "hidden_units":
-                if not isinstance(value, list | tuple):
-                    raise TypeError(value)
-                values[name] = tuple(_whole(width) for width in value)
-            else:
-                values[name] = _whole(value) if isinstance(known[name], int) else float(value)
-        except (TypeError, ValueError, OverflowError) as exc:
-            raise InputError(
-                f"The hyperparameter {name} is {value!r}.",
-                code="BAD_HYPERPARAMETER",
-                fix=f"Default: {known[name]}.",
-            ) from exc
-    chosen = Hyperparameters(**values)
-    if min(chosen.epochs, chosen.batch_size, chosen.embedding_width, *chosen.hidden_units) < 1 or not (
-        0 <= chosen.dropout < 1 and 0 < chosen.learning_rate < math.inf
-    ):
-        raise InputError(f"A hyperparameter is out of range: {chosen}.", code="BAD_HYPERPARAMETER")
-    return chosen
+        if name == "hidden_units":
+            values[name] = _widths(name, value, defaults[name])
+        else:
+            values[name] = limited(name, value, _LIMITS[name], defaults[name])
+    return Hyperparameters(**values)
 
 
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or float(value) != int(value):
-        raise ValueError(value)
-    return int(value)
+def _widths(name: str, value: Any, default: Any) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple):
+        raise bad(name, value, "a list of whole numbers", list(default))
+    return tuple(limited(f"{name}[{at}]", width, COUNT, list(default)) for at, width in enumerate(value))

@@ -26,6 +26,7 @@ BAD = [
     ({"seed": 2**32}, "train", "BAD_SEED"),
     ({"hyperparameters": {"epochs": -1}}, "train", "BAD_HYPERPARAMETER"),
     ({"hyperparameters": {"depth": 3}}, "train", "BAD_HYPERPARAMETER"),
+    ({"trainer": "estimator", "hyperparameters": {"num_layers": 0}}, "train", "BAD_HYPERPARAMETER"),
     ({"budget": "500 apples"}, "optimize", "BAD_SIZE"),
     ({"min_agreement": 1.5}, "optimize", "BAD_TOLERANCE"),
     ({"serving_memory": "much"}, "measure", "BAD_SIZE"),

@@ -4,6 +4,7 @@ They need the environment that `servegraph train` or `export` makes on first use
 """
 
 import json
+import math
 import os
 import shutil
 import zipfile
@@ -20,6 +21,7 @@ from servegraph.answers.ask import Servable
 from servegraph.data import schema_file
 from servegraph.errors import InputError, ModelError, TrainerError
 from servegraph.estimator import environment, estimator_function, keras2
+from servegraph.estimator.hyperparameters import parse_built_in, parse_training
 from servegraph.export_serving_graph.export import export
 from servegraph.export_serving_graph.signature_choice import Requests
 from servegraph.savedmodel.graph_reader import read_saved_model
@@ -215,6 +217,36 @@ def test_code_in_a_keras_2_file_does_not_run_however_it_is_spelt(tmp_path):
     with pytest.raises(ModelError) as caught:
         export(with_layer(tmp_path / "m.h5", LAMBDA, escaped), tmp_path / "out")
     assert caught.value.code == "UNTRUSTED_CODE"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"depth": 3}, "It has train_steps, batch_size, embedding_size"),
+        (
+            {"first_layer_size": -5},
+            "first_layer_size is -5. Fix: Give a whole number of at least 1; the default is 100",
+        ),
+        ({"embedding_size": 0}, "embedding_size is 0"),
+        ({"num_layers": "x"}, "num_layers is 'x'"),
+        ({"scale_factor": math.nan}, "scale_factor is nan. Fix: Give a finite number above 0"),
+        ({"train_steps": 2.5}, "train_steps is 2.5"),
+    ],
+)
+def test_bad_hyperparameters_of_the_built_in_estimator(given, says):
+    with pytest.raises(InputError, match=says) as caught:
+        parse_built_in(parse_training(given).rest)
+    assert caught.value.code == "BAD_HYPERPARAMETER"
+
+
+def test_numbers_are_whole_again_after_a_pipeline():
+    assert parse_training({"train_steps": 5.0, "seed": 0, "units": 2}) == (5, 40, 0, {"units": 2})
+    assert parse_built_in({"num_layers": 2.0}) == {
+        "embedding_size": 8,
+        "first_layer_size": 100,
+        "num_layers": 2,
+        "scale_factor": 0.7,
+    }
 
 
 def test_which_trainers_are_estimators():

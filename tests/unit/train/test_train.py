@@ -1,6 +1,7 @@
 """Training on small tables: the contract of a trainer, resuming, and what comes out."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -176,19 +177,21 @@ def test_a_trainer_that_is_not_there(table, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "says"),
     [
-        {"epoch": 1},
-        {"epochs": 0},
-        {"epochs": "many"},
-        {"dropout": 1.0},
-        {"hidden_units": [2.5]},
-        {"hidden_units": "64"},
-        {"hidden_units": 64},
+        ({"epoch": 1}, "It has epochs, batch_size"),
+        ({"epochs": 0}, "epochs is 0. Fix: Give a whole number of at least 1; the default is 10"),
+        ({"epochs": "many"}, "epochs is 'many'"),
+        ({"epochs": math.inf}, "epochs is inf"),
+        ({"dropout": 1.0}, "dropout is 1.0. Fix: Give a number of at least 0 and below 1; the default is 0.2"),
+        ({"learning_rate": math.nan}, "learning_rate is nan. Fix: Give a finite number above 0"),
+        ({"hidden_units": [8, 2.5]}, r"hidden_units\[1\] is 2.5. .* the default is \[128, 64\]"),
+        ({"hidden_units": "64"}, "hidden_units is '64'. Fix: Give a list"),
+        ({"hidden_units": 64}, "hidden_units is 64. Fix: Give a list"),
     ],
 )
-def test_bad_hyperparameters(table, tmp_path, bad):
-    with pytest.raises(InputError) as caught:
+def test_bad_hyperparameters(table, tmp_path, bad, says):
+    with pytest.raises(InputError, match=says) as caught:
         train(TrainRequest(data=table), bad, outputs(tmp_path))
     assert caught.value.code == "BAD_HYPERPARAMETER"
 
