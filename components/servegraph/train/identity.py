@@ -15,11 +15,13 @@ from servegraph.data import schema_file
 from servegraph.data.digest import data_digest
 from servegraph.data.schema import Schema
 from servegraph.errors import InputError
+from servegraph.estimator import RECORD_FILE
 from servegraph.storage.local import answering
 from servegraph.train.request import TrainRequest
-from servegraph.trained import IDENTITY_FILE
+from servegraph.trained import IDENTITY_FILE, SCHEMA_FILE
 from servegraph.trained.checkpoints import PARTIAL
 
+_DESCRIPTIONS = (IDENTITY_FILE, SCHEMA_FILE, RECORD_FILE)  # there before the first checkpoint is
 _LENGTHS = ("epochs", "train_steps")  # a longer training of the same goes on from a shorter one
 _QUOTED = 60  # characters of a value that are told
 _FIX = "Give a checkpoint_dir, or an output, of its own for each training; or remove what is in it to start anew."
@@ -45,32 +47,41 @@ def identity_of(request: TrainRequest, schema: Schema, hyperparameters: Mapping[
 
 
 def claim(checkpoints: Path, identity: Identity, *, writes: bool) -> None:
-    """Make the directory that of the training's checkpoints, if it is empty or already that; one worker `writes`.
+    """Make the directory that of the training's checkpoints, unless it has some of another; one worker `writes`.
 
-    The others may come before or after it: they find nothing yet, or their own identity, which is written first.
+    The others may come before or after it: they find no checkpoint yet, or their own identity, which is written first.
 
     Raises:
         InputError: the directory has checkpoints of another training, or files of which that is not known
             (code `OTHER_CHECKPOINTS`).
         StorageError: the directory cannot be written.
     """
-    # Listed before the file is looked for: what another worker writes in between comes after the file.
-    names = [path.name for path in checkpoints.iterdir()] if checkpoints.is_dir() else []
+    if not _has_checkpoints(checkpoints):
+        if writes:
+            _write(identity, checkpoints)
+        return
     before = _read(checkpoints / IDENTITY_FILE)
-    if before is not None:
-        _compare(before, identity, checkpoints)
-    elif any(not name.startswith(PARTIAL) for name in names):
+    if before is None:
         raise InputError(
             f"{checkpoints} holds files, but no {IDENTITY_FILE} that says of which training they are.",
             code="OTHER_CHECKPOINTS",
             fix=_FIX,
         )
-    elif writes:
-        with answering("write", checkpoints):
-            checkpoints.mkdir(parents=True, exist_ok=True)
-            partial = checkpoints / f"{PARTIAL}{IDENTITY_FILE}"
-            partial.write_text(json.dumps(identity, indent=1), encoding="utf-8")
-            partial.replace(checkpoints / IDENTITY_FILE)
+    _compare(before, identity, checkpoints)
+
+
+def _has_checkpoints(directory: Path) -> bool:
+    """Whether there is a file that training may go on from: a trainer of one's own names them as it likes."""
+    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    return any(name not in _DESCRIPTIONS and not name.startswith(PARTIAL) for name in names)
+
+
+def _write(identity: Identity, directory: Path) -> None:
+    with answering("write", directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        partial = directory / f"{PARTIAL}{IDENTITY_FILE}"
+        partial.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+        partial.replace(directory / IDENTITY_FILE)
 
 
 def _read(file: Path) -> Identity | None:

@@ -239,6 +239,14 @@ def test_files_of_which_nothing_is_known_are_no_checkpoints_to_go_on_from(table,
     assert caught.value.code == "OTHER_CHECKPOINTS"
 
 
+def test_a_training_that_failed_before_its_first_checkpoint_binds_nothing(table, tmp_path):
+    with pytest.raises(InputError):
+        train(TrainRequest(data=table), {**FAST, "dropout": 1}, outputs(tmp_path))
+    assert train(TrainRequest(data=table), FAST, outputs(tmp_path)).classes == ("no", "yes")
+    identity = json.loads((tmp_path / "checkpoints/identity.json").read_text())
+    assert identity["hyperparameters"] == {"hidden_units": [8], "batch_size": 64}
+
+
 def test_more_epochs_of_the_same_go_on_and_learn(table, tmp_path):
     few = train(TrainRequest(data=table), {**FAST, "dropout": 0}, outputs(tmp_path))
     more = train(TrainRequest(data=table), {**FAST, "dropout": 0, "epochs": 40}, outputs(tmp_path))
