@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from servegraph.errors import ServegraphError
+from servegraph.errors import ServegraphError, StorageError
 from servegraph_pipelines.bindings import Output, tasks_of
 from servegraph_pipelines.specification import Specification
 
 OWN = ("train-and-deploy", "retrain")
+_FILES = ("data", "eval_data", "schema", "trainer", "warm_start")  # parameters of training that may name files
+_MOUNTED = ("/gcs/", "/mnt/output/")  # what the machines of an engine have under the same name
 
 
 Judge = Callable[[Mapping[str, Any]], None]
@@ -36,6 +38,33 @@ def check_files(specification: Specification, values: Mapping[str, Any]) -> None
         StorageError: nothing matches (code `NOT_FOUND`), or it cannot be read.
     """
     _judge(specification, values, {"train": _train_files})
+
+
+def warnings(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a sentence for each parameter of a training elsewhere that names a file of this machine.
+
+    It is no error: an image of one's own may have the same.
+    """
+    return tuple(
+        f"{name} is {values[name]!r}, a file of this machine; another has it only if its image does. Give gs://…."
+        for name in _FILES
+        if isinstance(values.get(name), str) and _is_here(name, values[name])
+    )
+
+
+def _is_here(name: str, value: str) -> bool:
+    from servegraph import storage
+    from servegraph.data import census
+    from servegraph.storage.directory import local_path
+    from servegraph.trained.trainer import source_file
+
+    file = source_file(value) if name == "trainer" else value
+    if not file or file == census.NAME or file.startswith(_MOUNTED):
+        return False
+    try:
+        return local_path(file) is not None and bool(storage.match(file))
+    except StorageError:
+        return False
 
 
 def _judge(specification: Specification, values: Mapping[str, Any], judges: Mapping[str, Judge]) -> None:

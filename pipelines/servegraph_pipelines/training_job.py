@@ -21,6 +21,7 @@ import servegraph
 from servegraph import _image
 from servegraph.errors import InputError
 from servegraph.estimator import estimator_function
+from servegraph.train.request import require_path
 from servegraph_pipelines import parameters as checked
 from servegraph_pipelines.engines.runs import RunOptions, check_names
 from servegraph_pipelines.images import ImageChoice
@@ -55,12 +56,13 @@ class TrainingJob:
         """Check counts and parameters.
 
         Raises:
-            InputError: fewer than one worker, or several for an Estimator (code `BAD_WORKERS`), or a parameter that
-                `train` does not take.
+            InputError: fewer than one worker, or several for an Estimator (code `BAD_WORKERS`), a parameter that
+                `train` does not take, or checkpoints on a URI (`BAD_CHECKPOINT_DIR`).
         """
         if self.workers < 1:
             raise InputError(f"There cannot be {self.workers} workers.", code="BAD_WORKERS", fix="Give at least 1.")
         checked.check(component(), self.parameters)
+        require_path(self.parameters.get("checkpoint_dir", ""))
         if self.workers > 1 and _is_estimator(self):
             raise InputError("An Estimator is trained on one machine.", code="BAD_WORKERS", fix="Give --workers 1.")
 

@@ -102,12 +102,27 @@ def test_a_tf_job_has_the_fields_of_the_operators_types() -> None:
         (custom_job, {"output": "gs://b/o", "options": RunOptions(network="default")}, "BAD_RESOURCE_NAME"),
         (custom_job, {"output": "gs://b/o", "workers": 2, "parameters": {"trainer": "estimator"}}, "BAD_WORKERS"),
         (custom_job, {"output": "gs://b/o", "parameters": {"sed": 1}}, "UNKNOWN_PARAMETER"),
+        (custom_job, {"output": "gs://b/o", "parameters": {"checkpoint_dir": "gs://b/c"}}, "BAD_CHECKPOINT_DIR"),
     ],
 )
 def test_what_cannot_be_is_refused(make: Any, job: dict[str, Any], code: str) -> None:
     with pytest.raises(InputError) as caught:
         make(TrainingJob(**{"name": "x", "parameters": {}, **job}))
     assert caught.value.code == code
+
+
+def test_files_of_this_machine_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("own.py", "1.csv", "2.csv"):
+        (tmp_path / name).touch()
+    here = [f"trainer={tmp_path}/own.py:build", f"data={tmp_path}/*.csv"]
+    elsewhere = ["schema=gs://b/schema.yaml", f"eval_data={tmp_path}/3.csv"]
+    given = [word for text in here + elsewhere for word in ("--param", text)]
+    app.main(
+        ["train", "--engine", "vertex", "--name", "w", "--output", "gs://b/o", "--plan", *given], standalone_mode=False
+    )
+    said = capsys.readouterr()
+    assert json.loads(said.out)["plan"]
+    assert [line.split()[1] for line in said.err.splitlines()] == ["data", "trainer"]
 
 
 def test_it_is_sent_to_vertex(capsys: pytest.CaptureFixture[str]) -> None:
