@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from servegraph.errors import ServegraphError, StorageError
+from servegraph.errors import InputError, ServegraphError, StorageError
 from servegraph_pipelines.bindings import Output, tasks_of
+from servegraph_pipelines.resources import EngineName
 from servegraph_pipelines.specification import Specification
 
 OWN = ("train-and-deploy", "retrain")
@@ -22,12 +23,15 @@ _MOUNTED = ("/gcs/", "/mnt/output/")  # what the machines of an engine have unde
 Judge = Callable[[Mapping[str, Any]], None]
 
 
-def check(specification: Specification, values: Mapping[str, Any]) -> None:
-    """Judge the parameters of a run of our own pipelines.
+def check(specification: Specification, values: Mapping[str, Any], engine: EngineName | None = None) -> None:
+    """Judge the parameters of a run of our own pipelines, on this machine where no engine is named.
 
     Raises:
+        InputError: a path that no step of the engine sees, or that is gone with its step (code `NOT_FOR_ENGINE`).
         ServegraphError: what the step would raise, of the same class and with the same code.
     """
+    if engine is not None:
+        _judge(specification, values, _places_judges(engine))
     _judge(specification, values, _JUDGES)
 
 
@@ -81,6 +85,46 @@ def _judge(specification: Specification, values: Mapping[str, Any], judges: Mapp
             judge(known)
         except ServegraphError as error:
             raise type(error)(f"Step {task.name}: {error.message}", code=error.code, fix=error.fix) from error
+
+
+def _places_judges(engine: EngineName) -> dict[str, Judge]:
+    """Return the judges of the places that steps read and write: a step on an engine sees no file of this machine.
+
+    An absolute path may be that of a volume on a cluster; on Vertex AI only what is below /gcs outlives a step.
+    """
+    from servegraph.data import census
+    from servegraph.deploy_version.targets import known_target
+    from servegraph.storage.directory import local_path
+    from servegraph.trained.trainer import source_file
+
+    def require_seen(name: str, uri: str | None) -> None:
+        path = local_path(uri) if uri else None
+        if path is None or (path.is_relative_to("/gcs") if engine == "vertex" else path.is_absolute()):
+            return
+        where, also = ("on Vertex AI", "/gcs/bucket/…") if engine == "vertex" else ("on a cluster", "a volume's path")
+        what = f"{name} is {uri!r}, a path that the step does not have {where}."
+        raise InputError(what, code="NOT_FOR_ENGINE", fix=f"Give gs://bucket/…, or {also}.")
+
+    def train(given: Mapping[str, Any]) -> None:
+        for name in ("data", "eval_data", "schema"):
+            if given.get(name) != census.NAME:
+                require_seen(name, given.get(name))
+        require_seen("trainer", source_file(given.get("trainer", "")))
+
+    def deploy(given: Mapping[str, Any]) -> None:
+        if known_target(given.get("target", "local")) != "local":
+            return
+        if engine == "vertex":
+            what = "The target local is a directory of the step's container, and gone with it on Vertex AI."
+            fix = "Give target=vertex, ai-platform or kserve, or run the pipeline on this machine."
+            raise InputError(what, code="NOT_FOR_ENGINE", fix=fix)
+        require_seen("location", given.get("location"))
+
+    return {
+        "check-data": lambda given: require_seen("history", given.get("history")),
+        "train": train,
+        "deploy-version": deploy,
+    }
 
 
 def _train(given: Mapping[str, Any]) -> None:
@@ -160,7 +204,7 @@ def _deploy(given: Mapping[str, Any]) -> None:
 
     name, target = check_model_name(given.get("name", "m")), known_target(given.get("target", "local"))
     place = {key: given.get(key) or None for key in ("project", "region", "staging", "namespace", "api_url")}
-    open_target(target, Place(root=given.get("location") or "filled in by a run here", **place))
+    open_target(target, Place(root=given.get("location"), **place))
     rollout = (int(given.get("traffic_percent", 100)), given.get("traffic_steps", []), 2)
     serving = given.get("serving", {})
     request = make_request(model_uri="", name=name, machine=("", "", 0), serving=serving, rollout=rollout)

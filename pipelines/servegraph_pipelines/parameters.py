@@ -13,6 +13,7 @@ import yaml
 from servegraph.errors import InputError
 from servegraph.yaml_problem import yaml_problem
 from servegraph_pipelines import foresight
+from servegraph_pipelines.resources import EngineName
 from servegraph_pipelines.specification import Specification
 
 
@@ -40,17 +41,21 @@ _IS: dict[str, Callable[[Any], bool]] = {
 
 
 def gather(
-    specification: Specification, file: Path | None, texts: Sequence[str], filled_in: Collection[str] = ()
+    specification: Specification,
+    file: Path | None,
+    texts: Sequence[str],
+    filled_in: Collection[str] = (),
+    engine: EngineName | None = None,
 ) -> dict[str, Any]:
     """Return the parameters of a YAML file, and over them those given as NAME=VALUE, checked.
 
-    Those that are `filled_in` later may be missing.
+    Those that are `filled_in` later may be missing. Where no `engine` is named, the run is on this machine.
 
     Raises:
         InputError: see `check`; a text that is no NAME=VALUE, or a file that is no mapping (code `BAD_PARAMETER`).
     """
     given = read_file(file) if file else {}
-    return check(specification, {**given, **from_texts(specification, texts)}, filled_in)
+    return check(specification, {**given, **from_texts(specification, texts)}, filled_in, engine)
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -81,7 +86,12 @@ def from_texts(specification: Specification, texts: Sequence[str]) -> dict[str, 
     return values
 
 
-def check(specification: Specification, values: Mapping[str, Any], filled_in: Collection[str] = ()) -> dict[str, Any]:
+def check(
+    specification: Specification,
+    values: Mapping[str, Any],
+    filled_in: Collection[str] = (),
+    engine: EngineName | None = None,
+) -> dict[str, Any]:
     """Return the values if the pipeline takes them, whole numbers as int.
 
     Raises:
@@ -106,7 +116,7 @@ def check(specification: Specification, values: Mapping[str, Any], filled_in: Co
             code="MISSING_PARAMETER",
             fix=f"Give --param {missing[0]}=VALUE, or put it in the file of parameters.",
         )
-    foresight.check(specification, checked)
+    foresight.check(specification, {**dict.fromkeys(filled_in, "filled in later"), **checked}, engine)
     return checked
 
 

@@ -10,7 +10,6 @@ import click
 
 from servegraph_pipelines.cli.engine_options import engine_options, image_options, pairs
 from servegraph_pipelines.cli.outcome import print_json
-from servegraph_pipelines.cli.target_options import show_warnings
 from servegraph_pipelines.images import ImageChoice
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -50,15 +49,13 @@ def command(pipeline: str, engine_name: Any, place: Any, images: ImageChoice, **
 
     With --wait it exits 0 when the run succeeded, 1 when it did not, with the failing step's own error.
     """
-    from servegraph_pipelines import flows, foresight, parameters
+    from servegraph_pipelines import flows, parameters
     from servegraph_pipelines.engines import open_engine
     from servegraph_pipelines.submit import request_of
 
     options, chosen = _chosen(given, images)
     compiled = flows.load(pipeline)
-    values = parameters.gather(compiled, given["params_file"], given["params"])
-    if compiled.name in foresight.OWN:
-        show_warnings(foresight.warnings(values))
+    values = parameters.gather(compiled, given["params_file"], given["params"], engine=engine_name)
     specification = chosen.apply(compiled, engine_name, values)
     request = request_of(specification, values, options, given["name"])
     with contextlib.closing(open_engine(engine_name, place)) as engine:

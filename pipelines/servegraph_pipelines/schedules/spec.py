@@ -121,7 +121,8 @@ def _schedule(row: dict[str, Any], folder: Path) -> Schedule:
     _check_keys(row)
     name, engine = row["name"], row["engine"]
     compiled = flows.load(_reference(row["pipeline"], folder))
-    values = parameters.check(compiled, row.get("parameters", {}), PLACES if engine == "local" else ())
+    where = {"filled_in": PLACES} if engine == "local" else {"engine": engine}
+    values = parameters.check(compiled, row.get("parameters", {}), **where)
     specification = _choices(row, folder).apply(compiled, _limits_of(engine), values)
     options = RunOptions(
         labels={key: str(value) for key, value in row.get("labels", {}).items()},

@@ -16,6 +16,7 @@ from tests.emulators.vertex_pipelines import FakeVertexPipelines
 from servegraph.errors import InputError, ServegraphError, StorageError
 from servegraph_pipelines import flows, foresight, parameters
 from servegraph_pipelines.cli import app
+from servegraph_pipelines.run import PLACES
 from servegraph_pipelines.specification import Specification
 
 PACKAGE = Path(flows.__file__).parent
@@ -68,6 +69,8 @@ GOOD = {
     "traffic_steps": [10, 20.0],
     "serving": {"min_replicas": 2},
 }
+REMOTE = {"history": "gs://b/h", "target": "kserve", "namespace": "ml", "staging": "gs://b/m"}
+LOCAL = {"history": "gs://b/h", "target": "local", "location": "/mnt/models"}
 
 
 @pytest.mark.parametrize(("values", "step", "code"), [*BAD, *RETRAIN])
@@ -77,7 +80,7 @@ def test_a_bad_parameter_is_named_with_its_step(values: dict[str, Any], step: st
         if not both and name != "retrain":
             continue
         with pytest.raises(ServegraphError) as caught:
-            parameters.check(flow, {"history": "h", **values} if name == "retrain" else values)
+            parameters.check(flow, values, PLACES if "history" not in values else ["location"])
         assert caught.value.code == code
         assert caught.value.message.startswith(f"Step {step}: ")
 
@@ -86,9 +89,43 @@ def test_what_the_steps_take_is_taken() -> None:
     assert parameters.check(FLOWS["train-and-deploy"], GOOD)["budget"] == "1.5GiB"
     more = {"history": "gs://b/h", "min_metric": "0.9", "warm_start": True}
     assert parameters.check(FLOWS["retrain"], GOOD | more)
-    assert parameters.check(FLOWS["retrain"], {}, filled_in=["history"]) == {}
+    assert parameters.check(FLOWS["retrain"], {}, filled_in=PLACES) == {}
     own = {"trainer": "own.py:train", "hyperparameters": {"depth": 3}}
-    assert parameters.check(FLOWS["train-and-deploy"], own)
+    assert parameters.check(FLOWS["train-and-deploy"], own, filled_in=PLACES)
+
+
+@pytest.mark.parametrize(
+    ("engine", "values", "step", "code"),
+    [
+        ("vertex", {"target": "local", "location": ""}, "deploy-version", "NOT_FOR_ENGINE"),
+        ("vertex", LOCAL, "deploy-version", "NOT_FOR_ENGINE"),
+        ("kfp", {"target": "local", "location": ""}, "deploy-version", "BAD_INPUT"),
+        ("kfp", {"target": "local", "location": "out/serving"}, "deploy-version", "NOT_FOR_ENGINE"),
+        *(("vertex", {name: "/home/me/x"}, "train", "NOT_FOR_ENGINE") for name in ("data", "eval_data", "schema")),
+        *(("vertex", {"history": path}, "check-data", "NOT_FOR_ENGINE") for path in ("h", "/h", "file:///h")),
+        *((engine, {"data": "x.csv"}, "train", "NOT_FOR_ENGINE") for engine in ("vertex", "kfp")),
+        *((engine, {"trainer": "own.py:train"}, "train", "NOT_FOR_ENGINE") for engine in ("vertex", "kfp")),
+    ],
+)
+def test_what_the_steps_of_an_engine_do_not_see_is_refused(
+    engine: Any, values: dict[str, Any], step: str, code: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        parameters.check(FLOWS["retrain"], REMOTE | values, engine=engine)
+    assert caught.value.code == code
+    assert caught.value.message.startswith(f"Step {step}: ")
+
+
+@pytest.mark.parametrize(
+    ("engine", "values"),
+    [
+        ("vertex", {"data": "gs://b/*.csv", "schema": "/gcs/b/schema.yaml", "trainer": "gs://b/own.py:train"}),
+        ("vertex", {"data": "census", "trainer": "own.module:train"}),
+        ("kfp", LOCAL | {"data": "/mnt/data/*.csv", "trainer": "/mnt/own.py"}),
+    ],
+)
+def test_what_the_steps_of_an_engine_see_is_taken(engine: Any, values: dict[str, Any]) -> None:
+    assert parameters.check(FLOWS["retrain"], REMOTE | values, engine=engine)
 
 
 @pytest.mark.parametrize("engine", ["vertex", "kfp"])
@@ -99,14 +136,16 @@ def test_nothing_is_sent(engine: str, tmp_path: Path) -> None:
         options = {"vertex": ["--project", "p", "--region", "r", "--pipeline-root", "gs://b/r", "--api-url", fake.url]}
         options["kfp"] = ["--host", fake.url]
         row = {"name": "nightly", "cron": "0 3 * * *", "engine": engine, "pipeline": "train-and-deploy"}
-        row |= {"place": place[engine], "parameters": {"budget": "500 apples"}}
-        (tmp_path / "schedules.yaml").write_text(yaml.safe_dump({"schedules": [row]}))
-        submit = ["submit", "--engine", engine, *options[engine], "--param", "budget=500 apples"]
-        schedules = [["schedule", verb, str(tmp_path / "schedules.yaml")] for verb in ("apply", "diff")]
-        for command in (submit, *schedules):
-            with pytest.raises(InputError) as caught:
-                app.main(command, standalone_mode=False)
-            assert caught.value.code == "BAD_SIZE"
+        for wrong, code in (("budget=500 apples", "BAD_SIZE"), ("data=sales.csv", "NOT_FOR_ENGINE")):
+            given = [wrong, *(f"{name}={value}" for name, value in REMOTE.items() if name != "history")]
+            row |= {"place": place[engine], "parameters": dict(text.split("=") for text in given)}
+            (tmp_path / "schedules.yaml").write_text(yaml.safe_dump({"schedules": [row]}))
+            submit = ["submit", "--engine", engine, *options[engine], *(f"--param={text}" for text in given)]
+            schedules = [["schedule", verb, str(tmp_path / "schedules.yaml")] for verb in ("apply", "diff")]
+            for command in (submit, *schedules):
+                with pytest.raises(InputError) as caught:
+                    app.main(command, standalone_mode=False)
+                assert caught.value.code == code
         assert fake.calls == []
 
 
@@ -123,14 +162,15 @@ def test_data_that_is_not_there_is_missed_before_a_run_on_this_machine(name: str
         with pytest.raises(StorageError) as caught:
             foresight.check_files(FLOWS["train-and-deploy"], {name: value})
         assert (caught.value.code, caught.value.message.split(":")[0]) == ("NOT_FOUND", "Step train")
-        assert parameters.check(FLOWS["train-and-deploy"], {name: value})  # on another machine
+        assert parameters.check(FLOWS["train-and-deploy"], {name: value, "location": "serving"})  # by a timer, later
     foresight.check_files(FLOWS["train-and-deploy"], {name: "gs://bucket/*.csv"})
 
 
 def test_to_judge_takes_nothing_that_only_the_steps_have() -> None:
     script = (
-        "import sys; from servegraph_pipelines import flows, parameters\n"
-        f"parameters.check(flows.read(__import__('pathlib').Path({str(PACKAGE / 'train_and_deploy.yaml')!r})), {{}})\n"
+        "import sys; from pathlib import Path; from servegraph_pipelines import flows, parameters\n"
+        f"flow = flows.read(Path({str(PACKAGE / 'train_and_deploy.yaml')!r}))\n"
+        "parameters.check(flow, {}, ['location'])\n"
         "print([name for name in ('numpy', 'keras', 'tensorflow') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -28,6 +28,8 @@ FLOW = str(Path(flows.__file__).with_name("train_and_deploy.yaml"))
 STEPS = [step.name for step in flows.read(Path(FLOW)).steps]
 OWN = "servegraph.errors.DataError: [NOT_A_NUMBER] row 5 of gs://b/data.csv: 'three' is no number. Fix: Mend the row."
 
+TARGET = {"target": "kserve", "namespace": "ml", "staging": "gs://b/models"}
+
 
 class Clock:
     """Seconds since it was made; they pass only where somebody sleeps."""
@@ -48,10 +50,9 @@ class Place:
     where: list[str]
 
     def submit(self, *arguments: str) -> int:
-        return app.main(
-            ["submit", "--engine", self.kind, "--pipeline", FLOW, *self.where, "--poll-s", "0.01", *arguments],
-            standalone_mode=False,
-        )
+        target = [text for name, value in TARGET.items() for text in ("--param", f"{name}={value}")]
+        command = ["submit", "--engine", self.kind, "--pipeline", FLOW, *self.where, *target, "--poll-s", "0.01"]
+        return app.main([*command, *arguments], standalone_mode=False)
 
     def sent(self) -> int:
         return len(self.fake.jobs if self.kind == "vertex" else self.fake.runs)
@@ -95,7 +96,7 @@ def test_a_run_is_sent_and_followed_to_its_end(
         specification = run["pipeline_spec"]["pipeline_spec"]
         platform = run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]
         labels = platform["executors"]["exec-train"]["podMetadata"]["labels"]
-    assert values == {"seed": 4, "hyperparameters": {"epochs": 2}}
+    assert values == {"seed": 4, "hyperparameters": {"epochs": 2}, **TARGET}
     assert labels == {"team": "fraud"}
     assert account == "runner@p.iam.gserviceaccount.com"
     container = specification["deploymentSpec"]["executors"]["exec-train"]["container"]

@@ -20,6 +20,8 @@ from servegraph_pipelines.why import PastRun, why
 
 PACKAGE = Path(flows.__file__).parent
 FLOW = flows.read(PACKAGE / "train_and_deploy.yaml")
+SUBMIT = ["submit", "--pipeline", str(PACKAGE / "train_and_deploy.yaml")]
+SUBMIT += ["--param", "target=kserve", "--param", "namespace=ml", "--param", "staging=gs://b/models"]
 RETRAIN = flows.read(PACKAGE / "retrain.yaml")
 SAME = "sha256:" + 64 * "a"
 
@@ -99,8 +101,7 @@ def kubeflow() -> Iterator[tuple[FakeKubeflow, Any]]:
 
         def run(name: str, prints: dict[str, str]) -> str:
             where = ["--engine", "kfp", "--host", fake.url, "--wait", "--poll-s", "0.01", "--cache", "as-compiled"]
-            flow = str(PACKAGE / "train_and_deploy.yaml")
-            assert app.main(["submit", "--pipeline", flow, "--name", name, *where], standalone_mode=False) == 0
+            assert app.main([*SUBMIT, "--name", name, *where], standalone_mode=False) == 0
             run_id = next(row["run_id"] for row in fake.runs.values() if row["display_name"] == name)
             fake.prints |= {f"{run_id}/{step}": text for step, text in prints.items()}
             return str(run_id)
@@ -160,12 +161,11 @@ def test_the_run_before_is_found(where: list[str], capsys: pytest.CaptureFixture
         app.main([*arguments, *where, "--json"], standalone_mode=False)
         return json.loads(capsys.readouterr().out)
 
-    flow = ["submit", "--pipeline", str(PACKAGE / "train_and_deploy.yaml")]
-    first = call(*flow, "--name", "first", "--param", "seed=1")["run"]
+    first = call(*SUBMIT, "--name", "first", "--param", "seed=1")["run"]
     with pytest.raises(InputError) as caught:
         call("why", first, "train")
     assert caught.value.code == "NO_RUN_BEFORE"
-    second = call(*flow, "--name", "second", "--param", "seed=2")["run"]
+    second = call(*SUBMIT, "--name", "second", "--param", "seed=2")["run"]
     found = call("why", second, "train")
     assert found["against"] == first
     assert {"step": "train", "what": "input seed", "before": "1.0", "now": "2.0"} in [

@@ -27,6 +27,8 @@ FLOW = Path(flows.__file__).with_name("train_and_deploy.yaml")
 CRONTAB = '#!/bin/sh\nif [ "$1" = -l ]; then cat "$HOME/crontab"; else cat > "$HOME/crontab"; fi\n'
 SYSTEMCTL = '#!/bin/sh\necho "$@" >> "$HOME/systemctl.log"\n'
 
+TARGET = {"target": "kserve", "namespace": "ml", "staging": "gs://b/models"}
+
 
 @dataclass
 class Place:
@@ -45,7 +47,9 @@ class Place:
             "place": self.where,
         }
         row["parameters"] = {"seed": 3, "hyperparameters": {"epochs": 2}}
-        self.file.write_text(yaml.safe_dump({"schedules": [{**row, **self.extra, **changes}]}))
+        row |= {**self.extra, **changes}
+        row["parameters"] = {**(TARGET if self.fake else {}), **row["parameters"]}
+        self.file.write_text(yaml.safe_dump({"schedules": [row]}))
 
     def run(self, verb: str, *names: str) -> int:
         return app.main(["schedule", verb, str(self.file), *names, "--json"], standalone_mode=False)
