@@ -104,7 +104,10 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
     with _exclusive(output_dir), _temporary(output_dir) as temporary:
         root = output_dir / "pipeline"
         known = set(root.glob(f"{specification.name}-*"))
-        pipeline = _in_containers(request, settings, temporary) if request.runner == "docker" else request.pipeline
+        pipeline = request.pipeline
+        if request.runner == "docker":
+            _make_root(root)
+            pipeline = _in_containers(request, settings, temporary)
         message: dict[str, Any] = {"pipeline": pipeline, "pipeline_root": str(root), "runner": request.runner}
         message |= {"output_dir": str(output_dir), "docker_network": request.docker_network, "cache": request.cache}
         exit_code = _run_child(state, {**message, "parameters": settings}, temporary, on_change)
@@ -130,6 +133,17 @@ def _require_docker() -> None:
     except docker.errors.DockerException as exc:
         fix = "Start Docker, or name its socket in DOCKER_HOST; or leave --runner out: then no Docker is needed."
         raise InputError(f"No Docker engine answers: {exc}.", code="NO_DOCKER", fix=fix) from exc
+
+
+def _make_root(root: Path) -> None:
+    """Make the folder of the runs for containers, which run as the owner of the output directory.
+
+    kfp.local binds it into each, and an engine makes what it is to bind and is not there: as root's.
+    """
+    with answering("write", root):
+        if not root.is_dir():
+            root.mkdir()
+            os.chown(root, root.parent.stat().st_uid, -1)
 
 
 def _in_containers(request: LocalRequest, settings: Mapping[str, Any], folder: Path) -> str:

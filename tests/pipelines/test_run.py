@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.emulators.http_server import LoopbackServer, json_answer
 
 from servegraph import storage
 from servegraph.data.digest import data_digest
@@ -209,6 +211,38 @@ def alive(pid):
         return (Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+class FakeDocker(LoopbackServer):
+    """An engine that makes no container: `asked` has what each was to be, and whether what it binds was there."""
+
+    def __init__(self):
+        super().__init__(self._respond)
+        self.asked = []
+
+    def _respond(self, request):
+        path = re.sub(r"^/v[\d.]+", "", request.path)
+        if path == "/containers/create":
+            host = request.json()["HostConfig"]
+            bound = {Path(bind.split(":")[0]).is_dir() for bind in host["Binds"]}
+            self.asked.append((request.json()["User"], host["Mounts"], bound))
+            return json_answer({"message": "no containers here"}, 500)
+        answers = {"/_ping": {}, "/version": {"ApiVersion": "1.44"}, "/info": {"SecurityOptions": []}}
+        return json_answer(answers.get(path, {"Id": "sha256:1"}))
+
+
+def test_what_containers_bind_is_there_before_they_are_made(tmp_path):
+    data = table(tmp_path / "a table.csv")
+    out = tmp_path / "out"
+    with FakeDocker() as engine:
+        environment = {**os.environ, "DOCKER_HOST": engine.url.replace("http", "tcp")}
+        done = run("--output-dir", out, "--runner", "docker", "--param", f"data={data}", env=environment)
+    assert done.returncode == 1, done.stderr
+    ((user, mounts, bound),) = engine.asked
+    assert user == f"{out.stat().st_uid}:{out.stat().st_gid}"
+    assert [(mount["Source"], mount.get("ReadOnly")) for mount in mounts] == [(str(out), False), (str(data), True)]
+    assert bound == {True}
+    assert (out / "pipeline").stat().st_uid == out.stat().st_uid
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see what is left running")
