@@ -6,19 +6,18 @@ only in this package's own pipelines: what those of others make of a parameter i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
-from servegraph.errors import InputError, ServegraphError, StorageError
+from servegraph.errors import InputError, ServegraphError
 from servegraph_pipelines.bindings import Output, tasks_of
 from servegraph_pipelines.resources import EngineName
 from servegraph_pipelines.specification import Specification
 
 OWN = ("train-and-deploy", "retrain")
-_FILES = ("data", "eval_data", "schema", "trainer", "warm_start")  # parameters of training that may name files
-_MOUNTED = ("/gcs/", "/mnt/output/")  # what the machines of an engine have under the same name
-
+_DATA = ("data", "eval_data", "schema")  # parameters of `train` that name what it reads
 
 Judge = Callable[[Mapping[str, Any]], None]
 
@@ -44,31 +43,22 @@ def check_files(specification: Specification, values: Mapping[str, Any]) -> None
     _judge(specification, values, {"train": _train_files})
 
 
-def warnings(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a sentence for each parameter of a training elsewhere that names a file of this machine.
+def in_full(specification: Specification, values: Mapping[str, Any], places: Collection[str]) -> dict[str, Any]:
+    """Return the parameters of our own pipelines with their relative paths in full: a container has another directory.
 
-    It is no error: an image of one's own may have the same.
+    Those are of data, of the trainer, and of `places`.
     """
-    return tuple(
-        f"{name} is {values[name]!r}, a file of this machine; another has it only if its image does. Give gs://…."
-        for name in _FILES
-        if isinstance(values.get(name), str) and _is_here(name, values[name])
-    )
-
-
-def _is_here(name: str, value: str) -> bool:
-    from servegraph import storage
     from servegraph.data import census
-    from servegraph.storage.directory import local_path
     from servegraph.trained.trainer import source_file
 
-    file = source_file(value) if name == "trainer" else value
-    if not file or file == census.NAME or file.startswith(_MOUNTED):
-        return False
-    try:
-        return local_path(file) is not None and bool(storage.match(file))
-    except StorageError:
-        return False
+    found = dict(values)
+    if specification.name not in OWN:
+        return found
+    for name in {*_DATA, "trainer", *places} & found.keys():
+        file = source_file(found[name]) if name == "trainer" else found[name]
+        if file and file != census.NAME and "://" not in file:
+            found[name] = found[name].replace(file, str(Path(file).absolute()), 1)
+    return found
 
 
 def _judge(specification: Specification, values: Mapping[str, Any], judges: Mapping[str, Judge]) -> None:
@@ -106,7 +96,7 @@ def _places_judges(engine: EngineName) -> dict[str, Judge]:
         raise InputError(what, code="NOT_FOR_ENGINE", fix=f"Give gs://bucket/…, or {also}.")
 
     def train(given: Mapping[str, Any]) -> None:
-        for name in ("data", "eval_data", "schema"):
+        for name in _DATA:
             if given.get(name) != census.NAME:
                 require_seen(name, given.get(name))
         require_seen("trainer", source_file(given.get("trainer", "")))
@@ -146,7 +136,7 @@ def _train_files(given: Mapping[str, Any]) -> None:
     from servegraph.data import census
     from servegraph.storage.directory import local_path
 
-    for uri in (given[key] for key in ("data", "eval_data", "schema") if given.get(key)):
+    for uri in (given[key] for key in _DATA if given.get(key)):
         if uri != census.NAME and local_path(uri) is not None:
             storage.match(uri)
 

@@ -15,6 +15,7 @@ the parent. In Docker it takes a container whose exit code it lost for a success
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ from kfp import components, local
 from kfp.local import docker_task_handler, subprocess_task_handler, task_dispatcher
 from kfp.local.orchestrator import enhanced_dag_orchestrator
 
+from servegraph.storage.directory import local_path
+from servegraph.trained.trainer import source_file
 from servegraph_pipelines import flows
+from servegraph_pipelines.run import PLACES
 from servegraph_pipelines.step_cache import StepCache
 from servegraph_pipelines.step_keys import installed_code
 
@@ -77,9 +81,11 @@ def _docker(request: dict[str, Any]) -> Any:
 
     output_dir = request["output_dir"]
     owner = Path(output_dir).stat()
-    named = [value for value in request["parameters"].values() if isinstance(value, str) and value.startswith("/")]
-    inputs = [path for path in named if Path(path).exists() and not Path(path).is_relative_to(output_dir)]
-    mounts = [Mount(path, path, type="bind", read_only=True) for path in dict.fromkeys(inputs)]
+    parameters = request["parameters"]
+    named = [path for path in named_paths(parameters) if not path.is_relative_to(output_dir)]
+    written = [str(parameters[name]) for name in PLACES if name in parameters]
+    bound = {str(path): str(path) not in written for path in named}
+    mounts = [Mount(path, path, type="bind", read_only=read_only) for path, read_only in bound.items()]
     network = {"network_mode": request["docker_network"]} if request["docker_network"] else {}
     return local.DockerRunner(
         user=f"{owner.st_uid}:{owner.st_gid}",
@@ -88,6 +94,23 @@ def _docker(request: dict[str, Any]) -> Any:
         tmpfs={"/tmp": "exec"},  # noqa: S108  in the container
         **network,
     )
+
+
+def named_paths(value: Any) -> Iterator[Path]:
+    """Yield what the texts in a value name by full path on this machine: of a pattern, the folder above its matches."""
+    if isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from named_paths(part)
+    elif isinstance(value, str):
+        text = source_file(value) or value
+        if text.startswith("file://"):
+            text = str(local_path(text))
+        if not text.startswith("/"):
+            return
+        if os.path.exists(text):  # noqa: PTH110  Path.exists raises on a text that is too long for a path
+            yield Path(text)
+        elif any(glob.iglob(text, recursive=True)):  # noqa: PTH207  Path.glob takes no absolute one
+            yield next(parent for parent in Path(text).parents if not glob.has_magic(str(parent)))
 
 
 def _in_process(cache: StepCache, run: Callable[..., int]) -> Callable[..., int]:

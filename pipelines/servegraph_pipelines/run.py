@@ -20,7 +20,7 @@ from typing import Any, Literal
 from servegraph.errors import InputError, Refusal, ServegraphError, StorageError
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.storage.local import answering
-from servegraph_pipelines import flows
+from servegraph_pipelines import flows, foresight
 from servegraph_pipelines.images import for_trainer
 from servegraph_pipelines.specification import Specification
 from servegraph_pipelines.step_errors import disk_full, known_error, last_raised
@@ -107,6 +107,7 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
         pipeline = request.pipeline
         if request.runner == "docker":
             _make_root(root)
+            settings = foresight.in_full(specification, settings, PLACES)
             pipeline = _in_containers(request, settings, temporary)
         message: dict[str, Any] = {"pipeline": pipeline, "pipeline_root": str(root), "runner": request.runner}
         message |= {"output_dir": str(output_dir), "docker_network": request.docker_network, "cache": request.cache}

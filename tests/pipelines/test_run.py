@@ -20,8 +20,10 @@ from servegraph.deploy_version.plan import DeployRequest
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.savedmodel.layout import content_digest
 from servegraph.storage.digests import file_digest
+from servegraph_pipelines import flows
 from servegraph_pipelines.cli.cmd_run import _show
-from servegraph_pipelines.local_runner import replace_interpreter, resolve_channel
+from servegraph_pipelines.foresight import in_full
+from servegraph_pipelines.local_runner import named_paths, replace_interpreter, resolve_channel
 from servegraph_pipelines.run import Run, StepRecord, failure
 from servegraph_pipelines.run_record import Sample
 from servegraph_pipelines.run_report import ask, finish
@@ -232,17 +234,35 @@ class FakeDocker(LoopbackServer):
 
 
 def test_what_containers_bind_is_there_before_they_are_made(tmp_path):
-    data = table(tmp_path / "a table.csv")
-    out = tmp_path / "out"
+    data = table(tmp_path / "tables in/a.csv").parent
+    out, serving = tmp_path / "out", tmp_path / "serving"
+    serving.mkdir()
     with FakeDocker() as engine:
         environment = {**os.environ, "DOCKER_HOST": engine.url.replace("http", "tcp")}
-        done = run("--output-dir", out, "--runner", "docker", "--param", f"data={data}", env=environment)
+        given = ["--param", "data=tables in/*.csv", "--param", f"location={serving}"]
+        done = run("--output-dir", out, "--runner", "docker", *given, env=environment, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     ((user, mounts, bound),) = engine.asked
     assert user == f"{out.stat().st_uid}:{out.stat().st_gid}"
-    assert [(mount["Source"], mount.get("ReadOnly")) for mount in mounts] == [(str(out), False), (str(data), True)]
+    read_only = {mount["Source"]: mount["ReadOnly"] for mount in mounts}
+    assert read_only == {str(out): False, str(data): True, str(serving): False}
+    assert all(mount["Source"] == mount["Target"] for mount in mounts)
     assert bound == {True}
     assert (out / "pipeline").stat().st_uid == out.stat().st_uid
+
+
+def test_what_parameters_name_is_seen_in_containers(tmp_path, monkeypatch):
+    file, trainer = table(tmp_path / "in/a [1].csv"), tmp_path / "own.py"
+    trainer.write_text("")
+    named = [f"{tmp_path}/i?/*.csv", str(file), file.as_uri(), f"estimator:{trainer}:make"]
+    assert list(named_paths(named)) == [tmp_path, file, file, trainer]
+    assert list(named_paths({"a": [str(file)], "b": {"c": str(trainer)}})) == [file, trainer]
+    assert list(named_paths(["", "in", "gs://b/x", "/none/*", "/no such", 7, "/" + 9999 * "x"])) == []
+    monkeypatch.chdir(tmp_path)
+    given = {"data": "in/*.csv", "trainer": "estimator:own.py:make", "schema": "gs://b/s.yaml", "model_name": "in"}
+    full = {"data": f"{tmp_path}/in/*.csv", "trainer": f"estimator:{trainer}:make"}
+    assert in_full(flows.load("train-and-deploy"), given, ()) == {**given, **full}
+    assert in_full(flows.load("train-and-deploy"), {"data": "census"}, ()) == {"data": "census"}
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see what is left running")
