@@ -27,6 +27,7 @@ from servegraph_pipelines.step_errors import disk_full, known_error, last_raised
 
 Runner = Literal["subprocess", "docker"]
 # Parameters of a pipeline that name a place of its own, and the folder that a local run gives them.
+RECORDS = ("run.json", "report.html")  # what is written of a run when it has ended
 PLACES = {"location": "serving", "history": "history"}
 _END_TIMEOUT_S = 10
 _FULL_BYTES = 1 << 20  # with less left the log may lack its last lines
@@ -38,7 +39,7 @@ class StepRecord:
     """One step of a run; `seconds` is None while it has not ended."""
 
     name: str
-    status: Literal["waiting", "running", "succeeded", "cached", "skipped", "failed"] = "waiting"
+    status: Literal["waiting", "running", "succeeded", "cached", "skipped", "failed", "cancelled"] = "waiting"
     seconds: float | None = None
     started: float = 0.0
 
@@ -53,6 +54,7 @@ class Run:
     steps: list[StepRecord] = field(default_factory=list)
     pipeline_dir: Path | None = None
     error: ServegraphError | None = None
+    interrupted: bool = False
 
     @property
     def log(self) -> Path:
@@ -62,7 +64,8 @@ class Run:
     @property
     def succeeded(self) -> bool:
         """Whether every step succeeded."""
-        return self.error is None and all(step.status in ("succeeded", "cached", "skipped") for step in self.steps)
+        ended_well = all(step.status in ("succeeded", "cached", "skipped") for step in self.steps)
+        return ended_well and self.error is None and not self.interrupted
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,9 @@ class LocalRequest:
 def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None]) -> Run:
     """Run the pipeline and return what happened; `on_change` is called after every change of a step.
 
-    A failed step is no exception: `Run.error` says what it was. Interrupted, the running step is ended first. Places
-    that a pipeline asks for and that are not given (`location`, `history`) are below `output_dir`.
+    A failed step is no exception: `Run.error` says what it was. Nor is an interruption: the running step is ended
+    first, and `Run.interrupted` says so. What an earlier run left as its record is removed: it would pass for this
+    one's. Places that a pipeline asks for and that are not given (`location`, `history`) are below `output_dir`.
 
     Raises:
         StorageError: `output_dir` cannot be written or another run uses it.
@@ -102,6 +106,9 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
     steps = [StepRecord(step.component.removeprefix("comp-")) for step in specification.steps]
     state = Run(output_dir, settings, request.pipeline, steps)
     with _exclusive(output_dir), _temporary(output_dir) as temporary:
+        for name in RECORDS:
+            with answering("remove", output_dir / name):
+                (output_dir / name).unlink(missing_ok=True)
         root = output_dir / "pipeline"
         known = set(root.glob(f"{specification.name}-*"))
         pipeline = request.pipeline
@@ -111,12 +118,17 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
             pipeline = _in_containers(request, settings, temporary)
         message: dict[str, Any] = {"pipeline": pipeline, "pipeline_root": str(root), "runner": request.runner}
         message |= {"output_dir": str(output_dir), "docker_network": request.docker_network, "cache": request.cache}
-        exit_code = _run_child(state, {**message, "parameters": settings}, temporary, on_change)
+        try:
+            exit_code = _run_child(state, {**message, "parameters": settings}, temporary, on_change)
+        except KeyboardInterrupt:
+            exit_code, state.interrupted = 130, True
         state.pipeline_dir = max(set(root.glob(f"{specification.name}-*")) - known, default=None)
     for step in steps:
         if not exit_code and step.status == "waiting":  # a condition left it out
             step.status = "skipped"
-    if exit_code or not state.succeeded:
+        if state.interrupted and step.status == "running":
+            step.status, step.seconds = "cancelled", round(time.time() - step.started, 2)
+    if not state.interrupted and (exit_code or not state.succeeded):
         state.error = failure(state)
     on_change(state)
     return state
@@ -200,18 +212,19 @@ def _run_child(state: Run, request: dict[str, Any], temporary: Path, on_change: 
         )
     os.close(write_end)
     assert child.stdin is not None
-    try:
-        with terminated_as_interrupted(), os.fdopen(read_end, encoding="utf-8") as events:
-            child.stdin.write(json.dumps(request).encode() + b"\n")
-            child.stdin.flush()
-            for line in events:
-                _apply(json.loads(line), state)
-                on_change(state)
-            return child.wait()
-    finally:
-        _end_group(child)
-        with contextlib.suppress(OSError):
-            child.stdin.close()
+    with os.fdopen(read_end, encoding="utf-8") as events:  # open until the child has ended: it tells of its end, too
+        try:
+            with terminated_as_interrupted():
+                child.stdin.write(json.dumps(request).encode() + b"\n")
+                child.stdin.flush()
+                for line in events:
+                    _apply(json.loads(line), state)
+                    on_change(state)
+                return child.wait()
+        finally:
+            _end_group(child)
+            with contextlib.suppress(OSError):
+                child.stdin.close()
 
 
 def _apply(event: dict[str, Any], state: Run) -> None:

@@ -98,7 +98,7 @@ def record(run: Run, prediction: dict[str, Any] | None) -> dict[str, Any]:
     optimized = StepOutputs(run.pipeline_dir, "optimize").metadata("metrics")
     evaluation = StepOutputs(run.pipeline_dir, "evaluate").json("evaluation")
     return {
-        "status": "succeeded" if run.succeeded else "failed",
+        "status": "succeeded" if run.succeeded else "interrupted" if run.interrupted else "failed",
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "parameters": run.parameters,
         "steps": [{"name": s.name, "status": s.status, "seconds": s.seconds} for s in run.steps],

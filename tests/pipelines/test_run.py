@@ -267,12 +267,15 @@ def test_what_parameters_name_is_seen_in_containers(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see what is left running")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_ending_the_command_ends_the_running_step(tmp_path, number):
+def test_ending_the_command_ends_the_running_step_and_leaves_no_record_of_an_earlier_run(tmp_path, number):
+    (tmp_path / "out").mkdir()
+    for name in ("run.json", "report.html"):
+        (tmp_path / "out" / name).write_text("{}")
     # A shell's background jobs ignore SIGINT, and so would the command that it is to end here.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     command = [sys.executable, "-c", f"{code}from servegraph_pipelines.cli import main; main()"]
-    command += ["run", "--output-dir", str(tmp_path / "out"), "--param", 'hyperparameters={"epochs": 9999}']
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    command += ["run", "--output-dir", str(tmp_path / "out"), "--param", 'hyperparameters={"epochs": 9999}', "--json"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert any("train running" in line for line in process.stderr)
             deadline = time.monotonic() + 60
@@ -280,13 +283,23 @@ def test_ending_the_command_ends_the_running_step(tmp_path, number):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             os.kill(process.pid, number)
-            process.communicate(timeout=60)
+            printed, _ = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == (130 if number != signal.SIGKILL else -signal.SIGKILL)
     while left := [pid for pid in below if alive(pid)]:
         assert time.monotonic() < deadline + 30, left
         time.sleep(0.1)
+    if number == signal.SIGKILL:
+        assert not (tmp_path / "out/run.json").exists()
+        return
+    document = json.loads(printed)
+    assert document == json.loads((tmp_path / "out/run.json").read_text())
+    assert (document["status"], document["error"]) == ("interrupted", None)
+    steps = {step["name"]: step["status"] for step in document["steps"]}
+    assert [steps[name] for name in ("digest-data", "train", "optimize")] == ["succeeded", "cancelled", "waiting"]
+    assert "interrupted" in (tmp_path / "out/report.html").read_text()
+    assert "BrokenPipeError" not in (tmp_path / "out/run.log").read_text()
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

@@ -62,15 +62,12 @@ def main() -> None:
     except BrokenPipeError:  # whoever reads, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
         from servegraph_pipelines.cli.outcome import report_error
 
         code = report_error(error, as_json=as_json)
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        code = 130
     sys.exit(code)
 
 

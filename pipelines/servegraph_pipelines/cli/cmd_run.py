@@ -70,6 +70,9 @@ def command(
         print_json(document)
     else:
         _show(document)
+    if state.interrupted:
+        click.echo("Interrupted.", err=True)
+        return 130
     if state.error is not None:
         click.echo(f"{click.style('error', fg='red', bold=True)} {state.error.code}: {state.error.message}", err=True)
         click.echo(f"  fix: {state.error.fix or 'see the log'}\n  log: {state.log}", err=True)

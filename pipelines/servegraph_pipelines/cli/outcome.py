@@ -17,7 +17,7 @@ def print_json(document: Mapping[str, Any]) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=not is_utf8, allow_nan=False))
 
 
-def report_error(error: Exception, *, as_json: bool) -> int:
+def report_error(error: BaseException, *, as_json: bool) -> int:
     """Show `error` on stderr (and with `--json` as the document on stdout) and return the exit code."""
     import click
 
@@ -28,8 +28,10 @@ def report_error(error: Exception, *, as_json: bool) -> int:
         if as_json:
             print_json({"error": {"code": "BAD_USAGE", "message": error.format_message(), "fix": ""}})
         return 2
-    if isinstance(error, click.Abort):
-        click.echo("Aborted.", err=True)
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):  # click makes the one the other
+        click.echo("Interrupted.", err=True)
+        if as_json:
+            print_json({"error": {"code": "INTERRUPTED", "message": "Interrupted.", "fix": ""}})
         return 130
     if isinstance(error, ServegraphError):
         code, message, fix, exit_code = error.code, error.message, error.fix, error.exit_code

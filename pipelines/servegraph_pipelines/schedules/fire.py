@@ -1,6 +1,6 @@
 """One run of a schedule on this machine: `python -m servegraph_pipelines.schedules.fire FOLDER`, as a timer starts it.
 
-Exits 0 where the run succeeded or another one is still running, 1 where it failed.
+Exits 0 where the run succeeded or another one is still running, 1 where it failed, 130 where it was interrupted.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ def fire(folder: Path) -> int:
     try:
         state = run(folder / "output", request, lambda _: None)
         finish(state)
+        if state.interrupted:  # by who runs the machine: no failure of the schedule's
+            return 130
         error = state.error
     except ServegraphError as raised:
         if raised.code == "OUTPUT_IN_USE":
