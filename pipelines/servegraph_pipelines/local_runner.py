@@ -181,20 +181,32 @@ def resolve_channel(channel: str, io_store: Any) -> Any:
 def _reporting(
     run_task: Callable[..., Any], report: Callable[[dict[str, Any]], None], cache: StepCache
 ) -> Callable[..., Any]:
-    """Return `run_task` with an event before and after each task."""
+    """Return `run_task` with an event before and after each task: when, how it ended, and what of the log is its."""
 
     def run(**arguments: Any) -> Any:
-        name = arguments["component_name"].removeprefix("comp-")
-        report({"task": name, "event": "started", "time": time.time()})
+        name, start = arguments["component_name"].removeprefix("comp-"), _log_bytes()
+
+        def tell(event: str) -> None:
+            its_log = {"log_start": start, "log_end": _log_bytes()}
+            report({"task": name, "event": event, "time": time.time(), "exit_code": cache.exit_code, **its_log})
+
+        cache.begin()
+        tell("started")
         status = "FAILURE"
         try:
             outputs, task_status = run_task(**arguments)
             status = "CACHED" if cache.was_taken else task_status.name
             return outputs, task_status
         finally:
-            report({"task": name, "event": status.lower(), "time": time.time()})
+            tell(status.lower())
 
     return run
+
+
+def _log_bytes() -> int:
+    """Return how long the log is, which is this process's stdout."""
+    sys.stdout.flush()
+    return os.fstat(1).st_size
 
 
 def _end_with_parent() -> None:

@@ -23,7 +23,7 @@ from servegraph.storage.local import answering
 from servegraph_pipelines import flows, foresight
 from servegraph_pipelines.images import for_trainer
 from servegraph_pipelines.specification import Specification
-from servegraph_pipelines.step_errors import disk_full, known_error, last_raised
+from servegraph_pipelines.step_errors import disk_full, killed, known_error, last_raised
 
 Runner = Literal["subprocess", "docker"]
 # Parameters of a pipeline that name a place of its own, and the folder that a local run gives them.
@@ -31,17 +31,25 @@ RECORDS = ("run.json", "report.html")  # what is written of a run when it has en
 PLACES = {"location": "serving", "history": "history"}
 _END_TIMEOUT_S = 10
 _FULL_BYTES = 1 << 20  # with less left the log may lack its last lines
-_ENDS: dict[str, Literal["succeeded", "cached"]] = {"success": "succeeded", "cached": "cached"}
+_ENDS: dict[str, Literal["succeeded", "cached", "failed"]] = {"success": "succeeded", "cached": "cached"}
 
 
 @dataclass
 class StepRecord:
-    """One step of a run; `seconds` is None while it has not ended."""
+    """One step of a run; `seconds` is None while it has not ended.
+
+    In a loop it is what runs again and again, at times at once: from the first start to the last end, `unended` of them
+    now. One that failed makes it fail, and of that one are the exit code and the part of the log, in bytes.
+    """
 
     name: str
     status: Literal["waiting", "running", "succeeded", "cached", "skipped", "failed", "cancelled"] = "waiting"
     seconds: float | None = None
     started: float = 0.0
+    unended: int = 0
+    exit_code: int | None = None
+    log_start: int = 0
+    log_end: int | None = None
 
 
 @dataclass
@@ -128,6 +136,8 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
             step.status = "skipped"
         if state.interrupted and step.status == "running":
             step.status, step.seconds = "cancelled", round(time.time() - step.started, 2)
+        elif step.status == "running":  # what runs the steps died
+            step.status, step.exit_code = "failed", exit_code
     if not state.interrupted and (exit_code or not state.succeeded):
         state.error = failure(state)
     on_change(state)
@@ -175,11 +185,11 @@ def _in_containers(request: LocalRequest, settings: Mapping[str, Any], folder: P
 
 
 def failure(state: Run) -> ServegraphError:
-    """Return the error of the step that failed, as the step raised it, found at the end of the log."""
-    failed = next((step.name for step in state.steps if step.status in ("failed", "running")), None)
-    where = f"Step {failed}" if failed else "The run"
-    lines = state.log.read_text(encoding="utf-8", errors="replace").splitlines()[-400:]
-    if error := known_error(lines, where):
+    """Return the error of the step that failed first, as the step raised it, found at the end of what it printed."""
+    failed = min((step for step in state.steps if step.status == "failed"), key=lambda s: s.started, default=None)
+    where = f"Step {failed.name}" if failed else "The run"
+    lines = _printed(state.log, failed)[-400:]
+    if error := known_error(lines, where) or killed(failed.exit_code if failed else None, where, state.log):
         return error
     raised, free_bytes = last_raised(lines), shutil.disk_usage(state.output_dir).free
     if not raised and free_bytes < _FULL_BYTES:
@@ -189,6 +199,14 @@ def failure(state: Run) -> ServegraphError:
         code="STEP_FAILED",
         fix=f"See its output in {state.log}.",
     )
+
+
+def _printed(log: Path, step: StepRecord | None) -> list[str]:
+    """Return the lines that a step printed, or all: what runs after a failure, such as an exit handler, prints too."""
+    with log.open("rb") as file:
+        file.seek(step.log_start if step else 0)
+        whole = file.read(step.log_end - step.log_start if step and step.log_end else -1)
+    return whole.decode("utf-8", errors="replace").splitlines()
 
 
 def _run_child(state: Run, request: dict[str, Any], temporary: Path, on_change: Callable[[Run], None]) -> int:
@@ -229,13 +247,19 @@ def _run_child(state: Run, request: dict[str, Any], temporary: Path, on_change: 
 
 def _apply(event: dict[str, Any], state: Run) -> None:
     step = next((step for step in state.steps if step.name == event["task"]), None)
-    if step is None:
+    if step is None or step.status == "failed":
         return
     if event["event"] == "started":
-        step.status, step.started = "running", event["time"]
-    else:
-        step.status = _ENDS.get(event["event"], "failed")
-        step.seconds = round(event["time"] - step.started, 2)
+        step.unended += 1
+        step.status, step.seconds, step.started = "running", None, step.started or event["time"]
+        step.log_start = event["log_end"]
+        return
+    step.unended -= 1
+    ended = _ENDS.get(event["event"], "failed")
+    if ended == "failed":
+        step.exit_code, step.log_start, step.log_end = event["exit_code"], event["log_start"], event["log_end"]
+    if ended == "failed" or not step.unended:
+        step.status, step.seconds = ended, round(event["time"] - step.started, 2)
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:

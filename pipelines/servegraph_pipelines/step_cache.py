@@ -32,9 +32,18 @@ class StepCache:
         """Take the folder of the runs."""
         self._root, self._takes, self._last = root, takes, threading.local()
 
+    def begin(self) -> None:
+        """Begin a step of this thread: what is told of the last one is forgotten."""
+        self._last.__dict__.clear()
+
+    @property
+    def exit_code(self) -> int | None:
+        """What the step of this thread ended with, None where it has not come so far."""
+        return getattr(self._last, "exit_code", None)
+
     @property
     def was_taken(self) -> bool:
-        """Whether the last step of this thread was taken from an earlier run."""
+        """Whether the step of this thread was taken from an earlier run."""
         return bool(getattr(self._last, "taken", False))
 
     def run(self, command: Sequence[str], code: str, run: Callable[[], int]) -> int:
@@ -43,11 +52,12 @@ class StepCache:
         found = self._find(key) if key and self._takes and _is_pure(command, key) else None
         self._last.taken = found is not None
         if key is None:
-            return run()
+            self._last.exit_code = exit_code = run()
+            return exit_code
         if found is not None:
             print(f"{key.step} is that of {found.folder.parent.name}: its key is the same.")
             _copy(found, key.folder)
-        exit_code = 0 if found is not None else run()
+        self._last.exit_code = exit_code = 0 if found is not None else run()
         if exit_code == 0:
             key.write()
         return exit_code

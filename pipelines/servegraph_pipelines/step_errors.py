@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 from servegraph import errors
 from servegraph.errors import Refusal, ServegraphError, StorageError
@@ -16,6 +18,7 @@ _RAISED = re.compile(r"^\s*\w[\w.]*(Error|Exception|Interrupt)\b")
 
 # What the system calls a full disk: Python, TensorFlow and HDF5 all quote it.
 _DISK_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
 
 def known_error(lines: Sequence[str], where: str) -> ServegraphError | None:
@@ -34,6 +37,20 @@ def disk_full(what: str) -> StorageError:
     """Return the error of a step that had no room to write."""
     fix = "Free space on the file system that the step writes to, or give it another one."
     return StorageError(what, code="DISK_FULL", fix=fix)
+
+
+def killed(exit_code: int | None, where: str, log: Path) -> ServegraphError | None:
+    """Return the error of a step that a signal ended, None where none did; a shell adds 128 to the signal's number."""
+    number = -exit_code if exit_code is not None and exit_code < 0 else (exit_code or 0) - 128
+    if number not in set(signal.Signals):
+        return None
+    name = signal.Signals(number).name
+    fix = f"See its output in {log}."
+    if number == signal.SIGKILL:
+        what = f"{where} was killed ({name}), most likely because memory ran out."
+        return Refusal(what, code="STEP_KILLED", fix=f"Give it more memory, or less to hold. {fix}")
+    verb = "crashed" if number in _CRASHES else "was ended"
+    return Refusal(f"{where} {verb} ({name}).", code="STEP_KILLED", fix=fix)
 
 
 def last_raised(lines: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ from servegraph_pipelines.local_runner import named_paths, replace_interpreter, 
 from servegraph_pipelines.run import Run, StepRecord, failure
 from servegraph_pipelines.run_record import Sample
 from servegraph_pipelines.run_report import ask, finish
+from servegraph_pipelines.step_errors import killed
 
 SERVEGRAPH = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()"]
 MODELS = Path(__file__).parents[1] / "serving/models"
@@ -154,6 +155,78 @@ def test_a_step_on_a_full_disk_says_so_and_the_report_has_the_rest(tmp_path):
     assert (state.error.code, state.error.message) == ("DISK_FULL", f"Step train: {said}")
     assert finish(state)["error"]["code"] == "DISK_FULL"
     assert "DISK_FULL" in (tmp_path / "report.html").read_text()
+
+
+OF_OTHERS = """
+from kfp import dsl
+
+@dsl.component(install_kfp_package=False)
+def size_of(name: str) -> int:
+    from servegraph.errors import InputError
+    if name == "bad":
+        raise InputError("bad has no size.", code="NO_SIZE", fix="Give good.")
+    return len(name)
+
+@dsl.component(install_kfp_package=False)
+def total(sizes: list) -> int:
+    return sum(sizes)
+
+@dsl.component(install_kfp_package=False)
+def clean():
+    for number in range(500):
+        print("cleaning", number)
+    raise RuntimeError("servegraph.errors.StorageError: [NO_ACCESS] nothing to clean. Fix: none.")
+
+@dsl.pipeline
+def measured():
+    with dsl.ExitHandler(clean()):
+        with dsl.ParallelFor(["bad", "good", "good"]) as name:
+            size = size_of(name=name)
+        total(sizes=dsl.Collected(size.output))
+
+@dsl.component(install_kfp_package=False)
+def large():
+    import os, signal
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@dsl.pipeline
+def too_large():
+    large()
+"""
+
+
+def run_of_others(folder, name):
+    (folder / "of_others.py").write_text(OF_OTHERS)
+    done = run("--pipeline", f"of_others:{name}", "--output-dir", folder / "out", "--json", cwd=folder)
+    return done, json.loads(done.stdout)
+
+
+def test_the_step_that_failed_first_is_named_with_its_error_whatever_ran_beside_it_and_after(tmp_path):
+    done, document = run_of_others(tmp_path, "measured")
+    assert done.returncode == 2, done.stderr
+    assert document["error"] == {"code": "NO_SIZE", "message": "Step size-of: bad has no size.", "fix": "Give good."}
+    assert {step["name"]: step["status"] for step in document["steps"]} == {
+        "clean": "failed",
+        "size-of": "failed",
+        "total": "waiting",
+    }
+    assert "size-of running in" not in done.stderr
+
+
+def test_a_step_that_was_killed_says_so(tmp_path):
+    done, document = run_of_others(tmp_path, "too_large")
+    assert done.returncode == 1, done.stderr
+    assert document["error"]["code"] == "STEP_KILLED"
+    assert document["error"]["message"] == "Step large was killed (SIGKILL), most likely because memory ran out."
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "said"),
+    [(137, "was killed (SIGKILL)"), (-9, "was killed (SIGKILL)"), (139, "crashed (SIGSEGV)"), (-15, "ended (SIGTERM)")],
+)
+def test_exit_codes_of_signals(exit_code, said):
+    assert said in str(killed(exit_code, "Step train", Path("run.log")))
+    assert [killed(code, "Step train", Path("run.log")) for code in (None, 0, 1, 128, 255)] == 5 * [None]
 
 
 def left(folder, step, **metadata):
