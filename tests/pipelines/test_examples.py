@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from servegraph.deploy_version.targets import TARGETS, Place, open_target
+from servegraph_pipelines import flows
+from servegraph_pipelines.bindings import tasks_of
+
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "tests/real_models"
 
@@ -37,6 +41,16 @@ def test_a_model_is_deployed_and_again_changes_nothing(tmp_path):
     params = [f"model_uri={MODELS / 'keras_dense'}", "model_name=dense"]
     assert run(tmp_path, "deploy_a_model", *params)["deployed"]["outcome"] == "created"
     assert run(tmp_path, "deploy_a_model", *params)["deployed"]["outcome"] == "unchanged"
+
+
+def test_a_deploy_has_all_that_a_target_needs(monkeypatch):
+    monkeypatch.chdir(ROOT / "docs/examples")
+    place = {"project": "p", "region": "r", "staging": "gs://b/m", "namespace": "ml", "location": "serving"}
+    example = flows.load("deploy_a_model:deploy_a_model")
+    deployed = next(task for task in tasks_of(example, place) if task.component == "deploy-version")
+    given = {"root" if key == "location" else key: deployed.inputs[key] for key in place}
+    for target in TARGETS:
+        assert open_target(target, Place(**given, api_url="http://127.0.0.1:9"))
 
 
 def test_a_model_of_another_framework_is_measured_placed_and_deployed(tmp_path):
