@@ -35,11 +35,21 @@ def check(specification: Specification, values: Mapping[str, Any], engine: Engin
 
 
 def check_files(specification: Specification, values: Mapping[str, Any]) -> None:
-    """Look for the data of a run on this machine; what is on Cloud Storage the step finds.
+    """Look for what a run on this machine reads: the data of our own pipelines, and what any imports from gs://.
+
+    Data on Cloud Storage the step finds. An artifact there kfp.local gives to steps as a path below /gcs.
 
     Raises:
         StorageError: nothing matches (code `NOT_FOUND`), or it cannot be read.
+        InputError: an artifact is imported from a bucket that is not mounted (code `NOT_LOCAL`).
     """
+    for task in tasks_of(specification, values):
+        uri = str(task.inputs.get("uri"))
+        mounted = Path("/gcs", uri.removeprefix("gs://"))
+        if not task.container and uri.startswith("gs://") and not mounted.exists():
+            what = f"Step {task.name}: on this machine {uri} is read from {mounted}, which is not there."
+            fix = "Copy it here and give its path, mount the bucket, or submit the pipeline to an engine."
+            raise InputError(what, code="NOT_LOCAL", fix=fix)
     _judge(specification, values, {"train": _train_files})
 
 

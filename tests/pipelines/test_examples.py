@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from servegraph.deploy_version.targets import TARGETS, Place, open_target
+from servegraph.errors import InputError
 from servegraph_pipelines import flows
 from servegraph_pipelines.bindings import tasks_of
+from servegraph_pipelines.foresight import check_files
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "tests/real_models"
@@ -41,6 +43,16 @@ def test_a_model_is_deployed_and_again_changes_nothing(tmp_path):
     params = [f"model_uri={MODELS / 'keras_dense'}", "model_name=dense"]
     assert run(tmp_path, "deploy_a_model", *params)["deployed"]["outcome"] == "created"
     assert run(tmp_path, "deploy_a_model", *params)["deployed"]["outcome"] == "unchanged"
+
+
+def test_a_model_on_gs_is_not_imported_on_this_machine(monkeypatch):
+    monkeypatch.chdir(ROOT / "docs/examples")
+    example = flows.load("shrink_a_model:shrink_a_model")
+    with pytest.raises(InputError) as caught:
+        check_files(example, {"model_uri": "gs://bucket/model"})
+    assert caught.value.code == "NOT_LOCAL"
+    assert caught.value.message.startswith("Step importer: on this machine gs://bucket/model is read from /gcs/bucket/")
+    check_files(example, {"model_uri": "/where/steps/look"})
 
 
 def test_a_deploy_has_all_that_a_target_needs(monkeypatch):
