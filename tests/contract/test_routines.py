@@ -21,6 +21,7 @@ from servegraph.deploy_version.targets import Target
 from servegraph.errors import DeployRefused
 from servegraph.routine.manifest import FOLDER, GOLDEN, MANIFEST, Routine
 from servegraph.serve.state import ServingConfig
+from servegraph_pipelines.cli import app
 
 ROUTINE = Routine("fahrenheit:F", "predictor", False, "f-1.0-py3-none-any.whl", "f-1.0.tar.gz")
 CELSIUS = [{"request": {"instances": [50.0, 32.0]}, "response": {"predictions": [{"c": 10.0}, {"c": 0.0}]}}]
@@ -148,6 +149,15 @@ def test_what_ai_platform_cannot_run(tmp_path: Path) -> None:
         with (Path(legacy) / "large.bin").open("wb") as file:
             file.truncate(500_000_001)
         assert refusal(there, replace(there.request(), model_uri=legacy)).code == "MODEL_TOO_LARGE"
+
+
+def test_nothing_is_made_of_a_graph_that_a_routine_answers_for(
+    there: There, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.main(["explain", there.model(), "--platform", there.kind, "--json"], standalone_mode=False) == 1
+    shown = json.loads(capsys.readouterr().out)
+    assert "what the routine takes is in no file" in shown["reason"]
+    assert not {"explanationSpec", "explanationConfig"} & shown.keys()
 
 
 def test_ai_platform_takes_routines_on_mls1_only(tmp_path: Path) -> None:

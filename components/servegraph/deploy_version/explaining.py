@@ -15,7 +15,7 @@ from servegraph.explanations.metadata import (
     explained_output,
     vertex_spec,
 )
-from servegraph.explanations.rules import Method, explainable, numeric
+from servegraph.explanations.rules import OF_A_ROUTINE, Method, explainable, numeric
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 from servegraph.storage import open_dir
 
@@ -32,7 +32,7 @@ def check_explanation(
     if options.explain is None and options.explanation is None:
         return
     if options.explain is not None and model.routine is not None:
-        raise _refused("what the routine takes is in no file, so nothing can be made of it.", "Give an --explanation.")
+        raise _refused(OF_A_ROUTINE, "Give an --explanation.")
     signature = model.signatures.get(DEFAULT_SIGNATURE)
     answer = explainable(target, signature, model.tensorflow_version, today, image)
     # What a routine answers may well be a number where the graph's outputs are none.

@@ -20,6 +20,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 VERTEX_END = date(2027, 3, 16)
 AI_PLATFORM_END = date(2025, 1, 31)
 NUMERIC = ("float", "int", "uint", "bfloat", "bool")  # what the names of numeric types begin with
+OF_A_ROUTINE = "what the routine takes is in no file, so nothing can be made of it."  # it answers in place of the graph
 _PREBUILT = "/vertex-ai/prediction/"
 
 

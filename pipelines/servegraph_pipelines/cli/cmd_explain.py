@@ -15,7 +15,7 @@ from servegraph.explanations.metadata import (
     ai_platform_metadata,
     vertex_spec,
 )
-from servegraph.explanations.rules import METHODS, Answer, Method, explainable
+from servegraph.explanations.rules import METHODS, OF_A_ROUTINE, Answer, Method, explainable
 from servegraph.savedmodel.graph import Signature
 from servegraph_pipelines.cli.outcome import print_json
 
@@ -45,6 +45,7 @@ def command(
     deploy --explain METHOD` sends the same; its `--explanation FILE` takes one that was edited. Exit code 1 where it is
     not possible.
     """
+    from servegraph.routine.manifest import read_routine
     from servegraph.savedmodel.layout import require_saved_model
     from servegraph.serve.signatures import read_serving_graph
     from servegraph.storage import open_dir
@@ -57,6 +58,8 @@ def command(
     answer = explainable(platform, signature, graph.tensorflow_version, today, image)
     # What AI Platform was to be told can be said after its end.
     told_by = explainable(platform, signature, graph.tensorflow_version, date.min, image)
+    if read_routine(directory) is not None:
+        answer = told_by = Answer(False, f"{OF_A_ROUTINE} A deploy takes an --explanation of yours.")
     told: dict[str, Any] = {}
     if told_by.possible and signature is not None:
         chosen = _method(method, told_by)
