@@ -34,8 +34,8 @@ def known_error(lines: Sequence[str], where: str) -> ServegraphError | None:
 
 
 def disk_full(what: str) -> StorageError:
-    """Return the error of a step that had no room to write."""
-    fix = "Free space on the file system that the step writes to, or give it another one."
+    """Return the error of what had no room to write."""
+    fix = "Free space on the file system that is written to, or give another one."
     return StorageError(what, code="DISK_FULL", fix=fix)
 
 

@@ -53,6 +53,9 @@ def main() -> None:
     # A verb's user expects `servegraph inspect X --debug` to work as well as `servegraph --debug inspect X`.
     debug = "--debug" in argv
     as_json = "--json" in argv
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # whoever called closed it
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115  pathlib is dear here
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not end the program
             stream.reconfigure(errors="backslashreplace")
@@ -60,7 +63,7 @@ def main() -> None:
         code = _run([arg for arg in argv if arg != "--debug"])
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         code = BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:
         if debug:
@@ -68,7 +71,16 @@ def main() -> None:
         from servegraph_pipelines.cli.outcome import report_error
 
         code = report_error(error, as_json=as_json)
+        try:
+            sys.stdout.flush()
+        except OSError:  # it is what is full
+            _drop_stdout()
     sys.exit(code)
+
+
+def _drop_stdout() -> None:
+    """Send what is left in stdout nowhere: the interpreter tries to write it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(argv: list[str]) -> int:

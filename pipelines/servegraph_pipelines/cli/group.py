@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import click
 
 from servegraph import __version__
-from servegraph_pipelines.cli import VERBS
+from servegraph_pipelines.cli import BROKEN_PIPE, VERBS
 
 
 class LazyGroup(click.Group):
@@ -24,6 +25,13 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"servegraph_pipelines.cli.cmd_{cmd_name}")
         command: click.Command = module.command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb and return its exit code; click itself ends with 1, a verb's own "no", where nobody reads."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return BROKEN_PIPE
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs from the table, importing nothing."""

@@ -19,7 +19,12 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 def report_error(error: BaseException, *, as_json: bool) -> int:
     """Show `error` on stderr (and with `--json` as the document on stdout) and return the exit code."""
+    import contextlib
+    import errno
+
     import click
+
+    from servegraph_pipelines.step_errors import disk_full
 
     if isinstance(error, click.exceptions.Exit):
         return int(error.exit_code)
@@ -33,15 +38,18 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
         if as_json:
             print_json({"error": {"code": "INTERRUPTED", "message": "Interrupted.", "fix": ""}})
         return 130
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        error = disk_full(f"Cannot write {error.filename or 'the output'}: {error.strerror}.")
     if isinstance(error, ServegraphError):
         code, message, fix, exit_code = error.code, error.message, error.fix, error.exit_code
     else:
-        # Not an error of ours: a defect, or the machine (out of memory, no space). Name it, never hide it.
+        # Not an error of ours: a defect, or the machine (out of memory). Name it, never hide it.
         code, message = "UNEXPECTED", f"{type(error).__name__}: {error}"
         fix, exit_code = "Run again with --debug and report the traceback.", 1
     click.echo(f"{click.style('error', fg='red', bold=True)} {code}: {message}", err=True)
     if fix:
         click.echo(f"  fix: {fix}", err=True)
     if as_json:
-        print_json({"error": {"code": code, "message": message, "fix": fix}})
+        with contextlib.suppress(OSError):  # stdout may be what is full
+            print_json({"error": {"code": code, "message": message, "fix": fix}})
     return exit_code

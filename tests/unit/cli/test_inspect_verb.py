@@ -30,15 +30,6 @@ def test_a_sound_model() -> None:
     assert done.stderr == ""
 
 
-def test_whoever_reads_may_stop() -> None:
-    command = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()", "inspect", MODELS / "module"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == ""
-    assert process.returncode == 141
-
-
 def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(MODELS / "module", model)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import click
 import pytest
 
 from servegraph_pipelines.cli.outcome import report_error
+
+SERVEGRAPH = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()"]
+MODEL = str(Path(__file__).parents[2] / "real_models/module")
+VERBS = [["inspect", MODEL], ["choose", MODEL, "--json"]]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, click.Abort])
@@ -16,3 +23,31 @@ def test_an_interruption_is_a_document_too(kind: type[BaseException], capsys: py
     shown = capsys.readouterr()
     assert json.loads(shown.out)["error"]["code"] == "INTERRUPTED"
     assert shown.err == "Interrupted.\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_whoever_reads_may_stop(verb: list[str]) -> None:
+    with subprocess.Popen([*SERVEGRAPH, *verb], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_stdout_may_be_closed(verb: list[str]) -> None:
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *SERVEGRAPH]
+    done = subprocess.run([*closed, *verb], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    missing = subprocess.run([*closed, verb[0], "/none", "--json"], stderr=subprocess.PIPE, text=True)
+    assert (missing.returncode, missing.stderr.split()[1]) == (2, "NOT_FOUND:")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("verb", VERBS)
+def test_where_the_output_has_no_room_the_disk_is_full(verb: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*SERVEGRAPH, *verb], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error DISK_FULL: Cannot write the output: ")
+    assert "Traceback" not in done.stderr
