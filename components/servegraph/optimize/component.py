@@ -56,7 +56,8 @@ def optimize(
 
     from servegraph import artifacts, taken
     from servegraph.answers.child import warm_up
-    from servegraph.optimize.goal import goal_of
+    from servegraph.optimize.goal import goal_of, limit_of
+    from servegraph.optimize.places import require_places
 
     taken.say(
         model=model_digest or taken.digest_in(model.metadata),
@@ -66,18 +67,19 @@ def optimize(
         budget=budget,
         fit=fit,
         min_agreement=min_agreement,
-        max_abs_diff=float(max_abs_diff) if max_abs_diff else None,
-        max_metric_drop=float(max_metric_drop) if max_metric_drop else None,
+        max_abs_diff=limit_of("max_abs_diff", max_abs_diff),
+        max_metric_drop=limit_of("max_metric_drop", max_metric_drop),
         rungs=rungs,
         keep=keep,
         label=label,
         min_count=min_count,
     )
+    shutil.rmtree(optimized.path, ignore_errors=True)  # what a failed attempt left
+    require_places(Path(model.path), Path(optimized.path))
     warm_up()  # TensorFlow takes seconds to import: for what asks the model beside what changes it
     from servegraph.optimize.html import render
     from servegraph.optimize.optimize import optimize as climb
 
-    shutil.rmtree(optimized.path, ignore_errors=True)  # what a failed attempt left
     result = climb(Path(model.path), Path(optimized.path), goal, samples.path if samples else None)
     artifacts.record(optimized, artifacts.ServingModel(result.after_bytes, result.digest, "optimize"))
     for name, value in result.figures().items():

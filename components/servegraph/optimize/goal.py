@@ -67,4 +67,18 @@ def goal_of(
         raise InputError("Both a budget and a machine to fit are given.", fix="Give one of them.")
     limit = parse_size(budget) if budget else budget_bytes_for(fit) if fit else None
     tolerance = Tolerance(min_agreement, max_abs_diff, max_metric_drop)
-    return Goal(limit, tolerance, tuple(rungs), tuple(keep), label or None, min_count)
+    # A pipeline's lists hold all that JSON has.
+    return Goal(limit, tolerance, tuple(map(str, rungs)), tuple(map(str, keep)), label or None, min_count)
+
+
+def limit_of(name: str, text: str) -> float | None:
+    """Return a limit that a pipeline states as text, where empty sets none.
+
+    Raises:
+        InputError: it is no number (code `BAD_TOLERANCE`).
+    """
+    try:
+        return float(text) if text else None
+    except ValueError as exc:
+        what = f"{name} is {text!r}, no number."
+        raise InputError(what, code="BAD_TOLERANCE", fix="Write it like 0.01, or leave it out for no limit.") from exc

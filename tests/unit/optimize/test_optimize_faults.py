@@ -71,6 +71,37 @@ def test_a_budget_that_no_model_fits_is_refused():
     assert caught.value.code == "BAD_SIZE"
 
 
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({}, "NOT_FOUND"),
+        ({"max_abs_diff": "abc"}, "BAD_TOLERANCE"),
+        ({"max_metric_drop": "a%"}, "BAD_TOLERANCE"),
+        ({"budget": "much"}, "BAD_SIZE"),
+    ],
+)
+def test_the_component_refuses_before_tensorflow_is_started(tmp_path, given, code):
+    script = f"""
+from kfp import dsl
+from servegraph.answers import child
+from servegraph.errors import ServegraphError
+from servegraph.optimize.component import optimize
+outputs = {{"optimized": dsl.Model(uri="{tmp_path}/o"), "metrics": dsl.Metrics(), "report": dsl.HTML()}}
+try:
+    optimize.python_func(model=dsl.Model(uri="{tmp_path}/none"), **outputs, **{given!r})
+except ServegraphError as error:
+    print(error.code, child._server)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True)
+    assert done.stdout.splitlines()[1:] == [f"{code} None"], done.stderr
+
+
+def test_a_rung_that_is_no_text_is_no_rung(model, tmp_path):
+    with pytest.raises(InputError) as caught:
+        optimize(model, tmp_path / "out", goal_of(rungs=[1, {}]))
+    assert (caught.value.code, caught.value.message) == ("UNKNOWN_RUNG", "There is no rung 1, {}.")
+
+
 def test_a_page_that_cannot_be_written_is_said_before_anything_runs(model, tmp_path):
     page = tmp_path / "no/page.html"
     result = CliRunner().invoke(command, [str(model), str(tmp_path / "out"), "--html", str(page)])
