@@ -300,7 +300,12 @@ def _exclusive(output_dir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _temporary(output_dir: Path) -> Iterator[Path]:
-    """A TMPDIR of the run's own: kfp.local leaves the source of every task behind in it."""
+    """A TMPDIR of the run's own: kfp.local leaves the source of every task behind in it.
+
+    Those of runs that were killed go first: this one alone uses the directory.
+    """
+    for left in output_dir.glob(".tmp-*"):
+        shutil.rmtree(left, ignore_errors=True)
     with answering("write", output_dir):
         path = Path(tempfile.mkdtemp(prefix=".tmp-", dir=output_dir))
     try:

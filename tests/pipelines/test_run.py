@@ -24,7 +24,7 @@ from servegraph_pipelines import flows
 from servegraph_pipelines.cli.cmd_run import _show
 from servegraph_pipelines.foresight import in_full
 from servegraph_pipelines.local_runner import named_paths, replace_interpreter, resolve_channel
-from servegraph_pipelines.run import Run, StepRecord, failure
+from servegraph_pipelines.run import Run, StepRecord, _temporary, failure
 from servegraph_pipelines.run_record import Sample
 from servegraph_pipelines.run_report import ask, finish
 from servegraph_pipelines.step_errors import killed
@@ -383,6 +383,13 @@ def test_a_place_that_cannot_be_written(tmp_path):
     remote = run("--output-dir", "gs://bucket/out")
     assert remote.returncode == 2
     assert "NOT_LOCAL" in remote.stderr
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    (tmp_path / ".tmp-left/deep").mkdir(parents=True)
+    with _temporary(tmp_path) as folder:
+        assert [*tmp_path.iterdir()] == [folder]
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_only_the_interpreter_of_the_executor_is_replaced():
