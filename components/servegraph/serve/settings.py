@@ -7,12 +7,15 @@ deployed; TF Serving passes over what it does not know there.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from servegraph.errors import ModelError, StorageError, in_short
+from servegraph.errors import ModelError, in_short
+from servegraph.storage import open_dir
+from servegraph.storage.local import answering
 
 SETTINGS_FILE = "assets.extra/serving_settings.json"
 DEFAULT_BATCH_ROWS = 64  # a call of 64 rows of a small model takes hardly longer than one of a single row
@@ -96,11 +99,15 @@ def write_settings(model: Path, settings: Settings) -> None:
     Raises:
         StorageError: it cannot be written.
     """
+    open_dir(model).write_bytes(SETTINGS_FILE, json.dumps(settings.to_json(), indent=2).encode() + b"\n")
+
+
+def require_writable(model: Path) -> None:
+    """Check that settings can be stored with the model in that directory, before they are measured; nothing is left.
+
+    Raises:
+        StorageError: they cannot.
+    """
     path = model / SETTINGS_FILE
-    try:
-        path.parent.mkdir(exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(settings.to_json(), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as exc:
-        raise StorageError(f"{str(path)!r} cannot be written: {exc}.") from exc
+    with answering("write", path):
+        tempfile.TemporaryFile(dir=path.parent if path.parent.is_dir() else model).close()

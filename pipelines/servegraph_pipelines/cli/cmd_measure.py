@@ -64,9 +64,14 @@ def command(
     from servegraph.machines.sizes import parse_size
     from servegraph.measure.limits import Limits
     from servegraph.measure.measure import MeasureRequest, measure, size_of
-    from servegraph.serve.settings import write_settings
+    from servegraph.savedmodel.layout import require_saved_model
+    from servegraph.serve.settings import require_writable, write_settings
+    from servegraph.storage import open_dir
 
     limits = Limits(cpus or this_machine.read().vcpus, parse_size(memory) if memory else None)
+    if save:
+        require_saved_model(open_dir(model))
+        require_writable(model)
     found = measure(MeasureRequest(model, limits, samples, seconds, tune, latency_goal_ms, bfloat16_max_diff))
     if save:
         write_settings(model, found.settings)

@@ -5,8 +5,9 @@ import math
 from datetime import date
 
 import pytest
+from tests.tiny_models import write_tiny_model
 
-from servegraph.errors import InputError, ModelError
+from servegraph.errors import InputError, ModelError, StorageError
 from servegraph.machines import this_machine
 from servegraph.machines.choose import choose
 from servegraph.machines.decision import ChoiceRequest
@@ -15,7 +16,8 @@ from servegraph.measure.measure import answers_equal, judged
 from servegraph.measure.questions import Questions
 from servegraph.measure.result import Batch, Figures, Measurement, choice_facts
 from servegraph.measure.tuning import changes, combined
-from servegraph.serve.settings import Settings, read_settings, write_settings
+from servegraph.serve.settings import Settings, read_settings, require_writable, write_settings
+from servegraph_pipelines.cli import app
 
 
 def figures(latency_ms=1.0, rate=1000.0):
@@ -145,6 +147,16 @@ def test_settings_are_stored_with_the_model_and_read_back(tmp_path):
     write_settings(tmp_path, kept)
     assert read_settings(tmp_path) == kept
     assert [file.name for file in (tmp_path / "assets.extra").iterdir()] == ["serving_settings.json"]
+
+
+def test_settings_that_cannot_be_stored_are_missed_before_the_measurement(tmp_path):
+    require_writable(write_tiny_model(tmp_path / "m"))
+    assert not (tmp_path / "m/assets.extra").exists()
+    (tmp_path / "m/assets.extra").symlink_to("/proc/self")  # where not even root makes a file
+    measured_in_vain = ["measure", str(tmp_path / "m"), "--save", "--cpus", "9999"]
+    with pytest.raises(StorageError) as caught:
+        app.main(measured_in_vain, standalone_mode=False)
+    assert caught.value.fix
 
 
 @pytest.mark.parametrize(
