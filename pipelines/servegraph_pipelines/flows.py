@@ -49,7 +49,7 @@ def function(reference: str) -> Any:
         raise InputError(
             f"There is no pipeline {reference!r}: {exc}.",
             code="UNKNOWN_PIPELINE",
-            fix=f"Give one of {', '.join(FLOWS)}, or module:function, or a YAML file that KFP compiled.",
+            fix=f"Give one of {', '.join(FLOWS)}, or module:function (without .py), or a YAML file that KFP compiled.",
         ) from exc
     if not hasattr(found, "pipeline_spec"):
         raise InputError(

@@ -29,6 +29,14 @@ def _is_json(value: Any) -> bool:
     return True
 
 
+_HOW = {
+    "STRING": "Write a text, in YAML in quotes.",
+    "NUMBER_INTEGER": "Write a whole number.",
+    "NUMBER_DOUBLE": "Write a number.",
+    "BOOLEAN": "Write true or false.",
+    "STRUCT": 'Write JSON, like {"epochs": 1}, or in a file a mapping.',
+    "LIST": "Write JSON, like [10, 50], or in a file a list.",
+}
 # How a value of each type of the IR is told; a whole float is a whole number, as JSON has it.
 _IS: dict[str, Callable[[Any], bool]] = {
     "STRING": lambda value: isinstance(value, str),
@@ -103,7 +111,7 @@ def check(
     for name, value in values.items():
         kind = _definition(specification, name)["parameterType"]
         if kind not in _IS or not _IS[kind](value):
-            raise InputError(f"The parameter {name} is {value!r}, not of type {kind}.", code="BAD_PARAMETER")
+            raise _of_another_type(name, value, kind)
         checked[name] = int(value) if kind == "NUMBER_INTEGER" else value
     missing = [
         name
@@ -137,7 +145,12 @@ def _parsed(name: str, text: str, kind: str) -> Any:
     try:
         value = float(text) if kind == "NUMBER_DOUBLE" else int(text) if kind == "NUMBER_INTEGER" else json.loads(text)
     except ValueError as exc:
-        raise InputError(f"The parameter {name} is {text!r}, not of type {kind}.", code="BAD_PARAMETER") from exc
+        raise _of_another_type(name, text, kind) from exc
     if not _IS[kind](value):
-        raise InputError(f"The parameter {name} is {text!r}, not of type {kind}.", code="BAD_PARAMETER")
+        raise _of_another_type(name, text, kind)
     return value
+
+
+def _of_another_type(name: str, value: Any, kind: str) -> InputError:
+    what = f"The parameter {name} is {value!r}, not of type {kind}."
+    return InputError(what, code="BAD_PARAMETER", fix=_HOW.get(kind, ""))

@@ -65,6 +65,16 @@ def test_bad_parameters_are_refused(tmp_path, content, texts, code):
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [("hyperparameters={epochs: 1}", '{"epochs": 1}'), ("traffic_steps=10,50", "[10, 50]"), ("seed=x", "whole number")],
+)
+def test_what_is_of_another_type_is_shown_how_it_is_written(text, fix):
+    with pytest.raises(InputError) as caught:
+        parameters.gather(FLOW, None, [text])
+    assert fix in caught.value.fix
+
+
 def test_a_parameter_without_default_must_be_given():
     document = json.loads(json.dumps(FLOW.document))
     document["root"]["inputDefinitions"]["parameters"]["model_name"] = {"parameterType": "STRING"}
@@ -184,7 +194,8 @@ def test_what_is_no_pipeline_is_refused(text):
 
 
 def test_an_unknown_pipeline_is_refused():
-    for reference in ("retrian", "os:nothing", "os:getcwd", "missing.yaml"):
+    for reference in ("retrian", "os:nothing", "os:getcwd", "missing.yaml", "os.py:getcwd"):
         with pytest.raises(InputError) as caught:
             flows.load(reference)
         assert caught.value.code == "UNKNOWN_PIPELINE"
+    assert "without .py" in caught.value.fix
