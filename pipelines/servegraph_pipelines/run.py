@@ -131,13 +131,14 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
         except KeyboardInterrupt:
             exit_code, state.interrupted = 130, True
         state.pipeline_dir = max(set(root.glob(f"{specification.name}-*")) - known, default=None)
+    is_told = any(step.status == "failed" for step in steps)
     for step in steps:
         if not exit_code and step.status == "waiting":  # a condition left it out
             step.status = "skipped"
-        if state.interrupted and step.status == "running":
-            step.status, step.seconds = "cancelled", round(time.time() - step.started, 2)
-        elif step.status == "running":  # what runs the steps died
-            step.status, step.exit_code = "failed", exit_code
+        if step.status == "running":  # the run was interrupted, another step failed, or what runs the steps died
+            step.seconds = round(time.time() - step.started, 2)
+            step.status = "cancelled" if state.interrupted or is_told else "failed"
+            step.exit_code = exit_code
     if not state.interrupted and (exit_code or not state.succeeded):
         state.error = failure(state)
     on_change(state)
