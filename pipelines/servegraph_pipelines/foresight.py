@@ -17,7 +17,6 @@ from servegraph_pipelines.resources import EngineName
 from servegraph_pipelines.specification import Specification
 
 OWN = ("train-and-deploy", "retrain")
-_DATA = ("data", "eval_data", "schema")  # parameters of `train` that name what it reads
 
 Judge = Callable[[Mapping[str, Any]], None]
 
@@ -60,11 +59,12 @@ def in_full(specification: Specification, values: Mapping[str, Any], places: Col
     """
     from servegraph.data import census
     from servegraph.trained.trainer import source_file
+    from servegraph_pipelines.engine_paths import DATA
 
     found = dict(values)
     if specification.name not in OWN:
         return found
-    for name in {*_DATA, "trainer", *places} & found.keys():
+    for name in {*DATA, "trainer", *places} & found.keys():
         file = source_file(found[name]) if name == "trainer" else found[name]
         if file and file != census.NAME and "://" not in file:
             found[name] = found[name].replace(file, str(Path(file).absolute()), 1)
@@ -88,28 +88,9 @@ def _judge(specification: Specification, values: Mapping[str, Any], judges: Mapp
 
 
 def _places_judges(engine: EngineName) -> dict[str, Judge]:
-    """Return the judges of the places that steps read and write: a step on an engine sees no file of this machine.
-
-    An absolute path may be that of a volume on a cluster; on Vertex AI only what is below /gcs outlives a step.
-    """
-    from servegraph.data import census
+    """Return the judges of the places that steps read and write."""
     from servegraph.deploy_version.targets import known_target
-    from servegraph.storage.directory import local_path
-    from servegraph.trained.trainer import source_file
-
-    def require_seen(name: str, uri: str | None) -> None:
-        path = local_path(uri) if uri else None
-        if path is None or (path.is_relative_to("/gcs") if engine == "vertex" else path.is_absolute()):
-            return
-        where, also = ("on Vertex AI", "/gcs/bucket/…") if engine == "vertex" else ("on a cluster", "a volume's path")
-        what = f"{name} is {uri!r}, a path that the step does not have {where}."
-        raise InputError(what, code="NOT_FOR_ENGINE", fix=f"Give gs://bucket/…, or {also}.")
-
-    def train(given: Mapping[str, Any]) -> None:
-        for name in _DATA:
-            if given.get(name) != census.NAME:
-                require_seen(name, given.get(name))
-        require_seen("trainer", source_file(given.get("trainer", "")))
+    from servegraph_pipelines.engine_paths import require_seen, require_training_seen
 
     def deploy(given: Mapping[str, Any]) -> None:
         if known_target(given.get("target", "local")) != "local":
@@ -118,11 +99,11 @@ def _places_judges(engine: EngineName) -> dict[str, Judge]:
             what = "The target local is a directory of the step's container, and gone with it on Vertex AI."
             fix = "Give target=vertex, ai-platform or kserve, or run the pipeline on this machine."
             raise InputError(what, code="NOT_FOR_ENGINE", fix=fix)
-        require_seen("location", given.get("location"))
+        require_seen(engine, "location", given.get("location"))
 
     return {
-        "check-data": lambda given: require_seen("history", given.get("history")),
-        "train": train,
+        "check-data": lambda given: require_seen(engine, "history", given.get("history")),
+        "train": lambda given: require_training_seen(engine, given),
         "deploy-version": deploy,
     }
 
@@ -145,8 +126,9 @@ def _train_files(given: Mapping[str, Any]) -> None:
     from servegraph import storage
     from servegraph.data import census
     from servegraph.storage.directory import local_path
+    from servegraph_pipelines.engine_paths import DATA
 
-    for uri in (given[key] for key in _DATA if given.get(key)):
+    for uri in (given[key] for key in DATA if given.get(key)):
         if uri != census.NAME and local_path(uri) is not None:
             storage.match(uri)
 

@@ -9,7 +9,6 @@ import click
 
 from servegraph_pipelines.cli.engine_options import image_options, pairs
 from servegraph_pipelines.cli.outcome import print_json
-from servegraph_pipelines.cli.target_options import show_warnings
 from servegraph_pipelines.images import ImageChoice
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -36,9 +35,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @image_options
 @click.option("--plan", "plan_only", is_flag=True, help="Show the request and send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(engine_name: str, images: ImageChoice, plan_only: bool, as_json: bool, **given: Any) -> int:
+def command(engine_name: Any, images: ImageChoice, plan_only: bool, as_json: bool, **given: Any) -> int:
     """Train on several machines: a CustomJob of Vertex AI, or a TFJob of Kubeflow's training operator."""
-    from servegraph_pipelines import foresight, parameters, resources
+    from servegraph_pipelines import parameters, resources
+    from servegraph_pipelines.engine_paths import require_training_seen
     from servegraph_pipelines.engines.runs import RunOptions
     from servegraph_pipelines.engines.training import send
     from servegraph_pipelines.training_job import STEP, TrainingJob, component, custom_job, tf_job
@@ -55,7 +55,7 @@ def command(engine_name: str, images: ImageChoice, plan_only: bool, as_json: boo
         options=RunOptions(pairs(given["labels"], "label"), given["service_account"], given["network"]),
         volume_claim=given["volume_claim"],
     )
-    show_warnings(foresight.warnings(job.parameters))
+    require_training_seen(engine_name, job.parameters)
     body = custom_job(job) if engine_name == "vertex" else tf_job(job)
     if plan_only:
         print_json({"plan": True, "engine": engine_name, "body": body})

@@ -168,16 +168,6 @@ def test_a_plan_sends_nothing(place: Place, capsys: pytest.CaptureFixture[str]) 
     assert place.fake.calls == []
 
 
-def test_a_plan_warns_of_files_of_this_machine(
-    place: Place, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    (tmp_path / "d.csv").touch()
-    assert place.submit("--plan", "--param", f"data={tmp_path}/d.csv") == 0
-    assert f"data is '{tmp_path}/d.csv', a file of this machine" in capsys.readouterr().err
-    assert place.submit("--plan", "--param", "data=gs://b/d.csv") == 0
-    assert capsys.readouterr().err == ""
-
-
 def test_a_lost_answer_does_not_start_a_second_run(place: Place) -> None:
     struck = []
 

@@ -111,18 +111,14 @@ def test_what_cannot_be_is_refused(make: Any, job: dict[str, Any], code: str) ->
     assert caught.value.code == code
 
 
-def test_files_of_this_machine_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("own.py", "1.csv", "2.csv"):
-        (tmp_path / name).touch()
-    here = [f"trainer={tmp_path}/own.py:build", f"data={tmp_path}/*.csv"]
-    elsewhere = ["schema=gs://b/schema.yaml", f"eval_data={tmp_path}/3.csv"]
-    given = [word for text in here + elsewhere for word in ("--param", text)]
-    app.main(
-        ["train", "--engine", "vertex", "--name", "w", "--output", "gs://b/o", "--plan", *given], standalone_mode=False
-    )
-    said = capsys.readouterr()
-    assert json.loads(said.out)["plan"]
-    assert [line.split()[1] for line in said.err.splitlines()] == ["data", "trainer"]
+@pytest.mark.parametrize("given", ["data=1.csv", "schema=/home/me/s.yaml", "trainer=own.py:build", "trainer={here}"])
+def test_files_of_this_machine_are_refused(given: str, tmp_path: Path) -> None:
+    (tmp_path / "own.py").touch()
+    words = ["train", "--engine", "vertex", "--name", "w", "--output", "gs://b/o", "--plan"]
+    with pytest.raises(InputError) as caught:
+        app.main([*words, "--param", given.format(here=f"{tmp_path}/own.py:build")], standalone_mode=False)
+    assert caught.value.code == "NOT_FOR_ENGINE"
+    app.main([*words, "--param", "data=gs://b/*.csv", "--param", "trainer=/app/own.py:build"], standalone_mode=False)
 
 
 def test_it_is_sent_to_vertex(capsys: pytest.CaptureFixture[str]) -> None:
