@@ -82,6 +82,7 @@ def page(run: Run, document: dict[str, Any], sample: Sample | None) -> str:
         "run_report.html.jinja",
         run=document,
         name=run.parameters.get("model_name", "census" if run.pipeline in flows.FLOWS else run.pipeline),
+        live=_still_live(run),
         signature=serving_signature(run),
         roc=[
             (p["falsePositiveRate"], p["recall"], p["confidenceThreshold"])
@@ -98,3 +99,10 @@ def page(run: Run, document: dict[str, Any], sample: Sample | None) -> str:
             if (path := StepOutputs(run.pipeline_dir, step).file(artifact))
         },
     )
+
+
+def _still_live(run: Run) -> str | None:
+    """Return the version that a step found live, None where the deploy was begun: what is live may be another then."""
+    if any(step.name == "deploy-version" and step.started for step in run.steps):
+        return None
+    return StepOutputs(run.pipeline_dir, "live-version").parameter("version") or None

@@ -253,12 +253,34 @@ def test_metrics_say_which_model_they_are_of(tmp_path, measured, capsys):
     assert document["optimized_metrics"] == ({"accuracy": 0.8} if measured else {})
     page = (tmp_path / "report.html").read_text()
     assert "Metrics of the trained model" in page
-    assert ("of the optimized model" in page) == ("which is deployed: accuracy 0.8000." in page) == bool(measured)
+    assert ("of the optimized model" in page) == ("which is not deployed: accuracy 0.8000." in page) == bool(measured)
     assert ("held against the trained one" in page) != bool(measured)
     _show(document)
     shown = capsys.readouterr().out
     assert "trained: accuracy 0.9000, auc 0.9500\n" in shown
     assert ("optimized: accuracy 0.8000\n" in shown) == bool(measured)
+
+
+@pytest.mark.parametrize("deploy", ["succeeded", "skipped", "failed", None])
+def test_the_report_says_what_was_deployed_and_what_stays_live(tmp_path, deploy):
+    folder = tmp_path / "pipeline"
+    left(folder, "train", model={"TrainedModel": {"size_bytes": 9, "metrics": {"accuracy": 0.9}}})
+    left(folder, "optimize", optimized={"ServingModel": {"size_bytes": 5}})
+    left(folder, "live-version")
+    (folder / "live-version/executor_output.json").write_text('{"parameterValues": {"version": "3", "uri": "/v/3"}}')
+    if deploy == "succeeded":
+        left(folder, "deploy-version")
+        deployment = {"name": "kinds", "version": "4", "outcome": "created", "target": "vertex"}
+        (folder / "deploy-version/deployment").write_text(json.dumps(deployment))
+    steps = [StepRecord("train", "succeeded")]
+    if deploy:
+        steps.append(StepRecord("deploy-version", deploy, started=0.0 if deploy == "skipped" else 1.0))
+    finish(Run(tmp_path, {"target": "vertex"}, steps=steps, pipeline_dir=folder))
+    page = (tmp_path / "report.html").read_text()
+    assert ("what is deployed" in page) == ("which is deployed" in page) == (deploy == "succeeded")
+    assert (">not deployed<" in page) == ("which is not deployed" in page) == (deploy != "succeeded")
+    # A deploy that was begun may have moved the traffic.
+    assert ("Nothing was deployed: version 3 stays live." in page) == (deploy in ("skipped", None))
 
 
 def test_a_report_that_cannot_be_written_is_an_error_of_the_run(tmp_path):
