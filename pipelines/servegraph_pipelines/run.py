@@ -26,8 +26,10 @@ from servegraph_pipelines.specification import Specification
 from servegraph_pipelines.step_errors import disk_full, killed, known_error, last_raised
 
 Runner = Literal["subprocess", "docker"]
+# Pages that a step's artifact `report` holds, and that the report of the run links: the step and the title.
+PAGES = {"ladder.html": ("optimize", "the ladder"), "inspection.html": ("inspect-graph", "the inspection")}
+RECORDS = ("run.json", "report.html", *PAGES)  # what is written of a run when it has ended
 # Parameters of a pipeline that name a place of its own, and the folder that a local run gives them.
-RECORDS = ("run.json", "report.html")  # what is written of a run when it has ended
 PLACES = {"location": "serving", "history": "history"}
 _END_TIMEOUT_S = 10
 _FULL_BYTES = 1 << 20  # with less left the log may lack its last lines

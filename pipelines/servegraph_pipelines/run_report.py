@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from servegraph import storage
 from servegraph.errors import Refusal, ServegraphError, StorageError
 from servegraph.pages.render import render
 from servegraph_pipelines import flows
-from servegraph_pipelines.run import Run
+from servegraph_pipelines.run import PAGES, Run
 from servegraph_pipelines.run_record import (
     Sample,
     StepOutputs,
@@ -22,7 +23,7 @@ from servegraph_pipelines.run_record import (
 
 
 def finish(run: Run) -> dict[str, Any]:
-    """Write `report.html` and `run.json` into the run's directory and return the document of the latter.
+    """Write `report.html`, the pages that it links, and `run.json`, and return the document of the latter.
 
     A run that deployed locally also answers a held-out record; that this works, and that there was room for the
     report, is part of its success: `report` is None where it could not be written.
@@ -35,12 +36,26 @@ def finish(run: Run) -> dict[str, Any]:
             prediction = ask(run, deployed["version"], sample)
         except ServegraphError as error:
             run.error = error
+    pages = _copy_pages(run)
     document = record(run, prediction)
-    if not _write(run, "report.html", page(run, document, sample)):
+    if not _write(run, "report.html", page(run, document, sample, pages)):
         document = {**record(run, prediction), "report": None}
     if not _write(run, "run.json", json.dumps(document, indent=2, ensure_ascii=False)):
         document = {**record(run, prediction), "report": document["report"]}
     return document
+
+
+def _copy_pages(run: Run) -> dict[str, str]:
+    """Copy the pages of steps beside the report, as a browser takes an artifact without a suffix for text.
+
+    Return their titles by file name.
+    """
+    return {
+        name: title
+        for name, (step, title) in PAGES.items()
+        if (path := StepOutputs(run.pipeline_dir, step).file("report"))
+        and _write(run, name, path.read_text(encoding="utf-8"))
+    }
 
 
 def _write(run: Run, name: str, text: str) -> bool:
@@ -74,8 +89,8 @@ def ask(run: Run, version: str, sample: Sample) -> dict[str, Any]:
     }
 
 
-def page(run: Run, document: dict[str, Any], sample: Sample | None) -> str:
-    """Return the report as one self-contained HTML page."""
+def page(run: Run, document: dict[str, Any], sample: Sample | None, pages: Mapping[str, str]) -> str:
+    """Return the report as one HTML page, which links `pages` beside it, file names with titles."""
     figures = StepOutputs(run.pipeline_dir, "train").metadata("classification_metrics")
     return render(
         "servegraph_pipelines",
@@ -90,14 +105,7 @@ def page(run: Run, document: dict[str, Any], sample: Sample | None) -> str:
         ],
         confusion=figures.get("confusionMatrix", {}),
         commands=commands(run, sample),
-        pages={
-            name: str(path.relative_to(run.output_dir))
-            for name, (step, artifact) in {
-                "the ladder": ("optimize", "report"),
-                "the inspection": ("inspect-graph", "report"),
-            }.items()
-            if (path := StepOutputs(run.pipeline_dir, step).file(artifact))
-        },
+        pages=pages,
     )
 
 

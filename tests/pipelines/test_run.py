@@ -283,6 +283,14 @@ def test_the_report_says_what_was_deployed_and_what_stays_live(tmp_path, deploy)
     assert ("Nothing was deployed: version 3 stays live." in page) == (deploy in ("skipped", None))
 
 
+def test_the_pages_of_steps_open_as_pages(tmp_path):
+    left(tmp_path / "pipeline", "optimize")
+    (tmp_path / "pipeline/optimize/report").write_text("<p>größer")
+    finish(Run(tmp_path, {}, steps=[StepRecord("optimize", "succeeded")], pipeline_dir=tmp_path / "pipeline"))
+    assert (tmp_path / "ladder.html").read_text() == "<p>größer"
+    assert re.findall(r'href="(.*?)"', (tmp_path / "report.html").read_text()) == ["ladder.html"]
+
+
 def test_a_report_that_cannot_be_written_is_an_error_of_the_run(tmp_path):
     (tmp_path / "report.html").mkdir()
     document = finish(Run(tmp_path, {}, steps=[StepRecord("train", "succeeded")]))
@@ -364,7 +372,7 @@ def test_what_parameters_name_is_seen_in_containers(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_ending_the_command_ends_the_running_step_and_leaves_no_record_of_an_earlier_run(tmp_path, number):
     (tmp_path / "out").mkdir()
-    for name in ("run.json", "report.html"):
+    for name in ("run.json", "report.html", "ladder.html"):
         (tmp_path / "out" / name).write_text("{}")
     # A shell's background jobs ignore SIGINT, and so would the command that it is to end here.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -385,6 +393,7 @@ def test_ending_the_command_ends_the_running_step_and_leaves_no_record_of_an_ear
     while left := [pid for pid in below if alive(pid)]:
         assert time.monotonic() < deadline + 30, left
         time.sleep(0.1)
+    assert not (tmp_path / "out/ladder.html").exists()
     if number == signal.SIGKILL:
         assert not (tmp_path / "out/run.json").exists()
         return
