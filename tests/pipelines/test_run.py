@@ -19,11 +19,13 @@ from servegraph.deploy_version.deploy import deploy
 from servegraph.deploy_version.plan import DeployRequest
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.savedmodel.layout import content_digest
+from servegraph.serve.state import check_model_name
 from servegraph.storage.digests import file_digest
 from servegraph_pipelines import flows
 from servegraph_pipelines.cli.cmd_run import _show
 from servegraph_pipelines.foresight import in_full
 from servegraph_pipelines.local_runner import named_paths, replace_interpreter, resolve_channel
+from servegraph_pipelines.naming import name_of, name_to_fill_in
 from servegraph_pipelines.run import Run, StepRecord, _temporary, failure
 from servegraph_pipelines.run_record import Sample
 from servegraph_pipelines.run_report import ask, finish
@@ -139,6 +141,8 @@ def test_bad_data_is_one_clear_error_and_nothing_is_deployed(tmp_path):
     document = json.loads((tmp_path / "out/run.json").read_text())
     assert document["status"] == "failed"
     assert document["error"]["code"] == "NOT_A_NUMBER"
+    assert document["parameters"]["model_name"] == "data"
+    assert "The model is called data, after the data;" in done.stderr
     assert "NOT_A_NUMBER" in (tmp_path / "out/report.html").read_text()
     assert not (tmp_path / "out/serving").exists()
 
@@ -366,6 +370,28 @@ def test_what_parameters_name_is_seen_in_containers(tmp_path, monkeypatch):
     full = {"data": f"{tmp_path}/in/*.csv", "trainer": f"estimator:{trainer}:make"}
     assert in_full(flows.load("train-and-deploy"), given, ()) == {**given, **full}
     assert in_full(flows.load("train-and-deploy"), {"data": "census"}, ()) == {"data": "census"}
+
+
+def test_a_model_is_called_after_its_data(tmp_path, monkeypatch):
+    (folder := tmp_path / "my sales").mkdir()
+    monkeypatch.chdir(folder)
+    (folder / "a[1].csv").write_text("")
+    named = {"sales.csv": "sales", "../Q1 sales.csv.gz": "Q1-sales", "*.csv": "my-sales", ".": "my-sales"}
+    named |= {"a[1].csv": "a-1", "b/part-*/*.csv": "b", "../*/x.csv": tmp_path.name, "/": "model", "_é.csv": "model"}
+    named |= {"gs://bucket/c/*.csv": "c", "gs://bucket/d/": "d", "gs://bucket/**": "bucket", "x" * 200: "x" * 128}
+    named[(folder / "e.tfrecord").as_uri()] = "e"
+    assert {data: name_of(data) for data in named} == named
+    assert [check_model_name(name) for name in named.values()]
+
+
+def test_only_a_model_of_own_data_without_a_name_is_given_one(monkeypatch):
+    for pipeline in flows.FLOWS:
+        flow = flows.load(pipeline)
+        assert name_to_fill_in(flow, {"data": "sales.csv"}) == "sales"
+        given = ({}, {"data": "census"}, {"data": "sales.csv", "model_name": "census"})
+        assert [name_to_fill_in(flow, values) for values in given] == [None, None, None]
+    monkeypatch.chdir(Path(__file__).parents[2] / "docs/examples")
+    assert name_to_fill_in(flows.load("deploy_a_model:deploy_a_model"), {"data": "sales.csv"}) is None
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see what is left running")

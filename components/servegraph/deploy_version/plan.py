@@ -237,8 +237,9 @@ class Plan:
             f"The signature of the new {self.request.name!r} would break clients of the live version: "
             f"{'; '.join(self.signature_changes)}.",
             code="SIGNATURE_CHANGED",
-            fix="Keep the names of the live version (`servegraph export SOURCE OUT --names-from LIVE_MODEL`), or "
-            "deploy with --allow-signature-change once the clients are ready for it.",
+            fix="Another model gets another name (--name, in a pipeline model_name). A version keeps the names of the "
+            "live one (`servegraph export SOURCE OUT --names-from LIVE_MODEL`), or is deployed with "
+            "--allow-signature-change (in a pipeline allow_signature_change=true) once the clients are ready for it.",
         )
 
     def to_json(self) -> dict[str, Any]:

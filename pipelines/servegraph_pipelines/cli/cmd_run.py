@@ -50,11 +50,12 @@ def command(
 ) -> int:
     """Train, export, optimize, inspect, choose and deploy on this machine: no account, no Docker.
 
-    On the census sample unless told otherwise, e.g. --param data=my.csv --param label=price. Ends with a prediction
-    of the deployed version and a report.
+    On the census sample unless told otherwise, e.g. --param data=my.csv --param label=price; the model is then called
+    after the data, unless there is a model_name. Ends with a prediction of the deployed version and a report.
     """
     from servegraph_pipelines import flows, foresight
     from servegraph_pipelines.cli.step_display import StepDisplay
+    from servegraph_pipelines.naming import name_to_fill_in
     from servegraph_pipelines.parameters import gather
     from servegraph_pipelines.run import PLACES, LocalRequest, run
     from servegraph_pipelines.run_report import finish
@@ -62,6 +63,9 @@ def command(
     specification = flows.load(pipeline)
     values = gather(specification, params_file, params, PLACES)
     foresight.check_files(specification, values)
+    if name := name_to_fill_in(specification, values):
+        values["model_name"] = name
+        click.echo(f"The model is called {name}, after the data; --param model_name=NAME gives another name.", err=True)
     request = LocalRequest(pipeline, specification, values, runner, docker_network, cache)
     with StepDisplay() as display:
         state = run(output_dir, request, display.show)

@@ -56,6 +56,7 @@ def test_a_plan_that_would_be_refused_exits_1(root: Path, tmp_path: Path) -> Non
     assert plan["refused"]["code"] == "SIGNATURE_CHANGED"
     refused = run_json("deploy", model, "--root", root, "--name", "census", code=1)
     assert refused["error"]["code"] == "SIGNATURE_CHANGED"
+    assert "another name (--name, in a pipeline model_name)" in refused["error"]["fix"]
     allowed = run_json(
         "deploy", model, "--root", root, "--name", "census", "--plan", "--allow-signature-change", code=0
     )
