@@ -49,10 +49,16 @@ class Table:
         return Table(self.schema, picked, self.labels[rows], self.classes)
 
     def instances(self) -> Iterator[dict[str, Any]]:
-        """Yield each record as a JSON object: the features by input name, and the label under its own name."""
+        """Yield each record as a JSON object: the features by input name, and the label under its own name.
+
+        A float32 is the shortest number that reads back as it: 40.6 where the data has 40.6.
+        """
+        from servegraph.answers.json_values import to_json
+
         names = list(self.features)
-        columns = [values.tolist() for values in self.features.values()]
-        for *values, label in zip(*columns, self.label_values(), strict=True):
+        columns = [to_json(values) for values in self.features.values()]
+        labels = self.label_values() if self.classes else to_json(self.labels)
+        for *values, label in zip(*columns, labels, strict=True):
             yield {**dict(zip(names, values, strict=True)), self.schema.label: label}
 
     def label_values(self) -> list[Any]:

@@ -23,6 +23,7 @@ SCHEMA = Schema(
     columns=(Column("age", "float32"), Column("job", "string"), Column("n", "int64"), Column("y", "string")),
     label="y",
 )
+NUMBERS = replace(SCHEMA, columns=(*SCHEMA.columns[:-1], Column("y", "float32")))
 GOOD = "age,job,n,y\n39, State-gov,1, <=50K\n50, Private,2, >50K\n"
 
 
@@ -63,6 +64,13 @@ def test_csv_keeps_text_as_the_data_writes_it_and_strips_the_label(tmp_path):
     assert table.features["job"].tolist() == [" State-gov", " Private"]
     assert table.classes == ("<=50K", ">50K")
     assert table.labels.tolist() == [0, 1]
+
+
+def test_a_record_has_the_numbers_of_the_data(tmp_path):
+    table = read(write(tmp_path / "d.csv", "age,job,n,y\n40.6,p,1,0.1\n-0,q,2,16777217\n"), NUMBERS)
+    records = list(table.instances())
+    assert records == [{"age": 40.6, "job": "p", "n": 1, "y": 0.1}, {"age": -0.0, "job": "q", "n": 2, "y": 16777216.0}]
+    assert np.array_equal(np.float32([record["age"] for record in records]), table.features["age"])
 
 
 def test_columns_are_found_by_name_and_others_passed_over(tmp_path):
