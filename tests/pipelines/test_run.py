@@ -287,6 +287,21 @@ def test_the_report_says_what_was_deployed_and_what_stays_live(tmp_path, deploy)
     assert ("Nothing was deployed: version 3 stays live." in page) == (deploy in ("skipped", None))
 
 
+def test_an_error_has_one_name(tmp_path, capsys):
+    folder = tmp_path / "pipeline"
+    left(folder, "train", model={"TrainedModel": {"size_bytes": 9, "metrics": {"mae": 101597.3533, "r2": 0.9}}})
+    left(folder, "optimize", metrics={"mean_absolute_error_after": 101597.3551, "agreement": 1.0, "max_abs_diff": 0.1})
+    document = finish(Run(tmp_path, {}, steps=[StepRecord("train", "succeeded")], pipeline_dir=folder))
+    assert document["optimized_metrics"] == {"mean_absolute_error": 101597.3551}
+    page = (tmp_path / "report.html").read_text()
+    assert "<td>mean absolute error</td>" in page
+    assert "<span>mean absolute error</span><b>101597.3551</b>" in page
+    _show(document)
+    shown = capsys.readouterr().out
+    assert "trained: mean absolute error 101597.3533, r2 0.9000\n" in shown
+    assert "optimized: mean absolute error 101597.3551\n" in shown
+
+
 def test_the_pages_of_steps_open_as_pages(tmp_path):
     left(tmp_path / "pipeline", "optimize")
     (tmp_path / "pipeline/optimize/report").write_text("<p>größer")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from servegraph.errors import InputError
 from servegraph.machines.sizes import format_size, parse_size
+from servegraph.metric_words import metric_name, metric_value, percent
 
 if TYPE_CHECKING:
     from servegraph.answers.metric import Metric
@@ -130,7 +131,7 @@ def _alone(found: Measured, latency_ms: float, criteria: Criteria) -> list[str]:
     reasons = []
     metric, least = found.metric, criteria.min_metric
     if least is not None and (metric.value < least if metric.higher_is_better else metric.value > least):
-        reasons.append(f"The {metric.name} is {metric.value:.4g}; {least:.4g} is asked for.")
+        reasons.append(f"The {metric_name(metric.name)} is {metric_value(metric.value)}; {least:.10g} is asked for.")
     if criteria.max_bytes is not None and found.size_bytes > criteria.max_bytes:
         reasons.append(
             f"It has {format_size(found.size_bytes)}; at most {format_size(criteria.max_bytes)} are allowed."
@@ -144,11 +145,14 @@ def _against(found: Measured, live: Measured, criteria: Criteria) -> list[str]:
     from servegraph.answers.metric import drop  # with numpy, which criteria alone do not need
 
     reasons = []
-    lost = drop(live.metric, found.metric)
-    if lost > criteria.max_metric_drop:
+    lost, allowed = drop(live.metric, found.metric), criteria.max_metric_drop
+    if lost > allowed:
+        loss, most = f"a loss of {metric_value(lost)}", f"{allowed:g}"
+        if not found.metric.higher_is_better:
+            loss, most = f"a growth of {percent(lost)}", f"{100 * allowed:g} %"
         reasons.append(
-            f"The {found.metric.name} is {found.metric.value:.4g}, that of the live version {live.metric.value:.4g}: "
-            f"a loss of {lost:.2g} where {criteria.max_metric_drop:g} is allowed."
+            f"The {metric_name(found.metric.name)} is {metric_value(found.metric.value)}, that of the live version "
+            f"{metric_value(live.metric.value)}: {loss} where {most} is allowed."
         )
     growths = (
         ("size", found.size_bytes / max(live.size_bytes, 1), criteria.max_size_growth),

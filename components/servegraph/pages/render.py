@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from servegraph.machines.sizes import format_size
+from servegraph.metric_words import metric_name, metric_value
 
 
 def render(package: str, template: str, **values: Any) -> str:
@@ -22,6 +23,7 @@ def render(package: str, template: str, **values: Any) -> str:
     environment.filters["size"] = format_size
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.filters["shape"] = lambda dims: "unknown" if dims is None else f"[{', '.join(map(str, dims))}]"
+    environment.filters |= {"metric_name": metric_name, "metric_value": metric_value}
     environment.filters["figure"] = lambda value: f"{value:.4g}"
     page = environment.get_template(template).render(**values)
     return page.encode("utf-8", "backslashreplace").decode()  # a file's name need not be text

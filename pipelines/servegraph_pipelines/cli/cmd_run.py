@@ -89,6 +89,7 @@ LONGEST_RECORD = 400  # characters; the report has all of it
 
 def _show(document: dict[str, Any]) -> None:
     from servegraph.machines.sizes import format_size
+    from servegraph.metric_words import metric_name, metric_value
 
     def line(name: str, text: str) -> None:
         click.echo(f"{click.style(f'{name:<10}', bold=True)} {text}")
@@ -98,7 +99,8 @@ def _show(document: dict[str, Any]) -> None:
         line("model", " → ".join(f"{name} {format_size(size)}" for name, size in sizes.items()))
     for whose, metrics in (("trained", document["metrics"]), ("optimized", document["optimized_metrics"])):
         if metrics:
-            line("metrics", f"{whose}: {', '.join(f'{name} {value:.4f}' for name, value in metrics.items())}")
+            told = (f"{metric_name(name)} {metric_value(value)}" for name, value in metrics.items())
+            line("metrics", f"{whose}: {', '.join(told)}")
     if choice:
         price = choice.get("price_per_hour")
         accelerator = (

@@ -13,6 +13,7 @@ from servegraph.components import check_data, digest_data
 from servegraph.data.digest import data_digest
 from servegraph.errors import InputError, StorageError
 from servegraph.evaluate.judge import Criteria, Measured, judge
+from servegraph.metric_words import metric_name, metric_value, percent
 from servegraph.retraining.history import History, Training
 from servegraph_pipelines import flows
 from servegraph_pipelines.bindings import tasks_of
@@ -213,6 +214,23 @@ def test_an_error_that_grows_is_a_loss():
     new, live = Measured(metric(1.1, higher=False), 1, 1.0), Measured(metric(1.0, higher=False), 1, 1.0)
     assert judge(new, live, Criteria.of(max_metric_drop=0.05)).verdict == "refused"
     assert judge(live, new, Criteria.of()).verdict == "blessed"
+    new = Measured(metric(101_597.35512, higher=False), 1, 1.0)
+    live = Measured(metric(11_890.0, higher=False), 1, 1.0)
+    assert judge(new, live, Criteria.of(min_metric="100000", max_metric_drop=0.05)).reasons == (
+        "The mean absolute error is 101597.3551; 100000 is asked for.",
+        "The mean absolute error is 101597.3551, that of the live version 11890.0000: "
+        "a growth of 754.5 % where 5 % is allowed.",
+    )
+
+
+def test_metrics_are_told_in_one_way():
+    assert [metric_name(name) for name in ("mae", "mean_absolute_error", "log_loss")] == [
+        *2 * ["mean absolute error"],
+        "log loss",
+    ]
+    told = {0.88091: "0.8809", 101_597.35512: "101597.3551", 0.0000123456: "1.235e-05", 0.0: "0.0000"}
+    assert {value: metric_value(value) for value in told} == told
+    assert [percent(part) for part in (7.5, 0.0123, 0.00004)] == ["750.0 %", "1.2 %", "0.004 %"]
 
 
 def test_a_live_version_that_cannot_be_asked_refuses_unless_allowed():
