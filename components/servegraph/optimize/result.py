@@ -9,10 +9,10 @@ from typing import Any
 from servegraph.errors import BudgetNotMet
 from servegraph.machines.sizes import format_size
 
-_MORE_LOSS = "Allow more loss (--min-agreement, --max-metric-drop, --max-abs-diff)."
+_MORE_LOSS = "Allow more loss (--min-agreement, --max-metric-drop, --max-abs-diff; in a pipeline min_agreement)."
 _QUOTA_ADVICE = (
-    "Leave assets out or shorten vocabularies (--rungs with trim), split the model, or ask for more quota and state it "
-    "with a larger --budget."
+    "Leave assets out or shorten vocabularies (`servegraph optimize --rungs` with trim), split the model, or ask for "
+    "more quota and state it with a larger budget (--budget, in a pipeline budget)."
 )
 
 

@@ -408,7 +408,9 @@ class TestLossyRungs:
         assert "quarter would reach" in shortfall.message
         assert shortfall.fix.startswith("Add the rungs that --rungs left out: narrow, fold, ")
         assert "Allow more loss" in shortfall.fix
+        assert "in a pipeline min_agreement" in shortfall.fix
         assert "quota" in shortfall.fix
+        assert "in a pipeline budget" in shortfall.fix
 
     def test_amounts_of_given_records_decide_and_those_of_made_up_ones_do_not(self, tmp_path):
         dense_model(tmp_path / "m", units=1)
