@@ -154,11 +154,12 @@ def test_a_step_on_a_full_disk_says_so_and_the_report_has_the_rest(tmp_path):
         (folder / step / "executor_output.json").write_text(output)
     said = f"OSError: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}"
     (tmp_path / "run.log").write_text(f"    {said}\njson.decoder.JSONDecodeError: Expecting value\n")
-    state = Run(tmp_path, {}, steps=[StepRecord("train", "failed")], pipeline_dir=folder)
+    state = Run(tmp_path, {}, steps=[StepRecord("train", "failed"), StepRecord("optimize")], pipeline_dir=folder)
     state.error = failure(state)
     assert (state.error.code, state.error.message) == ("DISK_FULL", f"Step train: {said}")
     assert finish(state)["error"]["code"] == "DISK_FULL"
     assert "DISK_FULL" in (tmp_path / "report.html").read_text()
+    assert "<td>optimize</td><td>not run</td>" in (tmp_path / "report.html").read_text()
 
 
 OF_OTHERS = """
