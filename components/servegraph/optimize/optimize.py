@@ -34,7 +34,7 @@ from servegraph.rewriting import draft_reader
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.weights import unmatched
 from servegraph.savedmodel.graph_reader import read_saved_model
-from servegraph.savedmodel.layout import content_digest
+from servegraph.savedmodel.layout import GOLDEN_FILE, content_digest
 from servegraph.storage.local import answering
 
 
@@ -76,6 +76,7 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
         best = done.best.path if done.best.path != model else climb.unchanged(original, workspace)
         varying = _varying(done.best.draft, best, evidence)
         lines = _record_golden(done.best, best, evidence, goal.budget_bytes, varying) if evidence.questions else 0
+        golden_bytes = (best / GOLDEN_FILE).stat().st_size if lines else 0
         after, digest = directory_bytes(best), content_digest(storage.open_dir(best))
         with answering("write", out):
             if out.exists():
@@ -90,10 +91,11 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
         samples_generated=evidence.generated,
         golden_requests=lines,
         digest=digest,
-        notes=tuple(_notes(original, evidence, varying)),
+        notes=tuple(_notes(original, evidence, varying, has_no_room=_has_no_room(evidence, varying, lines, goal))),
         metric_name=evidence.metric.name if evidence.metric else None,
         metric_before=evidence.metric.value if evidence.metric else None,
         metric_after=next((s.metric for s in reversed(done.steps) if s.kept and s.metric is not None), None),
+        golden_bytes=golden_bytes,
     )
 
 
@@ -147,8 +149,16 @@ def _varying(draft: Draft, path: Path, evidence: Evidence) -> set[str]:
         return {name for answer in evidence.main.answers for name in answer}
 
 
-def _notes(original: Draft, evidence: Evidence, varying: set[str]) -> Iterator[str]:
-    """Yield what the report says beside the steps."""
+def _has_no_room(evidence: Evidence, varying: set[str], lines: int, goal: Goal) -> bool:
+    """Tell whether there are requests to record, of which the budget lets none in."""
+    if lines or goal.budget_bytes is None or not evidence.questions:
+        return False
+    fixed = [without(answer, varying) for answer in evidence.main.answers]
+    return golden.expected_bytes(evidence.main.samples, fixed) > 0
+
+
+def _notes(original: Draft, evidence: Evidence, varying: set[str], *, has_no_room: bool) -> Iterator[str]:
+    """Yield what the report says beside the steps; `has_no_room` is of the golden requests."""
     for number, why in original.untouched.items():
         yield f"MetaGraph {number} is left as it is, because {why}."
     if not evidence.questions:
@@ -159,6 +169,8 @@ def _notes(original: Draft, evidence: Evidence, varying: set[str]) -> Iterator[s
     yield from evidence.weaknesses
     if varying:
         yield f"Answered otherwise from call to call, and not in the golden requests: {', '.join(sorted(varying))}."
+    if has_no_room:
+        yield "There are no golden requests for a deploy to compare: the budget leaves no room for one."
     if evidence.questions and evidence.generated:
         yield "The samples were made up from signature and graph: the agreement says nothing about accuracy."
 

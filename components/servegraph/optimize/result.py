@@ -44,7 +44,8 @@ class Step:
 class Optimized:
     """The result: sizes of the whole directory, the steps, and what the evidence was.
 
-    `metric_name`, `metric_before` and `metric_after` are None without labels.
+    `metric_name`, `metric_before` and `metric_after` are None without labels. The golden requests are added after the
+    last step: `after_bytes` has their `golden_bytes`, the steps do not.
     """
 
     before_bytes: int
@@ -59,6 +60,7 @@ class Optimized:
     metric_name: str | None = None
     metric_before: float | None = None
     metric_after: float | None = None
+    golden_bytes: int = 0
 
     @property
     def fits(self) -> bool:

@@ -105,6 +105,9 @@ def _show(result: dict[str, object]) -> None:
             f"{step['max_abs_diff']:.2g}" if asked else "",
             step["reason"] or step["what"],
         )
+    if result["golden_requests"]:
+        size = format_size(int(str(result["golden_bytes"])))
+        table.add_row("golden requests", "", size, "", "", f"{result['golden_requests']}, for a deploy to compare")
     console = Console()
     console.print(table)
     before, after = (format_size(int(str(result[key]))) for key in ("before_bytes", "after_bytes"))

@@ -166,6 +166,8 @@ class TestEveryModel:
         path, result, _ = optimized
         lines = gzip.decompress((path / "optimized" / GOLDEN_FILE).read_bytes()).splitlines()
         assert len(lines) == result.golden_requests >= 1
+        kept = [step for step in result.steps if step.kept]
+        assert result.after_bytes == kept[-1].bytes + result.golden_bytes
         document = json.loads(lines[0])
         with Servable(path / "optimized", loader="session") as servable:
             dtypes = {"image": np.float32, "x": np.float32, "x_1": np.float32}
@@ -266,6 +268,13 @@ def test_samples_are_asked_and_what_is_no_input_is_passed_over(tmp_path):
     result = optimize(tmp_path / "m", tmp_path / "out", Goal(), str(tmp_path / "s.jsonl"))
     assert result.sample_rows == 2
     assert not result.samples_generated
+
+
+def test_golden_requests_that_the_budget_has_no_room_for_are_noted(tmp_path):
+    module(tmp_path / "m")
+    result = optimize(tmp_path / "m", tmp_path / "out", Goal(1, rungs=("strip",)))
+    assert (result.golden_requests, result.golden_bytes) == (0, 0)
+    assert any("no golden requests" in note and "no room" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("line", ['{"x": [1, 2]}', '{"x": ["a", 2, 3, 4]}', "{", '{"z": 1}', ""])

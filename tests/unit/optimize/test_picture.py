@@ -1,7 +1,10 @@
-"""The picture of a ladder: what lies where, and which point is the chosen one."""
+"""The page of a ladder and its picture: what lies where, which point is the chosen one, and that the sizes add up."""
+
+from dataclasses import replace
 
 import pytest
 
+from servegraph.optimize.html import render
 from servegraph.optimize.picture import HEIGHT, WIDTH, Picture, draw
 from servegraph.optimize.result import Optimized, Step
 
@@ -39,3 +42,11 @@ def test_rungs_in_one_place_share_a_point() -> None:
 
 def test_no_picture_of_a_model_that_was_not_asked() -> None:
     assert _drawn(Step("strip", "", False, 500_000, reason="no evidence")) is None
+
+
+def test_what_the_golden_requests_add_is_in_the_table_and_the_bars() -> None:
+    step = Step("strip", "", True, 11_000, agreement=1.0)
+    result = Optimized(33_000, 14_000, None, (step,), 8, False, 16, "", (), golden_bytes=3_000)
+    page = render(result)
+    assert page.count("golden requests") == page.count("3.00 kB") == 2
+    assert "golden requests" not in render(replace(result, golden_requests=0, golden_bytes=0))
