@@ -21,6 +21,8 @@ from servegraph_pipelines.run_record import (
     serving_signature,
 )
 
+MAX_MATRIX = 12  # classes; the matrix of more is wider than a page, and what matters in it is hard to find
+
 
 def finish(run: Run) -> dict[str, Any]:
     """Write `report.html`, the pages that it links, and `run.json`, and return the document of the latter.
@@ -89,6 +91,18 @@ def ask(run: Run, version: str, sample: Sample) -> dict[str, Any]:
     }
 
 
+def confused(matrix: dict[str, Any]) -> list[tuple[str, str, int]]:
+    """Return which class was taken for which other one, and of how many records, the most frequent first."""
+    names = [spec["displayName"] for spec in matrix.get("annotationSpecs", [])]
+    found = [
+        (true, predicted, int(count))
+        for true, row in zip(names, matrix.get("rows", []), strict=True)
+        for predicted, count in zip(names, row["row"], strict=True)
+        if true != predicted and count
+    ]
+    return sorted(found, key=lambda one: -one[2])
+
+
 def page(run: Run, document: dict[str, Any], sample: Sample | None, pages: Mapping[str, str]) -> str:
     """Return the report as one HTML page, which links `pages` beside it, file names with titles."""
     figures = StepOutputs(run.pipeline_dir, "train").metadata("classification_metrics")
@@ -104,6 +118,8 @@ def page(run: Run, document: dict[str, Any], sample: Sample | None, pages: Mappi
             for p in figures.get("confidenceMetrics", [])
         ],
         confusion=figures.get("confusionMatrix", {}),
+        confused=confused(figures.get("confusionMatrix", {})),
+        max_matrix=MAX_MATRIX,
         commands=commands(run, sample),
         pages=pages,
     )

@@ -28,7 +28,7 @@ from servegraph_pipelines.local_runner import named_paths, replace_interpreter, 
 from servegraph_pipelines.naming import name_of, name_to_fill_in
 from servegraph_pipelines.run import Run, StepRecord, _temporary, failure
 from servegraph_pipelines.run_record import Sample
-from servegraph_pipelines.run_report import ask, finish
+from servegraph_pipelines.run_report import MAX_MATRIX, ask, confused, finish
 from servegraph_pipelines.step_errors import killed
 
 SERVEGRAPH = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()"]
@@ -309,6 +309,23 @@ def test_the_pages_of_steps_open_as_pages(tmp_path):
     finish(Run(tmp_path, {}, steps=[StepRecord("optimize", "succeeded")], pipeline_dir=tmp_path / "pipeline"))
     assert (tmp_path / "ladder.html").read_text() == "<p>größer"
     assert re.findall(r'href="(.*?)"', (tmp_path / "report.html").read_text()) == ["ladder.html"]
+
+
+@pytest.mark.parametrize("classes", [MAX_MATRIX, MAX_MATRIX + 1])
+def test_many_classes_have_their_confusions_in_the_place_of_a_matrix(tmp_path, classes):
+    rows = [[10 * (column == row) for column in range(classes)] for row in range(classes)]
+    rows[2][5], rows[7][1] = 3, 4
+    matrix = {
+        "annotationSpecs": [{"displayName": f"class {number}"} for number in range(classes)],
+        "rows": [{"row": row} for row in rows],
+    }
+    assert confused(matrix) == [("class 7", "class 1", 4), ("class 2", "class 5", 3)]
+    model = {"TrainedModel": {"size_bytes": 9, "metrics": {"accuracy": 0.9}}}
+    left(tmp_path, "train", model=model, classification_metrics={"confusionMatrix": matrix})
+    finish(Run(tmp_path, {}, steps=[StepRecord("train", "succeeded")], pipeline_dir=tmp_path))
+    page = (tmp_path / "report.html").read_text()
+    assert ('<div class="scroll"><table class="matrix">' in page) == (classes <= MAX_MATRIX)
+    assert ("All confusions among 13 classes" in page) == (classes > MAX_MATRIX)
 
 
 def test_a_report_that_cannot_be_written_is_an_error_of_the_run(tmp_path):

@@ -15,6 +15,7 @@ from servegraph.savedmodel.graph import MetaGraph
 
 MAX_ROWS = 500  # of the tables of tensors and files: a browser draws them at once
 MAX_OPS = 25
+MAX_OPEN = 20  # signatures of a MetaGraph; of more, each is folded to its name
 MAP_WIDTH, MAP_HEIGHT = 1000, 360
 MIN_LABEL_WIDTH, MIN_LABEL_HEIGHT, LETTER_WIDTH = 48, 16, 6.6  # a label must fit into its area
 LEVELS = {"error": "would not be served", "warning": "works, with something to mend", "info": "good to know"}
@@ -45,6 +46,7 @@ def _view(inspection: Inspection) -> dict[str, Any]:
         "kinds": {kind: what for kind, what in KINDS.items() if kind in used},
         "meta_graphs": [_meta_graph(meta_graph) for meta_graph in meta_graphs],
         "max_rows": MAX_ROWS,
+        "max_open": MAX_OPEN,
         "tensors": [_tensor(entry, inspection) for entry in tensors[:MAX_ROWS]],
         "tensor_count": len(tensors),
     }

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servegraph.inspect_graph.html import MAX_ROWS, render
+from servegraph.inspect_graph.html import MAX_OPEN, MAX_ROWS, render
 from servegraph.inspect_graph.inspect import inspect
 from servegraph.inspect_graph.inspection import Inspection
 from servegraph.inspect_graph.text import render as render_text
@@ -64,6 +64,18 @@ def test_all_bytes_are_on_the_map() -> None:
         inspection = inspect(str(MODELS / name))
         index = MODELS / name / "variables/variables.index"
         assert sum(part.size_bytes for part in parts_of(inspection)) == inspection.size_bytes - index.stat().st_size
+
+
+@pytest.mark.parametrize(("count", "is_open"), [(MAX_OPEN, True), (MAX_OPEN + 1, False)])
+def test_many_signatures_are_folded_to_their_names(count: int, *, is_open: bool) -> None:
+    sound = inspect(str(MODELS / "keras_dense"))
+    assert sound.graph is not None
+    meta_graph = sound.graph.meta_graphs[0]
+    signature = meta_graph.signatures["serving_default"]
+    many = meta_graph._replace(signatures={f"number {number}": signature for number in range(count)})
+    page = render(sound._replace(graph=sound.graph._replace(meta_graphs=(many,))))
+    assert page.count('<details class="signature"') == count
+    assert page.count('<details class="signature" open>') == (count if is_open else 0)
 
 
 @pytest.mark.parametrize("name", ["module", "v1_partitioned", "unsafe", "keras_saved"])
