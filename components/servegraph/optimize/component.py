@@ -84,7 +84,7 @@ def optimize(
     artifacts.record(optimized, artifacts.ServingModel(result.after_bytes, result.digest, "optimize"))
     for name, value in result.figures().items():
         metrics.log_metric(name, value)
-    Path(report.path).write_text(render(result), encoding="utf-8")
+    Path(report.path).write_text(render(result, model.uri), encoding="utf-8")
     if (shortfall := result.shortfall()) is not None:
         raise shortfall
     Optimized = namedtuple("Optimized", ["optimized_digest"])

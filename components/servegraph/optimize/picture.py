@@ -10,7 +10,7 @@ from servegraph.optimize.result import Optimized
 WIDTH, HEIGHT = 640, 260  # of the field that the points lie in, in pixels
 _NEAR = 14  # pixels: points closer than this are one, with the names of all
 _TICKS = 5
-_SIZES = [factor * 10**power for power in range(2, 14) for factor in (1, 2, 5)]  # bytes at which a line may stand
+_ROUND = [factor * 10**power for power in range(14) for factor in (1, 2, 5)]  # bytes; a line stands at such a size
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,21 @@ def draw(result: Optimized) -> Picture | None:
         points = _with(points, point)
     kept = max(number for number, point in enumerate(points) if point.kept)
     points[kept] = replace(points[kept], chosen=True)
-    lines = [size for size in _SIZES if left < math.log(size) < right]
     return Picture(
         points=tuple(points),
-        sizes=tuple((x_of(size), size) for size in lines[:: max(1, len(lines) // 5)]),
+        sizes=tuple((x_of(size), size) for size in _lines(math.exp(left), math.exp(right))),
         agreements=tuple((y_of(value), value) for value in (1 - (1 - lowest) * n / _TICKS for n in range(_TICKS + 1))),
         budget=x_of(result.budget_bytes) if result.budget_bytes else None,
     )
+
+
+def _lines(low: float, high: float) -> list[int]:
+    """Return the sizes at which lines stand: round ones, or multiples of one where fewer than two lie between."""
+    between = [size for size in _ROUND if low < size < high]
+    if len(between) > 1:
+        return between[:: max(1, len(between) // 5)]
+    even = ([*range(math.ceil(low / step) * step, math.ceil(high), step)] for step in reversed(_ROUND))
+    return next((sizes for sizes in even if len(sizes) > 2), between)
 
 
 def _with(points: list[Point], new: Point) -> list[Point]:

@@ -74,7 +74,7 @@ def command(
     result = optimize(model, out, goal, samples)
     if html is not None:
         with answering("write", html):
-            html.write_text(render(result), encoding="utf-8")
+            html.write_text(render(result, str(model)), encoding="utf-8")
     if as_json:
         print_json(result.to_json())
     else:

@@ -7,6 +7,7 @@ import pytest
 from servegraph.optimize.html import render
 from servegraph.optimize.picture import HEIGHT, WIDTH, Picture, draw
 from servegraph.optimize.result import Optimized, Step
+from servegraph_pipelines.cli.cmd_optimize import _show
 
 
 def _drawn(*steps: Step, budget: int | None = None) -> Picture | None:
@@ -47,6 +48,34 @@ def test_no_picture_of_a_model_that_was_not_asked() -> None:
 def test_what_the_golden_requests_add_is_in_the_table_and_the_bars() -> None:
     step = Step("strip", "", True, 11_000, agreement=1.0)
     result = Optimized(33_000, 14_000, None, (step,), 8, False, 16, "", (), golden_bytes=3_000)
-    page = render(result)
+    page = render(result, "census")
     assert page.count("golden requests") == page.count("3.00 kB") == 2
-    assert "golden requests" not in render(replace(result, golden_requests=0, golden_bytes=0))
+    assert "golden requests" not in render(replace(result, golden_requests=0, golden_bytes=0), "census")
+
+
+@pytest.mark.parametrize(("before", "after"), [(398_000, 318_000), (1_000_000, 125_000), (343, 340), (9_990, 9_980)])
+def test_sizes_can_be_read_however_close_they_are(before: int, after: int) -> None:
+    picture = draw(
+        Optimized(before, after, None, (Step("strip", "", True, after, agreement=1.0),), 8, False, 0, "", ())
+    )
+    assert picture is not None
+    assert 2 <= len(picture.sizes) <= 8
+    assert all(0 <= x <= WIDTH for x, _ in picture.sizes)
+
+
+def test_the_page_names_the_model_and_explains_hollow_points_where_there_are_any() -> None:
+    step = Step("strip", "", True, 11_000, agreement=1.0)
+    result = Optimized(33_000, 11_000, 20_000, (step,), 8, False, 0, "", ())
+    page = render(result, "models/census")
+    assert "<title>models/census · servegraph optimize</title>" in page
+    assert "<h1>models/census: 33.0 kB → 11.0 kB</h1>" in page
+    assert "Hollow" not in page
+    assert page.index('class="limit"') < page.index(">original</text>")  # the labels lie on the line
+    undone = Step("halve", "", False, 6_000, agreement=0.5)
+    assert "Hollow" in render(replace(result, steps=(step, undone)), "models/census")
+
+
+def test_the_table_of_a_terminal_has_the_golden_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    step = Step("strip", "", True, 11_000, agreement=1.0, max_abs_diff=0.0)
+    _show(Optimized(33_000, 14_000, None, (step,), 8, False, 16, "", (), golden_bytes=3_000).to_json())
+    assert "golden requests        3.00 kB" in capsys.readouterr().out
