@@ -9,6 +9,7 @@ from servegraph.deploy_version.plan import OutcomeName, Step
 from servegraph.deploy_version.remote import STABLE, Goal, Seen, SeenVersion, Service, Shift
 from servegraph.deploy_version.traffic import rising, shifted
 from servegraph.errors import DeployRefused, InputError
+from servegraph.machines.sizes import format_size
 
 
 def forward(service: Service, goal: Goal, seen: Seen) -> tuple[Step, ...]:
@@ -21,7 +22,7 @@ def forward(service: Service, goal: Goal, seen: Seen) -> tuple[Step, ...]:
         here = seen.staged.files
         left = goal.model.size_bytes - sum(here.values())
         steps.append(
-            Step("upload", f"{goal.model.file_count - len(here)} files, {left:,} bytes to {goal.artifact_uri}")
+            Step("upload", f"{goal.model.file_count - len(here)} files, {format_size(left)} to {goal.artifact_uri}")
         )
     preparing = service.prepare(goal, seen)
     steps += preparing

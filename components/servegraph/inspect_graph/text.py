@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from servegraph.inspect_graph.findings import counts
 from servegraph.inspect_graph.inspection import Inspection
 from servegraph.inspect_graph.signatures import serving_signatures, shape_text
+from servegraph.machines.sizes import format_size
 from servegraph.savedmodel.graph import MetaGraph
 from servegraph.savedmodel.reachability import OBJECT_GRAPH_KEY
 
@@ -25,10 +26,10 @@ def render(inspection: Inspection, paint: Paint = lambda text, colour: text) -> 
 def _lines(inspection: Inspection, paint: Paint) -> Iterator[str]:
     memory = inspection.memory_bytes
     yield paint(inspection.uri, "bold")
-    yield f"  {_size(inspection.size_bytes)} in {len(inspection.files)} files" + (
-        f", about {_size(memory)} of memory when loaded" if memory is not None else ""
+    yield f"  {format_size(inspection.size_bytes)} in {len(inspection.files)} files" + (
+        f", about {format_size(memory)} of memory when loaded" if memory is not None else ""
     )
-    yield "  " + ", ".join(f"{role} {_size(size)}" for role, size in inspection.bytes_by_role.items())
+    yield "  " + ", ".join(f"{role} {format_size(size)}" for role, size in inspection.bytes_by_role.items())
     for meta_graph in inspection.graph.meta_graphs if inspection.graph else ():
         yield ""
         yield from _meta_graph_lines(meta_graph, paint)
@@ -56,11 +57,14 @@ def _meta_graph_lines(meta_graph: MetaGraph, paint: Paint) -> Iterator[str]:
 def _variable_lines(inspection: Inspection, paint: Paint) -> Iterator[str]:
     weights = inspection.weights
     assert weights is not None
-    by_dtype = ", ".join(f"{dtype} {_size(size)}" for dtype, size in weights.bytes_by_dtype.items())
-    yield (f"{paint('Variables', 'bold')}  {weights.tensor_count:,} tensors, {_size(weights.size_bytes)} ({by_dtype})")
+    by_dtype = ", ".join(f"{dtype} {format_size(size)}" for dtype, size in weights.bytes_by_dtype.items())
+    yield (
+        f"{paint('Variables', 'bold')}  {weights.tensor_count:,} tensors, "
+        f"{format_size(weights.size_bytes)} ({by_dtype})"
+    )
     tensors = (entry for entry in inspection.tensors if entry.key != OBJECT_GRAPH_KEY)
     for entry in sorted(tensors, key=lambda entry: -entry.size_bytes)[:LARGEST]:
-        yield f"  {_size(entry.size_bytes):>10}  {entry.dtype} {list(entry.shape)}  {entry.key}"
+        yield f"  {format_size(entry.size_bytes):>10}  {entry.dtype} {list(entry.shape)}  {entry.key}"
 
 
 def _finding_lines(inspection: Inspection, paint: Paint) -> Iterator[str]:
@@ -75,13 +79,3 @@ def _finding_lines(inspection: Inspection, paint: Paint) -> Iterator[str]:
     for item in findings:
         yield f"  {paint(f'{item.severity:7}', COLOURS[item.severity])} {item.code}: {item.message}"
         yield f"          fix: {item.fix}"
-
-
-def _size(size_bytes: int) -> str:
-    """Write a size in the decimal units of the platforms' limits."""
-    size = float(size_bytes)
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= 1000
-    return f"{size:,.2f} GB"

@@ -130,6 +130,8 @@ def _print_plan(plan: Plan) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from servegraph.machines.sizes import format_size
+
     console = Console()
     table = Table(title=f"{plan.request.name} on {plan.target}: {plan.outcome}", title_justify="left")
     table.add_column("step")
@@ -143,7 +145,7 @@ def _print_plan(plan: Plan) -> None:
     after = ", ".join(f"version {version}: {share} %" for version, share in plan.traffic_after.items())
     table.add_row("traffic", f"{before or 'none'} -> {after or 'none'}")
     if plan.upload_bytes is not None:
-        table.add_row("upload", f"{plan.upload_bytes:,} bytes")
+        table.add_row("upload", format_size(plan.upload_bytes))
         price = "not known" if plan.price_per_hour is None else f"{plan.price_per_hour:g} USD an hour, on demand"
         table.add_row("price", f"{plan.machine_type or 'no machine is named'}: {price}")
     for line in plan.exists:

@@ -72,7 +72,9 @@ def command(
 
 
 def _show(done: Packaged) -> None:
-    click.echo(f"{done.out}: {done.routine.predictor}, {done.size_bytes:,} bytes")
+    from servegraph.machines.sizes import format_size
+
+    click.echo(f"{done.out}: {done.routine.predictor}, {format_size(done.size_bytes)}")
     for answer in done.answers:
         click.echo(f"  {json.dumps(answer['request'])}\n  -> {json.dumps(answer['response'])}")
     click.echo(f"  deploy it: servegraph deploy {done.out} --name NAME --trust-code")

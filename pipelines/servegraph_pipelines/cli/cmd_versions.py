@@ -26,9 +26,11 @@ def _print_table(versions: ModelVersions) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from servegraph.machines.sizes import format_size
+
     table = Table(title=f"{versions.name} on {versions.target}: {versions.resource}", title_justify="left")
-    for column in ("version", "traffic", "labels", "machine", "bytes", "created", "digest"):
-        table.add_column(column, justify="right" if column in ("version", "traffic", "bytes") else "left")
+    for column in ("version", "traffic", "labels", "machine", "size", "created", "digest"):
+        table.add_column(column, justify="right" if column in ("version", "traffic", "size") else "left")
     for version in versions.versions:
         note = " (previous)" if version.version == versions.previous else ""
         table.add_row(
@@ -36,7 +38,7 @@ def _print_table(versions: ModelVersions) -> None:
             f"{version.traffic_percent} %",
             ", ".join(version.labels),
             version.config.machine_type or "",
-            f"{version.size_bytes:,}",
+            format_size(version.size_bytes),
             version.created,
             version.digest[:19],
         )

@@ -14,6 +14,7 @@ from tests.tiny_models import write_tiny_model
 from servegraph.deploy_version.deploy import deploy
 from servegraph.deploy_version.plan import DeployRequest
 from servegraph.deploy_version.targets.local import LocalTarget
+from servegraph.machines.sizes import format_size
 from servegraph.serve.server import listen
 
 
@@ -40,9 +41,11 @@ def root(tmp_path: Path) -> Path:
 def test_a_plan_is_shown_and_nothing_is_done(root: Path, tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "3", "3")
     shown = run("deploy", model, "--root", root, "--name", "census", "--plan")
+    size = format_size(sum(path.stat().st_size for path in model.rglob("*") if path.is_file()))
     assert shown.returncode == 0
     for word in ("updated", "copy", "probe", "publish", "switch", "version 2 -> 3", "remove"):
         assert word in shown.stdout
+    assert f"2 files, {size} from" in shown.stdout
     assert "no golden requests" in shown.stderr
     plan = run_json("deploy", model, "--root", root, "--name", "census", "--plan", "--machine-type", "n1-standard-2")
     assert (plan["outcome"], plan["version"], plan["machine_type"]) == ("updated", "3", "n1-standard-2")
@@ -87,6 +90,7 @@ def test_versions_rollback_and_undeploy(root: Path) -> None:
     options = ("--target", "local", "--root", root, "--name", "census")
     listed = run("versions", *options)
     assert "100 %" in listed.stdout and "(previous)" in listed.stdout
+    assert format_size(sum(path.stat().st_size for path in (root / "census" / "2").rglob("*.*"))) in listed.stdout
     back = run_json("rollback", *options)
     assert (back["outcome"], back["version"]) == ("rolled_back", "1")
     again = run("rollback", *options)

@@ -15,6 +15,7 @@ from servegraph.inspect_graph.inspection import Inspection
 from servegraph.inspect_graph.text import render as render_text
 from servegraph.inspect_graph.treemap import MAX_AREAS, Part, layout, parts_of
 from servegraph.inspect_graph.weights import weigh
+from servegraph.machines.sizes import format_size
 from servegraph.savedmodel.bundle_index import TensorEntry
 
 MODELS = Path(__file__).parents[2] / "real_models"
@@ -93,6 +94,14 @@ def test_the_page_stands_alone(name: str) -> None:
 def test_optimizer_state_and_unread_tensors_have_their_own_colours() -> None:
     assert 'fill="var(--optimizer)"' in render(inspect(str(MODELS / "v1_adam")))
     assert 'fill="var(--unread)"' in render(inspect(str(MODELS / "module")))
+
+
+def test_text_and_page_have_the_same_sizes() -> None:
+    inspection = inspect(str(MODELS / "module"))
+    for size_bytes in (inspection.size_bytes, inspection.memory_bytes):
+        assert size_bytes is not None
+        assert format_size(size_bytes) in render_text(inspection)
+        assert format_size(size_bytes) in render(inspection)
 
 
 def test_the_text_says_what_there_is() -> None:

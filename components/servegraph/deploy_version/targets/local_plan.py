@@ -12,6 +12,7 @@ from servegraph.deploy_version.probe import NO_GOLDEN_WARNING
 from servegraph.deploy_version.routine_gate import breaks_clients, check_trust
 from servegraph.deploy_version.targets.local_state import surplus, switched
 from servegraph.errors import DeployRefused, InputError
+from servegraph.machines.sizes import format_size
 from servegraph.routine.manifest import Routine
 from servegraph.serve.routes import is_label
 from servegraph.serve.state import ModelState, VersionRecord
@@ -167,7 +168,7 @@ def _steps(decision: _Decision, model: ModelFacts, seen: Seen, after: ModelState
     steps = [_step("clear", f"{model_dir / name}") for name in seen.leftovers]
     steps += [_step("clear", f"{model_dir / str(number)}") for number in to_clear(seen, version)]
     if decision.files == "copy":
-        steps.append(_step("copy", f"{model.file_count} files, {model.size_bytes:,} bytes from {model.uri}"))
+        steps.append(_step("copy", f"{model.file_count} files, {format_size(model.size_bytes)} from {model.uri}"))
     if decision.files == "adopt":
         steps.append(_step("adopt", f"the files in {model_dir / str(version)}"))
     if decision.files:
