@@ -13,7 +13,7 @@ from servegraph.inspect_graph.html import MAX_OPEN, MAX_ROWS, render
 from servegraph.inspect_graph.inspect import inspect
 from servegraph.inspect_graph.inspection import Inspection
 from servegraph.inspect_graph.text import render as render_text
-from servegraph.inspect_graph.treemap import MAX_AREAS, Part, layout, parts_of
+from servegraph.inspect_graph.treemap import KINDS, MAX_AREAS, Part, layout, parts_of
 from servegraph.inspect_graph.weights import weigh
 from servegraph.machines.sizes import format_size
 from servegraph.savedmodel.bundle_index import TensorEntry
@@ -112,3 +112,32 @@ def test_the_text_says_what_there_is() -> None:
     text = render_text(inspect(str(MODELS / "unsafe"), verify=True), lambda words, colour: f"<{colour}>{words}</>")
     assert "<red>error  </> UNSAFE_OP" in text
     assert "checksums compared" in text
+
+
+def _luminance(colour: str) -> float:
+    """As WCAG 2.2 defines it."""
+    values = [int(digits, 16) / 255 for digits in re.findall("..", colour)]
+    red, green, blue = (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in values)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_labels_of_the_map_can_be_read_on_every_colour() -> None:
+    page = render(inspect(str(MODELS / "module")))
+    found = re.search(r"\.map text {.*? fill: #(\w{3});", page)
+    assert found is not None
+    label = _luminance("".join(2 * digit for digit in found[1]))
+    for kind in KINDS:
+        colour = re.search(rf"--{kind}: #(\w{{6}})", page)
+        assert colour is not None
+        assert (_luminance(colour[1]) + 0.05) / (label + 0.05) >= 4.5
+
+
+def test_findings_on_the_page_have_no_number_of_a_requirement() -> None:
+    inspection = inspect(str(MODELS / "module"))
+    assert inspection.findings
+    assert all(item.requirement not in render(inspection) for item in inspection.findings)
+
+
+def test_a_request_is_said_to_be_copied_only_after_it_was() -> None:
+    script = render(inspect(str(MODELS / "module"))).partition("<script>")[2]
+    assert script.index("await navigator.clipboard.writeText") < script.index('"copied"') < script.index("catch")
