@@ -6,6 +6,8 @@ import sys
 from types import TracebackType
 from typing import Any
 
+from servegraph.printable import printable
+
 
 class Progress:
     """A context manager that counts `total` steps of `what`."""
@@ -37,12 +39,17 @@ class Progress:
     def under_way(self, note: str) -> None:
         """Say what is being done, at a terminal only; the next step replaces it."""
         if self._bar is not None:
-            self._bar.update(self._task, description=f"{self._what}: {note}")
+            self._bar.update(self._task, description=self._described(note))
 
     def advance(self, note: str = "", steps: int = 1) -> None:
         """Count one step, or several, or none; `note` says what was done."""
         self._done += steps
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, description=f"{self._what}: {note}")
+            self._bar.update(self._task, completed=self._done, description=self._described(note))
         else:
-            print(f"{self._what} {self._done}/{self._total}: {note}", file=sys.stderr, flush=True)
+            print(f"{self._what} {self._done}/{self._total}: {printable(note)}", file=sys.stderr, flush=True)
+
+    def _described(self, note: str) -> str:
+        from rich.markup import escape
+
+        return escape(printable(f"{self._what}: {note}"))

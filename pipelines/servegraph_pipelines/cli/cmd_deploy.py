@@ -14,7 +14,7 @@ from servegraph.deploy_version.targets import Place, open_target
 from servegraph.errors import InputError
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.serve.state import ServingConfig
-from servegraph_pipelines.cli.outcome import print_json
+from servegraph_pipelines.cli.outcome import echo, print_json
 from servegraph_pipelines.cli.service_options import service_options
 from servegraph_pipelines.cli.target_options import show_outcome, show_warnings, target_options
 
@@ -102,7 +102,7 @@ def command(
     if only_plan:
         return _show_plan(plan, as_json)
     with terminated_as_interrupted():
-        outcome = opened.apply(plan, lambda done: click.echo(f"  {done}", err=True))
+        outcome = opened.apply(plan, lambda done: echo(f"  {done}", err=True))
     show_warnings(outcome.warnings)
     if as_json:
         print_json(outcome.to_json())
@@ -110,7 +110,7 @@ def command(
         show_outcome(outcome)
         if target == "local" and place.root is not None:
             trust = "" if plan.model.routine is None else " --trust-code"
-            click.echo(f"  serve it: servegraph serve {Path(place.root)}{trust}")
+            echo(f"  serve it: servegraph serve {Path(place.root)}{trust}")
     return 0
 
 
@@ -121,7 +121,7 @@ def _show_plan(plan: Plan, as_json: bool) -> int:
     else:
         _print_plan(plan)
         if refusal is not None:
-            click.echo(f"refused: {refusal}")
+            echo(f"refused: {refusal}")
     show_warnings(plan.warnings)
     return 0 if refusal is None else refusal.exit_code
 

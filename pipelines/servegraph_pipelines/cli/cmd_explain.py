@@ -17,7 +17,7 @@ from servegraph.explanations.metadata import (
 )
 from servegraph.explanations.rules import METHODS, OF_A_ROUTINE, Answer, Method, explainable
 from servegraph.savedmodel.graph import Signature
-from servegraph_pipelines.cli.outcome import print_json
+from servegraph_pipelines.cli.outcome import echo, print_json
 
 PLATFORMS = ("vertex", "ai-platform", "kserve", "local")
 
@@ -76,7 +76,7 @@ def command(
         until = None if answer.until is None else answer.until.isoformat()
         print_json({"platform": platform, **_plain(answer), "until": until, **told})
     else:
-        click.echo(f"{platform} {'can' if answer.possible else 'cannot'} explain it: {answer.reason}")
+        echo(f"{platform} {'can' if answer.possible else 'cannot'} explain it: {answer.reason}")
         for name, value in told.items():
             click.echo(f"{name}: {json.dumps(value, indent=2)}")
     return 0 if answer.possible else 1

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from servegraph.quiet_tensorflow import import_tensorflow_quietly
-from servegraph_pipelines.cli.outcome import print_json
+from servegraph_pipelines.cli.outcome import echo, print_json
 
 
 @click.command("export")
@@ -115,12 +115,12 @@ def command(
     if as_json:
         print_json({"path": str(out), **dataclasses.asdict(exported)})
         return
-    click.echo(f"{out}: {format_size(exported.size_bytes)}, serving-only")
+    echo(f"{out}: {format_size(exported.size_bytes)}, serving-only")
     if len(exported.tag_sets) > 1:
-        click.echo(f"  MetaGraphs  {' '.join('{' + ', '.join(tags) + '}' for tags in exported.tag_sets)}")
-    click.echo(f"  signatures  {', '.join(exported.signatures)}")
-    click.echo(f"  inputs      {', '.join(exported.inputs)}")
-    click.echo(f"  outputs     {', '.join(exported.outputs)}")
-    click.echo(f"  proof       {exported.proof_rows} answers, largest difference {exported.max_abs_diff:g}")
+        echo(f"  MetaGraphs  {' '.join('{' + ', '.join(tags) + '}' for tags in exported.tag_sets)}")
+    echo(f"  signatures  {', '.join(exported.signatures)}")
+    echo(f"  inputs      {', '.join(exported.inputs)}")
+    echo(f"  outputs     {', '.join(exported.outputs)}")
+    echo(f"  proof       {exported.proof_rows} answers, largest difference {exported.max_abs_diff:g}")
     for note in exported.notes:
-        click.echo(f"  note        {note}")
+        echo(f"  note        {note}")

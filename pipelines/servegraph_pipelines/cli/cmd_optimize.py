@@ -10,7 +10,7 @@ import click
 from servegraph.errors import StorageError
 from servegraph.quiet_tensorflow import import_tensorflow_quietly
 from servegraph.storage.local import answering
-from servegraph_pipelines.cli.outcome import print_json
+from servegraph_pipelines.cli.outcome import echo, print_json, show_error
 
 
 @click.command("optimize")
@@ -80,8 +80,7 @@ def command(
     else:
         _show(result.to_json())
     if (shortfall := result.shortfall()) is not None:
-        click.echo(f"error {shortfall.code}: {shortfall.message} {out} holds the best.", err=True)
-        click.echo(f"  fix: {shortfall.fix}", err=True)
+        show_error(shortfall.code, f"{shortfall.message} {out} holds the best.", f"fix: {shortfall.fix}")
     return 0 if result.fits else 1
 
 
@@ -116,4 +115,4 @@ def _show(result: dict[str, object]) -> None:
     notes = result["notes"]
     assert isinstance(notes, list)
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)

@@ -9,7 +9,7 @@ import click
 
 from servegraph.package_routine.package import Packaged, PackageRequest, package
 from servegraph.package_routine.requirements import Platform
-from servegraph_pipelines.cli.outcome import print_json
+from servegraph_pipelines.cli.outcome import echo, print_json
 from servegraph_pipelines.cli.target_options import show_warnings
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -62,7 +62,7 @@ def command(
         version=version,
         platform=Platform(python_version, platform),
     )
-    done = package(request, lambda step: click.echo(f"  {step}", err=True))
+    done = package(request, lambda step: echo(f"  {step}", err=True))
     show_warnings(done.warnings)
     if as_json:
         print_json(done.to_json())
@@ -74,7 +74,8 @@ def command(
 def _show(done: Packaged) -> None:
     from servegraph.machines.sizes import format_size
 
-    click.echo(f"{done.out}: {done.routine.predictor}, {format_size(done.size_bytes)}")
+    echo(f"{done.out}: {done.routine.predictor}, {format_size(done.size_bytes)}")
     for answer in done.answers:
-        click.echo(f"  {json.dumps(answer['request'])}\n  -> {json.dumps(answer['response'])}")
-    click.echo(f"  deploy it: servegraph deploy {done.out} --name NAME --trust-code")
+        echo(f"  {json.dumps(answer['request'])}")
+        echo(f"  -> {json.dumps(answer['response'])}")
+    echo(f"  deploy it: servegraph deploy {done.out} --name NAME --trust-code")

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from servegraph_pipelines.cli.outcome import print_json
+from servegraph.printable import printable
+from servegraph_pipelines.cli.outcome import print_json, show_error
 
 
 @click.command("run")
@@ -78,8 +79,8 @@ def command(
         click.echo("Interrupted.", err=True)
         return 130
     if state.error is not None:
-        click.echo(f"{click.style('error', fg='red', bold=True)} {state.error.code}: {state.error.message}", err=True)
-        click.echo(f"  fix: {state.error.fix or 'see the log'}\n  log: {state.log}", err=True)
+        error = state.error
+        show_error(error.code, error.message, f"fix: {error.fix or 'see the log'}", f"log: {state.log}")
         return state.error.exit_code
     return 0
 
@@ -92,7 +93,7 @@ def _show(document: dict[str, Any]) -> None:
     from servegraph.metric_words import metric_name, metric_value
 
     def line(name: str, text: str) -> None:
-        click.echo(f"{click.style(f'{name:<10}', bold=True)} {text}")
+        click.echo(f"{click.style(f'{name:<10}', bold=True)} {printable(text)}")
 
     sizes, choice, deployed = document["model_bytes"], document["choice"], document["deployed"]
     if sizes:

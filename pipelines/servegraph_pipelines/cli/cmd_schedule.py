@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from servegraph_pipelines.cli.outcome import print_json
+from servegraph_pipelines.cli.outcome import echo, print_json
 
 _MARKS = {"created": "+", "updated": "~", "replaced": "±", "deleted": "-", "unchanged": "=", "absent": "="}
 _FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -72,7 +72,7 @@ def list_command(file: Path, names: tuple[str, ...], as_json: bool) -> int:
     if as_json:
         print_json({"schedules": rows})
     for row in () if as_json else rows:
-        click.echo(f"{row['name']:<30} {row['engine']:<7} {'paused' if row['paused'] else 'active':<7} {row['cron']}")
+        echo(f"{row['name']:<30} {row['engine']:<7} {'paused' if row['paused'] else 'active':<7} {row['cron']}")
     return 0
 
 
@@ -152,6 +152,6 @@ def _show(changes: list[Any], as_json: bool) -> None:
         print_json({"schedules": [change.to_json() for change in changes]})
         return
     for change in changes:
-        click.echo(f"{_MARKS.get(change.outcome, '*')} {change.name} on {change.engine}: {change.outcome}")
+        echo(f"{_MARKS.get(change.outcome, '*')} {change.name} on {change.engine}: {change.outcome}")
         for line in change.why:
-            click.echo(f"    {line}")
+            echo(f"    {line}")

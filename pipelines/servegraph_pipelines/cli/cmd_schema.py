@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from servegraph_pipelines.cli.outcome import echo
+
 
 @click.command("schema")
 @click.argument("data")
@@ -19,7 +21,7 @@ def command(data: str, label: str | None, out: Path | None) -> None:
 
     inferred = infer(data, label)
     for note in inferred.notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     text = dump(inferred.schema)
     if out is None:
         click.echo(text, nl=False)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from servegraph_pipelines.cli.engine_options import engine_options, image_options, pairs
-from servegraph_pipelines.cli.outcome import print_json
+from servegraph_pipelines.cli.outcome import echo, print_json, show_error
 from servegraph_pipelines.images import ImageChoice
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -64,7 +64,8 @@ def command(pipeline: str, engine_name: Any, place: Any, images: ImageChoice, **
             print_json({"plan": True, "engine": engine_name, "run": request.name, "body": body})
             return 0
         state = engine.submit(request)
-        click.echo(f"{request.name}: sent.\n  {state.link}", err=True)
+        echo(f"{request.name}: sent.", err=True)
+        echo(f"  {state.link}", err=True)
         if given["wait"]:
             return _wait(engine, request, state.id, given)
         _show(state, None, given["as_json"])
@@ -101,8 +102,7 @@ def _wait(engine: Any, request: Any, run_id: str, given: dict[str, Any]) -> int:
     _show(state, error, given["as_json"])
     if error is None:
         return 0
-    click.echo(f"{click.style('error', fg='red', bold=True)} {error.code}: {error.message}", err=True)
-    click.echo(f"  fix: {error.fix or 'see the run'}\n  run: {state.link}", err=True)
+    show_error(error.code, error.message, f"fix: {error.fix or 'see the run'}", f"run: {state.link}")
     return 1
 
 
@@ -110,4 +110,4 @@ def _show(state: Any, error: Any, as_json: bool) -> None:
     if as_json:
         print_json(state.to_json(error))
     else:
-        click.echo(f"{state.id} {state.status} {state.link}")
+        echo(f"{state.id} {state.status} {state.link}")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from servegraph_pipelines.cli.engine_options import image_options, pairs
-from servegraph_pipelines.cli.outcome import print_json
+from servegraph_pipelines.cli.outcome import echo, print_json
 from servegraph_pipelines.images import ImageChoice
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -65,5 +65,5 @@ def command(engine_name: Any, images: ImageChoice, plan_only: bool, as_json: boo
     if as_json:
         print_json({"engine": engine_name, "resource": resource})
     else:
-        click.echo(resource)
+        echo(resource)
     return 0

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from servegraph_pipelines.cli.engine_options import engine_options
-from servegraph_pipelines.cli.outcome import print_json
+from servegraph_pipelines.cli.outcome import echo, print_json
 
 
 @click.command("why")
@@ -40,9 +40,9 @@ def command(run: str, step: str, against: str | None, engine_name: Any, place: A
         rows = [{"step": r.step, "what": r.what, "before": r.before, "now": r.now} for r in reasons]
         print_json({"run": ids[0], "against": ids[1], "step": step, "reasons": rows})
         return 0
-    click.echo(f"{step} of {ids[0]} against {ids[1]}:")
+    echo(f"{step} of {ids[0]} against {ids[1]}:")
     for reason in reasons:
-        click.echo(f"  {reason}")
+        echo(f"  {reason}")
     if not reasons:
-        click.echo("  nothing differs: a cached result is taken where there still is one.")
+        echo("  nothing differs: a cached result is taken where there still is one.")
     return 0

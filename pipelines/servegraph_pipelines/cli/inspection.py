@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from servegraph.inspect_graph.inspect import inspect
+from servegraph_pipelines.cli.outcome import echo, print_json
 
 COLOURS = {"bold": 1, "red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36}  # of ANSI terminals
 
@@ -23,8 +24,6 @@ def show(
         with answering("write", html):
             html.write_text(render_html(inspection), encoding="utf-8")
     if as_json:
-        from servegraph_pipelines.cli.outcome import print_json
-
         print_json(inspection.to_json())
     else:
         from servegraph.inspect_graph.text import render
@@ -32,7 +31,7 @@ def show(
         has_colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         print(render(inspection, _paint) if has_colours else render(inspection))
         if html is not None:
-            print(f"report: {html}", file=sys.stderr)
+            echo(f"report: {html}", err=True)
     return 1 if inspection.has_errors else 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from servegraph.errors import ServegraphError
+from servegraph.printable import printable, printable_lines
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -14,7 +15,22 @@ def print_json(document: Mapping[str, Any]) -> None:
     import json  # not at the top: what is imported there, every start of the command line pays for
 
     is_utf8 = (sys.stdout.encoding or "").lower() in ("utf-8", "utf8")  # what JSON is in, unless it is all ASCII
-    print(json.dumps(document, indent=2, ensure_ascii=not is_utf8, allow_nan=False))
+    print(printable_lines(json.dumps(document, indent=2, ensure_ascii=not is_utf8, allow_nan=False)))
+
+
+def echo(line: str, *, err: bool = False) -> None:
+    """Print one line on stdout or stderr, whatever is in the names that it holds."""
+    print(printable(line), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def show_error(code: str, message: str, *below: str) -> None:
+    """Show an error on stderr, with lines below it such as its fix."""
+    import click
+
+    head = click.style("error", fg="red", bold=True)
+    click.echo(f"{head} {code}: {printable_lines(message)}", err=True)
+    for line in below:
+        click.echo(f"  {printable_lines(line)}", err=True)
 
 
 def report_error(error: BaseException, *, as_json: bool) -> int:
@@ -46,9 +62,7 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
         # Not an error of ours: a defect, or the machine (out of memory). Name it, never hide it.
         code, message = "UNEXPECTED", f"{type(error).__name__}: {error}"
         fix, exit_code = "Run again with --debug and report the traceback.", 1
-    click.echo(f"{click.style('error', fg='red', bold=True)} {code}: {message}", err=True)
-    if fix:
-        click.echo(f"  fix: {fix}", err=True)
+    show_error(code, message, *([f"fix: {fix}"] if fix else []))
     if as_json:
         with contextlib.suppress(OSError):  # stdout may be what is full
             print_json({"error": {"code": code, "message": message, "fix": fix}})

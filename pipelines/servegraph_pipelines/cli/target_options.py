@@ -10,6 +10,8 @@ import click
 
 from servegraph.deploy_version.plan import Outcome
 from servegraph.deploy_version.targets import TARGETS, Place
+from servegraph.printable import printable
+from servegraph_pipelines.cli.outcome import echo
 
 Command = Callable[..., Any]
 
@@ -45,19 +47,19 @@ def target_options(function: Command) -> Command:
 def show_warnings(warnings: tuple[str, ...]) -> None:
     """Print warnings on stderr, where they are seen with `--json` too."""
     for warning in warnings:
-        click.echo(f"{click.style('warning', fg='yellow', bold=True)} {warning}", err=True)
+        click.echo(f"{click.style('warning', fg='yellow', bold=True)} {printable(warning)}", err=True)
 
 
 def show_outcome(outcome: Outcome) -> None:
     """Print what a change came to, in two or three lines."""
     if outcome.version is None:
-        click.echo(f"{outcome.name}: {outcome.outcome}, no version is live.")
+        echo(f"{outcome.name}: {outcome.outcome}, no version is live.")
         return
     previous = "" if outcome.previous is None else f" (before it: {outcome.previous})"
     done = outcome.outcome.replace("_", " ")
     share = outcome.traffic.get(outcome.version, 0)
     state = "is live" if share == 100 else f"has {share} % of the traffic"
-    click.echo(f"{outcome.name}: {done}, version {outcome.version} {state}{previous}.")
-    click.echo(f"  {outcome.resource}")
+    echo(f"{outcome.name}: {done}, version {outcome.version} {state}{previous}.")
+    echo(f"  {outcome.resource}")
     if outcome.removed:
-        click.echo(f"  removed: {', '.join(outcome.removed)}")
+        echo(f"  removed: {', '.join(outcome.removed)}")

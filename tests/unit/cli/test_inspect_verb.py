@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.tiny_models import saved_model, write_tiny_model
 
 MODELS = Path(__file__).parents[2] / "real_models"
 
@@ -38,6 +39,19 @@ def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "UNUSED_ASSET" in {item["code"] for item in json.loads(done.stdout)["findings"]}
     assert "\\udcff" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_name_in_a_model_cannot_speak_to_the_terminal(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "model")
+    hostile = "serving\x1b[2J\x1b]0;owned\x07\x9b2K\u202e\rx\nNothing found wrong"
+    (model / "saved_model.pb").write_bytes(saved_model(inputs={hostile: ("float32", [None])}, name=hostile))
+    done = servegraph("inspect", model)
+    assert all(character.isprintable() for character in done.stdout.replace("\n", ""))
+    assert r"serving\u001b[2J\u001b]0;owned\u0007\u009b2K\u202e\u000dx\nNothing found wrong" in done.stdout
+    assert "Nothing found wrong" not in [line.strip() for line in done.stdout.splitlines()]
+    document = servegraph("inspect", model, "--json").stdout
+    assert all(character.isprintable() for character in document.replace("\n", ""))
+    assert hostile in json.loads(document)["meta_graphs"][0]["signatures"]
 
 
 def test_json_is_the_only_output_and_an_error_is_exit_1(tmp_path: Path) -> None:

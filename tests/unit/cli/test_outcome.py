@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from servegraph.errors import InputError
 from servegraph_pipelines.cli.outcome import report_error
 
 SERVEGRAPH = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()"]
@@ -23,6 +24,11 @@ def test_an_interruption_is_a_document_too(kind: type[BaseException], capsys: py
     shown = capsys.readouterr()
     assert json.loads(shown.out)["error"]["code"] == "INTERRUPTED"
     assert shown.err == "Interrupted.\n"
+
+
+def test_an_error_cannot_speak_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    report_error(InputError("No signature a\x1b[2J\rb.", code="X", fix="c\x9bd"), as_json=False)
+    assert capsys.readouterr().err == "error X: No signature a\\u001b[2J\\u000db.\n  fix: c\\u009bd\n"
 
 
 @pytest.mark.parametrize("verb", VERBS)
