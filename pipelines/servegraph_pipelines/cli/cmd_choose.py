@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from servegraph_pipelines.cli.outcome import print_json
+from servegraph_pipelines.cli.outcome import echo, print_json
 
 if TYPE_CHECKING:
     from servegraph.machines.decision import Decision, PlatformName
@@ -110,26 +110,18 @@ def _measured(file: Path | None) -> dict[str, Any]:
 
 
 def _show(decision: Decision) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from servegraph.machines.sizes import format_size
+    from servegraph_pipelines.cli.tables import print_table
 
-    console = Console(highlight=False, soft_wrap=True)
     machine = decision.machine
     size = f"{machine.vcpus:g} vCPU, {format_size(machine.memory_bytes)}"
-    console.print(f"[bold green]{machine}[/] ({size}) on {decision.platform}")
-    facts = Table.grid(padding=(0, 2))
-    for name, fact in _facts(decision).items():
-        facts.add_row(name, fact)
-    console.print(facts)
+    echo(f"({size}) on {decision.platform}", head=str(machine), colour="green")
+    print_table(("name", "fact"), _facts(decision).items(), header=False)
     for warning in decision.warnings:
-        console.print(f"[yellow]warning[/] {warning}")
-    rejected = Table("rejected", "reason", box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for row in (*decision.rejected, *decision.rejected_accelerators):
-        rejected.add_row(row.name, row.reason)
-    if rejected.row_count:
-        console.print(rejected)
+        echo(warning, head="warning", colour="yellow")
+    rejected = [(row.name, row.reason) for row in (*decision.rejected, *decision.rejected_accelerators)]
+    if rejected:
+        print_table(("rejected", "reason"), rejected)
 
 
 def _facts(decision: Decision) -> dict[str, str]:

@@ -127,34 +127,27 @@ def _show_plan(plan: Plan, as_json: bool) -> int:
 
 
 def _print_plan(plan: Plan) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from servegraph.machines.sizes import format_size
+    from servegraph_pipelines.cli.tables import print_table
 
-    console = Console()
-    table = Table(title=f"{plan.request.name} on {plan.target}: {plan.outcome}", title_justify="left")
-    table.add_column("step")
-    table.add_column("what", overflow="fold")
-    for step in plan.steps:
-        table.add_row(step.action, step.detail)
+    rows = [(step.action, step.detail) for step in plan.steps]
     if plan.model.tags:
         left = ", ".join(f"{{{', '.join(tags)}}}" for tags in plan.model.left_out)
-        table.add_row("graph", f"{{{', '.join(plan.model.tags)}}} as {{serve}}{left and f'; left out: {left}'}")
+        rows.append(("graph", f"{{{', '.join(plan.model.tags)}}} as {{serve}}{left and f'; left out: {left}'}"))
     before = ", ".join(f"version {version}: {share} %" for version, share in plan.traffic_before.items())
     after = ", ".join(f"version {version}: {share} %" for version, share in plan.traffic_after.items())
-    table.add_row("traffic", f"{before or 'none'} -> {after or 'none'}")
+    rows.append(("traffic", f"{before or 'none'} -> {after or 'none'}"))
     if plan.upload_bytes is not None:
-        table.add_row("upload", format_size(plan.upload_bytes))
+        rows.append(("upload", format_size(plan.upload_bytes)))
         price = "not known" if plan.price_per_hour is None else f"{plan.price_per_hour:g} USD an hour, on demand"
-        table.add_row("price", f"{plan.machine_type or 'no machine is named'}: {price}")
-    for line in plan.exists:
-        table.add_row("there", line)
-    console.print(table)
+        rows.append(("price", f"{plan.machine_type or 'no machine is named'}: {price}"))
+    rows += (("there", line) for line in plan.exists)
+    echo(f"{plan.request.name} on {plan.target}: {plan.outcome}")
+    print_table(("step", "what"), rows)
     for step in plan.steps:
         if step.body is not None:
-            console.print(f"{step.action}: {step.method} {' '.join(step.params.values())}", markup=False)
-            console.print_json(data=step.body)
+            echo(f"{step.action}: {step.method} {' '.join(step.params.values())}")
+            print_json(step.body)
 
 
 def _read_choice(path: Path, target: str) -> Choice:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from servegraph_pipelines.cli.outcome import print_json
+from servegraph_pipelines.cli.outcome import echo, print_json
 
 if TYPE_CHECKING:
     from servegraph.measure.result import Measurement
@@ -84,35 +84,35 @@ def command(
 
 
 def _show(found: Measurement) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from servegraph.machines.sizes import format_size
+    from servegraph_pipelines.cli.tables import print_table
 
-    console = Console(highlight=False, soft_wrap=True)
     figures, limits = found.figures, found.limits
     memory = f" and {format_size(limits.memory_bytes)}" if limits.memory_bytes else ""
-    console.print(f"{format_size(found.model_bytes)} on disk, under {limits.cpus} CPUs{memory} ({found.how})")
-    console.print(f"asked with {found.questions}")
-    console.print(f"loaded in {figures.load_seconds:.1f} s with TensorFlow's own start")
+    echo(f"{format_size(found.model_bytes)} on disk, under {limits.cpus} CPUs{memory} ({found.how})")
+    echo(f"asked with {found.questions}")
+    echo(f"loaded in {figures.load_seconds:.1f} s with TensorFlow's own start")
     steady, peak = format_size(figures.steady_memory_bytes), format_size(figures.peak_memory_bytes)
-    console.print(f"memory {steady} after loading, {peak} at the most")
+    echo(f"memory {steady} after loading, {peak} at the most")
     rate, p99 = figures.rate, figures.rate_p99_ms
-    console.print(f"{rate:.0f} requests a second on {figures.connections} connections, p99 {p99:.2f} ms")
-    batches = Table("rows", "p50 ms", "p99 ms", "rows/s", box=None, padding=(0, 2, 0, 0))
-    for batch in figures.batches:
-        batches.add_row(str(batch.rows), f"{batch.p50_ms:.2f}", f"{batch.p99_ms:.2f}", f"{batch.rows_per_second:.0f}")
-    console.print(batches)
-    tried = Table("tried", "kept", "latency", "rate", "why", box=None, padding=(0, 2, 0, 0))
+    echo(f"{rate:.0f} requests a second on {figures.connections} connections, p99 {p99:.2f} ms")
+    columns = ("rows", "p50 ms", "p99 ms", "rows/s")
+    batches = [
+        (str(batch.rows), f"{batch.p50_ms:.2f}", f"{batch.p99_ms:.2f}", f"{batch.rows_per_second:.0f}")
+        for batch in figures.batches
+    ]
+    print_table(columns, batches, figures=columns)
+    tried = []
     for one in found.tried:
         ratios = (f"{ratio:.2f} x" if ratio else "" for ratio in (one.latency_ratio, one.rate_ratio))
-        tried.add_row(one.name, "yes" if one.kept else "no", *ratios, one.reason)
-    if found.tried:
-        console.print(tried)
+        tried.append((one.name, "yes" if one.kept else "no", *ratios, one.reason))
+    if tried:
+        print_table(("tried", "kept", "latency", "rate", "why"), tried, figures=("latency", "rate"))
     settings = found.settings
     start = [*(f"{name}={value}" for name, value in settings.environment().items()), "servegraph serve ROOT"]
-    console.print("serve it with: " + " ".join([*start, *settings.arguments()]))
+    echo("serve it with: " + " ".join([*start, *settings.arguments()]))
     for note in found.notes:
-        console.print(f"[yellow]note[/] {note}")
+        echo(note, head="note", colour="yellow")
     if found.misses_latency_goal:
-        console.print(f"[red]{figures.latency_ms:.2f} ms for one row miss the goal of {found.latency_goal_ms:g} ms[/]")
+        missed = f"for one row miss the goal of {found.latency_goal_ms:g} ms"
+        echo(missed, head=f"{figures.latency_ms:.2f} ms", colour="red")

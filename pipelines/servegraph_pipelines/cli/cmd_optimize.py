@@ -85,33 +85,32 @@ def command(
 
 
 def _show(result: dict[str, object]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from servegraph.machines.sizes import format_size
+    from servegraph_pipelines.cli.tables import print_table
 
-    table = Table("rung", "kept", "size", "agreement", "largest difference", "why", box=None)
-    table.add_row("original", "", format_size(int(str(result["before_bytes"]))), "", "", "")
+    rows = [("original", "", format_size(int(str(result["before_bytes"]))), "", "", "")]
     steps = result["steps"]
     assert isinstance(steps, list)
     for step in steps:
         asked = step["agreement"] is not None
-        table.add_row(
-            step["name"],
-            "yes" if step["kept"] else "no",
-            format_size(step["bytes"]),
-            f"{step['agreement']:.4f}" if asked else "",
-            f"{step['max_abs_diff']:.2g}" if asked else "",
-            step["reason"] or step["what"],
+        rows.append(
+            (
+                step["name"],
+                "yes" if step["kept"] else "no",
+                format_size(step["bytes"]),
+                f"{step['agreement']:.4f}" if asked else "",
+                f"{step['max_abs_diff']:.2g}" if asked else "",
+                step["reason"] or step["what"],
+            )
         )
     if result["golden_requests"]:
         size = format_size(int(str(result["golden_bytes"])))
-        table.add_row("golden requests", "", size, "", "", f"{result['golden_requests']}, for a deploy to compare")
-    console = Console()
-    console.print(table)
+        rows.append(("golden requests", "", size, "", "", f"{result['golden_requests']}, for a deploy to compare"))
+    figures = ("size", "agreement", "largest difference")
+    print_table(("rung", "kept", *figures, "why"), rows, figures=figures)
     before, after = (format_size(int(str(result[key]))) for key in ("before_bytes", "after_bytes"))
     made_up = ", made up" if result["samples_generated"] else ""
-    console.print(f"{before} → [bold]{after}[/bold] ({result['sample_rows']} samples{made_up})")
+    echo(f"{before} → {after} ({result['sample_rows']} samples{made_up})")
     notes = result["notes"]
     assert isinstance(notes, list)
     for note in notes:

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from servegraph.printable import printable
-from servegraph_pipelines.cli.outcome import print_json, show_error
+from servegraph_pipelines.cli.outcome import echo, print_json, show_error
 
 
 @click.command("run")
@@ -93,7 +92,7 @@ def _show(document: dict[str, Any]) -> None:
     from servegraph.metric_words import metric_name, metric_value
 
     def line(name: str, text: str) -> None:
-        click.echo(f"{click.style(f'{name:<10}', bold=True)} {printable(text)}")
+        echo(text, head=f"{name:<10}")
 
     sizes, choice, deployed = document["model_bytes"], document["choice"], document["deployed"]
     if sizes:

@@ -6,7 +6,7 @@ import click
 
 from servegraph.deploy_version.plan import ModelVersions
 from servegraph.deploy_version.targets import Place, open_target
-from servegraph_pipelines.cli.outcome import print_json
+from servegraph_pipelines.cli.outcome import echo, print_json
 from servegraph_pipelines.cli.target_options import target_options
 
 
@@ -23,18 +23,13 @@ def command(target: str, place: Place, name: str, as_json: bool) -> int:
 
 
 def _print_table(versions: ModelVersions) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from servegraph.machines.sizes import format_size
+    from servegraph_pipelines.cli.tables import print_table
 
-    table = Table(title=f"{versions.name} on {versions.target}: {versions.resource}", title_justify="left")
-    for column in ("version", "traffic", "labels", "machine", "size", "created", "digest"):
-        table.add_column(column, justify="right" if column in ("version", "traffic", "size") else "left")
-    for version in versions.versions:
-        note = " (previous)" if version.version == versions.previous else ""
-        table.add_row(
-            version.version + note,
+    echo(f"{versions.name} on {versions.target}: {versions.resource}")
+    rows = [
+        (
+            version.version + (" (previous)" if version.version == versions.previous else ""),
             f"{version.traffic_percent} %",
             ", ".join(version.labels),
             version.config.machine_type or "",
@@ -42,4 +37,7 @@ def _print_table(versions: ModelVersions) -> None:
             version.created,
             version.digest[:19],
         )
-    Console().print(table)
+        for version in versions.versions
+    ]
+    columns = ("version", "traffic", "labels", "machine", "size", "created", "digest")
+    print_table(columns, rows, figures=("version", "traffic", "size"))

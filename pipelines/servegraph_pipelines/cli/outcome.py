@@ -18,9 +18,14 @@ def print_json(document: Mapping[str, Any]) -> None:
     print(printable_lines(json.dumps(document, indent=2, ensure_ascii=not is_utf8, allow_nan=False)))
 
 
-def echo(line: str, *, err: bool = False) -> None:
-    """Print one line on stdout or stderr, whatever is in the names that it holds."""
-    print(printable(line), file=sys.stderr if err else sys.stdout, flush=True)
+def echo(line: str, *, head: str = "", colour: str | None = None, err: bool = False) -> None:
+    """Print one line on stdout or stderr, whatever is in the names that it holds; `head` is bold and before it."""
+    if not head:
+        print(printable(line), file=sys.stderr if err else sys.stdout, flush=True)
+        return
+    import click
+
+    click.echo(f"{click.style(printable(head), fg=colour, bold=True)} {printable(line)}", err=err)
 
 
 def show_error(code: str, message: str, *below: str) -> None:

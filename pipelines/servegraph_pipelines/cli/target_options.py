@@ -10,7 +10,6 @@ import click
 
 from servegraph.deploy_version.plan import Outcome
 from servegraph.deploy_version.targets import TARGETS, Place
-from servegraph.printable import printable
 from servegraph_pipelines.cli.outcome import echo
 
 Command = Callable[..., Any]
@@ -47,7 +46,7 @@ def target_options(function: Command) -> Command:
 def show_warnings(warnings: tuple[str, ...]) -> None:
     """Print warnings on stderr, where they are seen with `--json` too."""
     for warning in warnings:
-        click.echo(f"{click.style('warning', fg='yellow', bold=True)} {printable(warning)}", err=True)
+        echo(warning, head="warning", colour="yellow", err=True)
 
 
 def show_outcome(outcome: Outcome) -> None:

@@ -53,6 +53,13 @@ def test_a_plan_is_shown_and_nothing_is_done(root: Path, tmp_path: Path) -> None
     assert run_json("versions", "--root", root, "--name", "census")["live"] == "2"
 
 
+def test_brackets_in_a_path_are_no_markup(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "1", "1")
+    for name in ("data[v1]", "rt[/b]"):
+        shown = run("deploy", model, "--root", tmp_path / name, "--name", "census", "--plan")
+        assert f"{tmp_path / name}/census/1" in shown.stdout, shown.stderr
+
+
 def test_a_plan_that_would_be_refused_exits_1(root: Path, tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "3", "3", inputs={"z": ("int64", [None])})
     plan = run_json("deploy", model, "--root", root, "--name", "census", "--plan", code=1)
