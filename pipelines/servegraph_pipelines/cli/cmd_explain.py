@@ -19,6 +19,8 @@ from servegraph.explanations.rules import METHODS, OF_A_ROUTINE, Answer, Method,
 from servegraph.savedmodel.graph import Signature
 from servegraph_pipelines.cli.outcome import echo, print_json
 
+ELLIPSIS = "..."
+MAX_SHOWN = 16  # values of a baseline in the text, one a line; --json and --write have them all
 PLATFORMS = ("vertex", "ai-platform", "kserve", "local")
 
 
@@ -78,8 +80,23 @@ def command(
     else:
         echo(f"{platform} {'can' if answer.possible else 'cannot'} explain it: {answer.reason}")
         for name, value in told.items():
-            click.echo(f"{name}: {json.dumps(value, indent=2)}")
+            click.echo(f"{name}: {json.dumps(_in_short(value), indent=2)}".replace(f'"{ELLIPSIS}"', ELLIPSIS))
     return 0 if answer.possible else 1
+
+
+def _in_short(value: Any, *, is_part: bool = False) -> Any:
+    """Return a value with an ellipsis after the first of each list where there are many, as in an image's baseline."""
+    if isinstance(value, dict):
+        return {key: _in_short(one) for key, one in value.items()}
+    if not isinstance(value, list):
+        return value
+    is_long = is_part or _count(value) > MAX_SHOWN
+    rest = [ELLIPSIS] if is_long and len(value) > 2 else [_in_short(one, is_part=is_long) for one in value[1:]]
+    return [*(_in_short(one, is_part=is_long) for one in value[:1]), *rest]
+
+
+def _count(value: Any) -> int:
+    return sum(map(_count, value)) if isinstance(value, list) else 1
 
 
 def _plain(answer: Answer) -> dict[str, Any]:
