@@ -54,10 +54,17 @@ def test_a_plan_is_shown_and_nothing_is_done(root: Path, tmp_path: Path) -> None
 
 
 def test_brackets_in_a_path_are_no_markup(tmp_path: Path) -> None:
-    model = write_tiny_model(tmp_path / "1", "1")
     for name in ("data[v1]", "rt[/b]"):
-        shown = run("deploy", model, "--root", tmp_path / name, "--name", "census", "--plan")
-        assert f"{tmp_path / name}/census/1" in shown.stdout, shown.stderr
+        model = write_tiny_model(tmp_path / name, "1")
+        shown = run("deploy", model, "--root", tmp_path / "root", "--name", "census", "--plan")
+        assert f"from {model}\n" in shown.stdout, shown.stderr
+
+
+def test_a_root_that_tensorflow_takes_for_a_pattern_is_refused(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "1", "1")
+    error = run_json("deploy", model, "--root", tmp_path / "data[v1]", "--name", "census", code=2)["error"]
+    assert "'[' in a path for a wildcard" in error["message"] and "--root" in error["fix"]
+    assert not (tmp_path / "data[v1]").exists()
 
 
 def test_a_plan_that_would_be_refused_exits_1(root: Path, tmp_path: Path) -> None:

@@ -76,6 +76,9 @@ class Place:
     api_url: str | None = None
 
 
+_WILDCARDS = frozenset("*?[\\")  # of TensorFlow, which looks for the files of variables with a pattern
+
+
 def _local(place: Place) -> Target:
     from servegraph.deploy_version.targets.local import LocalTarget
 
@@ -84,7 +87,13 @@ def _local(place: Place) -> Target:
             f"The local target needs the directory to deploy to, not {place.root!r}.",
             fix="Give a local path: --root ROOT, or the component's `location`.",
         )
-    return LocalTarget(Path(place.root))
+    root = Path(place.root).absolute()
+    if found := _WILDCARDS & set(str(root)):
+        raise InputError(
+            f"No model below {str(root)!r} can be loaded: TensorFlow takes {min(found)!r} in a path for a wildcard.",
+            fix="Give a --root, or the component's `location`, whose full path has none of * ? [ \\.",
+        )
+    return LocalTarget(root)
 
 
 def _vertex(place: Place) -> Target:
