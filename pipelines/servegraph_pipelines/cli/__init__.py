@@ -1,7 +1,8 @@
 """`servegraph VERB …`: one module `cmd_<verb>.py` per verb, imported only when its verb is used.
 
-Exit codes: 0 fine; 1 the verb's own "no"; 2 bad usage or input that cannot be read. With `--json` stdout holds
-exactly one JSON document; logs and progress go to stderr. Nothing here imports click: see `main`.
+Exit codes: 0 fine; 1 the verb's own "no"; 2 bad usage or input that cannot be read; 130 interrupted; 141 nobody reads
+stdout any longer. With `--json` stdout holds exactly one JSON document; logs and progress go to stderr. Nothing here
+imports click: see `main`.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def main() -> None:
         code = BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:
         if debug:
-            raise
+            import traceback
+
+            traceback.print_exc()
         from servegraph_pipelines.cli.outcome import report_error
 
         code = report_error(error, as_json=as_json)

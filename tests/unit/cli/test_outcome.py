@@ -25,6 +25,12 @@ def test_an_interruption_is_a_document_too(kind: type[BaseException], capsys: py
     assert shown.err == "Interrupted.\n"
 
 
+def test_a_traceback_is_shown_and_all_else_is_the_same() -> None:
+    done = subprocess.run([*SERVEGRAPH, "inspect", "/none", "--debug", "--json"], capture_output=True, text=True)
+    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (2, "NOT_FOUND")
+    assert done.stderr.startswith("Traceback") and "error NOT_FOUND: " in done.stderr
+
+
 def test_an_unexpected_error_cannot_speak_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     report_error(ValueError("a\x1b[2J\rb\nc\x9bd"), as_json=False)
     assert r"ValueError: a\u001b[2J\u000db" "\n" r"c\u009bd" "\n" in capsys.readouterr().err
