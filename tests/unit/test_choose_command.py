@@ -72,6 +72,7 @@ def test_a_refusal_is_exit_code_1_and_one_json_document(model: Path) -> None:
         (["--memory", "lots"], "BAD_SIZE"),
         (["--granted-quota", "-1GB"], "BAD_SIZE"),
         (["--latency-goal-ms", "0"], "BAD_NUMBER"),
+        (["--measured", "/none.json"], "NOT_FOUND"),
     ],
 )
 def test_bad_input_is_exit_code_2(model: Path, arguments: list[str], code: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from servegraph.errors import InputError, Refusal
+from servegraph.errors import Refusal, StorageError
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.machines.sizes import format_size
 from servegraph.measure.cgroups import Group, limited_group
@@ -67,7 +67,8 @@ def measure(request: MeasureRequest) -> Measurement:
     """Return what the model does under the limits. SIGTERM ends it as Ctrl-C does: nothing of it stays.
 
     Raises:
-        InputError: this machine has less than the limits (code `MACHINE_TOO_SMALL`), or there is no model.
+        InputError: this machine has less than the limits (code `MACHINE_TOO_SMALL`), or the model cannot be read.
+        StorageError: there is no model (code `NOT_FOUND`).
         Refusal: it does not load or answer under them (`DOES_NOT_FIT`), or nothing can be asked (`NOTHING_TO_ASK`).
     """
     with terminated_as_interrupted():
@@ -77,7 +78,8 @@ def measure(request: MeasureRequest) -> Measurement:
 def _measure(request: MeasureRequest) -> Measurement:
     check(request.limits)
     if not request.model.is_dir():
-        raise InputError(f"There is no directory {str(request.model)!r}.", fix="Give a SavedModel on this machine.")
+        what = f"There is no directory {str(request.model)!r}."
+        raise StorageError(what, code="NOT_FOUND", fix="Give a SavedModel on this machine.")
     model_bytes = size_of(request.model)
     questions = ask_for(request.model, request.samples)
     root = Path(tempfile.mkdtemp(prefix="servegraph-"))

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from servegraph.errors import DataError, ModelError, Refusal, ServegraphError, StorageError, as_told
+from servegraph.errors import ModelError, Refusal, ServegraphError, as_told
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from servegraph.answers.samples import InputSpec, Request
 
 MOST_ROWS = 64
+NOTHING_TO_ASK = "NOTHING_TO_ASK"
 
 
 @dataclass(frozen=True)
@@ -49,20 +50,20 @@ def ask_for(model: Path, samples: str | None) -> Questions:
     """Return the questions for the model.
 
     Raises:
-        DataError, StorageError: the samples cannot be used.
+        ServegraphError: the model cannot be read, or the samples or the stored requests cannot be used.
         Refusal: none can be made for it (code `NOTHING_TO_ASK`).
     """
     command = [sys.executable, "-m", "servegraph.measure.questions", str(model), *([samples] if samples else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = json.loads(done.stdout) if done.returncode == 0 else {}
     error = as_told(**found["error"]) if "error" in found else None
-    if samples and isinstance(error, (DataError, StorageError)):
+    if error is not None and error.code != NOTHING_TO_ASK:
         raise error
     if done.returncode or error:
-        last = str(error) if error else (done.stderr.strip().splitlines() or ["no message"])[-1]
+        last = error.message if error else (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise Refusal(
             f"No request can be made for {str(model)!r}: {last}",
-            code="NOTHING_TO_ASK",
+            code=NOTHING_TO_ASK,
             fix="Give requests with --samples FILE.jsonl.",
         )
     return Questions(**found)
@@ -84,7 +85,7 @@ def collect(model: Path, samples: str | None) -> Questions:
 
     signatures = read_serving_graph(open_dir(model)).signatures
     if not signatures:
-        raise ModelError("The model has no signature.", code="NOTHING_TO_ASK")
+        raise ModelError("The model has no signature.", code=NOTHING_TO_ASK)
     name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else min(signatures)
     specs = {key: InputSpec(info.dtype, info.shape) for key, info in signatures[name].inputs.items()}
     takes_batches = is_batched(specs)
@@ -113,7 +114,7 @@ def _made_up(model: Path, signature: str, specs: Mapping[str, InputSpec]) -> Req
     known = {} if definition is None else encodings(definition, signature, model)
     plain = tries(specs, known)
     if not plain:
-        raise ModelError("No request can be made up for its inputs.", code="NOTHING_TO_ASK")
+        raise ModelError("No request can be made up for its inputs.", code=NOTHING_TO_ASK)
     for loader in LOADERS:
         with contextlib.suppress(ModelError), Servable(model, loader=loader) as servable:
             found = first_answered(specs, partial(servable, signature), known)

@@ -98,12 +98,15 @@ def command(
 def _measured(file: Path | None) -> dict[str, Any]:
     from servegraph.errors import InputError
     from servegraph.measure.result import choice_facts
+    from servegraph.storage.local import answering
 
     if file is None:
         return {}
     try:
-        return choice_facts(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as exc:
+        with answering("read", file):
+            text = file.read_text(encoding="utf-8")
+        return choice_facts(json.loads(text))
+    except ValueError as exc:
         if isinstance(exc, InputError):
             raise
         raise InputError(f"{str(file)!r} cannot be read as a measurement: {exc}.", code="BAD_MEASUREMENT") from exc

@@ -5,6 +5,7 @@ import math
 from datetime import date
 
 import pytest
+from click.testing import CliRunner
 from tests.tiny_models import write_tiny_model
 
 from servegraph.errors import InputError, ModelError, StorageError
@@ -89,6 +90,16 @@ def test_requests_of_any_number_of_rows():
     assert json.loads(questions.body(5, 1)) == {"signature_name": "s", "inputs": {"x": [2, 3, 1, 2, 3]}}
     alone = Questions("s", {"x": [1, 2, 3]}, 1, False, "samples")
     assert json.loads(alone.body(1)) == {"signature_name": "s", "inputs": {"x": [1, 2, 3]}}
+
+
+@pytest.mark.parametrize(("content", "code"), [(None, "NOT_FOUND"), (b"", "GRAPH_CORRUPT")])
+def test_a_model_that_cannot_be_read_is_said_as_by_other_verbs(content, code, tmp_path):
+    model = tmp_path / "m"
+    if content is not None:
+        write_tiny_model(model)
+        (model / "saved_model.pb").write_bytes(content)
+    error = CliRunner().invoke(app, ["measure", str(model), "--cpus", "1"]).exception
+    assert (getattr(error, "code", error), getattr(error, "exit_code", None)) == (code, 2)
 
 
 def test_limits_beyond_this_machine():
