@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass
 
 from servegraph import storage
@@ -68,8 +69,9 @@ def infer(uri: str, label: str | None = None) -> Inferred:
     columns = tuple(_label(name, held) if name == label else _feature(name, held) for name, held in contents.items())
     schema = Schema(columns, label, header, delimiter)
     schemas.check(schema, f"inferred from {uri}")
+    renamed = (_renamed(column) for column in schema.features)
     notes = (_note(column, contents[column.name], label) for column in columns)
-    return Inferred(schema, tuple(note for note in notes if note))
+    return Inferred(schema, tuple(note for note in (*renamed, *notes) if note))
 
 
 def _form(files: list[FileRef]) -> tuple[list[str], bool, str]:
@@ -154,6 +156,13 @@ def _label(name: str, held: Contents) -> Column:
         return Column(name, "float32")
     are_whole = len(numbers) == len(held.values)
     return Column(name, "int64" if are_whole else "string", classes=tuple(sorted(held.values, key=class_order)))
+
+
+def _renamed(column: Column) -> str | None:
+    """Return what the model calls a column whose name it cannot have; that of spaces and hyphens all expect."""
+    if column.input_name == re.sub(r"[\s-]", "_", column.name):
+        return None
+    return f"The column {column.name!r} is the model's input {column.input_name!r}: requests have it under that name."
 
 
 def _note(column: Column, held: Contents, label: str) -> str | None:

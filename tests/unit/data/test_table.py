@@ -477,3 +477,11 @@ class TestInfer:
         with pytest.raises(DataError) as caught:
             inferred(write(tmp_path / "c.csv", "a,a,y\n1,2,x\n3,4,z\n"))
         assert caught.value.code == "REPEATED_COLUMN"
+
+
+def test_a_column_that_the_model_calls_otherwise_is_named(tmp_path):
+    rows = "größe,hours-per week,class,y\n" + "1,2,3,0\n4,5,6,1\n" * 3
+    assert infer(write(tmp_path / "d.csv", rows)).notes == (
+        "The column 'größe' is the model's input 'gro_e': requests have it under that name.",
+        "The column 'class' is the model's input 'column_class': requests have it under that name.",
+    )
