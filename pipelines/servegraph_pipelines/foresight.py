@@ -34,13 +34,14 @@ def check(specification: Specification, values: Mapping[str, Any], engine: Engin
 
 
 def check_files(specification: Specification, values: Mapping[str, Any]) -> None:
-    """Look for what a run on this machine reads: the data of our own pipelines, and what any imports from gs://.
+    """Look for what a run on this machine reads: data and trainer of our own pipelines, what any imports from gs://.
 
     Data on Cloud Storage the step finds. An artifact there kfp.local gives to steps as a path below /gcs.
 
     Raises:
         StorageError: nothing matches (code `NOT_FOUND`), or it cannot be read.
-        InputError: an artifact is imported from a bucket that is not mounted (code `NOT_LOCAL`).
+        InputError: there is no such trainer's file (code `NO_TRAINER`), or an artifact is imported from a bucket that
+            is not mounted (`NOT_LOCAL`).
     """
     for task in tasks_of(specification, values):
         uri = str(task.inputs.get("uri"))
@@ -114,7 +115,8 @@ def _train(given: Mapping[str, Any]) -> None:
     from servegraph.train.hyperparameters import parse_hyperparameters
     from servegraph.train.request import DEFAULT_TRAINER, TrainRequest
 
-    TrainRequest(**{key: given[key] for key in ("data", "seed", "trainer") if key in given})
+    asked = {key: given[key] for key in ("data", "schema", "seed", "trainer") if key in given}
+    TrainRequest(**asked, label=given.get("label") or None)
     trainer, hyperparameters = given.get("trainer", DEFAULT_TRAINER), dict(given.get("hyperparameters", {}))
     if trainer == DEFAULT_TRAINER:
         parse_hyperparameters(hyperparameters)
@@ -126,11 +128,15 @@ def _train_files(given: Mapping[str, Any]) -> None:
     from servegraph import storage
     from servegraph.data import census
     from servegraph.storage.directory import local_path
+    from servegraph.trained.trainer import require_file, source_file
     from servegraph_pipelines.engine_paths import DATA
 
     for uri in (given[key] for key in DATA if given.get(key)):
         if uri != census.NAME and local_path(uri) is not None:
             storage.match(uri)
+    file = source_file(given.get("trainer", ""))
+    if file is not None and "://" not in file:
+        require_file(file)
 
 
 def _optimize(given: Mapping[str, Any]) -> None:

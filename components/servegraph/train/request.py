@@ -28,12 +28,19 @@ class TrainRequest:
         """Check what needs no data.
 
         Raises:
-            InputError: the seed is none that NumPy takes (code `BAD_SEED`).
+            InputError: the seed is none that NumPy takes (code `BAD_SEED`), or the census sample is to have another
+                label than that of its schema (`BAD_LABEL`).
             StorageError: `data` is empty (code `BAD_PATH`).
         """
         require_uri(self.data)
         if not 0 <= self.seed <= _LARGEST_SEED:
             raise InputError(f"The seed is {self.seed}.", code="BAD_SEED", fix=f"Give one from 0 to {_LARGEST_SEED}.")
+        if self.data == census.NAME and not self.schema and self.label not in (None, census.LABEL):
+            raise InputError(
+                f"The label of the census sample is {census.LABEL!r}, not {self.label!r}.",
+                code="BAD_LABEL",
+                fix="Give no label, or a schema that has it.",
+            )
 
 
 def require_path(checkpoint_dir: str) -> None:

@@ -52,6 +52,13 @@ def source_file(name: str) -> str | None:
     return source if source.endswith(".py") else None
 
 
+def require_file(file: str | Path) -> None:
+    """Look for a trainer's file on this machine. Raises `InputError` (code `NO_TRAINER`) where it is not."""
+    if not Path(file).is_file():
+        fix = "Give the path of a .py file."
+        raise InputError(f"There is no trainer file {str(file)!r}.", code="NO_TRAINER", fix=fix)
+
+
 def comes_along(name: str) -> bool:
     """Whether the trainer is servegraph's own: it reads nothing but what it is given. Of others that is not known."""
     return name in ("", "estimator") or name.startswith("servegraph.")
@@ -70,8 +77,7 @@ def _module_from_file(source: str) -> Any:
         path = Path(tempfile.mkdtemp(prefix="servegraph-trainer-")) / PurePosixPath(source).name
         with file.open_binary() as stream:
             path.write_bytes(stream.read())
-    if not path.is_file():
-        raise InputError(f"There is no trainer file {source!r}.", code="NO_TRAINER", fix="Give the path of a .py file.")
+    require_file(path)
     spec = importlib.util.spec_from_file_location(f"servegraph_trainer_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise InputError(f"The trainer file {source!r} cannot be imported.", code="NO_TRAINER")

@@ -13,6 +13,7 @@ import yaml
 from tests.emulators.kubeflow import FakeKubeflow
 from tests.emulators.vertex_pipelines import FakeVertexPipelines
 
+from servegraph.data import census, schema_file
 from servegraph.errors import InputError, ServegraphError, StorageError
 from servegraph_pipelines import flows, foresight, parameters
 from servegraph_pipelines.cli import app
@@ -25,6 +26,7 @@ BAD = [
     ({"data": ""}, "train", "BAD_PATH"),
     ({"seed": -1}, "train", "BAD_SEED"),
     ({"seed": 2**32}, "train", "BAD_SEED"),
+    ({"label": "none"}, "train", "BAD_LABEL"),
     ({"hyperparameters": {"epochs": -1}}, "train", "BAD_HYPERPARAMETER"),
     ({"hyperparameters": {"depth": 3}}, "train", "BAD_HYPERPARAMETER"),
     ({"trainer": "estimator", "hyperparameters": {"num_layers": 0}}, "train", "BAD_HYPERPARAMETER"),
@@ -164,6 +166,22 @@ def test_data_that_is_not_there_is_missed_before_a_run_on_this_machine(name: str
         assert (caught.value.code, caught.value.message.split(":")[0]) == ("NOT_FOUND", "Step train")
         assert parameters.check(FLOWS["train-and-deploy"], {name: value, "location": "serving"})  # by a timer, later
     foresight.check_files(FLOWS["train-and-deploy"], {name: "gs://bucket/*.csv"})
+
+
+def test_a_trainer_that_is_not_there_is_missed_before_a_run_on_this_machine(tmp_path: Path) -> None:
+    trainer = tmp_path / "own.py"
+    for name in (f"{trainer}:fit", f"estimator:{trainer}:fit"):
+        with pytest.raises(InputError) as caught:
+            foresight.check_files(FLOWS["train-and-deploy"], {"trainer": name})
+        assert (caught.value.code, caught.value.message.split(":")[0]) == ("NO_TRAINER", "Step train")
+    trainer.touch()
+    foresight.check_files(FLOWS["train-and-deploy"], {"trainer": f"{trainer}:fit"})
+    foresight.check_files(FLOWS["train-and-deploy"], {"trainer": "gs://bucket/own.py"})
+
+
+def test_the_label_of_the_census_sample_is_that_of_its_schemas() -> None:
+    for file in (census.SCHEMA, census.ESTIMATOR_SCHEMA):
+        assert schema_file.parse(file.read_text(), "").label == census.LABEL
 
 
 def test_to_judge_takes_nothing_that_only_the_steps_have() -> None:
