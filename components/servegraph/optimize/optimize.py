@@ -78,6 +78,7 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
         lines = _record_golden(done.best, best, evidence, goal.budget_bytes, varying) if evidence.questions else 0
         golden_bytes = (best / GOLDEN_FILE).stat().st_size if lines else 0
         after, digest = directory_bytes(best), content_digest(storage.open_dir(best))
+        has_no_room = not lines and _has_no_room(evidence, varying, goal.budget_bytes, after)
         with answering("write", out):
             if out.exists():
                 out.rmdir()
@@ -91,7 +92,7 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
         samples_generated=evidence.generated,
         golden_requests=lines,
         digest=digest,
-        notes=tuple(_notes(original, evidence, varying, has_no_room=_has_no_room(evidence, varying, lines, goal))),
+        notes=tuple(_notes(original, evidence, varying, has_no_room=has_no_room)),
         metric_name=evidence.metric.name if evidence.metric else None,
         metric_before=evidence.metric.value if evidence.metric else None,
         metric_after=next((s.metric for s in reversed(done.steps) if s.kept and s.metric is not None), None),
@@ -149,9 +150,9 @@ def _varying(draft: Draft, path: Path, evidence: Evidence) -> set[str]:
         return {name for answer in evidence.main.answers for name in answer}
 
 
-def _has_no_room(evidence: Evidence, varying: set[str], lines: int, goal: Goal) -> bool:
-    """Tell whether there are requests to record, of which the budget lets none in."""
-    if lines or goal.budget_bytes is None or not evidence.questions:
+def _has_no_room(evidence: Evidence, varying: set[str], budget_bytes: int | None, after_bytes: int) -> bool:
+    """Tell whether it is for the budget that no golden request was recorded."""
+    if budget_bytes is None or not evidence.questions or budget_bytes - after_bytes >= golden.LARGEST_BYTES:
         return False
     fixed = [without(answer, varying) for answer in evidence.main.answers]
     return golden.expected_bytes(evidence.main.samples, fixed) > 0
