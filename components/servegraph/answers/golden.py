@@ -135,9 +135,9 @@ def expected_bytes(samples: Samples, answers: Sequence[Arrays]) -> int:
 
 
 def _first_bytes(first: Arrays, answers: Sequence[Arrays]) -> int:
-    """Return about what the line of the first record takes; 0 where JSON cannot hold it, or it has no answer."""
+    """Return about what the line of the first record takes; 0 where JSON cannot hold it."""
     answer = {name: values[:1] if values.ndim else values for name, values in (answers[0] if answers else {}).items()}
-    if not answer or not all(map(is_holdable, (*first.values(), *answer.values()))):
+    if not all(map(is_holdable, (*first.values(), *answer.values()))):
         return 0
     return len(_line({"inputs": _plain(first), "outputs": _sampled(answer)}))
 

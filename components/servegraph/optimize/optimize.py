@@ -155,7 +155,7 @@ def _has_no_room(evidence: Evidence, varying: set[str], budget_bytes: int | None
     if budget_bytes is None or not evidence.questions or budget_bytes - after_bytes >= golden.LARGEST_BYTES:
         return False
     fixed = [without(answer, varying) for answer in evidence.main.answers]
-    return golden.expected_bytes(evidence.main.samples, fixed) > 0
+    return any(fixed) and golden.expected_bytes(evidence.main.samples, fixed) > 0
 
 
 def _notes(original: Draft, evidence: Evidence, varying: set[str], *, has_no_room: bool) -> Iterator[str]:
