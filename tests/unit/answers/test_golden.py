@@ -1,11 +1,11 @@
 import gzip
 import json
 import math
-import time
 
 import ml_dtypes
 import numpy as np
 import pytest
+from tests.effort import processor_s
 
 from servegraph.answers import golden, sample_lines
 from servegraph.answers.samples import InputSpec, Samples
@@ -160,9 +160,9 @@ def test_a_line_that_is_no_request_is_left_to_whoever_asks(entry):
 
 
 def test_a_golden_file_of_very_many_members_is_read_in_time():
-    before = time.process_time()
-    assert parse_golden(gzip.compress(b"", mtime=0) * 150_000) == ()
-    assert time.process_time() - before < 2
+    content = gzip.compress(b"", mtime=0) * 150_000
+    assert parse_golden(content) == ()
+    assert processor_s(lambda: parse_golden(content), 2) < 2
 
 
 @pytest.mark.parametrize("content", [bytes(1 << 20), b'"' + b"x" * (1 << 20), b"\xff" * (1 << 20)])
