@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from servegraph.savedmodel.dtypes import BY_NAME
 from servegraph.savedmodel.wire import encode_bytes, encode_number
 
 STRING, FLOAT = BY_NAME["string"].number, BY_NAME["float32"].number
+
+
+class Hostile(NamedTuple):
+    """A model that is built with this module: what it tries, and the code of the answer."""
+
+    name: str
+    make: Callable[[Path], None]
+    code: str
 
 
 def entry(key: str, value: bytes) -> bytes:

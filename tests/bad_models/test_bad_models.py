@@ -7,15 +7,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.bad_models.build import Hostile
 from tests.bad_models.damage import DAMAGES, MODELS, Damage
 from tests.bad_models.fuzz import MAX_SECONDS, SEEDS, bases, look, run
-from tests.bad_models.hostile import HOSTILE, Hostile
+from tests.bad_models.hostile_bundles import BUNDLES
+from tests.bad_models.hostile_graphs import GRAPHS
 from tests.effort import processor_s
 
 from servegraph.inspect_graph.html import render
 from servegraph.inspect_graph.inspect import inspect
 
 HERE = Path(__file__).parent
+HOSTILE = (*GRAPHS, *BUNDLES)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)

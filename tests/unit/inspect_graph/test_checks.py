@@ -21,8 +21,8 @@ from tests.bad_models.build import (
     write,
 )
 from tests.bad_models.fuzz import MemoryDirectory
-from tests.bad_models.hostile import index_of
-from tests.bad_models.hostile import tensor as stored
+from tests.bad_models.hostile_bundles import index_of
+from tests.bad_models.hostile_bundles import tensor as stored
 
 from servegraph.inspect_graph.examples import request_example
 from servegraph.inspect_graph.explanations import explanations
