@@ -30,7 +30,7 @@ THEIRS = {
 
 
 @dataclass
-class World:
+class Place:
     """A service, its storage, and models to deploy there as `census`."""
 
     kind: str
@@ -63,43 +63,43 @@ class World:
         return {v.version: v.traffic_percent for v in self.target.versions("census").versions}
 
 
-def opened(kind: str, models: Path, stack: ExitStack) -> World:
+def opened(kind: str, models: Path, stack: ExitStack) -> Place:
     service, storage = stack.enter_context(FAKES[kind]()), stack.enter_context(FakeGcs())
     storage.make_bucket("bucket")
-    return World(kind, service, storage, Emulated(kind, service.url, storage.url).open(stack), models)
+    return Place(kind, service, storage, Emulated(kind, service.url, storage.url).open(stack), models)
 
 
 @pytest.fixture(params=list(FAKES))
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     with ExitStack() as stack:
         yield opened(request.param, tmp_path, stack)
 
 
 @pytest.fixture
-def vertex(tmp_path: Path) -> Iterator[World]:
+def vertex(tmp_path: Path) -> Iterator[Place]:
     with ExitStack() as stack:
         yield opened("vertex", tmp_path, stack)
 
 
 @pytest.fixture
-def kserve(tmp_path: Path) -> Iterator[World]:
+def kserve(tmp_path: Path) -> Iterator[Place]:
     with ExitStack() as stack:
         yield opened("kserve", tmp_path, stack)
 
 
-def test_it_is_shown_and_not_removed(world: World) -> None:
-    world.deploy("1")
-    world.disown()
-    (only,) = world.target.versions("census").versions
+def test_it_is_shown_and_not_removed(place: Place) -> None:
+    place.deploy("1")
+    place.disown()
+    (only,) = place.target.versions("census").versions
     assert only.traffic_percent == 100
     for version in (None, only.version):
         with pytest.raises(DeployRefused, match="there is what servegraph did not make") as refused:
-            world.target.undeploy("census", version)
+            place.target.undeploy("census", version)
         assert refused.value.code == "FOREIGN_DEPLOYMENTS"
-    assert world.traffic() == {only.version: 100}
+    assert place.traffic() == {only.version: 100}
 
 
-def test_its_place_is_not_taken(kserve: World) -> None:
+def test_its_place_is_not_taken(kserve: Place) -> None:
     kserve.deploy("1")
     kserve.disown()
     before = copy.deepcopy(kserve.service.objects)
@@ -112,37 +112,37 @@ def test_its_place_is_not_taken(kserve: World) -> None:
     assert kserve.service.objects == before
 
 
-def test_the_traffic_that_it_loses_is_said_and_can_go_back(world: World) -> None:
-    if world.kind == "kserve":
+def test_the_traffic_that_it_loses_is_said_and_can_go_back(place: Place) -> None:
+    if place.kind == "kserve":
         pytest.skip("nothing is deployed beside it")
-    world.deploy("1")
-    world.disown()
+    place.deploy("1")
+    place.disown()
     with pytest.raises(DeployRefused):
-        world.deploy("0", golden=WRONG)
-    assert world.traffic() == {"1": 100}
-    plan = plan_deploy(world.request("2"), world.target)
-    done = world.deploy("2", keep_versions=1)
+        place.deploy("0", golden=WRONG)
+    assert place.traffic() == {"1": 100}
+    plan = plan_deploy(place.request("2"), place.target)
+    done = place.deploy("2", keep_versions=1)
     for warning in (plan.warnings[0], done.warnings[0]):
         assert "FOREIGN_TRAFFIC: version 1 " in warning and "from 100 to 0 % of the traffic" in warning
-    assert world.traffic() == {"2": 100, "1": 0}
-    back = world.target.rollback("census")
+    assert place.traffic() == {"2": 100, "1": 0}
+    back = place.target.rollback("census")
     assert (back.outcome, dict(back.traffic), back.warnings) == ("rolled_back", {"1": 100}, ())
     assert back.labels == {"stable": "2"}
-    assert "FOREIGN_TRAFFIC: version 1 " in world.target.rollback("census", "2").warnings[0]
+    assert "FOREIGN_TRAFFIC: version 1 " in place.target.rollback("census", "2").warnings[0]
 
 
 def test_a_model_of_somebody_else_stays(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        world = opened("ai-platform", tmp_path, stack)
-        world.service.models_create({"name": "census", "description": "The model of team B."}, "projects/p")
-        assert world.target.undeploy("census").outcome == "unchanged"
-        world.deploy("1")
-        gone = world.target.undeploy("census")
+        place = opened("ai-platform", tmp_path, stack)
+        place.service.models_create({"name": "census", "description": "The model of team B."}, "projects/p")
+        assert place.target.undeploy("census").outcome == "unchanged"
+        place.deploy("1")
+        gone = place.target.undeploy("census")
         assert (gone.outcome, gone.removed, len(gone.warnings)) == ("removed", ("1",), 1)
-        assert list(world.service.models) == ["projects/p/models/census"] and not world.service.versions
+        assert list(place.service.models) == ["projects/p/models/census"] and not place.service.versions
 
 
-def test_of_a_registered_model_only_our_versions_go(vertex: World) -> None:
+def test_of_a_registered_model_only_our_versions_go(vertex: Place) -> None:
     theirs = f"{MODELS}/1234567890"
     versions = {n: {**THEIRS, "name": theirs, "versionId": n, "versionAliases": []} for n in "12"}
     versions["2"]["versionAliases"] = ["default"]
@@ -161,7 +161,7 @@ def test_of_a_registered_model_only_our_versions_go(vertex: World) -> None:
     assert vertex.storage.names("bucket") == []
 
 
-def test_another_model_on_the_endpoint(vertex: World) -> None:
+def test_another_model_on_the_endpoint(vertex: Place) -> None:
     vertex.deploy("1")
     (endpoint,) = vertex.service.endpoints.values()
     other = f"{MODELS}/other"
@@ -180,13 +180,13 @@ def test_another_model_on_the_endpoint(vertex: World) -> None:
     assert vertex.target.undeploy("census", "2").removed == ("2",)
 
 
-def test_a_model_that_is_called_as_a_probe_is_none(vertex: World) -> None:
+def test_a_model_that_is_called_as_a_probe_is_none(vertex: Place) -> None:
     for name in ("census-probe", "census"):
         deploy(replace(vertex.request("1"), name=name), vertex.target)
     assert vertex.target.versions("census-probe").live == "1"
 
 
-def test_a_version_that_is_deployed_twice(vertex: World) -> None:
+def test_a_version_that_is_deployed_twice(vertex: Place) -> None:
     vertex.deploy("1")
     (endpoint,) = vertex.service.endpoints.values()
     (ours,) = endpoint["deployedModels"]
@@ -197,7 +197,7 @@ def test_a_version_that_is_deployed_twice(vertex: World) -> None:
     assert dict(vertex.target.rollback("census", "census@1#778").traffic) == {"census@1#778": 100}
 
 
-def test_ours_whose_config_map_was_lost_is_known_by_itself(kserve: World) -> None:
+def test_ours_whose_config_map_was_lost_is_known_by_itself(kserve: Place) -> None:
     kserve.deploy("1")
     del kserve.service.objects["ConfigMap", "census-servegraph"]
     assert kserve.deploy("1").version == "1"
