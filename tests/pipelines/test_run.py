@@ -1,6 +1,5 @@
 """`servegraph run` as a user starts it: in a process of its own, on small data."""
 
-import errno
 import json
 import os
 import re
@@ -19,17 +18,10 @@ from servegraph.deploy_version.deploy import deploy
 from servegraph.deploy_version.plan import DeployRequest
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.savedmodel.layout import content_digest
-from servegraph.serve.state import check_model_name
 from servegraph.storage.digests import file_digest
-from servegraph_pipelines import flows
-from servegraph_pipelines.cli.cmd_run import _show
-from servegraph_pipelines.foresight import in_full
-from servegraph_pipelines.local_runner import named_paths, replace_interpreter, resolve_channel
-from servegraph_pipelines.naming import name_of, name_to_fill_in
-from servegraph_pipelines.run import Run, StepRecord, _temporary, failure
+from servegraph_pipelines.run import Run
 from servegraph_pipelines.run_record import Sample
-from servegraph_pipelines.run_report import MAX_MATRIX, ask, confused, finish
-from servegraph_pipelines.step_errors import killed
+from servegraph_pipelines.run_report import ask
 
 SERVEGRAPH = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()"]
 MODELS = Path(__file__).parents[1] / "serving/models"
@@ -147,21 +139,6 @@ def test_bad_data_is_one_clear_error_and_nothing_is_deployed(tmp_path):
     assert not (tmp_path / "out/serving").exists()
 
 
-def test_a_step_on_a_full_disk_says_so_and_the_report_has_the_rest(tmp_path):
-    folder = tmp_path / "pipeline"
-    for step, output in (("digest-data", '{"parameterValues": {}}'), ("train", "")):
-        (folder / step).mkdir(parents=True)
-        (folder / step / "executor_output.json").write_text(output)
-    said = f"OSError: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}"
-    (tmp_path / "run.log").write_text(f"    {said}\njson.decoder.JSONDecodeError: Expecting value\n")
-    state = Run(tmp_path, {}, steps=[StepRecord("train", "failed"), StepRecord("optimize")], pipeline_dir=folder)
-    state.error = failure(state)
-    assert (state.error.code, state.error.message) == ("DISK_FULL", f"Step train: {said}")
-    assert finish(state)["error"]["code"] == "DISK_FULL"
-    assert "DISK_FULL" in (tmp_path / "report.html").read_text()
-    assert "<td>optimize</td><td>not run</td>" in (tmp_path / "report.html").read_text()
-
-
 OF_OTHERS = """
 from kfp import dsl
 
@@ -225,116 +202,6 @@ def test_a_step_that_was_killed_says_so(tmp_path):
     assert document["error"]["message"] == "Step large was killed (SIGKILL), most likely because memory ran out."
 
 
-@pytest.mark.parametrize(
-    ("exit_code", "said"),
-    [(137, "was killed (SIGKILL)"), (-9, "was killed (SIGKILL)"), (139, "crashed (SIGSEGV)"), (-15, "ended (SIGTERM)")],
-)
-def test_exit_codes_of_signals(exit_code, said):
-    assert said in str(killed(exit_code, "Step train", Path("run.log")))
-    assert [killed(code, "Step train", Path("run.log")) for code in (None, 0, 1, 128, 255)] == 5 * [None]
-
-
-def left(folder, step, **metadata):
-    """What a step leaves beside its artifacts: their metadata."""
-    (folder / step).mkdir(parents=True)
-    rows = {artifact: {"artifacts": [{"metadata": row}]} for artifact, row in metadata.items()}
-    (folder / step / "executor_output.json").write_text(json.dumps({"artifacts": rows}))
-
-
-@pytest.mark.parametrize("measured", ["optimize", "evaluate", None])
-def test_metrics_say_which_model_they_are_of(tmp_path, measured, capsys):
-    folder = tmp_path / "pipeline"
-    left(folder, "train", model={"TrainedModel": {"size_bytes": 9, "metrics": {"accuracy": 0.9, "auc": 0.95}}})
-    figures = {"before_bytes": 9, "after_bytes": 5, "agreement": 0.98, "max_abs_diff": 0.1}
-    figures |= {"accuracy_after": 0.8} if measured == "optimize" else {}
-    left(folder, "optimize", metrics=figures, optimized={"ServingModel": {"size_bytes": 5}})
-    metric = {"metric": {"name": "accuracy", "value": 0.8}, "size_bytes": 5, "latency_ms": 1.0}
-    evaluation = {"verdict": "blessed", "reasons": [], "candidate": metric, "live": None}
-    if measured == "evaluate":
-        left(folder, "evaluate", evaluation={})
-        (folder / "evaluate/evaluation").write_text(json.dumps(evaluation))
-    document = finish(Run(tmp_path, {}, steps=[StepRecord("train", "succeeded")], pipeline_dir=folder))
-    assert document["metrics"] == {"accuracy": 0.9, "auc": 0.95}
-    assert document["optimized_metrics"] == ({"accuracy": 0.8} if measured else {})
-    page = (tmp_path / "report.html").read_text()
-    assert "Metrics of the trained model" in page
-    assert ("of the optimized model" in page) == ("which is not deployed: accuracy 0.8000." in page) == bool(measured)
-    assert ("held against the trained one" in page) != bool(measured)
-    _show(document)
-    shown = capsys.readouterr().out
-    assert "trained: accuracy 0.9000, auc 0.9500\n" in shown
-    assert ("optimized: accuracy 0.8000\n" in shown) == bool(measured)
-
-
-@pytest.mark.parametrize("deploy", ["succeeded", "skipped", "failed", None])
-def test_the_report_says_what_was_deployed_and_what_stays_live(tmp_path, deploy):
-    folder = tmp_path / "pipeline"
-    left(folder, "train", model={"TrainedModel": {"size_bytes": 9, "metrics": {"accuracy": 0.9}}})
-    left(folder, "optimize", optimized={"ServingModel": {"size_bytes": 5}})
-    left(folder, "live-version")
-    (folder / "live-version/executor_output.json").write_text('{"parameterValues": {"version": "3", "uri": "/v/3"}}')
-    if deploy == "succeeded":
-        left(folder, "deploy-version")
-        deployment = {"name": "kinds", "version": "4", "outcome": "created", "target": "vertex"}
-        (folder / "deploy-version/deployment").write_text(json.dumps(deployment))
-    steps = [StepRecord("train", "succeeded")]
-    if deploy:
-        steps.append(StepRecord("deploy-version", deploy, started=0.0 if deploy == "skipped" else 1.0))
-    finish(Run(tmp_path, {"target": "vertex"}, steps=steps, pipeline_dir=folder))
-    page = (tmp_path / "report.html").read_text()
-    assert ("what is deployed" in page) == ("which is deployed" in page) == (deploy == "succeeded")
-    assert (">not deployed<" in page) == ("which is not deployed" in page) == (deploy != "succeeded")
-    # A deploy that was begun may have moved the traffic.
-    assert ("Nothing was deployed: version 3 stays live." in page) == (deploy in ("skipped", None))
-
-
-def test_an_error_has_one_name(tmp_path, capsys):
-    folder = tmp_path / "pipeline"
-    left(folder, "train", model={"TrainedModel": {"size_bytes": 9, "metrics": {"mae": 101597.3533, "r2": 0.9}}})
-    left(folder, "optimize", metrics={"mean_absolute_error_after": 101597.3551, "agreement": 1.0, "max_abs_diff": 0.1})
-    document = finish(Run(tmp_path, {}, steps=[StepRecord("train", "succeeded")], pipeline_dir=folder))
-    assert document["optimized_metrics"] == {"mean_absolute_error": 101597.3551}
-    page = (tmp_path / "report.html").read_text()
-    assert "<td>mean absolute error</td>" in page
-    assert "<span>mean absolute error</span><b>101597.3551</b>" in page
-    _show(document)
-    shown = capsys.readouterr().out
-    assert "trained: mean absolute error 101597.3533, r2 0.9000\n" in shown
-    assert "optimized: mean absolute error 101597.3551\n" in shown
-
-
-def test_the_pages_of_steps_open_as_pages(tmp_path):
-    left(tmp_path / "pipeline", "optimize")
-    (tmp_path / "pipeline/optimize/report").write_text("<p>größer")
-    finish(Run(tmp_path, {}, steps=[StepRecord("optimize", "succeeded")], pipeline_dir=tmp_path / "pipeline"))
-    assert (tmp_path / "ladder.html").read_text() == "<p>größer"
-    assert re.findall(r'href="(.*?)"', (tmp_path / "report.html").read_text()) == ["ladder.html"]
-
-
-@pytest.mark.parametrize("classes", [MAX_MATRIX, MAX_MATRIX + 1])
-def test_many_classes_have_their_confusions_in_the_place_of_a_matrix(tmp_path, classes):
-    rows = [[10 * (column == row) for column in range(classes)] for row in range(classes)]
-    rows[2][5], rows[7][1] = 3, 4
-    matrix = {
-        "annotationSpecs": [{"displayName": f"class {number}"} for number in range(classes)],
-        "rows": [{"row": row} for row in rows],
-    }
-    assert confused(matrix) == [("class 7", "class 1", 4), ("class 2", "class 5", 3)]
-    model = {"TrainedModel": {"size_bytes": 9, "metrics": {"accuracy": 0.9}}}
-    left(tmp_path, "train", model=model, classification_metrics={"confusionMatrix": matrix})
-    finish(Run(tmp_path, {}, steps=[StepRecord("train", "succeeded")], pipeline_dir=tmp_path))
-    page = (tmp_path / "report.html").read_text()
-    assert ('<div class="scroll"><table class="matrix">' in page) == (classes <= MAX_MATRIX)
-    assert ("All confusions among 13 classes" in page) == (classes > MAX_MATRIX)
-
-
-def test_a_report_that_cannot_be_written_is_an_error_of_the_run(tmp_path):
-    (tmp_path / "report.html").mkdir()
-    document = finish(Run(tmp_path, {}, steps=[StepRecord("train", "succeeded")]))
-    assert (document["status"], document["error"]["code"], document["report"]) == ("failed", "NOT_A_FILE", None)
-    assert json.loads((tmp_path / "run.json").read_text()) == document
-
-
 def descendants(pid):
     children = []
     for entry in Path("/proc").iterdir():
@@ -391,42 +258,6 @@ def test_what_containers_bind_is_there_before_they_are_made(tmp_path):
     assert (out / "pipeline").stat().st_uid == out.stat().st_uid
 
 
-def test_what_parameters_name_is_seen_in_containers(tmp_path, monkeypatch):
-    file, trainer = table(tmp_path / "in/a [1].csv"), tmp_path / "own.py"
-    trainer.write_text("")
-    named = [f"{tmp_path}/i?/*.csv", str(file), file.as_uri(), f"estimator:{trainer}:make"]
-    assert list(named_paths(named)) == [tmp_path, file, file, trainer]
-    assert list(named_paths({"a": [str(file)], "b": {"c": str(trainer)}})) == [file, trainer]
-    assert list(named_paths(["", "in", "gs://b/x", "/none/*", "/no such", 7, "/" + 9999 * "x"])) == []
-    monkeypatch.chdir(tmp_path)
-    given = {"data": "in/*.csv", "trainer": "estimator:own.py:make", "schema": "gs://b/s.yaml", "model_name": "in"}
-    full = {"data": f"{tmp_path}/in/*.csv", "trainer": f"estimator:{trainer}:make"}
-    assert in_full(flows.load("train-and-deploy"), given, ()) == {**given, **full}
-    assert in_full(flows.load("train-and-deploy"), {"data": "census"}, ()) == {"data": "census"}
-
-
-def test_a_model_is_called_after_its_data(tmp_path, monkeypatch):
-    (folder := tmp_path / "my sales").mkdir()
-    monkeypatch.chdir(folder)
-    (folder / "a[1].csv").write_text("")
-    named = {"sales.csv": "sales", "../Q1 sales.csv.gz": "Q1-sales", "*.csv": "my-sales", ".": "my-sales"}
-    named |= {"a[1].csv": "a-1", "b/part-*/*.csv": "b", "../*/x.csv": tmp_path.name, "/": "model", "_é.csv": "model"}
-    named |= {"gs://bucket/c/*.csv": "c", "gs://bucket/d/": "d", "gs://bucket/**": "bucket", "x" * 200: "x" * 128}
-    named[(folder / "e.tfrecord").as_uri()] = "e"
-    assert {data: name_of(data) for data in named} == named
-    assert [check_model_name(name) for name in named.values()]
-
-
-def test_only_a_model_of_own_data_without_a_name_is_given_one(monkeypatch):
-    for pipeline in flows.FLOWS:
-        flow = flows.load(pipeline)
-        assert name_to_fill_in(flow, {"data": "sales.csv"}) == "sales"
-        given = ({}, {"data": "census"}, {"data": "sales.csv", "model_name": "census"})
-        assert [name_to_fill_in(flow, values) for values in given] == [None, None, None]
-    monkeypatch.chdir(Path(__file__).parents[2] / "docs/examples")
-    assert name_to_fill_in(flows.load("deploy_a_model:deploy_a_model"), {"data": "sales.csv"}) is None
-
-
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see what is left running")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_ending_the_command_ends_the_running_step_and_leaves_no_record_of_an_earlier_run(tmp_path, number):
@@ -473,33 +304,3 @@ def test_a_place_that_cannot_be_written(tmp_path):
     remote = run("--output-dir", "gs://bucket/out")
     assert remote.returncode == 2
     assert "NOT_LOCAL" in remote.stderr
-
-
-def test_what_a_killed_run_left_is_removed(tmp_path):
-    (tmp_path / ".tmp-left/deep").mkdir(parents=True)
-    with _temporary(tmp_path) as folder:
-        assert [*tmp_path.iterdir()] == [folder]
-    assert [*tmp_path.iterdir()] == []
-
-
-def test_only_the_interpreter_of_the_executor_is_replaced():
-    command = ["sh", "-c", 'python3 -m kfp.dsl.executor_main "$@"', "import python3", "--data", "/tmp/python3 -m/x"]
-    assert replace_interpreter(command, "/venv/bin/python") == [
-        "sh",
-        "-c",
-        '/venv/bin/python -m kfp.dsl.executor_main "$@"',
-        *command[3:],
-    ]
-
-
-def test_a_condition_finds_the_value_that_it_names():
-    from kfp.local.io import IOStore
-
-    store = IOStore()
-    store.put_parent_input("pipelinechannel--evaluate-verdict", "blessed")
-    store.put_task_output("check-data", "decision", "train")
-    store.put_task_output("flip", "Output", 3)
-    assert resolve_channel("pipelinechannel--evaluate-verdict", store) == "blessed"
-    assert resolve_channel("pipelinechannel--check-data-decision", store) == "train"
-    assert resolve_channel("pipelinechannel--flip-Output", store) == 3
-    assert resolve_channel("pipelinechannel--flip-other", store) is None
