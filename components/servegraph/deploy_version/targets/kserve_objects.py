@@ -141,7 +141,7 @@ def recall(found: Mapping[str, Any] | None) -> Memory:
         for known in memory.versions.values():
             if missing := _ENTRY - known.keys():
                 raise ValueError(f"a version has no {min(missing)}")
-        return replace(memory, last=max(int(memory.last), *map(int, memory.versions)))
+        return replace(memory, last=max([int(memory.last), *map(int, memory.versions)]))
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         name = found["metadata"]["name"]
         raise InputError(
