@@ -221,6 +221,8 @@ class Climb:
             return step, None
         forms = dict(Counter(form.name for form in found.draft.forms.values())) or None
         step = replace(step, bytes=found.size, forms=forms, **_figures(found))
+        if found.in_full is not None:
+            step = replace(step, full_bytes=found.in_full.size, full_agreement=found.in_full.worst_agreement)
         if reason:
             self.attempts.discard(found)
             return step, None

@@ -23,7 +23,8 @@ class Step:
     `max_abs_diff` and `mean_abs_diff` are through the first loader that takes the original (a session, if one does),
     `agreement` is the worst of all, `forms` counts the weights by the form they are stored in. Of `seconds`,
     `asking_seconds` went into asking the changed model. Rungs that were asked together have what the last one answered,
-    which has their seconds of asking.
+    which has their seconds of asking. Where the tolerance bears the rung for some of the weights alone, `full_bytes`
+    and `full_agreement` are what all of them would come to; the agreement is None where they could not be asked.
     """
 
     name: str
@@ -38,6 +39,28 @@ class Step:
     metric: float | None = None
     asking_seconds: float = 0.0
     forms: Mapping[str, int] | None = None
+    full_bytes: int | None = None
+    full_agreement: float | None = None
+
+    @property
+    def note(self) -> str:
+        """Why it was not kept, or that some weights had to stay wider; empty where there is nothing to say."""
+        if self.reason or self.full_bytes is None:
+            return self.reason
+        full = _reached(self.full_bytes, self.full_agreement)
+        return f"as many as the tolerance bears; all of them would reach {full}"
+
+    def to_go_on(self, bytes_now: int) -> str:
+        """Return what it would reach and cost if more loss were allowed; empty where it would save nothing."""
+        if self.kept and self.full_bytes is not None and self.full_bytes < bytes_now:
+            return f"{self.name} of all weights would reach {_reached(self.full_bytes, self.full_agreement)}"
+        if self.kept or self.agreement is None or self.bytes >= bytes_now:
+            return ""
+        return f"{self.name} would reach {_reached(self.bytes, self.agreement)} ({self.reason})"
+
+
+def _reached(size: int, agreement: float | None) -> str:
+    return format_size(size) + ("" if agreement is None else f" at agreement {agreement:.4f}")
 
 
 @dataclass(frozen=True)
@@ -88,11 +111,7 @@ class Optimized:
         if self.fits:
             return None
         tried = ", ".join(f"{s.name} {format_size(s.bytes)}" for s in self.steps if s.kept) or "none that helped"
-        costs = [
-            f"{s.name} would reach {format_size(s.bytes)} at agreement {s.agreement:.4f} ({s.reason})"
-            for s in self.steps
-            if not s.kept and s.agreement is not None and s.bytes < self.after_bytes
-        ]
+        costs = [cost for step in self.steps if (cost := step.to_go_on(self.after_bytes))]
         left_out = [r.name for r in RUNGS if r.is_default and r.name not in {step.name for step in self.steps}]
         further = [f"Add the rungs that --rungs left out: {', '.join(left_out)}."] if left_out else []
         going_on = f" To go on costs: {'; '.join(costs)}." if costs else ""

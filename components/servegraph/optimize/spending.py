@@ -1,4 +1,8 @@
-"""Which weights stay wider than a rung would make them: bytes go where they buy the most agreement."""
+"""Which weights stay wider than a rung would make them: bytes go where they buy the most agreement.
+
+How far the answers move with one weight is taken to be independent of how far they move with another. Then the squares
+of the distances add up, and of one weight the square grows with the noise of its form.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,12 @@ Forms = Mapping[str, Form]
 
 @dataclass(frozen=True)
 class Upgrade:
-    """One weight stored one form wider: `form` None is its own."""
+    """One weight stored one form wider, its own where `form` is None; `won` is the square distance it takes away."""
 
     key: str
     form: Form | None
     extra_bytes: int
+    won: float
 
 
 def upgrades(
@@ -30,8 +35,8 @@ def upgrades(
 ) -> list[Upgrade]:
     """Return all upgrades, those that buy the most for a byte first.
 
-    `wider` are the forms of each weight between its own and the narrow one, the narrowest first. A weight's effect on
-    the answers is taken to grow with the root of its form's noise, from the distance that was measured.
+    `wider` are the forms of each weight between its own and the narrow one, the narrowest first; `distances` are how
+    far the answers move when a weight has its narrow form.
     """
     queue: list[tuple[float, str, int, Upgrade]] = []
     ways = {w.key: list(_steps(w, narrow[w.key], wider.get(w.key, ()), distances)) for w in weights if w.key in narrow}
@@ -51,15 +56,14 @@ def upgrades(
 def _steps(
     weight: Weight, narrow: Form, wider: Sequence[Form], distances: Mapping[str, float]
 ) -> Iterator[tuple[float, Upgrade]]:
-    """Yield each upgrade of a weight with what it is worth: distance won per byte."""
-    distance = distances.get(weight.key, 0.0)
-    per_noise = distance / narrow.noise**0.5 if narrow.noise else 0.0
+    """Yield each upgrade of a weight with what it is worth: square distance won per byte."""
+    per_noise = distances.get(weight.key, 0.0) ** 2 / narrow.noise if narrow.noise else 0.0
     now, now_bytes = narrow.noise, narrow.stored_bytes
     own = (None, 0.0, size_bytes(weight.content))
     for form, noise, stored in [*((f, f.noise, f.stored_bytes) for f in wider), own]:
         if stored > now_bytes:
-            worth = per_noise * (now**0.5 - noise**0.5) / (stored - now_bytes)
-            yield worth, Upgrade(weight.key, form, stored - now_bytes)
+            extra, won = stored - now_bytes, per_noise * (now - noise)
+            yield won / extra, Upgrade(weight.key, form, extra, won)
             now, now_bytes = noise, stored
 
 
@@ -84,3 +88,20 @@ def affordable(order: Sequence[Upgrade], spare_bytes: int) -> list[Upgrade]:
         taken.append(upgrade)
         spare_bytes -= upgrade.extra_bytes
     return taken
+
+
+def needed(order: Sequence[Upgrade], borne: float) -> list[Upgrade]:
+    """Return the upgrades without which the answers would move by more than `borne`, a square distance.
+
+    What wins the least for a byte is done without first. What alone wins more than is left is needed, so a large weight
+    that the answers do not bear in its narrow form is no reason to widen all the others before it.
+    """
+    taken: list[Upgrade] = []
+    closed: set[str] = set()
+    for upgrade in reversed(order):
+        if upgrade.key in closed or upgrade.won > borne:
+            closed.add(upgrade.key)
+            taken.append(upgrade)
+        else:
+            borne -= upgrade.won
+    return taken[::-1]

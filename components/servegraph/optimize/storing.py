@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import sqrt
 from typing import NamedTuple
 
 from servegraph.errors import ModelError
@@ -17,6 +18,8 @@ from servegraph.rewriting.weights import Weight, loosen, weights_of
 
 _ROUNDS = 6  # of trying wider weights, each of which writes and asks the model
 _WORTH_SPENDING = 0.01  # of the model; for less it is not worth measuring what each weight does
+_UNSEEN = 0.01  # times the least weight: what moves no answer of the main signature may move one of another
+_CLOSE = 1.05  # times as far: not worth writing the model again
 
 Try = Callable[[Draft], Written]  # writes a draft and asks it
 
@@ -71,6 +74,8 @@ class Storing:
             tried, found = found, self._widened(attempt, loose, narrow, forms, found)
             if tried.objection and found.size >= self.attempts.best.size:  # all it would save breaks the tolerance
                 found = replace(found, measured=tried.measured, objection=tried.objection, size=tried.size)
+            elif tried.objection and not found.objection:
+                found = replace(found, in_full=tried)
         for key, form in forms.items():
             if found.draft.forms.get(key) is form:
                 self._forms.setdefault(key, []).append(form)
@@ -110,36 +115,54 @@ class Storing:
         order: Sequence[spending.Upgrade],
         found: Written,
     ) -> Written:
-        """Undo the rung for the fewest weights that bring the answers back within the tolerance."""
-        too_few, enough = 0, len(order)
+        """Undo the rung for as few bytes as bring the answers back within the tolerance.
+
+        How far the answers may move is not known as a distance, so it is searched for: all of it is too far, and less
+        than the least weight moves them by is to undo the rung.
+        """
+        won = [upgrade.won for upgrade in order if upgrade.won > 0]
+        least, most = min(won, default=0.0), sum(won)
         best: Written | None = None
-        for _ in range(_ROUNDS):
-            if enough - too_few <= 1 and best is not None:
-                break
-            count = max((too_few + enough) // 2, too_few + 1)
-            if count >= len(order):
-                break
-            tried = attempt(replace(loose, forms=spending.applied(narrow, order[:count])))
-            if tried.objection:
-                too_few = count
-                self.attempts.discard(tried)
+        held: set[str] = set()
+        kept: dict[frozenset[spending.Upgrade], bool] = {}  # whether what was tried kept the tolerance
+        while len(kept) < _ROUNDS and most > _CLOSE * least:
+            borne = sqrt(least * most)
+            needed = spending.needed(order, borne)
+            taken = frozenset(needed)
+            if self._hardly_saves(found.size + sum(upgrade.extra_bytes for upgrade in needed)):
+                least = borne
+                continue
+            if taken not in kept:
+                tried = attempt(replace(loose, forms=spending.applied(narrow, needed)))
+                kept[taken] = not tried.objection
+                if tried.objection:
+                    self.attempts.discard(tried)
+                else:
+                    if best is not None:
+                        self.attempts.discard(best)
+                    best, held = tried, {upgrade.key for upgrade in needed}
+            if kept[taken]:
+                least = borne
             else:
-                enough = count
-                if best is not None:
-                    self.attempts.discard(best)
-                best = tried
+                most = borne
         if best is None:
             return found
         self.attempts.discard(found)
-        self._held |= {upgrade.key for upgrade in order[:enough]}
+        self._held |= held
         return best
+
+    def _hardly_saves(self, size: int) -> bool:
+        now = self.attempts.best.size
+        return now - size < _WORTH_SPENDING * now
 
     def _distances(self, loose: Draft, found: Written, weights: Sequence[Weight]) -> Mapping[str, float]:
         """Return how much each weight matters, all alike where that cannot be measured."""
         wide = self.attempts.write(replace(loose, forms={}))
         try:
-            return sensitivity.measure(wide.path, found.path, weights, self.attempts.evidence.main)
+            moved = sensitivity.measure(wide.path, found.path, weights, self.attempts.evidence.main)
         except ModelError:
             return dict.fromkeys((weight.key for weight in weights), 1.0)
         finally:
             self.attempts.discard(wide)
+        least = min(filter(None, moved.values()), default=1.0)
+        return {key: distance or _UNSEEN * least for key, distance in moved.items()}

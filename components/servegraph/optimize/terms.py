@@ -26,7 +26,10 @@ class Terms:
 
 @dataclass(frozen=True)
 class Written:
-    """A draft on disk, with what the gate found; a hollow one has no variables yet, but the size that it will have."""
+    """A draft on disk, with what the gate found; a hollow one has no variables yet, but the size that it will have.
+
+    Where the tolerance bears a smaller form for some of the weights alone, `in_full` is what was found of all of them.
+    """
 
     draft: Draft
     path: Path
@@ -34,6 +37,7 @@ class Written:
     measured: Sequence[Measured] = ()
     objection: str = ""
     is_hollow: bool = False
+    in_full: Written | None = None
 
     @property
     def worst_agreement(self) -> float | None:

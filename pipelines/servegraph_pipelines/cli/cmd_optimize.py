@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from servegraph.errors import StorageError
 from servegraph.quiet_tensorflow import import_tensorflow_quietly
 from servegraph.storage.local import answering
 from servegraph_pipelines.cli.outcome import echo, print_json, show_error
+
+if TYPE_CHECKING:
+    from servegraph.optimize.result import Optimized
 
 
 @click.command("optimize")
@@ -78,40 +81,35 @@ def command(
     if as_json:
         print_json(result.to_json())
     else:
-        _show(result.to_json())
+        _show(result)
     if (shortfall := result.shortfall()) is not None:
         show_error(shortfall.code, f"{shortfall.message} {out} holds the best.", f"fix: {shortfall.fix}")
     return 0 if result.fits else 1
 
 
-def _show(result: dict[str, object]) -> None:
+def _show(result: Optimized) -> None:
     from servegraph.machines.sizes import format_size
     from servegraph_pipelines.cli.tables import print_table
 
-    rows = [("original", "", format_size(int(str(result["before_bytes"]))), "", "", "")]
-    steps = result["steps"]
-    assert isinstance(steps, list)
-    for step in steps:
-        asked = step["agreement"] is not None
+    rows = [("original", "", format_size(result.before_bytes), "", "", "")]
+    for step in result.steps:
         rows.append(
             (
-                step["name"],
-                "yes" if step["kept"] else "no",
-                format_size(step["bytes"]),
-                f"{step['agreement']:.4f}" if asked else "",
-                f"{step['max_abs_diff']:.2g}" if asked else "",
-                step["reason"] or step["what"],
+                step.name,
+                "yes" if step.kept else "no",
+                format_size(step.bytes),
+                "" if step.agreement is None else f"{step.agreement:.4f}",
+                "" if step.max_abs_diff is None else f"{step.max_abs_diff:.2g}",
+                f"{step.what}: {step.note}" if step.kept and step.note else step.note or step.what,
             )
         )
-    if result["golden_requests"]:
-        size = format_size(int(str(result["golden_bytes"])))
-        rows.append(("golden requests", "", size, "", "", f"{result['golden_requests']}, for a deploy to compare"))
+    if result.golden_requests:
+        size = format_size(result.golden_bytes)
+        rows.append(("golden requests", "", size, "", "", f"{result.golden_requests}, for a deploy to compare"))
     figures = ("size", "agreement", "largest difference")
     print_table(("rung", "kept", *figures, "why"), rows, figures=figures)
-    before, after = (format_size(int(str(result[key]))) for key in ("before_bytes", "after_bytes"))
-    made_up = ", made up" if result["samples_generated"] else ""
-    echo(f"{before} → {after} ({result['sample_rows']} samples{made_up})")
-    notes = result["notes"]
-    assert isinstance(notes, list)
-    for note in notes:
+    before, after = format_size(result.before_bytes), format_size(result.after_bytes)
+    made_up = ", made up" if result.samples_generated else ""
+    echo(f"{before} → {after} ({result.sample_rows} samples{made_up})")
+    for note in result.notes:
         echo(f"note: {note}", err=True)

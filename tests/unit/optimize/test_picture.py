@@ -77,5 +77,13 @@ def test_the_page_names_the_model_and_explains_hollow_points_where_there_are_any
 
 def test_the_table_of_a_terminal_has_the_golden_requests(capsys: pytest.CaptureFixture[str]) -> None:
     step = Step("strip", "", True, 11_000, agreement=1.0, max_abs_diff=0.0)
-    _show(Optimized(33_000, 14_000, None, (step,), 8, False, 16, "", (), golden_bytes=3_000).to_json())
+    _show(Optimized(33_000, 14_000, None, (step,), 8, False, 16, "", (), golden_bytes=3_000))
     assert "golden requests        3.00 kB" in capsys.readouterr().out
+
+
+def test_a_rung_that_is_kept_in_part_says_what_all_of_it_would_come_to(capsys: pytest.CaptureFixture[str]) -> None:
+    step = Step("quarter", "as int8", True, 11_000, agreement=1.0, full_bytes=6_000, full_agreement=0.97)
+    result = Optimized(33_000, 11_000, 9_000, (step,), 8, False, 0, "", ())
+    assert "all of them would reach 6.00 kB at agreement 0.9700" in render(result, "models/census")
+    _show(result)
+    assert "as int8: as many as the tolerance bears" in " ".join(capsys.readouterr().out.split())
