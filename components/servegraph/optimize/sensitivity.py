@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import prod, sqrt
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +33,16 @@ def measure(loose: Path, narrow: Path, weights: Sequence[Weight], question: Ques
     """Return, by key, how far answers move when a weight is as in `narrow` and all others are as in `loose`.
 
     Both are models of the same graph. The distance is the root mean square over the samples of what an output changes,
-    in units of that output's own spread. Weights that are probed together share its square by their size.
+    in units of that output's own spread.
 
     Raises:
         ModelError: a session cannot load one of them, or they fail.
     """
     groups = _groups(weights)
-    request = _probe(question, sum(map(_count, weights)))
+    request = _probe(question, sum(prod(weight.content.shape) for weight in weights))
     handles = [[handle for weight in group for handle in weight.handles] for group in groups]
     moved = in_child(_probe_all, loose, narrow, question.tags, question.signature, request, handles)
-    return {
-        weight.key: distance * sqrt(_count(weight) / sum(map(_count, group)))
-        for group, distance in zip(groups, moved, strict=True)
-        for weight in group
-    }
-
-
-def _count(weight: Weight) -> int:
-    return prod(weight.content.shape)
+    return {weight.key: distance for group, distance in zip(groups, moved, strict=True) for weight in group}
 
 
 def _groups(weights: Sequence[Weight]) -> list[list[Weight]]:
@@ -58,7 +50,7 @@ def _groups(weights: Sequence[Weight]) -> list[list[Weight]]:
     in_order = sorted(weights, key=lambda weight: weight.key)
     if len(in_order) <= MOST_PROBES:
         return [[weight] for weight in in_order]
-    share = sum(map(_count, in_order)) / MOST_PROBES
+    share = sum(prod(weight.content.shape) for weight in in_order) / MOST_PROBES
     groups: list[list[Weight]] = [[]]
     filled = 0.0
     for weight in in_order:
@@ -66,7 +58,7 @@ def _groups(weights: Sequence[Weight]) -> list[list[Weight]]:
             groups.append([])
             filled = 0.0
         groups[-1].append(weight)
-        filled += _count(weight)
+        filled += prod(weight.content.shape)
     return groups
 
 

@@ -56,14 +56,18 @@ def upgrades(
 def _steps(
     weight: Weight, narrow: Form, wider: Sequence[Form], distances: Mapping[str, float]
 ) -> Iterator[tuple[float, Upgrade]]:
-    """Yield each upgrade of a weight with what it is worth: square distance won per byte."""
-    per_noise = distances.get(weight.key, 0.0) ** 2 / narrow.noise if narrow.noise else 0.0
+    """Yield each upgrade of a weight with what it is worth: distance won per byte.
+
+    Not the square of it: then int4 is left to many small weights, and trained models were measured to lose more.
+    """
+    per_noise = distances.get(weight.key, 0.0) / narrow.noise**0.5 if narrow.noise else 0.0
     now, now_bytes = narrow.noise, narrow.stored_bytes
     own = (None, 0.0, size_bytes(weight.content))
     for form, noise, stored in [*((f, f.noise, f.stored_bytes) for f in wider), own]:
         if stored > now_bytes:
-            extra, won = stored - now_bytes, per_noise * (now - noise)
-            yield won / extra, Upgrade(weight.key, form, extra, won)
+            extra = stored - now_bytes
+            worth = per_noise * (now**0.5 - noise**0.5) / extra
+            yield worth, Upgrade(weight.key, form, extra, per_noise**2 * (now - noise))
             now, now_bytes = noise, stored
 
 
