@@ -7,35 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import shutil
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
-from servegraph.errors import InputError, Refusal, ServegraphError, StorageError
+from servegraph.errors import ServegraphError, StorageError
 from servegraph_pipelines.schedules.converge import Found, PastRun
 from servegraph_pipelines.schedules.spec import Schedule
+from servegraph_pipelines.schedules.timers import FIRE, Crontab, Kind, SystemdTimer, Timer
 
-Kind = Literal["systemd", "cron"]
 DECLARED, PIPELINE, STATE = "schedule.json", "pipeline.yaml", "state.json"
-
-
-class Timer(Protocol):
-    """What starts runs at their times."""
-
-    def check(self, timing: dict[str, Any]) -> None:
-        """Raise `InputError` (code `NOT_FOR_ENGINE`) where it cannot keep such times."""
-
-    def set(self, name: str, timing: dict[str, Any], command: list[str]) -> None:
-        """Start runs at these times, in place of what there is of the name."""
-
-    def remove(self, name: str) -> None:
-        """Start no more runs; gone already is fine."""
-
-    def has(self, name: str) -> bool:
-        """Whether it starts runs under the name."""
 
 
 class LocalSchedules:
@@ -134,133 +115,14 @@ class LocalSchedules:
         write_json(Path(found.id) / DECLARED, {**found.body, "paused": False})
 
 
-class SystemdTimer:
-    """Units of the user's systemd."""
-
-    def check(self, timing: dict[str, Any]) -> None:
-        """All can be kept."""
-
-    def set(self, name: str, timing: dict[str, Any], command: list[str]) -> None:
-        """Write service and timer, and enable the timer."""
-        folder = self._folder()
-        calendars = "\n".join(f"OnCalendar={line}" for line in timing["calendars"])
-        line = " ".join('"' + part.replace("%", "%%").replace("$", "$$").replace('"', '\\"') + '"' for part in command)
-        service = f"[Unit]\nDescription=servegraph schedule {name}\n\n[Service]\nType=oneshot\nExecStart={line}\n"
-        persistent = "true" if timing["catch_up"] else "false"
-        timer = (
-            f"[Unit]\nDescription=servegraph schedule {name}\n\n"
-            f"[Timer]\n{calendars}\nPersistent={persistent}\n\n[Install]\nWantedBy=timers.target\n"
-        )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"servegraph-{name}.service").write_text(service, encoding="utf-8")
-            (folder / f"servegraph-{name}.timer").write_text(timer, encoding="utf-8")
-        except OSError as exc:
-            raise StorageError(f"The timer cannot be written to {folder}: {exc}.", code="CANNOT_WRITE") from exc
-        call(["systemctl", "--user", "daemon-reload"])
-        call(["systemctl", "--user", "enable", "--now", f"servegraph-{name}.timer"])
-
-    def remove(self, name: str) -> None:
-        """Disable the timer and remove both units."""
-        units = [self._folder() / f"servegraph-{name}.{kind}" for kind in ("timer", "service")]
-        if not units[0].exists():
-            return
-        call(["systemctl", "--user", "disable", "--now", units[0].name])
-        for unit in units:
-            unit.unlink(missing_ok=True)
-        call(["systemctl", "--user", "daemon-reload"])
-
-    def has(self, name: str) -> bool:
-        """Whether the timer is there."""
-        return (self._folder() / f"servegraph-{name}.timer").exists()
-
-    @staticmethod
-    def _folder() -> Path:
-        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd/user"
-
-
-class Crontab:
-    """A line of the user's crontab between two marks."""
-
-    def check(self, timing: dict[str, Any]) -> None:
-        """Refuse a time zone that is not the machine's, and catching up: cron knows neither."""
-        here = machine_zone()
-        if timing["time_zone"] != here:
-            raise InputError(
-                f"cron runs by the clock of this machine, which is {here}, not {timing['time_zone']}.",
-                code="NOT_FOR_ENGINE",
-                fix=f"Write time_zone: {here}, or use a systemd timer: place: {{scheduler: systemd}}.",
-            )
-        if timing["catch_up"]:
-            raise InputError("cron makes up for no missed runs.", code="NOT_FOR_ENGINE", fix="catch_up: false")
-
-    def set(self, name: str, timing: dict[str, Any], command: list[str]) -> None:
-        """Put the line in."""
-        line = f"{timing['cron']} {shlex.join(command)}".replace("%", "\\%")
-        self._write([*self._others(name), *self._marks(name, line)])
-
-    def remove(self, name: str) -> None:
-        """Take the line out."""
-        if self.has(name):
-            self._write(self._others(name))
-
-    def has(self, name: str) -> bool:
-        """Whether the line is there."""
-        return bool(shutil.which("crontab")) and self._marks(name, "")[0] in self._lines()
-
-    @staticmethod
-    def _marks(name: str, line: str) -> list[str]:
-        return [f"# servegraph begin {name}", line, f"# servegraph end {name}"]
-
-    def _others(self, name: str) -> list[str]:
-        begin, _, end = self._marks(name, "")
-        kept, inside = [], False
-        for line in self._lines():
-            inside = inside or line == begin
-            if not inside:
-                kept.append(line)
-            inside = inside and line != end
-        return kept
-
-    @staticmethod
-    def _lines() -> list[str]:
-        # Without a crontab, `crontab -l` says so and exits 1.
-        return call(["crontab", "-l"], may_fail=True).splitlines()
-
-    @staticmethod
-    def _write(lines: list[str]) -> None:
-        call(["crontab", "-"], "\n".join(lines) + "\n" if lines else "")
-
-
 def command(folder: Path) -> list[str]:
     """Return the command that runs a schedule once."""
-    return [sys.executable, "-m", "servegraph_pipelines.schedules.fire", str(folder)]
-
-
-def call(line: list[str], given: str | None = None, *, may_fail: bool = False) -> str:
-    """Return what a command prints. Raises `Refusal` (code `NO_SCHEDULER`) where it is not there or fails."""
-    if shutil.which(line[0]) is None:
-        fix = f"Install {line[0]}, or choose the other: place: {{scheduler: systemd}} or cron."
-        raise Refusal(f"This machine has no {line[0]}.", code="NO_SCHEDULER", fix=fix)
-    done = subprocess.run(line, input=given, capture_output=True, text=True, check=False)
-    if done.returncode and not may_fail:
-        raise Refusal(f"{shlex.join(line)} failed: {done.stderr.strip()[:300]}", code="NO_SCHEDULER")
-    return done.stdout
+    return [sys.executable, "-m", FIRE, str(folder)]
 
 
 def data_home() -> Path:
     """Return where programs of this user keep their data."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-
-
-def machine_zone() -> str:
-    """Return the time zone of this machine's clock."""
-    if zone := os.environ.get("TZ", "").removeprefix(":"):
-        return zone
-    link = Path("/etc/localtime")
-    target = str(link.resolve()) if link.exists() else ""
-    zone = target.partition("zoneinfo/")[2] or "UTC"
-    return "UTC" if zone in ("Etc/UTC", "Etc/UCT", "Universal", "Zulu") else zone
 
 
 def write_json(path: Path, document: Any) -> None:

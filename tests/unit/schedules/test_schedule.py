@@ -1,13 +1,12 @@
-"""`schedule` on both services through the real clients, and on this machine through its own commands."""
+"""`schedule` on both services through the real clients."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,6 @@ from servegraph_pipelines import flows
 from servegraph_pipelines.cli import app
 
 FLOW = Path(flows.__file__).with_name("train_and_deploy.yaml")
-# A crontab and a systemctl that keep what they are told, for machines that have neither.
-CRONTAB = '#!/bin/sh\nif [ "$1" = -l ]; then cat "$HOME/crontab"; else cat > "$HOME/crontab"; fi\n'
-SYSTEMCTL = '#!/bin/sh\necho "$@" >> "$HOME/systemctl.log"\n'
 
 TARGET = {"target": "kserve", "namespace": "ml", "staging": "gs://b/models"}
 
@@ -35,8 +31,7 @@ class Place:
     kind: str
     file: Path
     where: dict[str, str]
-    fake: Any = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    fake: Any
 
     def declare(self, **changes: Any) -> None:
         row = {
@@ -47,8 +42,8 @@ class Place:
             "place": self.where,
         }
         row["parameters"] = {"seed": 3, "hyperparameters": {"epochs": 2}}
-        row |= {**self.extra, **changes}
-        row["parameters"] = {**(TARGET if self.fake else {}), **row["parameters"]}
+        row |= changes
+        row["parameters"] = {**TARGET, **row["parameters"]}
         self.file.write_text(yaml.safe_dump({"schedules": [row]}))
 
     def run(self, verb: str, *names: str) -> int:
@@ -358,92 +353,3 @@ def test_time_zones(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     place.run("apply")
     assert outcome(capsys) == "unchanged"
-
-
-@pytest.fixture(params=["cron", "systemd"])
-def machine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """This machine, as a user with a home of its own finds it."""
-    home, programs = tmp_path / "home", tmp_path / "bin"
-    home.mkdir()
-    programs.mkdir()
-    for name, content in (("crontab", CRONTAB), ("systemctl", SYSTEMCTL)):
-        (programs / name).write_text(content)
-        (programs / name).chmod(stat.S_IRWXU)
-    for name, value in (("HOME", str(home)), ("PATH", f"{programs}:{os.environ['PATH']}"), ("TZ", "UTC")):
-        monkeypatch.setenv(name, value)
-    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    return Place("local", tmp_path / "s.yaml", {"scheduler": request.param, "directory": str(tmp_path / "kept")})
-
-
-def lines_of(machine: Place) -> str:
-    home = machine.file.parent / "home"
-    files = [home / "crontab", home / ".config/systemd/user/servegraph-nightly.timer"]
-    return "".join(file.read_text() for file in files if file.exists())
-
-
-def test_on_this_machine(machine: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    (machine.file.parent / "home/crontab").write_text("1 2 3 4 5 other\n")
-    machine.declare()
-    machine.run("apply")
-    assert outcome(capsys) == "created"
-    wanted = "0 3 * * 1 " if machine.where["scheduler"] == "cron" else "OnCalendar=Mon *-*-* 03:00:00 UTC"
-    assert wanted in lines_of(machine)
-    machine.run("apply")
-    assert outcome(capsys) == "unchanged"
-    machine.run("pause", "nightly")
-    assert wanted not in lines_of(machine)
-    machine.declare(cron="0 5 * * MON")
-    machine.run("apply")
-    assert "0 5 * * 1" not in lines_of(machine)  # still paused
-    machine.run("resume", "nightly")
-    assert wanted.replace("03:", "05:").replace("0 3 ", "0 5 ") in lines_of(machine)
-    capsys.readouterr()
-    machine.run("apply")
-    assert outcome(capsys) == "unchanged"
-    machine.run("delete", "nightly")
-    assert "servegraph" not in lines_of(machine)
-    assert "1 2 3 4 5 other" in (machine.file.parent / "home/crontab").read_text()
-
-
-def test_a_line_that_is_gone_is_put_back(machine: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    machine.declare()
-    machine.run("apply")
-    home = machine.file.parent / "home"
-    (home / "crontab").unlink(missing_ok=True)
-    (home / ".config/systemd/user/servegraph-nightly.timer").unlink(missing_ok=True)
-    capsys.readouterr()
-    assert machine.run("diff") == 1
-    machine.run("apply")
-    assert "nightly" in lines_of(machine)
-
-
-def test_without_a_scheduler_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("TZ", "UTC")
-    machine = Place("local", tmp_path / "s.yaml", {"scheduler": "cron", "directory": str(tmp_path / "kept")})
-    machine.declare()
-    with pytest.raises(ServegraphError) as caught:
-        machine.run("apply")
-    assert caught.value.code == "NO_SCHEDULER"
-    assert machine.run("list") == 0
-    assert machine.run("diff") == 1
-
-
-def test_failures_pause_it_and_are_told(machine: Place, tmp_path: Path) -> None:
-    from servegraph_pipelines.schedules.fire import fire
-
-    told = tmp_path / "told"
-    notify = ["sh", "-c", f'echo "$SERVEGRAPH_SCHEDULE $SERVEGRAPH_STATUS $SERVEGRAPH_ERROR" >> {told}']
-    machine.declare(parameters={"data": str(tmp_path / "none.csv")}, pause_after_failures=2, notify=notify)
-    machine.run("apply")
-    folder = tmp_path / "kept/nightly"
-    assert fire(folder) == 1
-    assert "nightly failed [NOT_FOUND]" in told.read_text()
-    assert "nightly" in lines_of(machine)
-    assert fire(folder) == 1
-    assert "nightly paused [NOT_FOUND]" in told.read_text()
-    assert "servegraph begin" not in lines_of(machine)
-    assert json.loads((folder / "state.json").read_text())["failures"] == 2
-    machine.run("resume", "nightly")
-    assert not (folder / "state.json").exists()

@@ -1,0 +1,200 @@
+"""`schedule` on this machine, through its own commands, and the runs that its timers start."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from servegraph.errors import ServegraphError
+from servegraph_pipelines import flows
+from servegraph_pipelines.cli import app
+from servegraph_pipelines.schedules.fire import fire
+
+FLOW = Path(flows.__file__).with_name("train_and_deploy.yaml")
+# A crontab and a systemctl that keep what they are told, for machines that have neither.
+CRONTAB = """#!/bin/sh
+if [ "$1" != -l ]; then exec cat > "$HOME/crontab"; fi
+if [ -e "$HOME/denied" ]; then echo "you are not allowed to use this program" >&2; exit 1; fi
+[ -e "$HOME/crontab" ] || { echo "no crontab for me" >&2; exit 1; }
+exec cat "$HOME/crontab"
+"""
+SYSTEMCTL = '#!/bin/sh\necho "$@" >> "$HOME/systemctl.log"\n'
+
+
+@dataclass
+class Machine:
+    """This machine, as a user with a home of its own finds it; `file` declares one schedule, nightly."""
+
+    folder: Path
+    scheduler: str
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "s.yaml"
+
+    @property
+    def crontab(self) -> Path:
+        return self.folder / "home/crontab"
+
+    @property
+    def units(self) -> Path:
+        return self.folder / "home/.config/systemd/user"
+
+    @property
+    def kept(self) -> Path:
+        return self.folder / "kept/nightly"
+
+    def declare(self, **changes: Any) -> None:
+        row = {"name": "nightly", "cron": "0 3 * * MON", "engine": "local", "pipeline": str(FLOW)}
+        row["place"] = {"scheduler": self.scheduler, "directory": str(self.kept.parent)}
+        row["parameters"] = {"seed": 3, "hyperparameters": {"epochs": 2}}
+        self.file.write_text(yaml.safe_dump({"schedules": [row | changes]}))
+
+    def run(self, verb: str, *names: str) -> int:
+        return app.main(["schedule", verb, str(self.file), *names, "--json"], standalone_mode=False)
+
+    def lines(self) -> str:
+        files = [self.crontab, self.units / "servegraph-nightly.timer"]
+        return "".join(file.read_text() for file in files if file.exists())
+
+
+@pytest.fixture(name="make_machine")
+def fixture_make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Machine]:
+    def make(scheduler: str) -> Machine:
+        home, programs = tmp_path / "home", tmp_path / "bin"
+        home.mkdir()
+        programs.mkdir()
+        for name, content in (("crontab", CRONTAB), ("systemctl", SYSTEMCTL)):
+            (programs / name).write_text(content)
+            (programs / name).chmod(stat.S_IRWXU)
+        for name, value in (("HOME", str(home)), ("PATH", f"{programs}:{os.environ['PATH']}"), ("TZ", "UTC")):
+            monkeypatch.setenv(name, value)
+        for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        return Machine(tmp_path, scheduler)
+
+    return make
+
+
+@pytest.fixture(params=["cron", "systemd"])
+def machine(request: pytest.FixtureRequest, make_machine: Callable[[str], Machine]) -> Machine:
+    return make_machine(request.param)
+
+
+@pytest.fixture
+def cron(make_machine: Callable[[str], Machine]) -> Machine:
+    return make_machine("cron")
+
+
+def outcome(capsys: pytest.CaptureFixture[str]) -> Any:
+    (change,) = json.loads(capsys.readouterr().out)["schedules"]
+    return change["outcome"]
+
+
+def test_on_this_machine(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.crontab.write_text("1 2 3 4 5 other\n")
+    machine.declare()
+    machine.run("apply")
+    assert outcome(capsys) == "created"
+    wanted = "0 3 * * 1 " if machine.scheduler == "cron" else "OnCalendar=Mon *-*-* 03:00:00 UTC"
+    assert wanted in machine.lines()
+    machine.run("apply")
+    assert outcome(capsys) == "unchanged"
+    machine.run("pause", "nightly")
+    assert wanted not in machine.lines()
+    machine.declare(cron="0 5 * * MON")
+    machine.run("apply")
+    assert "0 5 * * 1" not in machine.lines()  # still paused
+    machine.run("resume", "nightly")
+    assert wanted.replace("03:", "05:").replace("0 3 ", "0 5 ") in machine.lines()
+    capsys.readouterr()
+    machine.run("apply")
+    assert outcome(capsys) == "unchanged"
+    machine.run("delete", "nightly")
+    assert "servegraph" not in machine.lines()
+    assert "1 2 3 4 5 other" in machine.crontab.read_text()
+
+
+def test_a_line_that_is_gone_is_put_back(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.declare()
+    machine.run("apply")
+    machine.crontab.unlink(missing_ok=True)
+    (machine.units / "servegraph-nightly.timer").unlink(missing_ok=True)
+    capsys.readouterr()
+    assert machine.run("diff") == 1
+    machine.run("apply")
+    assert "nightly" in machine.lines()
+
+
+def test_without_a_scheduler_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("TZ", "UTC")
+    machine = Machine(tmp_path, "cron")
+    machine.declare()
+    with pytest.raises(ServegraphError) as caught:
+        machine.run("apply")
+    assert caught.value.code == "NO_SCHEDULER"
+    assert machine.run("list") == 0
+    assert machine.run("diff") == 1
+
+
+def test_failures_pause_it_and_are_told(machine: Machine, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    notify = ["sh", "-c", f'echo "$SERVEGRAPH_SCHEDULE $SERVEGRAPH_STATUS $SERVEGRAPH_ERROR" >> {told}']
+    machine.declare(parameters={"data": str(tmp_path / "none.csv")}, pause_after_failures=2, notify=notify)
+    machine.run("apply")
+    assert fire(machine.kept) == 1
+    assert "nightly failed [NOT_FOUND]" in told.read_text()
+    assert "nightly" in machine.lines()
+    assert fire(machine.kept) == 1
+    assert "nightly paused [NOT_FOUND]" in told.read_text()
+    assert "servegraph begin" not in machine.lines()
+    assert json.loads((machine.kept / "state.json").read_text())["failures"] == 2
+    machine.run("resume", "nightly")
+    assert not (machine.kept / "state.json").exists()
+
+
+def test_a_crontab_that_cannot_be_read_is_not_overwritten(cron: Machine) -> None:
+    cron.crontab.write_text("1 2 3 4 5 other\n")
+    (cron.crontab.parent / "denied").touch()
+    cron.declare()
+    with pytest.raises(ServegraphError, match="not allowed") as caught:
+        cron.run("apply")
+    assert caught.value.code == "NO_SCHEDULER"
+    assert cron.crontab.read_text() == "1 2 3 4 5 other\n"
+
+
+def test_the_lines_of_others_are_kept_byte_for_byte(cron: Machine) -> None:
+    others = b"# caf\xe9\x0c \xe2\x80\xa8\r\n1 2 3 4 5 other\n\n"
+    cron.crontab.write_bytes(others)
+    cron.declare()
+    cron.run("apply")
+    assert cron.crontab.read_bytes().startswith(others + b"# servegraph begin nightly\n0 3 * * 1 ")
+    cron.run("delete", "nightly")
+    assert cron.crontab.read_bytes() == others
+
+
+@pytest.mark.parametrize("mark", ["begin", "end"])
+def test_a_mark_that_is_gone_takes_no_lines_of_others_along(cron: Machine, mark: str) -> None:
+    cron.declare()
+    cron.run("apply")
+    begin, job, end = cron.crontab.read_text().splitlines()
+    between = [begin, job, "6 * * * * mine", end]
+    between.remove(f"# servegraph {mark} nightly")
+    if mark == "begin":  # then the job is told by the mark after it
+        between = [job, end, "6 * * * * mine"]
+    cron.crontab.write_text("\n".join(["7 * * * * first", *between, "8 * * * * last"]) + "\n")
+    cron.declare(cron="0 5 * * *")
+    cron.run("apply")
+    others = ["7 * * * * first", "6 * * * * mine", "8 * * * * last"]
+    assert cron.crontab.read_text().splitlines() == [*others, begin, job.replace("0 3 * * 1", "0 5 * * *"), end]
+    cron.run("delete", "nightly")
+    assert cron.crontab.read_text().splitlines() == others
