@@ -104,15 +104,20 @@ class LocalSchedules:
         (Path(found.id) / DECLARED).unlink(missing_ok=True)
 
     def pause(self, found: Found) -> None:
-        """Start no further runs."""
-        write_json(Path(found.id) / DECLARED, {**found.body, "paused": True})
+        """Start no further runs. The timer goes first: cut off in between, nothing fires that says it is paused."""
         self._timer.remove(found.name)
+        write_json(Path(found.id) / DECLARED, {**found.body, "paused": True})
 
     def resume(self, found: Found, schedule: Schedule) -> None:
-        """Start runs again; failures before do not count any more."""
+        """Start runs again; failures before do not count any more. The timer comes last, as it goes first."""
+        file = Path(found.id) / DECLARED
         (Path(found.id) / STATE).unlink(missing_ok=True)
-        self._timer.set(found.name, found.body["timing"], command(Path(found.id)))
-        write_json(Path(found.id) / DECLARED, {**found.body, "paused": False})
+        write_json(file, {**found.body, "paused": False})
+        try:
+            self._timer.set(found.name, found.body["timing"], command(Path(found.id)))
+        except BaseException:
+            write_json(file, {**found.body, "paused": True})
+            raise
 
 
 def command(folder: Path) -> list[str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,3 +201,37 @@ def test_a_mark_that_is_gone_takes_no_lines_of_others_along(cron: Machine, mark:
     assert cron.crontab.read_text().splitlines() == [*others, begin, job.replace("0 3 * * 1", "0 5 * * *"), end]
     cron.run("delete", "nightly")
     assert cron.crontab.read_text().splitlines() == others
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_a_crash_leaves_no_timer_of_a_schedule_that_says_it_is_paused(machine: Machine, verb: str) -> None:
+    machine.declare()
+    machine.run("apply")
+    if verb == "resume":
+        machine.run("pause", "nightly")
+    # Whoever changes the timer dies with it: before a pause has taken effect, or when a resume has.
+    program = machine.folder / "bin" / ("crontab" if machine.scheduler == "cron" else "systemctl")
+    changes = {"cron": "-", "systemd": "*disable* | *daemon-reload*"}[machine.scheduler]
+    dies = f'case "$*" in {changes}) kill -KILL $PPID;; esac'
+    head, _, rest = program.read_text().partition("\n")
+    before, after = ("", dies) if verb == "resume" else (dies, "")
+    program.with_name("real").write_text(f"{head}\n{rest}")
+    program.with_name("real").chmod(stat.S_IRWXU)
+    program.write_text(f'{head}\n{before}\n"$(dirname "$0")/real" "$@" || exit\n{after}\n')
+    script = "from servegraph_pipelines.cli import main; main()"
+    command = [sys.executable, "-c", script, "schedule", verb, str(machine.file), "nightly"]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    says_paused = json.loads((machine.kept / "schedule.json").read_text())["paused"]
+    assert not says_paused or "nightly" not in machine.lines()
+
+
+def test_what_cannot_be_resumed_is_still_paused(cron: Machine) -> None:
+    cron.declare()
+    cron.run("apply")
+    cron.run("pause", "nightly")
+    (cron.crontab.parent / "denied").touch()
+    with pytest.raises(ServegraphError, match="not allowed"):
+        cron.run("resume", "nightly")
+    (cron.crontab.parent / "denied").unlink()
+    assert json.loads((cron.kept / "schedule.json").read_text())["paused"]
+    assert cron.lines() == ""
