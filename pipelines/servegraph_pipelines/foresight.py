@@ -53,10 +53,12 @@ def check_files(specification: Specification, values: Mapping[str, Any]) -> None
     _judge(specification, values, {"train": _train_files})
 
 
-def in_full(specification: Specification, values: Mapping[str, Any], places: Collection[str]) -> dict[str, Any]:
-    """Return the parameters of our own pipelines with their relative paths in full: a container has another directory.
+def in_full(
+    specification: Specification, values: Mapping[str, Any], places: Collection[str], folder: Path | None = None
+) -> dict[str, Any]:
+    """Return the parameters of our own pipelines with their relative paths in full, for steps of another directory.
 
-    Those are of data, of the trainer, and of `places`.
+    Those are of data, of the trainer, and of `places`; they are relative to `folder`, where None is the current one.
     """
     from servegraph.data import census
     from servegraph.trained.trainer import source_file
@@ -68,7 +70,7 @@ def in_full(specification: Specification, values: Mapping[str, Any], places: Col
     for name in {*DATA, "trainer", *places} & found.keys():
         file = source_file(found[name]) if name == "trainer" else found[name]
         if file and file != census.NAME and "://" not in file:
-            found[name] = found[name].replace(file, str(Path(file).absolute()), 1)
+            found[name] = found[name].replace(file, str(Path(folder or "", file).absolute()), 1)
     return found
 
 

@@ -82,7 +82,8 @@ def read_lock(path: Path) -> dict[str, str]:
     try:
         lock = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
-        raise InputError(f"The image lock {path} cannot be read: {exc}.", code="BAD_IMAGE_LOCK") from exc
+        fix = "Give the file that Cloud Build wrote (cloudbuild.yaml), or a registry and a tag in its place."
+        raise InputError(f"The image lock {path} cannot be read: {exc}.", code="BAD_IMAGE_LOCK", fix=fix) from exc
     if not isinstance(lock, dict) or not lock:
         raise InputError(
             f"{path} names no images.", code="BAD_IMAGE_LOCK", fix='Write {"NAME": "REGISTRY/NAME@sha256:…"}.'

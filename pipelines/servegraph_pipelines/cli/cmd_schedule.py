@@ -31,7 +31,7 @@ def apply_command(file: Path, names: tuple[str, ...], as_json: bool) -> int:
     """Make what is there equal to FILE: made, changed, or made anew where pipeline or parameters differ."""
     from servegraph_pipelines.schedules.converge import apply
 
-    return _each(file, names, apply, as_json)
+    return _each(file, names, apply, as_json, runs=True)
 
 
 @command.command("diff")
@@ -42,7 +42,7 @@ def diff_command(file: Path, names: tuple[str, ...], as_json: bool) -> int:
     """Show what apply would do; nothing is changed. Exits 1 where something differs."""
     from servegraph_pipelines.schedules.converge import plan
 
-    changes = _changes(file, names, plan)
+    changes = _changes(file, names, plan, runs=True)
     _show(changes, as_json)
     return int(any(change.outcome != "unchanged" for change in changes))
 
@@ -124,12 +124,14 @@ def _switch(file: Path, name: str, as_json: bool, *, paused: bool) -> int:
     return _each(file, (name,), lambda scheduler, one: set_paused(scheduler, one, paused=paused), as_json)
 
 
-def _each(file: Path, names: tuple[str, ...], act: Any, as_json: bool) -> int:
-    _show(_changes(file, names, act), as_json)
+def _each(file: Path, names: tuple[str, ...], act: Any, as_json: bool, *, runs: bool = False) -> int:
+    _show(_changes(file, names, act, runs=runs), as_json)
     return 0
 
 
-def _changes(file: Path, names: tuple[str, ...], act: Any) -> list[Any]:
+def _changes(file: Path, names: tuple[str, ...], act: Any, *, runs: bool = False) -> list[Any]:
+    """Return what `act` did with each schedule. With `runs` it needs what they run: what is wrong with that of any is
+    refused before the first is touched."""
     from servegraph.errors import InputError
     from servegraph.interrupt import terminated_as_interrupted
     from servegraph_pipelines.schedules.schedulers import open_scheduler
@@ -139,11 +141,13 @@ def _changes(file: Path, names: tuple[str, ...], act: Any) -> list[Any]:
     if unknown := set(names) - {schedule.name for schedule in declared}:
         fix = f"It declares {', '.join(schedule.name for schedule in declared)}."
         raise InputError(f"{file} declares no schedule {sorted(unknown)[0]}.", code="NO_SCHEDULE", fix=fix)
+    chosen = [schedule for schedule in declared if not names or schedule.name in names]
     found = []
-    for schedule in declared:
-        if not names or schedule.name in names:
-            with terminated_as_interrupted(), open_scheduler(schedule) as scheduler:
-                found.append(act(scheduler, schedule))
+    for schedule in chosen if runs else ():
+        schedule.prepare()
+    for schedule in chosen:
+        with terminated_as_interrupted(), open_scheduler(schedule) as scheduler:
+            found.append(act(scheduler, schedule))
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,6 +25,7 @@ def fire(folder: Path) -> int:
     """Run once, remember how it went, pause after too many failures, and notify."""
     declared = json.loads((folder / DECLARED).read_text(encoding="utf-8"))
     content = declared["content"]
+    os.chdir(content["folder"])  # what the file names by a relative path is relative to it
     pipeline = folder / PIPELINE
     request = LocalRequest(str(pipeline), flows.read(pipeline), content["parameters"])
     error: ServegraphError | None = None

@@ -106,6 +106,7 @@ class KubeflowSchedules:
         if schedule.timing.catch_up:
             self._switch("enable", found.id)
             return
+        schedule.prepare()  # before the old one is gone
         with put_back(self, [found]):
             self.delete(found)
             self.create(schedule, paused=False)

@@ -31,11 +31,12 @@ class LocalSchedules:
         self._timer: Timer = SystemdTimer() if self._kind == "systemd" else Crontab()
 
     def content(self, schedule: Schedule) -> Any:
-        """Return the digest of the pipeline, its parameters, and what happens on failures."""
+        """Return the digest of the pipeline, its parameters, where it runs, and what happens on failures."""
         on_failure = schedule.on_failure
         return {
             "pipeline": schedule.request.specification.digest,
             "parameters": dict(schedule.request.parameters),
+            "folder": str(schedule.folder),
             "pause_after": on_failure.pause_after,
             "notify": list(on_failure.notify),
         }

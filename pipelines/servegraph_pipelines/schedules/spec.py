@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import yaml
 
 from servegraph.errors import InputError
 from servegraph.yaml_problem import yaml_problem
-from servegraph_pipelines import flows, parameters, resources
+from servegraph_pipelines import flows, foresight, parameters, resources
 from servegraph_pipelines.engines import EnginePlace
 from servegraph_pipelines.engines.runs import RunOptions, RunRequest
 from servegraph_pipelines.images import ImageChoice, read_lock
@@ -22,6 +23,7 @@ from servegraph_pipelines.run import PLACES
 from servegraph_pipelines.schedules import cron
 from servegraph_pipelines.schedules.cron import Cron
 from servegraph_pipelines.schedules.time_zones import in_zone
+from servegraph_pipelines.specification import Specification
 from servegraph_pipelines.submit import Choices
 
 Where = Literal["vertex", "kfp", "local"]
@@ -48,18 +50,32 @@ class OnFailure:
 
 @dataclass(frozen=True)
 class Schedule:
-    """One schedule as declared. `reference` names the pipeline; `paused` None leaves that as it is."""
+    """One schedule as declared. `paused` None leaves that as it is."""
 
     name: str
     engine: Where
     timing: Timing
-    reference: str
-    request: RunRequest
+    make_request: Callable[[], RunRequest]
     place: EnginePlace
+    folder: Path  # of the file, where relative paths in it start
     directory: Path | None = None  # local: where runs and their records go
     timer: Literal["systemd", "cron"] | None = None  # local: what starts the runs
     on_failure: OnFailure = field(default_factory=OnFailure)
     paused: bool | None = None
+
+    @functools.cached_property
+    def request(self) -> RunRequest:
+        """What it runs, made when it is first asked for: to list, pause or remove needs no images and no data.
+
+        Raises:
+            InputError: the image lock cannot be read or lacks an image, or resources are of no step.
+            ServegraphError: data or trainer of a run on this machine are not there.
+        """
+        return self.make_request()
+
+    def prepare(self) -> None:
+        """Make what it runs, so that what is wrong with it is refused now. Raises what `request` does."""
+        _ = self.request
 
 
 # What a schedule in the file may have, and what is there must be of these types.
@@ -123,7 +139,30 @@ def _schedule(row: dict[str, Any], folder: Path) -> Schedule:
     compiled = flows.load(_reference(row["pipeline"], folder))
     where = {"filled_in": PLACES} if engine == "local" else {"engine": engine}
     values = parameters.check(compiled, row.get("parameters", {}), **where)
-    specification = _choices(row, folder).apply(compiled, _limits_of(engine), values)
+    place = row.get("place", {})
+    directory = place.get("directory")
+    schedule = Schedule(
+        name=name,
+        engine=engine,
+        timing=_timing(row),
+        make_request=functools.partial(_request, row, folder, compiled, values),
+        place=_place(place, name, folder),
+        folder=folder.absolute(),
+        directory=(folder / Path(directory).expanduser()).absolute() if directory else None,
+        timer=place.get("scheduler"),
+        on_failure=OnFailure(row.get("pause_after_failures"), tuple(map(str, row.get("notify", [])))),
+        paused=row.get("paused"),
+    )
+    _check_engine(schedule)
+    _check_images(row)
+    return schedule
+
+
+def _request(row: dict[str, Any], folder: Path, compiled: Specification, values: dict[str, Any]) -> RunRequest:
+    """Return what is run: where that is on this machine, with paths in full, for a timer has another directory."""
+    if row["engine"] == "local":
+        values = foresight.in_full(compiled, values, PLACES, folder)
+        foresight.check_files(compiled, values)
     options = RunOptions(
         labels={key: str(value) for key, value in row.get("labels", {}).items()},
         service_account=row.get("service_account"),
@@ -131,23 +170,8 @@ def _schedule(row: dict[str, Any], folder: Path) -> Schedule:
         encryption_key=row.get("encryption_key"),
         fail_fast=row.get("fail_fast", False),
     )
-    timing = _timing(row)
-    place = _place(row.get("place", {}), name)
-    directory = row.get("place", {}).get("directory")
-    schedule = Schedule(
-        name=name,
-        engine=engine,
-        timing=timing,
-        reference=_reference(row["pipeline"], folder),
-        request=RunRequest(name, specification, values, options),
-        place=place,
-        directory=(folder / Path(directory).expanduser()).absolute() if directory else None,
-        timer=row.get("place", {}).get("scheduler"),
-        on_failure=OnFailure(row.get("pause_after_failures"), tuple(map(str, row.get("notify", [])))),
-        paused=row.get("paused"),
-    )
-    _check_engine(schedule)
-    return schedule
+    specification = _choices(row, folder).apply(compiled, _limits_of(row["engine"]), values)
+    return RunRequest(row["name"], specification, values, options)
 
 
 def _timing(row: Mapping[str, Any]) -> Timing:
@@ -215,12 +239,15 @@ def _limits_of(engine: Where) -> resources.EngineName:
     return "vertex" if engine == "vertex" else "kfp"
 
 
+def _check_images(row: Mapping[str, Any]) -> None:
+    if not set(row.get("images", {})) <= {"registry", "tag", "lock"}:
+        what = f"images of {row['name']} are {row['images']!r}."
+        raise InputError(what, code="BAD_SCHEDULE", fix="It has registry, tag and lock.")
+
+
 def _choices(row: Mapping[str, Any], folder: Path) -> Choices:
     images = dict(row.get("images", {}))
     lock = images.pop("lock", None)
-    if not set(images) <= {"registry", "tag"}:
-        what = f"images of {row['name']} are {row['images']!r}."
-        raise InputError(what, code="BAD_SCHEDULE", fix="It has registry, tag and lock.")
     choice = ImageChoice(lock=read_lock(folder / str(lock)) if lock else {}, **images)
     caching = row.get("caching", "auto")
     return Choices(choice, resources.from_mapping(row.get("resources", {})), caching)
@@ -235,7 +262,7 @@ def _zone(zone: Any) -> str:
     return str(zone)
 
 
-def _place(row: Mapping[str, Any], name: str) -> EnginePlace:
+def _place(row: Mapping[str, Any], name: str, folder: Path) -> EnginePlace:
     known = {item.name for item in dataclasses.fields(EnginePlace)}
     if unknown := sorted(set(row) - known - {"directory", "scheduler", "cron_time_zone"}):
         fix = f"It has {', '.join(sorted(known))}, cron_time_zone, directory and scheduler."
@@ -244,5 +271,5 @@ def _place(row: Mapping[str, Any], name: str) -> EnginePlace:
         raise InputError(f"{name} has the scheduler {row['scheduler']!r}.", code="BAD_SCHEDULE", fix="systemd or cron.")
     values: dict[str, Any] = {key: str(value) for key, value in row.items() if key in known}
     if "token_file" in values:
-        values["token_file"] = Path(values["token_file"]).expanduser()
+        values["token_file"] = folder / Path(values["token_file"]).expanduser()
     return EnginePlace(**values)

@@ -82,6 +82,7 @@ def fixture_make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
             monkeypatch.setenv(name, value)
         for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
             monkeypatch.delenv(name, raising=False)
+        monkeypatch.chdir(home)  # where a timer starts runs
         return Machine(tmp_path, scheduler)
 
     return make
@@ -95,6 +96,13 @@ def machine(request: pytest.FixtureRequest, make_machine: Callable[[str], Machin
 @pytest.fixture
 def cron(make_machine: Callable[[str], Machine]) -> Machine:
     return make_machine("cron")
+
+
+def data(machine: Machine) -> Path:
+    """Make a table beside the file."""
+    path = machine.folder / "sales.csv"
+    path.write_text("length,kind\n1,no\n2,yes\n")
+    return path
 
 
 def outcome(capsys: pytest.CaptureFixture[str]) -> Any:
@@ -152,8 +160,9 @@ def test_without_a_scheduler_nothing_is_left(tmp_path: Path, monkeypatch: pytest
 def test_failures_pause_it_and_are_told(machine: Machine, tmp_path: Path) -> None:
     told = tmp_path / "told"
     notify = ["sh", "-c", f'echo "$SERVEGRAPH_SCHEDULE $SERVEGRAPH_STATUS $SERVEGRAPH_ERROR" >> {told}']
-    machine.declare(parameters={"data": str(tmp_path / "none.csv")}, pause_after_failures=2, notify=notify)
+    machine.declare(parameters={"data": str(data(machine))}, pause_after_failures=2, notify=notify)
     machine.run("apply")
+    (machine.folder / "sales.csv").unlink()
     assert fire(machine.kept) == 1
     assert "nightly failed [NOT_FOUND]" in told.read_text()
     assert "nightly" in machine.lines()
@@ -235,3 +244,34 @@ def test_what_cannot_be_resumed_is_still_paused(cron: Machine) -> None:
     (cron.crontab.parent / "denied").unlink()
     assert json.loads((cron.kept / "schedule.json").read_text())["paused"]
     assert cron.lines() == ""
+
+
+def test_relative_paths_are_those_of_the_file(machine: Machine) -> None:
+    data(machine)
+    (machine.folder / "own.py").touch()
+    given = {"data": "sales.csv", "eval_data": "*.csv", "trainer": "own.py:train", "location": "served"}
+    machine.declare(parameters=given, place={"scheduler": machine.scheduler, "directory": "kept"})
+    machine.run("apply")
+    content = json.loads((machine.kept / "schedule.json").read_text())["content"]
+    wanted = {name: f"{machine.folder}/{value}" for name, value in given.items()}
+    assert {name: content["parameters"][name] for name in given} == wanted
+    assert content["folder"] == str(machine.folder)
+    assert machine.run("diff") == 0
+
+
+@pytest.mark.parametrize("verb", ["apply", "diff"])
+@pytest.mark.parametrize(
+    ("given", "code"), [({"data": "sales.csv"}, "NOT_FOUND"), ({"trainer": "own.py:train"}, "NO_TRAINER")]
+)
+def test_what_a_run_reads_is_missed_when_it_is_declared(
+    cron: Machine, verb: str, given: dict[str, Any], code: str
+) -> None:
+    for name in ("sales.csv", "own.py"):  # where it is not meant
+        Path(name).touch()
+    cron.declare(parameters=given)
+    with pytest.raises(ServegraphError, match=str(cron.folder / next(iter(given.values())).split(":")[0])) as caught:
+        cron.run(verb)
+    assert caught.value.code == code
+    assert cron.lines() == ""
+    assert cron.run("list") == 0
+    assert cron.run("delete", "nightly") == 0

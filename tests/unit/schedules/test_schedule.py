@@ -353,3 +353,24 @@ def test_time_zones(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     place.run("apply")
     assert outcome(capsys) == "unchanged"
+
+
+def test_only_what_needs_the_images_reads_their_lock(place: Place, tmp_path: Path) -> None:
+    names = ("python-tensorflow", "python-slim")
+    lock = tmp_path / "images.json"
+    lock.write_text(json.dumps({name: f"r.io/x/{name}@sha256:{'0' * 64}" for name in names}))
+    place.declare(images={"lock": "images.json"}, pause_after_failures=1)
+    place.run("apply")
+    before = place.ids()
+    lock.unlink()
+    for verb in ("list", "check", "pause"):
+        place.run(verb, *(["nightly"] if verb == "pause" else []))
+    assert place.paused() == [True]
+    for verb in ("apply", "diff", *(["resume"] if place.kind == "kfp" else [])):  # that one is made anew
+        with pytest.raises(InputError) as caught:
+            place.run(verb, "nightly")
+        assert caught.value.code == "BAD_IMAGE_LOCK"
+        assert caught.value.fix
+    assert place.ids() == before
+    place.run("delete", "nightly")
+    assert place.ids() == []
