@@ -39,6 +39,15 @@ def disk_full(what: str) -> StorageError:
     return StorageError(what, code="DISK_FULL", fix=fix)
 
 
+def own_error(error: BaseException) -> ServegraphError | None:
+    """Return the error of ours that an exception is or stands for, None for any other."""
+    if isinstance(error, ServegraphError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(f"Cannot write {error.filename or 'the output'}: {error.strerror}.")
+    return None
+
+
 def killed(exit_code: int | None, where: str, log: Path) -> ServegraphError | None:
     """Return the error of a step that a signal ended, None where none did; a shell adds 128 to the signal's number."""
     number = -exit_code if exit_code is not None and exit_code < 0 else (exit_code or 0) - 128

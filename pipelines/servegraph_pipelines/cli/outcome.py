@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from servegraph.errors import ServegraphError
 from servegraph.printable import printable, printable_lines
 
 
@@ -41,11 +40,10 @@ def show_error(code: str, message: str, *below: str) -> None:
 def report_error(error: BaseException, *, as_json: bool) -> int:
     """Show `error` on stderr (and with `--json` as the document on stdout) and return the exit code."""
     import contextlib
-    import errno
 
     import click
 
-    from servegraph_pipelines.step_errors import disk_full
+    from servegraph_pipelines.step_errors import own_error
 
     if isinstance(error, click.exceptions.Exit):
         return int(error.exit_code)
@@ -59,10 +57,8 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
         if as_json:
             print_json({"error": {"code": "INTERRUPTED", "message": "Interrupted.", "fix": ""}})
         return 130
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        error = disk_full(f"Cannot write {error.filename or 'the output'}: {error.strerror}.")
-    if isinstance(error, ServegraphError):
-        code, message, fix, exit_code = error.code, error.message, error.fix, error.exit_code
+    if own := own_error(error):
+        code, message, fix, exit_code = own.code, own.message, own.fix, own.exit_code
     else:
         # Not an error of ours: a defect, or the machine (out of memory). Name it, never hide it.
         code, message = "UNEXPECTED", f"{type(error).__name__}: {error}"

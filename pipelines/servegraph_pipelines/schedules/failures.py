@@ -11,6 +11,7 @@ from servegraph_pipelines.schedules.converge import Change, PastRun, Scheduler
 from servegraph_pipelines.schedules.spec import Schedule
 
 NOTIFY_TIMEOUT_S = 60
+_LONGEST = 16_000  # characters of an error: the system takes no variable of more than 128 KiB
 
 
 def check(scheduler: Scheduler, schedule: Schedule) -> Change:
@@ -45,8 +46,13 @@ def notify(command: Sequence[str], name: str, status: str, error: str) -> None:
     """Run the command of the file; that it fails is said and changes nothing."""
     if not command:
         return
-    told = {"SERVEGRAPH_SCHEDULE": name, "SERVEGRAPH_STATUS": status, "SERVEGRAPH_ERROR": error}
+    told = {"SERVEGRAPH_SCHEDULE": name, "SERVEGRAPH_STATUS": status, "SERVEGRAPH_ERROR": _in_environment(error)}
     try:
         subprocess.run(list(command), env={**os.environ, **told}, check=True, timeout=NOTIFY_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as exc:
         print(f"{name}: the notification failed: {exc}", file=sys.stderr)
+
+
+def _in_environment(text: str) -> str:
+    """Return what of a text a variable can hold."""
+    return text[:_LONGEST].replace("\0", "").encode("utf-8", "replace").decode()

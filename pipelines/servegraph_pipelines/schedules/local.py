@@ -16,7 +16,7 @@ from servegraph_pipelines.schedules.converge import Found, PastRun
 from servegraph_pipelines.schedules.spec import Schedule
 from servegraph_pipelines.schedules.timers import FIRE, Crontab, Kind, SystemdTimer, Timer
 
-DECLARED, PIPELINE, STATE = "schedule.json", "pipeline.yaml", "state.json"
+DECLARED, PIPELINE, STATE, OUTPUT = "schedule.json", "pipeline.yaml", "state.json", "output"
 
 
 class LocalSchedules:

@@ -19,6 +19,7 @@ import yaml
 from servegraph.errors import ServegraphError
 from servegraph_pipelines import flows
 from servegraph_pipelines.cli import app
+from servegraph_pipelines.schedules.failures import notify
 from servegraph_pipelines.schedules.fire import fire
 
 FLOW = Path(flows.__file__).with_name("train_and_deploy.yaml")
@@ -159,8 +160,8 @@ def test_without_a_scheduler_nothing_is_left(tmp_path: Path, monkeypatch: pytest
 
 def test_failures_pause_it_and_are_told(machine: Machine, tmp_path: Path) -> None:
     told = tmp_path / "told"
-    notify = ["sh", "-c", f'echo "$SERVEGRAPH_SCHEDULE $SERVEGRAPH_STATUS $SERVEGRAPH_ERROR" >> {told}']
-    machine.declare(parameters={"data": str(data(machine))}, pause_after_failures=2, notify=notify)
+    tell = ["sh", "-c", f'echo "$SERVEGRAPH_SCHEDULE $SERVEGRAPH_STATUS $SERVEGRAPH_ERROR" >> {told}']
+    machine.declare(parameters={"data": str(data(machine))}, pause_after_failures=2, notify=tell)
     machine.run("apply")
     (machine.folder / "sales.csv").unlink()
     assert fire(machine.kept) == 1
@@ -275,3 +276,58 @@ def test_what_a_run_reads_is_missed_when_it_is_declared(
     assert cron.lines() == ""
     assert cron.run("list") == 0
     assert cron.run("delete", "nightly") == 0
+
+
+TELL = ["sh", "-c", 'echo "$SERVEGRAPH_SCHEDULE $SERVEGRAPH_STATUS $SERVEGRAPH_ERROR" >> told']  # beside the file
+
+
+def damage_pipeline(machine: Machine) -> None:
+    (machine.kept / "pipeline.yaml").write_text("{")
+
+
+def leave_no_room_for_the_run(machine: Machine) -> None:
+    (machine.kept / "output").touch()
+
+
+def leave_no_room_for_the_record(machine: Machine) -> None:
+    (machine.folder / "sales.csv").unlink()
+    (machine.kept / "state.json").mkdir()
+
+
+def break_the_timer(machine: Machine) -> None:
+    (machine.folder / "sales.csv").unlink()
+    (machine.crontab.parent / "denied").touch()
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (damage_pipeline, "NOT_A_PIPELINE"),
+        (leave_no_room_for_the_run, "CANNOT_WRITE"),
+        (leave_no_room_for_the_record, "NOT_FOUND"),
+        (break_the_timer, "NOT_FOUND"),
+    ],
+)
+def test_whatever_fails_is_told(cron: Machine, damage: Callable[[Machine], None], code: str) -> None:
+    data(cron)
+    limit = {"pause_after_failures": 1} if damage is break_the_timer else {}
+    cron.declare(parameters={"data": "sales.csv"}, notify=TELL, **limit)
+    cron.run("apply")
+    damage(cron)
+    assert fire(cron.kept) == 1
+    assert (cron.folder / "told").read_text().startswith(f"nightly failed [{code}] ")
+
+
+def test_a_long_error_is_told_too(tmp_path: Path) -> None:
+    notify(
+        ["sh", "-c", f'echo "$SERVEGRAPH_ERROR" > {tmp_path}/told'], "nightly", "failed", "bad\0\ud800" + "x" * 300_000
+    )
+    assert (tmp_path / "told").read_text().startswith("bad?xxx")
+
+
+def test_of_a_record_that_cannot_be_read_is_said(cron: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    cron.declare()
+    cron.run("apply")
+    (cron.kept / "schedule.json").write_text("{")
+    assert fire(cron.kept) == 1
+    assert "schedule.json cannot be read" in capsys.readouterr().err
