@@ -22,6 +22,7 @@ from servegraph_pipelines.run import LocalRequest, Run, run
 from servegraph_pipelines.run_report import finish
 from servegraph_pipelines.schedules.failures import notify
 from servegraph_pipelines.schedules.local import DECLARED, OUTPUT, PIPELINE, STATE, LocalSchedules, write_json
+from servegraph_pipelines.schedules.pruning import prune
 from servegraph_pipelines.step_errors import own_error
 
 
@@ -44,6 +45,7 @@ def fire(folder: Path) -> int:
             print(f"{name}: the run before is still going on.")
             return 0
     failures, error = _remember(folder, error)
+    _make_room(folder, name)
     if error is None:
         return 0
     print(f"{name}: {error}", file=sys.stderr)
@@ -84,6 +86,14 @@ def _remember(folder: Path, error: ServegraphError | None) -> tuple[int, Servegr
     except StorageError as exc:
         error = error or exc
     return failures, error
+
+
+def _make_room(folder: Path, name: str) -> None:
+    """Remove old runs; that it cannot be done is said, and makes no run a failure."""
+    try:
+        prune(folder / OUTPUT / "pipeline")
+    except OSError as exc:
+        print(f"{name}: an old run cannot be removed: {exc}", file=sys.stderr)
 
 
 def _pause(folder: Path, declared: Mapping[str, Any]) -> bool:

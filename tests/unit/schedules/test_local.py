@@ -21,6 +21,7 @@ from servegraph_pipelines import flows
 from servegraph_pipelines.cli import app
 from servegraph_pipelines.schedules.failures import notify
 from servegraph_pipelines.schedules.fire import fire
+from servegraph_pipelines.schedules.pruning import KEPT_RUNS
 
 FLOW = Path(flows.__file__).with_name("train_and_deploy.yaml")
 # A crontab and a systemctl that keep what they are told, for machines that have neither.
@@ -331,3 +332,14 @@ def test_of_a_record_that_cannot_be_read_is_said(cron: Machine, capsys: pytest.C
     (cron.kept / "schedule.json").write_text("{")
     assert fire(cron.kept) == 1
     assert "schedule.json cannot be read" in capsys.readouterr().err
+
+
+def test_old_runs_are_removed(cron: Machine) -> None:
+    data(cron)
+    cron.declare(parameters={"data": "sales.csv"})
+    cron.run("apply")
+    for day in range(1, 6):
+        (cron.kept / f"output/pipeline/train-and-deploy-2026-01-0{day}-03-00-00-000000").mkdir(parents=True)
+    (cron.folder / "sales.csv").unlink()
+    assert fire(cron.kept) == 1
+    assert len(list((cron.kept / "output/pipeline").iterdir())) == KEPT_RUNS
