@@ -1,4 +1,4 @@
-"""What a run on this machine calls a model of one's own data where nobody named it: after the data.
+"""What a run calls a model of one's own data where nobody named it: after the data.
 
 Under the pipelines' default the models of any two data sets would be versions of one.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
@@ -20,12 +20,19 @@ from servegraph_pipelines.specification import Specification
 _LONGEST = 128  # see `check_model_name`
 
 
-def name_to_fill_in(specification: Specification, values: Mapping[str, Any]) -> str | None:
-    """Return the model's name, None where one is given, the data is the sample, or the pipeline is none of ours."""
+def filled_in(
+    specification: Specification, values: Mapping[str, Any], say: Callable[[str], object] = lambda _: None
+) -> dict[str, Any]:
+    """Return the parameters with the model's name, which `say` is told where it is filled in.
+
+    It is not where one is given, the data is the sample, or the pipeline is none of ours.
+    """
     data = values.get("data", census.NAME)
     if specification.name not in OWN or "model_name" in values or data == census.NAME:
-        return None
-    return name_of(data)
+        return dict(values)
+    name = name_of(data)
+    say(f"The model is called {name}, after the data; the parameter model_name gives another name.")
+    return {**values, "model_name": name}
 
 
 def name_of(data: str) -> str:

@@ -8,7 +8,7 @@ from servegraph.serve.state import check_model_name
 from servegraph_pipelines import flows
 from servegraph_pipelines.foresight import in_full
 from servegraph_pipelines.local_runner import named_paths, replace_interpreter, resolve_channel
-from servegraph_pipelines.naming import name_of, name_to_fill_in
+from servegraph_pipelines.naming import filled_in, name_of
 from servegraph_pipelines.run import _temporary
 from servegraph_pipelines.step_errors import killed
 
@@ -51,13 +51,16 @@ def test_a_model_is_called_after_its_data(tmp_path, monkeypatch):
 
 
 def test_only_a_model_of_own_data_without_a_name_is_given_one(monkeypatch):
+    said: list[str] = []
     for pipeline in flows.FLOWS:
         flow = flows.load(pipeline)
-        assert name_to_fill_in(flow, {"data": "sales.csv"}) == "sales"
-        given = ({}, {"data": "census"}, {"data": "sales.csv", "model_name": "census"})
-        assert [name_to_fill_in(flow, values) for values in given] == [None, None, None]
+        assert filled_in(flow, {"data": "sales.csv"}, said.append) == {"data": "sales.csv", "model_name": "sales"}
+        for given in ({}, {"data": "census"}, {"data": "sales.csv", "model_name": "census"}):
+            assert filled_in(flow, given, said.append) == given
+    assert ["The model is called sales, " in line for line in said] == [True, True]
     monkeypatch.chdir(Path(__file__).parents[2] / "docs/examples")
-    assert name_to_fill_in(flows.load("deploy_a_model:deploy_a_model"), {"data": "sales.csv"}) is None
+    of_others = {"data": "sales.csv"}
+    assert filled_in(flows.load("deploy_a_model:deploy_a_model"), of_others) == of_others
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path):

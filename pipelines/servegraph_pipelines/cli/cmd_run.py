@@ -55,7 +55,7 @@ def command(
     """
     from servegraph_pipelines import flows, foresight
     from servegraph_pipelines.cli.step_display import StepDisplay
-    from servegraph_pipelines.naming import name_to_fill_in
+    from servegraph_pipelines.naming import filled_in
     from servegraph_pipelines.parameters import gather
     from servegraph_pipelines.run import PLACES, LocalRequest, run
     from servegraph_pipelines.run_report import finish
@@ -63,9 +63,7 @@ def command(
     specification = flows.load(pipeline)
     values = gather(specification, params_file, params, PLACES)
     foresight.check_files(specification, values)
-    if name := name_to_fill_in(specification, values):
-        values["model_name"] = name
-        click.echo(f"The model is called {name}, after the data; --param model_name=NAME gives another name.", err=True)
+    values = filled_in(specification, values, lambda line: echo(line, err=True))
     request = LocalRequest(pipeline, specification, values, runner, docker_network, cache)
     with StepDisplay() as display:
         state = run(output_dir, request, display.show)

@@ -51,11 +51,13 @@ def command(pipeline: str, engine_name: Any, place: Any, images: ImageChoice, **
     """
     from servegraph_pipelines import flows, parameters
     from servegraph_pipelines.engines import open_engine
+    from servegraph_pipelines.naming import filled_in
     from servegraph_pipelines.submit import request_of
 
     options, chosen = _chosen(given, images)
     compiled = flows.load(pipeline)
     values = parameters.gather(compiled, given["params_file"], given["params"], engine=engine_name)
+    values = filled_in(compiled, values, lambda line: echo(line, err=True))
     specification = chosen.apply(compiled, engine_name, values)
     request = request_of(specification, values, options, given["name"])
     with contextlib.closing(open_engine(engine_name, place)) as engine:

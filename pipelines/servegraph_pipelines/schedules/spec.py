@@ -19,6 +19,7 @@ from servegraph_pipelines import flows, foresight, parameters, resources
 from servegraph_pipelines.engines import EnginePlace
 from servegraph_pipelines.engines.runs import RunOptions, RunRequest
 from servegraph_pipelines.images import ImageChoice, read_lock
+from servegraph_pipelines.naming import filled_in
 from servegraph_pipelines.run import PLACES
 from servegraph_pipelines.schedules import cron
 from servegraph_pipelines.schedules.cron import Cron
@@ -163,6 +164,7 @@ def _request(row: dict[str, Any], folder: Path, compiled: Specification, values:
     if row["engine"] == "local":
         values = foresight.in_full(compiled, values, PLACES, folder)
         foresight.check_files(compiled, values)
+    values = filled_in(compiled, values)
     options = RunOptions(
         labels={key: str(value) for key, value in row.get("labels", {}).items()},
         service_account=row.get("service_account"),

@@ -168,6 +168,17 @@ def test_a_plan_sends_nothing(place: Place, capsys: pytest.CaptureFixture[str]) 
     assert place.fake.calls == []
 
 
+def test_a_model_of_own_data_is_called_after_it(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.submit("--param", "data=gs://b/sales/*.csv", "--plan")
+    shown = capsys.readouterr()
+    assert '"model_name": "sales"' in shown.out
+    assert "The model is called sales, after the data;" in shown.err
+    place.submit("--param", "data=gs://b/sales/*.csv", "--param", "model_name=census", "--plan")
+    shown = capsys.readouterr()
+    assert '"model_name": "census"' in shown.out
+    assert shown.err == ""
+
+
 def test_a_lost_answer_does_not_start_a_second_run(place: Place) -> None:
     struck = []
 

@@ -343,3 +343,12 @@ def test_old_runs_are_removed(cron: Machine) -> None:
     (cron.folder / "sales.csv").unlink()
     assert fire(cron.kept) == 1
     assert len(list((cron.kept / "output/pipeline").iterdir())) == KEPT_RUNS
+
+
+def test_a_model_of_own_data_is_called_after_it(cron: Machine) -> None:
+    data(cron)
+    for given, name in (({}, "sales"), ({"model_name": "census"}, "census")):
+        cron.declare(parameters={"data": "sales.csv", **given})
+        cron.run("apply")
+        content = json.loads((cron.kept / "schedule.json").read_text())["content"]
+        assert content["parameters"]["model_name"] == name
