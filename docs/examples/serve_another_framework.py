@@ -16,13 +16,26 @@ inspect_graph, choose_machine, deploy_version = (
 
 
 @dsl.pipeline(name="serve-another-framework")
-def serve_another_framework(model_uri: str, model_name: str, location: str = "", accelerator: str = "auto"):
+def serve_another_framework(
+    model_uri: str,
+    model_name: str,
+    target: str = "local",
+    location: str = "",
+    project: str = "",
+    region: str = "",
+    staging: str = "",
+    accelerator: str = "auto",
+):
     """Inspect a SavedModel, pick its machine from what was measured, and deploy it.
 
     Args:
         model_uri: Directory of the SavedModel, a path or gs://.
         model_name: Name of the model on the target.
+        target: local, or vertex, whose machines are chosen from.
         location: Directory of the local target.
+        project: Google Cloud project of vertex.
+        region: Region of vertex.
+        staging: Place for model files on vertex as gs://bucket/prefix.
         accelerator: auto, none or a GPU type.
     """
     model = dsl.importer(artifact_uri=model_uri, artifact_class=dsl.Model)
@@ -37,7 +50,11 @@ def serve_another_framework(model_uri: str, model_name: str, location: str = "",
     deployed = deploy_version(
         model=model.output,
         name=model_name,
+        target=target,
         location=location,
+        project=project,
+        region=region,
+        staging=staging,
         machine_type=chosen.outputs["machine_type"],
         accelerator_type=chosen.outputs["accelerator_type"],
         accelerator_count=chosen.outputs["accelerator_count"],

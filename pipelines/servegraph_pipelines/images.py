@@ -15,9 +15,12 @@ from typing import Any
 from servegraph import _image
 from servegraph.errors import InputError
 from servegraph.estimator import estimator_function
+from servegraph_pipelines.bindings import tasks_of
 from servegraph_pipelines.specification import Specification
 
 ESTIMATOR_STEPS = ("train", "export-serving-graph")  # which run TensorFlow 2.15 for one
+DEPLOY_STEP = "deploy-version"
+_TENSORFLOW, _SLIM = "/python-tensorflow", "/python-slim"
 _PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 _REGISTRY = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9][a-z0-9._-]*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -71,6 +74,22 @@ def for_trainer(specification: Specification, parameters: Mapping[str, Any]) -> 
     if estimator_function(str(parameters.get("trainer", ""))) is None:
         return specification
     return specification.with_images({_image.TENSORFLOW: _image.ESTIMATOR}, ESTIMATOR_STEPS)
+
+
+def for_local_target(specification: Specification, parameters: Mapping[str, Any]) -> Specification:
+    """Return the pipeline with the image that has TensorFlow where it deploys to the target local.
+
+    That asks the version through a server, which the slim image does not have. It is the image of the pipeline's other
+    steps, or else the one beside the slim image; that of one bound to its digest is not known, and other people's stay.
+    """
+    deploys = [task for task in tasks_of(specification, parameters) if task.component == DEPLOY_STEP]
+    if not any(task.inputs.get("target") == "local" for task in deploys):
+        return specification
+    images = specification.images().values()
+    whole = next((image for image in images if _TENSORFLOW in image), None)
+    slim = {image for image in images if _SLIM in image and (whole or "@" not in image)}
+    wanted = {image: whole or image.replace(_SLIM, _TENSORFLOW) for image in slim}
+    return specification.with_images(wanted, [DEPLOY_STEP])
 
 
 def read_lock(path: Path) -> dict[str, str]:

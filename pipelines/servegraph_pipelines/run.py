@@ -21,7 +21,7 @@ from servegraph.errors import InputError, Refusal, ServegraphError, StorageError
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.storage.local import answering
 from servegraph_pipelines import flows, foresight
-from servegraph_pipelines.images import for_trainer
+from servegraph_pipelines.images import for_local_target, for_trainer
 from servegraph_pipelines.specification import Specification
 from servegraph_pipelines.step_errors import disk_full, killed, known_error, last_raised
 
@@ -173,15 +173,8 @@ def _make_root(root: Path) -> None:
 
 
 def _in_containers(request: LocalRequest, settings: Mapping[str, Any], folder: Path) -> str:
-    """Return the pipeline to run in containers, a file in `folder`.
-
-    To deploy here is to ask the version through a server, which the image without TensorFlow does not have.
-    """
-    specification = for_trainer(request.specification, settings)
-    images = specification.images().values()
-    image = next((name for name in images if "/python-tensorflow" in name), None)
-    if image and settings.get("target", "local") == "local":
-        specification = specification.with_images(dict.fromkeys(images, image), ["deploy-version"])
+    """Return the pipeline to run in containers, a file in `folder`."""
+    specification = for_local_target(for_trainer(request.specification, settings), settings)
     path = folder / "pipeline.yaml"
     path.write_text(specification.to_yaml(), encoding="utf-8")
     return str(path)

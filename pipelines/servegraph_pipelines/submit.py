@@ -11,7 +11,7 @@ from typing import Any, Literal
 from servegraph.errors import Refusal, ServegraphError
 from servegraph_pipelines import resource_parameters
 from servegraph_pipelines.engines.runs import Engine, RunOptions, RunRequest, RunState, StepState
-from servegraph_pipelines.images import ImageChoice, for_trainer
+from servegraph_pipelines.images import ImageChoice, for_local_target, for_trainer
 from servegraph_pipelines.resources import EngineName, StepResources
 from servegraph_pipelines.specification import Specification
 from servegraph_pipelines.step_errors import known_error, last_raised
@@ -32,13 +32,13 @@ class Choices:
     caching: Caching = "auto"
 
     def apply(self, specification: Specification, engine: EngineName, parameters: Mapping[str, Any]) -> Specification:
-        """Return the pipeline as the engine is given it; of the parameters, `trainer` says what its images must have.
+        """Return the pipeline as the engine is given it; `trainer` and `target` say what its images must have.
 
         Raises:
             InputError: no such step or resources (codes `UNKNOWN_STEP`, `BAD_RESOURCES`), or an image that the lock
                 file does not have (`NOT_IN_LOCK`).
         """
-        chosen = self.images.apply(for_trainer(specification, parameters))
+        chosen = self.images.apply(for_local_target(for_trainer(specification, parameters), parameters))
         resource_parameters.refuse_twice(chosen, self.resources)
         resource_parameters.check(chosen, engine, parameters)
         chosen = chosen.with_resources({step: wanted.to_ir(engine) for step, wanted in self.resources.items()})

@@ -55,6 +55,14 @@ def test_a_model_on_gs_is_not_imported_on_this_machine(monkeypatch):
     check_files(example, {"model_uri": "/where/steps/look"})
 
 
+def test_a_model_of_another_framework_goes_to_vertex_too(monkeypatch):
+    monkeypatch.chdir(ROOT / "docs/examples")
+    given = {"target": "vertex", "project": "p", "region": "r", "staging": "gs://b/m"}
+    example = flows.load("serve_another_framework:serve_another_framework")
+    deployed = next(task for task in tasks_of(example, given) if task.component == "deploy-version")
+    assert {name: deployed.inputs[name] for name in given} == given
+
+
 def test_a_deploy_has_all_that_a_target_needs(monkeypatch):
     monkeypatch.chdir(ROOT / "docs/examples")
     place = {"project": "p", "region": "r", "staging": "gs://b/m", "namespace": "ml", "location": "serving"}

@@ -41,7 +41,8 @@ def deploy_version(
         model: SavedModel directory to deploy.
         name: Name of the model on the target.
         deployment: JSON record of what was deployed.
-        target: Where to deploy: local, vertex, ai-platform or kserve; `servegraph serve` follows a local directory.
+        target: Where to deploy: local, vertex, ai-platform or kserve; `servegraph serve` follows a local directory. For
+            local the step needs the image with TensorFlow: `servegraph submit` and `run` give it that one.
         location: Where on the target; for `local` the root directory.
         project: Google Cloud project, for vertex and ai-platform.
         region: Region, for vertex and ai-platform.

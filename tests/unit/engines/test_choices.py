@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from servegraph import _image
 from servegraph.errors import InputError
 from servegraph_pipelines import flows, parameters, resources
-from servegraph_pipelines.images import ImageChoice, read_lock
+from servegraph_pipelines.images import ImageChoice, for_local_target, read_lock
 from servegraph_pipelines.submit import Choices
 
 FLOW = flows.read(Path(flows.__file__).with_name("train_and_deploy.yaml"))
@@ -128,6 +129,26 @@ def test_an_estimator_is_trained_and_exported_where_its_tensorflow_is():
     assert with_215 == {"exec-train", "exec-export-serving-graph"}
     assert images == choices.apply(FLOW, "vertex", {"trainer": "estimator"}).images()
     assert "estimator" not in str(choices.apply(FLOW, "vertex", {"trainer": "own.py:train"}).images())
+
+
+def test_to_deploy_locally_the_step_has_a_server():
+    choices, remote = Choices(ImageChoice(registry="r.io/x", tag="1")), {"target": "kserve", "platform": "kserve"}
+    here, there = (choices.apply(FLOW, "kfp", values).images() for values in ({"target": "local"}, remote))
+    assert here == {**there, "exec-deploy-version": "r.io/x/python-tensorflow:1"}
+    assert there["exec-deploy-version"] == "r.io/x/python-slim:1"
+    assert choices.apply(FLOW, "kfp", {}).images() == here  # it is the pipeline's default
+
+
+def test_to_deploy_locally_alone_the_step_has_a_server_too(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[3] / "docs/examples")
+    alone = flows.load("serve_another_framework:serve_another_framework")
+    images = Choices().apply(alone, "kfp", {}).images()
+    with_server = [name for name, image in images.items() if image == _image.TENSORFLOW]
+    assert with_server == ["exec-deploy-version"]
+    own = alone.with_images({_image.SLIM: "r.io/mine:1"})
+    assert for_local_target(own, {}).images() == own.images()
+    bound = alone.with_images({_image.SLIM: f"r.io/python-slim@{DIGEST}"})
+    assert for_local_target(bound, {}).images() == bound.images()
 
 
 def test_other_peoples_images_stay():
