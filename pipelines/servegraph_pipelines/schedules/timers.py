@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,6 +17,7 @@ from servegraph.errors import InputError, Refusal, StorageError
 Kind = Literal["systemd", "cron"]
 FIRE = "servegraph_pipelines.schedules.fire"  # the module that runs a schedule once
 _FIRES = f"-m {FIRE} "
+_NO_SESSION = re.compile(r"is not logged in or lingering")
 # How `crontab -l` says that there is none, exiting 1: all that are made after Vixie's, and BusyBox's.
 _NO_CRONTAB = re.compile(r"no crontab for |can't open '[^/']+': No such file")
 
@@ -60,6 +63,7 @@ class SystemdTimer:
             raise StorageError(f"The timer cannot be written to {folder}: {exc}.", code="CANNOT_WRITE") from exc
         call(["systemctl", "--user", "daemon-reload"])
         call(["systemctl", "--user", "enable", "--now", f"servegraph-{name}.timer"])
+        _warn_unless_lingering(name)
 
     def remove(self, name: str) -> None:
         """Disable the timer and remove both units."""
@@ -78,6 +82,20 @@ class SystemdTimer:
     @staticmethod
     def _folder() -> Path:
         return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd/user"
+
+
+def _warn_unless_lingering(name: str) -> None:
+    """Say on stderr that the timer ends with the user's last session, where systemd says so; elsewhere it is not known.
+
+    Of a user without a session `loginctl` has no property, and says in words that he does not linger either.
+    """
+    if shutil.which("loginctl") is None:
+        return
+    with contextlib.suppress(Refusal):
+        said = call(["loginctl", "show-user", str(os.getuid()), "--property=Linger"], nothing=_NO_SESSION)
+        if said.strip() in ("Linger=no", ""):
+            what = f"warning: {name} starts no runs while you are logged out. Fix: loginctl enable-linger"
+            print(what, file=sys.stderr)
 
 
 class Crontab:

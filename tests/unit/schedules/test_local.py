@@ -32,6 +32,7 @@ if [ -e "$HOME/denied" ]; then echo "you are not allowed to use this program" >&
 exec cat "$HOME/crontab"
 """
 SYSTEMCTL = '#!/bin/sh\necho "$@" >> "$HOME/systemctl.log"\n'
+LOGINCTL = "#!/bin/sh\necho Linger=yes\n"
 
 
 @dataclass
@@ -77,7 +78,7 @@ def fixture_make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
         home, programs = tmp_path / "home", tmp_path / "bin"
         home.mkdir()
         programs.mkdir()
-        for name, content in (("crontab", CRONTAB), ("systemctl", SYSTEMCTL)):
+        for name, content in (("crontab", CRONTAB), ("systemctl", SYSTEMCTL), ("loginctl", LOGINCTL)):
             (programs / name).write_text(content)
             (programs / name).chmod(stat.S_IRWXU)
         for name, value in (("HOME", str(home)), ("PATH", f"{programs}:{os.environ['PATH']}"), ("TZ", "UTC")):
@@ -352,3 +353,28 @@ def test_a_model_of_own_data_is_called_after_it(cron: Machine) -> None:
         cron.run("apply")
         content = json.loads((cron.kept / "schedule.json").read_text())["content"]
         assert content["parameters"]["model_name"] == name
+
+
+NO_SESSION = "Failed to get user: User ID 1000 is not logged in or lingering"
+NO_BUS = "System has not been booted with systemd as init system (PID 1). Can't operate."
+
+
+@pytest.mark.parametrize(
+    ("answer", "warned"),
+    [
+        ("echo Linger=no", True),
+        (f"echo '{NO_SESSION}' >&2; exit 1", True),
+        ("echo Linger=yes", False),
+        (f'echo "{NO_BUS}" >&2; exit 1', False),
+    ],
+)
+def test_that_a_timer_ends_with_the_session_is_said(
+    make_machine: Callable[[str], Machine], answer: str, warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = make_machine("systemd")
+    (machine.folder / "bin/loginctl").write_text(f"#!/bin/sh\n{answer}\n")
+    machine.declare()
+    machine.run("apply")
+    said = capsys.readouterr()
+    assert ("loginctl enable-linger" in said.err) == warned
+    assert json.loads(said.out)["schedules"][0]["outcome"] == "created"
