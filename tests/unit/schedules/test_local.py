@@ -1,111 +1,20 @@
-"""`schedule` on this machine, through its own commands, and the runs that its timers start."""
+"""`schedule` on this machine, through its own commands."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from tests.local_machine import Machine, data
 
 from servegraph.errors import ServegraphError
-from servegraph_pipelines import flows
-from servegraph_pipelines.cli import app
-from servegraph_pipelines.schedules.failures import notify
-from servegraph_pipelines.schedules.fire import fire
-from servegraph_pipelines.schedules.pruning import KEPT_RUNS
-
-FLOW = Path(flows.__file__).with_name("train_and_deploy.yaml")
-# A crontab and a systemctl that keep what they are told, for machines that have neither.
-CRONTAB = """#!/bin/sh
-if [ "$1" != -l ]; then exec cat > "$HOME/crontab"; fi
-if [ -e "$HOME/denied" ]; then echo "you are not allowed to use this program" >&2; exit 1; fi
-[ -e "$HOME/crontab" ] || { echo "no crontab for me" >&2; exit 1; }
-exec cat "$HOME/crontab"
-"""
-SYSTEMCTL = '#!/bin/sh\necho "$@" >> "$HOME/systemctl.log"\n'
-LOGINCTL = "#!/bin/sh\necho Linger=yes\n"
-
-
-@dataclass
-class Machine:
-    """This machine, as a user with a home of its own finds it; `file` declares one schedule, nightly."""
-
-    folder: Path
-    scheduler: str
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "s.yaml"
-
-    @property
-    def crontab(self) -> Path:
-        return self.folder / "home/crontab"
-
-    @property
-    def units(self) -> Path:
-        return self.folder / "home/.config/systemd/user"
-
-    @property
-    def kept(self) -> Path:
-        return self.folder / "kept/nightly"
-
-    def declare(self, **changes: Any) -> None:
-        row = {"name": "nightly", "cron": "0 3 * * MON", "engine": "local", "pipeline": str(FLOW)}
-        row["place"] = {"scheduler": self.scheduler, "directory": str(self.kept.parent)}
-        row["parameters"] = {"seed": 3, "hyperparameters": {"epochs": 2}}
-        self.file.write_text(yaml.safe_dump({"schedules": [row | changes]}))
-
-    def run(self, verb: str, *names: str) -> int:
-        return app.main(["schedule", verb, str(self.file), *names, "--json"], standalone_mode=False)
-
-    def lines(self) -> str:
-        files = [self.crontab, self.units / "servegraph-nightly.timer"]
-        return "".join(file.read_text() for file in files if file.exists())
-
-
-@pytest.fixture(name="make_machine")
-def fixture_make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Machine]:
-    def make(scheduler: str) -> Machine:
-        home, programs = tmp_path / "home", tmp_path / "bin"
-        home.mkdir()
-        programs.mkdir()
-        for name, content in (("crontab", CRONTAB), ("systemctl", SYSTEMCTL), ("loginctl", LOGINCTL)):
-            (programs / name).write_text(content)
-            (programs / name).chmod(stat.S_IRWXU)
-        for name, value in (("HOME", str(home)), ("PATH", f"{programs}:{os.environ['PATH']}"), ("TZ", "UTC")):
-            monkeypatch.setenv(name, value)
-        for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.chdir(home)  # where a timer starts runs
-        return Machine(tmp_path, scheduler)
-
-    return make
-
-
-@pytest.fixture(params=["cron", "systemd"])
-def machine(request: pytest.FixtureRequest, make_machine: Callable[[str], Machine]) -> Machine:
-    return make_machine(request.param)
-
-
-@pytest.fixture
-def cron(make_machine: Callable[[str], Machine]) -> Machine:
-    return make_machine("cron")
-
-
-def data(machine: Machine) -> Path:
-    """Make a table beside the file."""
-    path = machine.folder / "sales.csv"
-    path.write_text("length,kind\n1,no\n2,yes\n")
-    return path
 
 
 def outcome(capsys: pytest.CaptureFixture[str]) -> Any:
@@ -158,23 +67,6 @@ def test_without_a_scheduler_nothing_is_left(tmp_path: Path, monkeypatch: pytest
     assert caught.value.code == "NO_SCHEDULER"
     assert machine.run("list") == 0
     assert machine.run("diff") == 1
-
-
-def test_failures_pause_it_and_are_told(machine: Machine, tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    tell = ["sh", "-c", f'echo "$SERVEGRAPH_SCHEDULE $SERVEGRAPH_STATUS $SERVEGRAPH_ERROR" >> {told}']
-    machine.declare(parameters={"data": str(data(machine))}, pause_after_failures=2, notify=tell)
-    machine.run("apply")
-    (machine.folder / "sales.csv").unlink()
-    assert fire(machine.kept) == 1
-    assert "nightly failed [NOT_FOUND]" in told.read_text()
-    assert "nightly" in machine.lines()
-    assert fire(machine.kept) == 1
-    assert "nightly paused [NOT_FOUND]" in told.read_text()
-    assert "servegraph begin" not in machine.lines()
-    assert json.loads((machine.kept / "state.json").read_text())["failures"] == 2
-    machine.run("resume", "nightly")
-    assert not (machine.kept / "state.json").exists()
 
 
 def test_a_crontab_that_cannot_be_read_is_not_overwritten(cron: Machine) -> None:
@@ -278,72 +170,6 @@ def test_what_a_run_reads_is_missed_when_it_is_declared(
     assert cron.lines() == ""
     assert cron.run("list") == 0
     assert cron.run("delete", "nightly") == 0
-
-
-TELL = ["sh", "-c", 'echo "$SERVEGRAPH_SCHEDULE $SERVEGRAPH_STATUS $SERVEGRAPH_ERROR" >> told']  # beside the file
-
-
-def damage_pipeline(machine: Machine) -> None:
-    (machine.kept / "pipeline.yaml").write_text("{")
-
-
-def leave_no_room_for_the_run(machine: Machine) -> None:
-    (machine.kept / "output").touch()
-
-
-def leave_no_room_for_the_record(machine: Machine) -> None:
-    (machine.folder / "sales.csv").unlink()
-    (machine.kept / "state.json").mkdir()
-
-
-def break_the_timer(machine: Machine) -> None:
-    (machine.folder / "sales.csv").unlink()
-    (machine.crontab.parent / "denied").touch()
-
-
-@pytest.mark.parametrize(
-    ("damage", "code"),
-    [
-        (damage_pipeline, "NOT_A_PIPELINE"),
-        (leave_no_room_for_the_run, "CANNOT_WRITE"),
-        (leave_no_room_for_the_record, "NOT_FOUND"),
-        (break_the_timer, "NOT_FOUND"),
-    ],
-)
-def test_whatever_fails_is_told(cron: Machine, damage: Callable[[Machine], None], code: str) -> None:
-    data(cron)
-    limit = {"pause_after_failures": 1} if damage is break_the_timer else {}
-    cron.declare(parameters={"data": "sales.csv"}, notify=TELL, **limit)
-    cron.run("apply")
-    damage(cron)
-    assert fire(cron.kept) == 1
-    assert (cron.folder / "told").read_text().startswith(f"nightly failed [{code}] ")
-
-
-def test_a_long_error_is_told_too(tmp_path: Path) -> None:
-    notify(
-        ["sh", "-c", f'echo "$SERVEGRAPH_ERROR" > {tmp_path}/told'], "nightly", "failed", "bad\0\ud800" + "x" * 300_000
-    )
-    assert (tmp_path / "told").read_text().startswith("bad?xxx")
-
-
-def test_of_a_record_that_cannot_be_read_is_said(cron: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    cron.declare()
-    cron.run("apply")
-    (cron.kept / "schedule.json").write_text("{")
-    assert fire(cron.kept) == 1
-    assert "schedule.json cannot be read" in capsys.readouterr().err
-
-
-def test_old_runs_are_removed(cron: Machine) -> None:
-    data(cron)
-    cron.declare(parameters={"data": "sales.csv"})
-    cron.run("apply")
-    for day in range(1, 6):
-        (cron.kept / f"output/pipeline/train-and-deploy-2026-01-0{day}-03-00-00-000000").mkdir(parents=True)
-    (cron.folder / "sales.csv").unlink()
-    assert fire(cron.kept) == 1
-    assert len(list((cron.kept / "output/pipeline").iterdir())) == KEPT_RUNS
 
 
 def test_a_model_of_own_data_is_called_after_it(cron: Machine) -> None:
