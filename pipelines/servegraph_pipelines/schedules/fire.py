@@ -63,8 +63,9 @@ def _unexpected(raised: Exception) -> ServegraphError:
 
 
 def _run(folder: Path, content: Mapping[str, Any]) -> Run:
-    with answering("read", Path(content["folder"])):
-        os.chdir(content["folder"])  # relative paths in the file are relative to it
+    at = content.get("folder", folder)  # of the file that names paths; what was applied by an older version has none
+    with answering("read", Path(at)):
+        os.chdir(at)
     pipeline = folder / PIPELINE
     specification = flows.read(pipeline)
     foresight.check_files(specification, content["parameters"])
