@@ -20,6 +20,7 @@ from typing import Any, Literal
 from servegraph.errors import InputError, Refusal, ServegraphError, StorageError
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.storage.local import answering
+from servegraph.storage.local_paths import require_local
 from servegraph_pipelines import flows, foresight
 from servegraph_pipelines.images import for_local_target, for_trainer
 from servegraph_pipelines.specification import Specification
@@ -99,17 +100,12 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
 
     Raises:
         StorageError: `output_dir` cannot be written or another run uses it.
-        InputError: `output_dir` is a gs:// address, or the runner is Docker and there is none (code `NO_DOCKER`).
+        InputError: `output_dir` is an address (code `NOT_LOCAL`), or the runner is Docker and there is none
+            (`NO_DOCKER`).
     """
-    if "://" in str(output_dir) or ":/" in str(output_dir):
-        raise InputError(
-            f"{str(output_dir).replace(':/', '://', 1)} is no local directory; kfp.local cannot write elsewhere.",
-            code="NOT_LOCAL",
-            fix="Give a local directory, or submit the pipeline to Vertex AI or Kubeflow Pipelines.",
-        )
+    output_dir = require_local(output_dir).absolute()
     if request.runner == "docker":
         _require_docker()
-    output_dir = output_dir.absolute()
     specification = request.specification
     places = {name: str(output_dir / folder) for name, folder in PLACES.items() if name in specification.parameters}
     settings = {**places, **request.parameters}

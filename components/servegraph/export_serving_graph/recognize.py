@@ -10,6 +10,7 @@ from typing import Literal
 from servegraph.errors import InputError, ModelError
 from servegraph.estimator import RECORD_FILE
 from servegraph.storage.directory import GRAPH_FILES
+from servegraph.storage.local_paths import require_local
 from servegraph.trained import checkpoints
 
 Kind = Literal["keras", "saved_model", "tf1_checkpoint", "estimator", "python"]
@@ -36,7 +37,8 @@ def recognize(source: str, *, is_estimator: bool = False) -> Found:
 
     Raises:
         ModelError: it is nothing that can be exported, and why (code `NOTHING_TO_EXPORT`).
-        InputError: it could be several things (code `WHICH_SOURCE`); the message asks which.
+        InputError: it could be several things (code `WHICH_SOURCE`); the message asks which. Or it is an address
+            (`NOT_LOCAL`).
     """
     path = Path(source)
     if path.is_dir() and (is_estimator or (path / RECORD_FILE).is_file()):
@@ -49,8 +51,8 @@ def recognize(source: str, *, is_estimator: bool = False) -> Found:
         return _checkpoint(path)
     if _FUNCTION.fullmatch(source):
         return Found("python", source)
-    place = " Copy it to this machine first." if "://" in source else ""
-    raise _nothing(f"{source} does not exist.{place}", "Check the path.")
+    require_local(source)
+    raise _nothing(f"{source} does not exist.", "Check the path.")
 
 
 def _file(path: Path) -> Found:

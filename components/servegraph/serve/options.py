@@ -10,6 +10,7 @@ from typing import Any
 from servegraph.errors import InputError
 from servegraph.serve.routes import Aliases
 from servegraph.serve.vertex import ANY_HOST, contract_of
+from servegraph.storage.local_paths import require_local
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8501  # TF Serving's REST port
@@ -64,7 +65,8 @@ def options_of(
     deploy with --trust-code sets where it cannot give an argument.
 
     Raises:
-        InputError: there is nothing to serve (code `NOTHING_TO_SERVE`), or a variable cannot be used.
+        InputError: there is nothing to serve (code `NOTHING_TO_SERVE`), the root is an address with one
+            slash (`NOT_LOCAL`), or a variable cannot be used.
     """
     vertex = contract_of(environment)
     more["trusts_code"] = bool(more.get("trusts_code")) or environment.get(TRUST_VARIABLE) == "1"
@@ -84,7 +86,7 @@ def options_of(
             fix="Give ROOT, a directory of models, or set AIP_STORAGE_URI as Vertex AI does.",
         )
     return ServeOptions(
-        root=None if root is None or is_remote else Path(root),
+        root=None if root is None or is_remote else require_local(root),
         host=host or (DEFAULT_HOST if vertex is None else ANY_HOST),
         port=port if port is not None else DEFAULT_PORT if vertex is None else vertex.port,
         aliases=() if vertex is None else vertex.aliases,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from servegraph_pipelines.cli.local_paths import LocalPath
 from servegraph_pipelines.cli.outcome import echo, print_json
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--latency-goal-ms", type=float, metavar="MS", help="Goal for one request.")
 @click.option("--measured-latency-ms", type=float, metavar="MS", help="Measured for one request on a CPU.")
-@click.option(
-    "--measured", type=click.Path(path_type=Path), metavar="FILE", help="What `servegraph measure --json` printed."
-)
+@click.option("--measured", type=LocalPath(), metavar="FILE", help="What `servegraph measure --json` printed.")
 @click.option("--target-rate", type=float, metavar="N", help="Requests a second to be served, for the replicas.")
 @click.option("--granted-quota", metavar="SIZE", help="Model size that the platform granted, like 20GB.")
 @click.option("--custom-prediction-routine", is_flag=True, help="The model comes with Python code of its own.")

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from servegraph_pipelines.cli.engine_options import image_options
+from servegraph_pipelines.cli.local_paths import NEW_FILE
 from servegraph_pipelines.images import ImageChoice
 
 
 @click.command("compile")
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@click.argument("out", type=NEW_FILE, required=False)
 @click.option(
     "--pipeline", default="train-and-deploy", show_default=True, help="Its name, module:function, or a YAML file."
 )

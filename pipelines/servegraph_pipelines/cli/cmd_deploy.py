@@ -14,6 +14,8 @@ from servegraph.deploy_version.targets import Place, open_target
 from servegraph.errors import InputError
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.serve.state import ServingConfig
+from servegraph.storage.local_paths import require_local
+from servegraph_pipelines.cli.local_paths import FILE
 from servegraph_pipelines.cli.outcome import echo, print_json
 from servegraph_pipelines.cli.service_options import service_options
 from servegraph_pipelines.cli.target_options import show_outcome, show_warnings, target_options
@@ -28,7 +30,7 @@ from servegraph_pipelines.cli.target_options import show_outcome, show_warnings,
 @click.option("--accelerator-count", type=int, default=0, help="How many of them.")
 @click.option(
     "--choice",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     help="Output of `servegraph choose --json`: the machine, and those to fall back on where it is not to be had.",
 )
 @click.option("--traffic", type=int, default=100, show_default=True, help="Percent of the traffic at the end; 0 is 0.")
@@ -110,7 +112,7 @@ def command(
         show_outcome(outcome)
         if target == "local" and place.root is not None:
             trust = "" if plan.model.routine is None else " --trust-code"
-            echo(f"  serve it: servegraph serve {Path(place.root)}{trust}")
+            echo(f"  serve it: servegraph serve {require_local(place.root)}{trust}")
     return 0
 
 

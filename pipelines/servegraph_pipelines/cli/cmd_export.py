@@ -9,13 +9,14 @@ from typing import Any
 import click
 
 from servegraph.quiet_tensorflow import import_tensorflow_quietly
+from servegraph_pipelines.cli.local_paths import LocalPath
 from servegraph_pipelines.cli.outcome import echo, print_json
 
 
 @click.command("export")
 @click.argument("source")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--schema", type=click.Path(path_type=Path), help="Schema of the data; names the classes.")
+@click.argument("out", type=LocalPath())
+@click.option("--schema", type=LocalPath(), help="Schema of the data; names the classes.")
 @click.option("--samples", help="Records as JSON lines to compare answers on; made up if not given.")
 @click.option(
     "--trainer",

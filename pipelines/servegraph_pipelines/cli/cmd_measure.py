@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from servegraph_pipelines.cli.local_paths import LocalPath
 from servegraph_pipelines.cli.outcome import echo, print_json
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("measure")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=LocalPath())
 @click.option(
     "--cpus", type=click.IntRange(min=1), metavar="N", help="CPUs of the server; all of this process's if not given."
 )

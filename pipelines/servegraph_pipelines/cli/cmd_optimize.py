@@ -10,6 +10,7 @@ import click
 from servegraph.errors import StorageError
 from servegraph.quiet_tensorflow import import_tensorflow_quietly
 from servegraph.storage.local import answering
+from servegraph_pipelines.cli.local_paths import NEW_FILE, LocalPath
 from servegraph_pipelines.cli.outcome import echo, print_json, show_error
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @click.command("optimize")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("model", type=LocalPath())
+@click.argument("out", type=LocalPath())
 @click.option("--budget", default="", help="Size to fit, like 500MB; lossless rungs only if not given.")
 @click.option("--fit", default="", help="A machine or family to fit instead, like mls1 or n1-standard-2.")
 @click.option(
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="How often the samples must look up a word for the rung trim to keep it.",
 )
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the ladder as a page.")
+@click.option("--html", type=NEW_FILE, help="Write the ladder as a page.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
     model: Path, out: Path, samples: str | None, rungs: str, html: Path | None, as_json: bool, **wanted: Any

@@ -9,24 +9,23 @@ import click
 
 from servegraph.package_routine.package import Packaged, PackageRequest, package
 from servegraph.package_routine.requirements import Platform
+from servegraph_pipelines.cli.local_paths import FILE, LocalPath
 from servegraph_pipelines.cli.outcome import echo, print_json
 from servegraph_pipelines.cli.target_options import show_warnings
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
 
 @click.command("package")
-@click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("source", type=LocalPath(exists=True))
+@click.argument("model", type=LocalPath())
+@click.argument("out", type=LocalPath())
 @click.option("--predictor", required=True, metavar="MODULE:CLASS", help="The class in SOURCE that answers requests.")
-@click.option("--requirements", type=_FILE, help="Packages that it needs, each pinned: name==version.")
+@click.option("--requirements", type=FILE, help="Packages that it needs, each pinned: name==version.")
 @click.option(
     "--artifacts",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=LocalPath(exists=True, file_okay=False),
     help="Directory of further files that `load` finds beside the model.",
 )
-@click.option("--samples", type=_FILE, help="Requests to try and record, a JSON body a line.")
+@click.option("--samples", type=FILE, help="Requests to try and record, a JSON body a line.")
 @click.option("--version", default="0.1.0", show_default=True, help="Version of the package.")
 @click.option("--python-version", metavar="X.Y", help="Python that wheels are for.  [default: this one]")
 @click.option("--platform", metavar="TAG", help="Platform that wheels are for, like manylinux_2_28_x86_64.")

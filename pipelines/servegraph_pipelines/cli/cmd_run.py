@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from servegraph_pipelines.cli.local_paths import FILE, LocalPath
 from servegraph_pipelines.cli.outcome import echo, print_json, show_error
 
 
@@ -16,12 +17,10 @@ from servegraph_pipelines.cli.outcome import echo, print_json, show_error
     "--pipeline", default="train-and-deploy", show_default=True, help="Or retrain, module:function, a YAML file."
 )
 @click.option("--param", "params", multiple=True, metavar="K=V", help="A pipeline parameter; may be repeated.")
-@click.option(
-    "--params-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YAML file with parameters."
-)
+@click.option("--params-file", type=FILE, help="YAML file with parameters.")
 @click.option(
     "--output-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=LocalPath(file_okay=False),
     default=Path("servegraph-output"),
     show_default=True,
     help="Where models, the deployed versions and the report go.",

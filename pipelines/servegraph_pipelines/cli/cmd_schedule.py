@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from servegraph_pipelines.cli.local_paths import FILE
 from servegraph_pipelines.cli.outcome import echo, print_json
 
 _MARKS = {"created": "+", "updated": "~", "replaced": "±", "deleted": "-", "unchanged": "=", "absent": "="}
-_FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+_FILE = click.argument("file", type=FILE)
 _NAMES = click.argument("names", nargs=-1)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from servegraph_pipelines.cli.local_paths import NEW_FILE
 from servegraph_pipelines.cli.outcome import echo
 
 
 @click.command("schema")
 @click.argument("data")
 @click.option("--label", help="Name of the label column; the last column if not given.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; stdout if not given.")
+@click.option("--out", type=NEW_FILE, help="File to write; stdout if not given.")
 def command(data: str, label: str | None, out: Path | None) -> None:
     """Infer the schema of DATA (CSV or TFRecord: a path, a glob or gs://) and write it as YAML for editing."""
     from servegraph.data.infer import infer

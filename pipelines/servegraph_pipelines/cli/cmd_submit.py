@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
 import click
 
 from servegraph_pipelines.cli.engine_options import engine_options, image_options, pairs
+from servegraph_pipelines.cli.local_paths import FILE
 from servegraph_pipelines.cli.outcome import echo, print_json, show_error
 from servegraph_pipelines.images import ImageChoice
-
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command("submit")
@@ -20,7 +18,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--pipeline", default="train-and-deploy", show_default=True, help="Its name, module:function, or YAML file."
 )
 @engine_options
-@click.option("--params-file", type=_FILE, help="YAML file with the parameters, NAME: VALUE.")
+@click.option("--params-file", type=FILE, help="YAML file with the parameters, NAME: VALUE.")
 @click.option("--param", "params", multiple=True, metavar="K=V", help="A parameter; goes over the file's.")
 @click.option(
     "--resource", "resources", multiple=True, metavar="STEP.cpu=8", help="Also memory=32G, accelerator=TYPE:N."

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from servegraph_pipelines.cli.engine_options import image_options, pairs
+from servegraph_pipelines.cli.local_paths import FILE
 from servegraph_pipelines.cli.outcome import echo, print_json
 from servegraph_pipelines.images import ImageChoice
-
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command("train")
@@ -22,7 +20,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--machine-type", default="n1-standard-8", show_default=True, help="vertex: what each runs on.")
 @click.option("--resource", "resources", multiple=True, metavar="accelerator=TYPE:N", help="kfp: also cpu, memory.")
 @click.option("--volume-claim", help="kfp: the volume that all workers mount at /mnt/output.")
-@click.option("--params-file", type=_FILE, help="YAML file with parameters of the component train.")
+@click.option("--params-file", type=FILE, help="YAML file with parameters of the component train.")
 @click.option("--param", "params", multiple=True, metavar="K=V", help="A parameter; goes over the file's.")
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Label of the job.")
 @click.option("--service-account", help="Account that the workers run as.")

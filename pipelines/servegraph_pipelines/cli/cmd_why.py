@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from pathlib import Path
 from typing import Any
 
 import click
@@ -25,12 +24,13 @@ def command(run: str, step: str, against: str | None, engine_name: Any, place: A
     On this machine RUN is the output directory of `servegraph run`, for its newest run, or the folder of one below its
     `pipeline`; elsewhere its name or id.
     """
+    from servegraph.storage.local_paths import require_local
     from servegraph_pipelines.engines import open_engine
     from servegraph_pipelines.step_keys import local_runs
     from servegraph_pipelines.why import why, why_here
 
     if engine_name == "local":
-        folder, other = local_runs(Path(run), Path(against) if against else None)
+        folder, other = local_runs(require_local(run), require_local(against) if against else None)
         reasons, ids = why_here(step, other, folder), (folder.name, other.name)
     else:
         with contextlib.closing(open_engine(engine_name, place)) as engine:

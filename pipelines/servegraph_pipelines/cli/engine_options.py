@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from servegraph.errors import InputError
+from servegraph_pipelines.cli.local_paths import FILE
 from servegraph_pipelines.engines import ENGINES, EnginePlace
 from servegraph_pipelines.images import ImageChoice, read_lock
 
 Command = Callable[..., Any]
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 # One row an option that says where an engine is: its flags, its type, what it is for.
 PLACES: tuple[tuple[tuple[str, ...], Any, str], ...] = (
@@ -23,7 +23,7 @@ PLACES: tuple[tuple[tuple[str, ...], Any, str], ...] = (
     (("--pipeline-root",), str, "Where artifacts go: gs://bucket/prefix."),
     (("--host", "--api-url", "api_url"), str, "Address of Kubeflow Pipelines; for vertex that of a private endpoint."),
     (("--namespace",), str, "Kubernetes namespace, for kfp with several users."),
-    (("--token-file",), _FILE, "File with the token for kfp; without it the SDK's own configuration counts."),
+    (("--token-file",), FILE, "File with the token for kfp; without it the SDK's own configuration counts."),
 )
 
 
@@ -62,7 +62,7 @@ def image_options(function: Command) -> Command:
         return function(images=ImageChoice(registry, tag, lock), **options)
 
     command = click.option(
-        "--image-lock", type=_FILE, help="File with the digest of each image, as Cloud Build writes it."
+        "--image-lock", type=FILE, help="File with the digest of each image, as Cloud Build writes it."
     )(with_images)
     command = click.option("--tag", help="Tag of servegraph's images.  [default: the version]")(command)
     return click.option("--registry", help="Registry of servegraph's images, like us-docker.pkg.dev/P/R.")(command)

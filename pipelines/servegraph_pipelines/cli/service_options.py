@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ import click
 from servegraph.deploy_version.plan import ServiceOptions
 from servegraph.errors import InputError
 from servegraph.explanations.rules import METHODS
+from servegraph_pipelines.cli.local_paths import FILE
 
 Command = Callable[..., Any]
 
@@ -28,7 +28,7 @@ OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("reservation", str, "Reservation to take machines from: projects/P/zones/Z/reservations/NAME."),
     ("explain", click.Choice(METHODS), "Have predictions explained; see `servegraph explain`."),
     ("explain-output", str, "Of several numeric outputs the one to explain."),
-    ("explanation", click.Path(exists=True, dir_okay=False), "JSON file with an explanation spec of one's own."),
+    ("explanation", FILE, "JSON file with an explanation spec of one's own."),
 )
 
 
@@ -40,7 +40,7 @@ def service_options(function: Command) -> Command:
         names = [name.replace("-", "_") for name, _, _ in OPTIONS] + ["spot"]
         given = {name: value for name in names if (value := options.pop(name)) is not None and value is not False}
         if "explanation" in given:
-            given["explanation"] = Path(given["explanation"]).read_text(encoding="utf-8")
+            given["explanation"] = given["explanation"].read_text(encoding="utf-8")
         return function(service=ServiceOptions(**given, labels=_labels(service_labels)), **options)
 
     label = "Label for what is made, for billing and search; may be repeated."

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, ModelVersions, Outcome, Plan, TargetName
 from servegraph.errors import InputError
+from servegraph.storage.local_paths import require_loadable_path, require_local
 
 OnStep = Callable[[str], None]
 """Called with a few words after each thing that apply did, in order."""
@@ -76,23 +76,17 @@ class Place:
     api_url: str | None = None
 
 
-_WILDCARDS = frozenset("*?[\\")  # of TensorFlow, which looks for the files of variables with a pattern
-
-
 def _local(place: Place) -> Target:
     from servegraph.deploy_version.targets.local import LocalTarget
 
-    if not place.root or "://" in place.root:
+    if not place.root:
         raise InputError(
-            f"The local target needs the directory to deploy to, not {place.root!r}.",
+            "The local target needs the directory to deploy to.",
+            code="NO_PLACE",
             fix="Give a local path: --root ROOT, or the component's `location`.",
         )
-    root = Path(place.root).absolute()
-    if found := _WILDCARDS & set(str(root)):
-        raise InputError(
-            f"No model below {str(root)!r} can be loaded: TensorFlow takes {min(found)!r} in a path for a wildcard.",
-            fix="Give a --root, or the component's `location`, whose full path has none of * ? [ \\.",
-        )
+    root = require_local(place.root).absolute()
+    require_loadable_path(root, "--root, or component input `location`,")
     return LocalTarget(root)
 
 

@@ -1,0 +1,101 @@
+"""A path on this machine is no address: every verb that takes one says so, and makes no directory `gs:`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from servegraph.errors import InputError
+from servegraph.storage.local_paths import require_local
+from servegraph_pipelines.cli import VERBS, main
+from servegraph_pipelines.cli.group import app
+from servegraph_pipelines.cli.local_paths import LocalPath
+
+MODEL = str(Path(__file__).parents[2] / "real_models/keras_dense")
+HERE = str(Path(__file__))
+PLACE = "gs://bucket/folder/x.yaml"
+DEPLOYED = ["--name", "m"]
+CASES = [
+    ["run", "--output-dir", PLACE],
+    ["run", "--params-file", PLACE],
+    ["compile", PLACE],
+    ["submit", "--engine", "kfp", "--params-file", PLACE],
+    ["submit", "--engine", "kfp", "--token-file", PLACE],
+    ["submit", "--engine", "kfp", "--image-lock", PLACE],
+    ["train", "--engine", "kfp", "--name", "n", "--output", "o", "--params-file", PLACE],
+    ["why", PLACE, "train"],
+    ["why", ".", "train", "--against", PLACE],
+    ["schedule", "list", PLACE],
+    ["export", MODEL, PLACE],
+    ["export", PLACE, "out"],
+    ["export", MODEL, "out", "--schema", PLACE],
+    ["inspect", MODEL, "--html", PLACE],
+    ["optimize", MODEL, PLACE],
+    ["optimize", PLACE, "out"],
+    ["optimize", MODEL, "out", "--html", PLACE],
+    ["measure", PLACE],
+    ["choose", MODEL, "--measured", PLACE],
+    ["package", PLACE, MODEL, "out", "--predictor", "a:B"],
+    ["package", HERE, PLACE, "out", "--predictor", "a:B"],
+    ["package", HERE, MODEL, PLACE, "--predictor", "a:B"],
+    ["package", HERE, MODEL, "out", "--predictor", "a:B", "--artifacts", PLACE],
+    ["deploy", MODEL, *DEPLOYED, "--root", PLACE],
+    ["deploy", MODEL, *DEPLOYED, "--root", "gs:/bucket/folder"],
+    ["deploy", MODEL, *DEPLOYED, "--root", "r", "--choice", PLACE],
+    ["deploy", MODEL, *DEPLOYED, "--root", "r", "--explanation", PLACE],
+    ["versions", *DEPLOYED, "--root", PLACE],
+    ["rollback", *DEPLOYED, "--root", PLACE],
+    ["undeploy", *DEPLOYED, "--all", "--root", PLACE],
+    ["serve", "gs:/bucket/folder"],
+    ["schema", HERE, "--out", PLACE],
+]
+
+
+@pytest.mark.parametrize("arguments", CASES, ids=" ".join)
+def test_an_address_is_refused_and_nothing_is_made(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["servegraph", "--debug", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capsys.readouterr().err
+    assert ended.value.code == 2, shown
+    assert "error NOT_LOCAL: 'gs://bucket/folder" in shown
+    assert "gcloud storage cp" in shown
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_verb_takes_a_path_of_another_type() -> None:
+    context = click.Context(app)
+    for verb in VERBS:
+        command = app.get_command(context, verb)
+        assert command is not None
+        commands = [*command.commands.values()] if isinstance(command, click.Group) else [command]
+        kinds = [parameter.type for one in commands for parameter in one.params]
+        assert all(isinstance(kind, LocalPath) for kind in kinds if isinstance(kind, click.Path)), verb
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("a/b", "a/b"),
+        ("file:///tmp/a%20b", "/tmp/a b"),
+        ("./gs:/b", "./gs:/b"),
+        ("C:/models", "C:/models"),
+        ("run:1/x", "run:1/x"),
+    ],
+)
+def test_what_is_a_path(text: str, path: str) -> None:
+    assert require_local(text) == Path(path)
+
+
+@pytest.mark.parametrize("text", ["gs://b/x", "gs:/b/x", "GS://b/x", "s3://b/x", "https://host/x", "hdfs:/x"])
+def test_what_is_an_address(text: str) -> None:
+    for given in (text, Path(text)):
+        with pytest.raises(InputError, match="://"):
+            require_local(given)
