@@ -20,7 +20,7 @@ from typing import Any, Literal
 from servegraph.errors import InputError, Refusal, ServegraphError, StorageError
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.storage.local import answering
-from servegraph.storage.local_paths import require_local
+from servegraph.storage.local_paths import require_loadable_path, require_local
 from servegraph_pipelines import flows, foresight
 from servegraph_pipelines.images import for_local_target, for_trainer
 from servegraph_pipelines.specification import Specification
@@ -100,10 +100,12 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
 
     Raises:
         StorageError: `output_dir` cannot be written or another run uses it.
-        InputError: `output_dir` is an address (code `NOT_LOCAL`), or the runner is Docker and there is none
+        InputError: `output_dir` is an address (code `NOT_LOCAL`), no model could be loaded from there
+            (`UNLOADABLE_PATH`), or the runner is Docker and there is none
             (`NO_DOCKER`).
     """
     output_dir = require_local(output_dir).absolute()
+    require_loadable_path(output_dir, "output directory")
     if request.runner == "docker":
         _require_docker()
     specification = request.specification

@@ -23,6 +23,7 @@ from servegraph.export_serving_graph.signature_choice import Requests, Wanted, p
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, Signature
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest
+from servegraph.storage.local_paths import require_loadable_path
 
 if TYPE_CHECKING:
     from servegraph.export_serving_graph.proof import Proof
@@ -67,16 +68,20 @@ def export(
             `NOT_UNDERSTOOD`, `UNTRACKED_RESOURCE`, `NO_PROBABILITIES`, `NOTHING_FOR_GPU`, `PRECISION_TOO_LOW`,
             `METHOD_DOES_NOT_FIT`.
         DataError: the warmup requests are too many, too large, or not answered.
-        InputError: `out` exists already (code `OUTPUT_EXISTS`), or it is not clear what is meant (`WHICH_SOURCE`,
+        InputError: `out` exists already (code `OUTPUT_EXISTS`), TensorFlow could load no model from there or from the
+            source (`UNLOADABLE_PATH`), or it is not clear what is meant (`WHICH_SOURCE`,
             `WHICH_SIGNATURE`, `WHICH_TENSORS`, `WHICH_METAGRAPH`, `NO_SUCH_SIGNATURE`, `NO_METAGRAPHS`),
             or names do not fit (see `interface`).
         StorageError: `out` cannot be written (code `CANNOT_WRITE`).
     """
+    require_loadable_path(out, "OUT")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already.", code="OUTPUT_EXISTS", fix="Give a new directory.")
     requests = requests or Requests()
     is_estimator = bool(requests.serving_input_fn or (requests.trainer and estimator_function(requests.trainer)))
     found = recognize(str(source), is_estimator=is_estimator)
+    if found.kind not in ("keras", "python"):  # what Keras loads itself is no pattern
+        require_loadable_path(Path(found.path), "SOURCE")
     wanted = wanted or Wanted()
     if wanted.tags and found.kind != "saved_model":
         raise InputError(
@@ -192,7 +197,8 @@ def _staging(out: Path) -> Iterator[Path]:
     staging: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        # By its name: its whole path, which newer Pythons return, may have what TensorFlow takes for a wildcard.
+        staging = out.parent / Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent)).name
         yield staging
     except OSError as exc:
         if isinstance(exc, StorageError):

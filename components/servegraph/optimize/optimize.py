@@ -181,7 +181,8 @@ def _workspace(out: Path) -> Iterator[Path]:
     """Give a directory beside `out` for what is written on the way; nothing of it stays."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        workspace = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        # By its name: its whole path, which newer Pythons return, may have what TensorFlow takes for a wildcard.
+        workspace = out.parent / Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent)).name
     except OSError as exc:
         raise StorageError(
             f"{out} cannot be written: {exc}.", code="CANNOT_WRITE", fix="Give a path that can be written."

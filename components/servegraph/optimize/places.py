@@ -9,16 +9,20 @@ from servegraph import storage
 from servegraph.errors import InputError
 from servegraph.savedmodel.layout import require_saved_model
 from servegraph.storage.local import answering
+from servegraph.storage.local_paths import require_loadable_path
 
 
 def require_places(model: Path, out: Path) -> None:
     """Check that there is a SavedModel at `model`, and nothing at `out`, which is not inside of it.
 
     Raises:
-        InputError: `out` exists already (`OUTPUT_EXISTS`) or is in `model` (`OUTPUT_IN_MODEL`).
+        InputError: `out` exists already (`OUTPUT_EXISTS`) or is in `model` (`OUTPUT_IN_MODEL`), or one of them is a
+            path that TensorFlow takes for a pattern (`UNLOADABLE_PATH`).
         ModelError: `model` is no SavedModel.
         StorageError: one of them cannot be reached.
     """
+    require_loadable_path(model, "MODEL")
+    require_loadable_path(out, "OUT")
     with answering("write", out):
         is_new_or_empty = not os.path.lexists(out) or (out.is_dir() and not out.is_symlink() and not any(out.iterdir()))
     if not is_new_or_empty:

@@ -19,6 +19,7 @@ from servegraph.routine.manifest import FOLDER, GOLDEN, MANIFEST, Routine, read_
 from servegraph.savedmodel.layout import require_saved_model
 from servegraph.serve.child import ServerProcess
 from servegraph.storage import open_dir
+from servegraph.storage.local_paths import require_loadable_path
 
 NAME = "routine"  # of the model while it is tried
 OnStep = Callable[[str], None]
@@ -78,6 +79,7 @@ def package(request: PackageRequest, on_step: OnStep = lambda step: None) -> Pac
         raise InputError(
             f"{str(request.out)!r} is there already.", code="OUTPUT_EXISTS", fix="Give another OUT, or remove it."
         )
+    require_loadable_path(request.out, "OUT")
     require_saved_model(open_dir(request.model))
     samples = [] if request.samples is None else read_samples(request.samples)
     pins = [] if request.requirements is None else read_pins(request.requirements)

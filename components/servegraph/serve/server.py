@@ -21,6 +21,7 @@ from servegraph.errors import InputError, ServegraphError
 from servegraph.serve.options import DEFAULT_NAME, ServeOptions
 from servegraph.serve.state import check_model_name
 from servegraph.serve.versions import WantedModel, WantedVersion, check_root
+from servegraph.storage.local_paths import require_loadable_path
 
 FOLLOW_INTERVAL_S = 0.5  # a look is a few stat calls
 LINGER_S = 0.5  # after SIGTERM: for those who have not heard yet that nothing more should be sent here
@@ -39,10 +40,12 @@ def serve(options: ServeOptions) -> int:
     """Serve until SIGTERM or SIGINT, then finish the requests in flight and return 0.
 
     Raises:
-        InputError: the root is not one, the port is taken (`SERVE_PORT_IN_USE`), or a package is missing.
+        InputError: the root is not one, TensorFlow can load nothing from there (`UNLOADABLE_PATH`), the port is
+            taken (`SERVE_PORT_IN_USE`), or a package is missing.
         StorageError: the root cannot be read.
     """
     if options.predictor is None and options.root is not None:
+        require_loadable_path(options.root, "ROOT")
         check_root(options.root)
     if options.name is not None:
         check_model_name(options.name)

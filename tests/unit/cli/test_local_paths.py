@@ -1,8 +1,8 @@
-"""A path on this machine is no address: every verb that takes one says so, and makes no directory `gs:`."""
+"""Paths on this machine: no address is one (no directory `gs:` is made), and TensorFlow must be able to load from it."""
 
 from __future__ import annotations
 
-import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import click
 import pytest
 
 from servegraph.errors import InputError
-from servegraph.storage.local_paths import require_local
+from servegraph.storage.local_paths import require_loadable_path, require_local
 from servegraph_pipelines.cli import VERBS, main
 from servegraph_pipelines.cli.group import app
 from servegraph_pipelines.cli.local_paths import LocalPath
@@ -67,7 +67,7 @@ def test_an_address_is_refused_and_nothing_is_made(
     assert ended.value.code == 2, shown
     assert "error NOT_LOCAL: 'gs://bucket/folder" in shown
     assert "gcloud storage cp" in shown
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_verb_takes_a_path_of_another_type() -> None:
@@ -99,3 +99,40 @@ def test_what_is_an_address(text: str) -> None:
     for given in (text, Path(text)):
         with pytest.raises(InputError, match="://"):
             require_local(given)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--output-dir", "data[v1]"],
+        ["export", MODEL, "data[v1]/out"],
+        ["export", "data[v1]/model", "out"],
+        ["optimize", MODEL, "data[v1]/out"],
+        ["optimize", "data[v1]/model", "out"],
+        ["package", HERE, MODEL, "data[v1]/out", "--predictor", "a:B"],
+        ["deploy", MODEL, *DEPLOYED, "--root", "data[v1]"],
+        ["serve", "data[v1]"],
+    ],
+    ids=" ".join,
+)
+def test_what_tensorflow_takes_for_a_pattern_is_refused_at_the_beginning(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(MODEL, "data[v1]/model")
+    monkeypatch.setattr(sys, "argv", ["servegraph", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capsys.readouterr().err
+    assert ended.value.code == 2, shown
+    assert "error UNLOADABLE_PATH: " in shown and "takes '[' in a path for a wildcard" in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["data[v1]"]
+    assert [path.name for path in (tmp_path / "data[v1]").iterdir()] == ["model"]
+
+
+def test_a_relative_path_in_a_directory_with_brackets_is_loadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data[v1]").mkdir()
+    monkeypatch.chdir(tmp_path / "data[v1]")
+    require_loadable_path(Path("model]"), "MODEL")
