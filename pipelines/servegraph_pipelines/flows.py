@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from servegraph.errors import InputError
+from servegraph.extras import of_extra
 from servegraph.yaml_problem import yaml_problem
 from servegraph_pipelines.specification import Specification
 
@@ -37,7 +38,7 @@ def function(reference: str) -> Any:
     """Return the pipeline function, for kfp to compile or to run; modules are found here too, as `python -m` does it.
 
     Raises:
-        InputError: there is none (code `UNKNOWN_PIPELINE`).
+        InputError: there is none (code `UNKNOWN_PIPELINE`), or what it needs of ours is missing (`PACKAGE_MISSING`).
     """
     here = str(Path.cwd())
     if reference not in FLOWS and here not in sys.path:
@@ -46,6 +47,8 @@ def function(reference: str) -> Any:
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as exc:
+        if isinstance(exc, ImportError) and (missing := of_extra(exc)):
+            raise missing from exc
         raise InputError(
             f"There is no pipeline {reference!r}: {exc}.",
             code="UNKNOWN_PIPELINE",

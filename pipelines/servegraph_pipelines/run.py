@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from servegraph.errors import InputError, Refusal, ServegraphError, StorageError
+from servegraph.extras import require
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.storage.local import answering
 from servegraph.storage.local_paths import require_loadable_path, require_local
@@ -101,13 +102,15 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
     Raises:
         StorageError: `output_dir` cannot be written or another run uses it.
         InputError: `output_dir` is an address (code `NOT_LOCAL`), no model could be loaded from there
-            (`UNLOADABLE_PATH`), or the runner is Docker and there is none
-            (`NO_DOCKER`).
+            (`UNLOADABLE_PATH`), the runner is Docker and there is none
+            (`NO_DOCKER`), or TensorFlow is not installed (`PACKAGE_MISSING`).
     """
     output_dir = require_local(output_dir).absolute()
     require_loadable_path(output_dir, "output directory")
     if request.runner == "docker":
         _require_docker()
+    elif request.specification.name in foresight.OWN:
+        require(("tensorflow",), "Training on this machine")
     specification = request.specification
     places = {name: str(output_dir / folder) for name, folder in PLACES.items() if name in specification.parameters}
     settings = {**places, **request.parameters}

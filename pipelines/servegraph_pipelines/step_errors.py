@@ -11,6 +11,7 @@ from pathlib import Path
 
 from servegraph import errors
 from servegraph.errors import Refusal, ServegraphError, StorageError
+from servegraph.extras import of_extra
 
 _OWN_ERROR = re.compile(r"servegraph\.errors\.(\w+): \[([A-Z0-9_]+)\] (.*?)(?: Fix: (.*))?$")
 _RAISED = re.compile(r"^\s*\w[\w.]*(Error|Exception|Interrupt)\b")
@@ -45,7 +46,7 @@ def own_error(error: BaseException) -> ServegraphError | None:
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full(f"Cannot write {error.filename or 'the output'}: {error.strerror}.")
-    return None
+    return of_extra(error) if isinstance(error, ImportError) else None
 
 
 def killed(exit_code: int | None, where: str, log: Path) -> ServegraphError | None:

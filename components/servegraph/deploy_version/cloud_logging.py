@@ -10,7 +10,7 @@ from typing import Any
 from servegraph.deploy_version.discovery import load, require_valid
 from servegraph.deploy_version.faults import Unavailable, fault_of
 from servegraph.deploy_version.google_api import is_loopback
-from servegraph.errors import InputError
+from servegraph.extras import package_missing
 
 CALL_TIMEOUT_S = 30.0
 LINES = 300  # enough for a traceback of TensorFlow
@@ -59,8 +59,7 @@ class CloudLogging:
         try:
             from servegraph.deploy_version.google_http import open_client
         except ImportError as exc:
-            what = "google-api-python-client is needed and not installed."
-            raise InputError(what, code="NO_SDK", fix="pip install 'servegraph[cloud]'") from exc
+            raise package_missing("googleapiclient", "Reading logs") from exc
         scope = None if self._anonymous else "logging.read"
         return open_client("logging", "v2", self._url, scope, CALL_TIMEOUT_S)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from servegraph.errors import InputError
+from servegraph.extras import package_missing
 
 _INTEGERS = {"int32": (-(2**31), 2**31 - 1), "uint32": (0, 2**32 - 1)}
 _TEXTS = {
@@ -68,17 +69,15 @@ def load(service: str, version: str) -> Document:
     """Return the document of `service`, such as `aiplatform`, in `version`.
 
     Raises:
-        InputError: google-api-python-client is not installed (code `NO_SDK`).
+        InputError: google-api-python-client is not installed (code `PACKAGE_MISSING`).
     """
     import importlib.resources
 
     try:
         folder = importlib.resources.files("googleapiclient.discovery_cache") / "documents"
     except ImportError as exc:
-        raise InputError(
-            f"To deploy to {service} google-api-python-client is needed, which is not installed.",
-            code="NO_SDK",
-            fix="pip install 'servegraph[cloud]'",
+        raise package_missing(
+            "googleapiclient", f"A request to {service} is held to the published schema, which"
         ) from exc
     document = json.loads((folder / f"{service}.{version}.json").read_text(encoding="utf-8"))
     methods = {method["id"]: method for method in _methods(document)}

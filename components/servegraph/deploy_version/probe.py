@@ -48,6 +48,7 @@ def probe(
     Its `routine` runs: that it may has been said by then.
 
     Raises:
+        InputError: the server lacks packages (code `PACKAGE_MISSING`).
         DeployRefused: it does not load, does not answer, or answers differently (code `PROBE_FAILED`).
     """
     try:

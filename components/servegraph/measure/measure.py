@@ -25,6 +25,7 @@ from servegraph.savedmodel.layout import require_saved_model
 from servegraph.serve.artifacts import arrange
 from servegraph.serve.child import ServerProcess
 from servegraph.serve.options import DEFAULT_MAX_BODY_BYTES
+from servegraph.serve.server import require_packages
 from servegraph.serve.settings import Settings
 from servegraph.storage import open_dir
 
@@ -67,7 +68,8 @@ def measure(request: MeasureRequest) -> Measurement:
     """Return what the model does under the limits. SIGTERM ends it as Ctrl-C does: nothing of it stays.
 
     Raises:
-        InputError: this machine has less than the limits (code `MACHINE_TOO_SMALL`), or the model cannot be read.
+        InputError: this machine has less than the limits (code `MACHINE_TOO_SMALL`), the server lacks packages
+            (`PACKAGE_MISSING`), or the model cannot be read.
         StorageError: there is no model (code `NOT_FOUND`).
         Refusal: it does not load or answer under them (`DOES_NOT_FIT`), or nothing can be asked (`NOTHING_TO_ASK`).
     """
@@ -76,6 +78,7 @@ def measure(request: MeasureRequest) -> Measurement:
 
 
 def _measure(request: MeasureRequest) -> Measurement:
+    require_packages()
     check(request.limits)
     if not request.model.is_dir():
         what = f"There is no directory {str(request.model)!r}."

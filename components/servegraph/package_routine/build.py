@@ -71,7 +71,7 @@ def build(
 
     Raises:
         InputError: `source` cannot be packaged (codes `NO_MODULES`, `NAME_TAKEN`).
-        Refusal: the build fails (code `BUILD_FAILED`), or hatchling is not installed (`PACKAGE_MISSING`).
+        Refusal: the build fails (code `BUILD_FAILED`).
     """
     project = work / "project"
     project.mkdir()
@@ -104,6 +104,4 @@ def _run_hatchling(project: Path, destination: Path) -> None:
     if done.returncode == 0:
         return
     said = (done.stderr or done.stdout).strip().splitlines()
-    if said and said[-1].endswith("No module named hatchling"):
-        raise Refusal("hatchling is not installed.", code="PACKAGE_MISSING", fix="pip install 'servegraph[package]'")
     raise Refusal(f"The routine cannot be built: {said[-1] if said else 'no reason is given'}.", code="BUILD_FAILED")

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from servegraph.errors import InputError, ModelError, Refusal, StorageError
+from servegraph.extras import require
 from servegraph.package_routine.build import build
 from servegraph.package_routine.requirements import Pin, Platform, fetch_wheels, of_the_server, read_pins
 from servegraph.routine.manifest import FOLDER, GOLDEN, MANIFEST, Routine, read_routine
 from servegraph.savedmodel.layout import require_saved_model
 from servegraph.serve.child import ServerProcess
+from servegraph.serve.server import require_packages
 from servegraph.storage import open_dir
 from servegraph.storage.local_paths import require_loadable_path
 
@@ -72,7 +74,7 @@ def package(request: PackageRequest, on_step: OnStep = lambda step: None) -> Pac
     """Build the routine, put it beside the model, try it through a server and write `request.out`, whole or not at all.
 
     Raises:
-        InputError: something that was given cannot be used.
+        InputError: something that was given cannot be used, or a package is not installed (code `PACKAGE_MISSING`).
         Refusal: the routine does not load, or a sample request fails (codes `ROUTINE_FAILED`, `SAMPLE_FAILED`, …).
     """
     if request.out.exists():
@@ -80,6 +82,8 @@ def package(request: PackageRequest, on_step: OnStep = lambda step: None) -> Pac
             f"{str(request.out)!r} is there already.", code="OUTPUT_EXISTS", fix="Give another OUT, or remove it."
         )
     require_loadable_path(request.out, "OUT")
+    require(("hatchling", "packaging"), "Packaging")
+    require_packages()  # a server tries it
     require_saved_model(open_dir(request.model))
     samples = [] if request.samples is None else read_samples(request.samples)
     pins = [] if request.requirements is None else read_pins(request.requirements)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
-import importlib.util
 import logging
 import os
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from servegraph.errors import InputError, ServegraphError
+from servegraph.extras import require
 from servegraph.serve.options import DEFAULT_NAME, ServeOptions
 from servegraph.serve.state import check_model_name
 from servegraph.serve.versions import WantedModel, WantedVersion, check_root
@@ -31,7 +31,7 @@ _OTHER_FILES = 256  # beside connections: libraries, logs, directories of models
 _SWITCH_INTERVAL_S = 0.0005
 # All that a request makes is freed with it. By Python's own, one of two million lists is looked through 3,000 times.
 _GC_THRESHOLD = (50_000, 20, 100)
-_NEEDED = ("httptools", "orjson", "tensorflow", "prometheus_client")
+_NEEDED = ("httptools", "orjson", "prometheus_client")
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def serve(options: ServeOptions) -> int:
         check_root(options.root)
     if options.name is not None:
         check_model_name(options.name)
-    _check_packages(options)
+    require_packages(with_tensorflow=options.predictor is None)
     # Before TensorFlow, whose import takes seconds: a taken port is known at once.
     listener = listen(options.host, options.port) if options.listen_fd is None else _inherited(options.listen_fd)
     _set_up_logging()
@@ -74,6 +74,11 @@ def _loop_until_told(options: ServeOptions, listener: socket.socket, root: Path 
     finally:
         asyncio.set_event_loop(None)
         loop.close()
+
+
+def require_packages(*, with_tensorflow: bool = True) -> None:
+    """Raise `InputError` (code `PACKAGE_MISSING`) where the server lacks packages; a predictor needs no TensorFlow."""
+    require([*_NEEDED, "tensorflow"] if with_tensorflow else _NEEDED, "The server")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -255,17 +260,6 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 def _inherited(descriptor: int) -> socket.socket:
     return socket.socket(fileno=descriptor)
-
-
-def _check_packages(options: ServeOptions) -> None:
-    needed = [name for name in _NEEDED if not (name == "tensorflow" and options.predictor)]
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"The server needs packages that are not installed: {', '.join(missing)}.",
-            code="PACKAGE_MISSING",
-            fix="pip install 'servegraph[serve]'",
-        )
 
 
 def _set_up_logging() -> None:

@@ -165,7 +165,7 @@ def default_client(uri: str) -> Any:
     """Return a client as the environment configures it.
 
     Raises:
-        StorageError: there is no SDK (code `NO_SDK`), or there are no credentials (code `NO_CREDENTIALS`).
+        StorageError: there is no SDK (code `PACKAGE_MISSING`), or there are no credentials (code `NO_CREDENTIALS`).
     """
     try:
         from google.auth.exceptions import DefaultCredentialsError
@@ -173,7 +173,7 @@ def default_client(uri: str) -> Any:
     except ImportError as exc:
         raise StorageError(
             f"{uri!r} is on Cloud Storage, and google-cloud-storage is not installed.",
-            code="NO_SDK",
+            code="PACKAGE_MISSING",
             fix="pip install 'servegraph[cloud]'",
         ) from exc
     try:

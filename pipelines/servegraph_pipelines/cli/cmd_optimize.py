@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from servegraph.errors import StorageError
+from servegraph.extras import require
 from servegraph.quiet_tensorflow import import_tensorflow_quietly
 from servegraph.storage.local import answering
 from servegraph_pipelines.cli.local_paths import NEW_FILE, LocalPath
@@ -70,6 +71,7 @@ def command(
         )
     goal = goal_of(rungs=[name.strip() for name in rungs.split(",") if name.strip()], **wanted)
     require_places(model, out)
+    require(("tensorflow",), "Optimizing")  # before a child looks for it too
     warm_up()
     import_tensorflow_quietly()
     from servegraph.optimize.html import render

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from servegraph import taken
 from servegraph.deploy_version.faults import TRANSIENT, NotFound, Patience, fault_of, no_answer
 from servegraph.errors import InputError
+from servegraph.extras import package_missing
 from servegraph_pipelines.engines.runs import (
     RunRequest,
     RunState,
@@ -236,8 +237,7 @@ class KubeflowEngine:
                 self._reach()
                 return Client(host=self._host, namespace=self._namespace or "kubeflow", existing_token=token)
         except ImportError as exc:
-            what = "Kubeflow Pipelines needs kfp, which is not installed."
-            raise InputError(what, code="NO_SDK", fix="pip install 'servegraph[cloud]'") from exc
+            raise package_missing("kfp", "Kubeflow Pipelines") from exc
 
     def _reach(self) -> None:
         """Ask for the API's health: the client would do so for minutes where packets are dropped or nothing is there.

@@ -11,7 +11,7 @@ from typing import Any
 from servegraph.deploy_version.discovery import load, require_valid
 from servegraph.deploy_version.faults import Patience, fault_of, no_answer, unreadable
 from servegraph.deploy_version.google_api import GoogleApi, is_loopback, no_credentials
-from servegraph.errors import InputError
+from servegraph.extras import package_missing
 
 PREFIX = "ml.projects."
 CALL_TIMEOUT_S = 60.0
@@ -68,11 +68,7 @@ class AiPlatformApi(GoogleApi):
         try:
             from servegraph.deploy_version.google_http import open_client
         except ImportError as exc:
-            raise InputError(
-                "The target ai-platform needs google-api-python-client, which is not installed.",
-                code="NO_SDK",
-                fix="pip install 'servegraph[cloud]'",
-            ) from exc
+            raise package_missing("googleapiclient", "The target ai-platform") from exc
         scope = None if self._anonymous else "cloud-platform"
         return open_client("ml", "v1", self._url, scope, self._timeout_s)
 

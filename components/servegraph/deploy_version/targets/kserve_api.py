@@ -10,7 +10,8 @@ from typing import Any
 
 from servegraph.deploy_version.faults import NotFound, Overtaken, Patience, fault_of, no_answer, unreadable
 from servegraph.deploy_version.google_api import is_loopback
-from servegraph.errors import DeployRefused, InputError, in_short
+from servegraph.errors import DeployRefused, in_short
+from servegraph.extras import package_missing
 
 GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 CALL_TIMEOUT_S = 60.0
@@ -128,11 +129,7 @@ class KserveApi:
         try:
             from kubernetes import client, config
         except ImportError as exc:
-            raise InputError(
-                "The target kserve needs the package kubernetes, which is not installed.",
-                code="NO_SDK",
-                fix="pip install 'servegraph[cloud]'",
-            ) from exc
+            raise package_missing("kubernetes", "The target kserve") from exc
         settings = client.Configuration()
         if self._url:
             settings.host = self._url

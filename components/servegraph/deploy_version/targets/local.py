@@ -23,7 +23,8 @@ from servegraph.deploy_version.plan import (
     OutcomeName,
     Plan,
 )
-from servegraph.deploy_version.probe import Probe, probe
+from servegraph.deploy_version.probe import Probe
+from servegraph.deploy_version.probe import probe as server_probe
 from servegraph.deploy_version.served_graph import served
 from servegraph.deploy_version.staging import copy_model, make_staging, remove_tree
 from servegraph.deploy_version.targets import OnStep, say_nothing
@@ -31,21 +32,27 @@ from servegraph.deploy_version.targets.local_files import see
 from servegraph.deploy_version.targets.local_plan import Seen, make_plan, make_record, to_clear
 from servegraph.deploy_version.targets.local_state import announced, finished, rolled_back, surplus, switched
 from servegraph.errors import DeployRefused, InputError
+from servegraph.serve.server import require_packages
 from servegraph.serve.state import SPARE_FILE, STATE_FILE, ModelState, check_model_name, sync_directory, write_state
 from servegraph.serve.versions import model_names
 from servegraph.storage import open_dir
 from servegraph.storage.local import answering
 
+_TRIED = frozenset({"copy", "adopt"})  # actions after which a version is probed
 LOCK_TIMEOUT_S = 300.0  # room for a deploy of gigabytes, probe and all
 
 
 class LocalTarget:
     """Versions below the directory `root`. See `Target` for the contract."""
 
-    def __init__(self, root: Path, probe: Probe = probe, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
-        """Deploy to `root`, which is made if need be; wait `lock_timeout_s` for other changes to end."""
+    def __init__(self, root: Path, probe: Probe | None = None, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
+        """Deploy to `root`, which is made if need be; wait `lock_timeout_s` for other changes to end.
+
+        Without a `probe` a server of ours tries what is deployed, and its packages have to be installed.
+        """
         self._root = root.absolute()
-        self._probe = probe
+        self._probe = probe or server_probe
+        self._needs_server = probe is None
         self._lock_timeout_s = lock_timeout_s
 
     def plan(self, request: DeployRequest, model: ModelFacts) -> Plan:
@@ -57,6 +64,8 @@ class LocalTarget:
         """Do what the plan says, or, where another change came between, what it has become."""
         name = plan.request.name
         model_dir = self._model_dir(name)
+        if self._needs_server and _TRIED & {step.action for step in plan.steps}:
+            require_packages()  # before anything is copied
         with self._changing(model_dir):
             on_step("locked")
             seen = see(model_dir)
@@ -66,7 +75,7 @@ class LocalTarget:
                 raise refusal
             state = _clear(model_dir, seen, int(plan.version), on_step)
             actions = {step.action for step in plan.steps}
-            if actions & {"copy", "adopt"}:
+            if actions & _TRIED:
                 with _staged(model_dir) as staging:
                     state = self._prepare(plan, state, staging, on_step)
             before = state

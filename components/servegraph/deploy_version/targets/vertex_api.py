@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from servegraph.deploy_version.discovery import load, require_valid
 from servegraph.deploy_version.faults import Patience, fault_of, no_answer, unreadable
 from servegraph.deploy_version.google_api import GoogleApi, is_loopback, no_credentials
-from servegraph.errors import InputError, in_short
+from servegraph.errors import in_short
+from servegraph.extras import package_missing
 
 PREFIX = "aiplatform.projects.locations."
 CALL_TIMEOUT_S = 60.0
@@ -130,11 +131,7 @@ class VertexApi(GoogleApi):
         try:
             from google.cloud import aiplatform_v1
         except ImportError as exc:
-            raise InputError(
-                "The target vertex needs google-cloud-aiplatform, which is not installed.",
-                code="NO_SDK",
-                fix="pip install 'servegraph[cloud]'",
-            ) from exc
+            raise package_missing("google.cloud.aiplatform_v1", "The target vertex") from exc
         from google.auth.credentials import AnonymousCredentials
         from google.auth.exceptions import GoogleAuthError
 
