@@ -11,6 +11,7 @@ from typing import Any
 
 from servegraph.data.header import column_names
 from servegraph.data.schema import Schema
+from servegraph.data.text import listed, quoted
 from servegraph.errors import DataError
 from servegraph.storage import FileRef
 
@@ -19,11 +20,15 @@ CHUNK_ROWS = 2_000  # so few that a processor's cache holds them
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows of one file: `cells[column]` are its values as the file holds them; `first_row` counts from 1."""
+    """Rows of one file: `cells[column]` are its values as the file holds them; `first_row` counts from 1.
+
+    `others` are columns of the file that the schema does not know.
+    """
 
     first_row: int
     rows: int
     cells: Mapping[str, Sequence[Any]]
+    others: tuple[str, ...] = ()
 
 
 def records(file: FileRef, delimiter: str) -> Iterator[list[str]]:
@@ -61,17 +66,19 @@ def chunks(file: FileRef, schema: Schema) -> Iterator[Chunk]:
     missing = [name for name in wanted if name not in names]
     if missing and names:
         raise DataError(
-            f"{file.uri} has no column {', '.join(map(repr, missing))}; its columns are {names}.",
+            f"{file.uri} has no column {', '.join(map(repr, missing))}; its columns are {listed(names)}.",
             code="MISSING_COLUMN",
             fix="Give the file these columns, or take them out of the schema"
             + (" (or set `header: false` if the first line is a record)." if schema.header else "."),
         )
     index = {name: names.index(name) for name in wanted if name in names}
+    known = {column.name for column in schema.columns}
+    others = tuple(name for name in names if name not in known)
     first_row = 1 + header
     while some := list(itertools.islice(rows, CHUNK_ROWS)):
         _refuse_uneven(some, len(names), first_row, file)
         columns = list(zip(*some, strict=True))
-        yield Chunk(first_row, len(some), {name: columns[at] for name, at in index.items()})
+        yield Chunk(first_row, len(some), {name: columns[at] for name, at in index.items()}, others)
         first_row += len(some)
 
 
@@ -80,7 +87,7 @@ def refuse_repeated(names: list[str], file: FileRef) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise DataError(
-            f"{file.uri} has several columns called {', '.join(map(repr, repeated))}.",
+            f"{file.uri} has several columns called {', '.join(map(quoted, repeated))}.",
             code="REPEATED_COLUMN",
             fix="Give every column a name of its own.",
         )

@@ -14,7 +14,7 @@ from servegraph.data.formats import look
 from servegraph.data.header import column_names, has_header, places
 from servegraph.data.schema import Column, Schema
 from servegraph.data.table import chunks, class_order
-from servegraph.data.text import is_missing, is_number
+from servegraph.data.text import is_missing, is_number, listed, quoted
 from servegraph.errors import DataError
 from servegraph.storage import FileRef
 
@@ -54,14 +54,17 @@ def infer(uri: str, label: str | None = None) -> Inferred:
     label = label or names[-1]
     if label not in names:
         raise DataError(
-            f"{uri} has no column {label!r}; its columns are {names}.",
+            f"{uri} has no column {label!r}; its columns are {listed(names)}.",
             code="MISSING_COLUMN",
             fix="Name one of its columns with --label.",
         )
     # Read as text with a default, nothing is refused but what is no table.
     plain = Schema(tuple(Column(name, "string", default="") for name in names), label, header, delimiter)
     contents = {name: Contents() for name in names}
-    for _, chunk in chunks(uri, plain):
+    ignored: dict[str, dict[str, None]] = {}  # columns that the first file does not have: the files that do
+    for file, chunk in chunks(uri, plain):
+        for name in chunk.others:
+            ignored.setdefault(name, {})[file.uri] = None
         for name, cells in chunk.cells.items():
             contents[name].add(cells)
     if not contents[label].rows:
@@ -71,7 +74,8 @@ def infer(uri: str, label: str | None = None) -> Inferred:
     schemas.check(schema, f"inferred from {uri}")
     renamed = (_renamed(column) for column in schema.features)
     notes = (_note(column, contents[column.name], label) for column in columns)
-    return Inferred(schema, tuple(note for note in (*renamed, *notes) if note))
+    unknown = (_only_later(name, list(where)) for name, where in ignored.items())
+    return Inferred(schema, tuple(note for note in (*unknown, *renamed, *notes) if note))
 
 
 def _form(files: list[FileRef]) -> tuple[list[str], bool, str]:
@@ -156,6 +160,14 @@ def _label(name: str, held: Contents) -> Column:
         return Column(name, "float32")
     are_whole = len(numbers) == len(held.values)
     return Column(name, "int64" if are_whole else "string", classes=tuple(sorted(held.values, key=class_order)))
+
+
+def _only_later(name: str, files: list[str]) -> str:
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return (
+        f"The column {quoted(name)} of {files[0]}{more} is ignored: the first file does not have it. Give it to all "
+        "files, if the model is to learn from it."
+    )
 
 
 def _renamed(column: Column) -> str | None:

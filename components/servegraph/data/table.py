@@ -15,7 +15,7 @@ from servegraph.data import csv_file, tfrecord_file
 from servegraph.data.csv_file import Chunk
 from servegraph.data.formats import look
 from servegraph.data.schema import Column, Schema
-from servegraph.data.text import is_missing, strip
+from servegraph.data.text import is_missing, listed, quoted, strip
 from servegraph.errors import DataError
 from servegraph.storage import FileRef
 
@@ -173,7 +173,7 @@ def _bad_cell(cells: Cells, column: Column, part: _Part, *, is_label: bool) -> D
         spot = f"Column {column.name!r} in {part.locate(index)}"
         if is_missing(cell):
             return DataError(
-                f"{spot} is empty." if _is_empty(cell) else f"{spot} is {cell!r}, which says that there is none.",
+                f"{spot} is empty." if _is_empty(cell) else f"{spot} is {quoted(cell)}, which says that there is none.",
                 code="MISSING_VALUE",
                 fix=_NO_LABEL if is_label else f"Give the column a `default` in the schema, or fill the {kind} in.",
             )
@@ -184,7 +184,7 @@ def _bad_cell(cells: Cells, column: Column, part: _Part, *, is_label: bool) -> D
             finite = False
         if not finite:
             return DataError(
-                f"{spot} is {cell!r}, not a finite {kind}.",
+                f"{spot} is {quoted(cell)}, not a finite {kind}.",
                 code="NOT_A_NUMBER",
                 fix="Mend the value, or make the column a string in the schema.",
             )
@@ -215,7 +215,7 @@ def _encode_labels(
         classes = tuple(sorted(set(stripped), key=class_order))
     if len(classes) < 2:
         raise DataError(
-            f"The label has only the values {list(classes)}.",
+            f"The label has only the values {listed(classes)}.",
             code="ONE_CLASS",
             fix="Classification needs at least two classes in the data or in the schema.",
         )
@@ -225,7 +225,7 @@ def _encode_labels(
     except KeyError as exc:
         spot = _locate(stripped.index(exc.args[0]), where)
         raise DataError(
-            f"The label in {spot} is {exc.args[0]!r}, which is not among the classes {list(classes)}.",
+            f"The label in {spot} is {quoted(exc.args[0])}, which is not among the classes {listed(classes)}.",
             code="UNKNOWN_LABEL",
             fix="Mend the record, or add the class to `classes` of the label's column in the schema.",
         ) from exc

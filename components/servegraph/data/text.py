@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import math
 import string
+from collections.abc import Sequence
 from typing import Any
 
 # What stands for no number in a column of numbers, in lower case; in a column of text these are values.
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "?")
+
+
+_LONGEST_CELL = 60  # characters of a cell or a name in a message
+_MOST_NAMES = 20
+
+
+def quoted(cell: Any) -> str:
+    """Return a cell, or a name, in quotes for a message; of a long one its beginning: a damaged file is one cell."""
+    if isinstance(cell, (str, bytes)) and len(cell) > _LONGEST_CELL:
+        return f"{cell[:_LONGEST_CELL]!r} … ({len(cell)} characters)"
+    return repr(cell)
+
+
+def listed(names: Sequence[Any]) -> str:
+    """Return names in quotes for a message, the first of them where there are many."""
+    more = f" … ({len(names)} in all)" if len(names) > _MOST_NAMES else ""
+    return f"[{', '.join(map(quoted, names[:_MOST_NAMES]))}{more}]"
 
 
 def strip(text: str) -> str:

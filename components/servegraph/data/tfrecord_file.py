@@ -14,6 +14,7 @@ import google_crc32c
 
 from servegraph.data.csv_file import CHUNK_ROWS, Chunk
 from servegraph.data.schema import Schema
+from servegraph.data.text import listed
 from servegraph.errors import DataError
 from servegraph.savedmodel.sstable import mask
 from servegraph.storage import FileRef
@@ -64,7 +65,7 @@ def chunks(file: FileRef, schema: Schema) -> Iterator[Chunk]:
             if len(values) != 1:
                 raise DataError(
                     f"Feature {name!r} has {len(values)} values in record {number} of {file.uri}, not one; "
-                    f"its features are {sorted(example)}.",
+                    f"its features are {listed(sorted(example))}.",
                     code="MISSING_COLUMN",
                     fix="Write one value per feature, a vector as several; or give the column a `default` in the "
                     "schema if it may be missing, or take it out.",

@@ -488,5 +488,5 @@ def test_an_undeploy_that_was_cut_short_is_completed(root: Path, target: LocalTa
 
 
 def test_a_root_on_cloud_storage_is_not_made_a_local_directory() -> None:
-    with pytest.raises(InputError, match="not 'gs://bucket/root'"):
+    with pytest.raises(InputError, match="'gs://bucket/root' is an address"):
         open_target("local", Place(root="gs://bucket/root"))
