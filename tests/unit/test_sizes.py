@@ -11,7 +11,9 @@ from servegraph.machines.sizes import format_size, parse_size
 @pytest.mark.parametrize(
     ("text", "size_bytes"),
     [
-        ("0", 0),
+        ("0 B", 0),
+        ("900B", 900),
+        ("1000", 1000),
         ("123456", 123_456),
         ("123456 B", 123_456),
         ("500MB", 500_000_000),
@@ -38,6 +40,25 @@ def test_what_is_not_a_size(text: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_size(text)
     assert caught.value.code == "BAD_SIZE"
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("7.5", "7.5GB"),
+        ("7", "7GB"),
+        ("500", "500MB"),
+        ("999", "999MB"),
+        ("1500.5", "1500.5MB"),
+        ("0", ""),
+        ("7.5B", ""),
+    ],
+)
+def test_a_forgotten_unit_is_asked_for(text: str, meant: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_size(text)
+    assert caught.value.code == "BAD_SIZE"
+    assert f"Did you mean {meant}" in caught.value.fix
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,20 @@ from servegraph.errors import InputError
 
 _DECIMAL = ("B", "kB", "MB", "GB", "TB")
 _EXPONENTS = {letter: exponent for exponent, letter in enumerate(" kmgt")}
+_LEAST_BYTES = 1000  # of a size without a unit; below it one was forgotten
+_LEAST_MB = 100  # from here on a number without a unit is more likely of MB than of GB
 _LONGEST = 30  # characters; a longer one is no size of anything
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(?:(?P<prefix>[kmgt])(?P<binary>i)?)?b?\s*", re.IGNORECASE)
+_SIZE = re.compile(
+    r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(?P<unit>(?:(?P<prefix>[kmgt])(?P<binary>i)?)?b?)\s*", re.IGNORECASE
+)
 
 
 def parse_size(text: str) -> int:
     """Return the bytes of a size such as `500MB`, `1.5 GiB`, `10g` or `123456`, rounded down.
 
     Raises:
-        InputError: the text is not a size (code `BAD_SIZE`).
+        InputError: the text is not a size, or a number without a unit that is below 1 kB or no whole one, where GB or
+            MB were most likely meant (code `BAD_SIZE`).
     """
     found = _SIZE.fullmatch(text) if len(text) <= _LONGEST else None
     if found is None:
@@ -29,8 +34,16 @@ def parse_size(text: str) -> int:
             code="BAD_SIZE",
             fix="Write it like 500MB, 1.5GiB or a number of bytes.",
         )
+    number = Decimal(found[1])
+    is_whole = number == number.to_integral_value()
+    if found["prefix"] is None and not (is_whole and (found["unit"] or number >= _LEAST_BYTES)):
+        raise InputError(
+            f"{text!r} is {number} bytes, as it has no larger unit: too few to be meant.",
+            code="BAD_SIZE",
+            fix=f"Did you mean {number}{'MB' if number >= _LEAST_MB else 'GB'}? Write the unit; of bytes that is B.",
+        )
     step = 1024 if found["binary"] else 1000
-    return int(Decimal(found[1]) * step ** _EXPONENTS[(found["prefix"] or " ").lower()])
+    return int(number * step ** _EXPONENTS[(found["prefix"] or " ").lower()])
 
 
 def format_size(size_bytes: int) -> str:

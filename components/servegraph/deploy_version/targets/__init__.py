@@ -82,7 +82,6 @@ def _local(place: Place) -> Target:
     if not place.root:
         raise InputError(
             "The local target needs the directory to deploy to.",
-            code="NO_PLACE",
             fix="Give a local path: --root ROOT, or the component's `location`.",
         )
     root = require_local(place.root).absolute()
