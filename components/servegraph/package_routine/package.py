@@ -87,13 +87,14 @@ def package(request: PackageRequest, on_step: OnStep = lambda step: None) -> Pac
     require_saved_model(open_dir(request.model))
     samples = [] if request.samples is None else read_samples(request.samples)
     pins = [] if request.requirements is None else read_pins(request.requirements)
+    described = describe(request.source, request.predictor)
     request.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".servegraph-package-", dir=request.out.parent) as work:
         staged = Path(work, "root", NAME, "1")
         on_step(f"copying {request.model}")
         copy_artifacts(request, staged)
         on_step(f"building {request.source}")
-        put_routine(request, pins, staged, Path(work))
+        put_routine(request, described, pins, staged, Path(work))
         on_step("trying it through the server")
         answers, warnings = try_out(staged.parents[1], samples, on_step)
         recorded = [answer for answer in answers if answer.pop("is_stable")]
@@ -153,9 +154,14 @@ def copy_artifacts(request: PackageRequest, staged: Path) -> None:
         raise StorageError(f"The model or its artifacts cannot be copied: {exc}.") from exc
 
 
-def put_routine(request: PackageRequest, pins: Sequence[Pin], staged: Path, work: Path) -> None:
-    """Put the built routine, the wheels that it needs and the manifest into the model's directory."""
-    interface, needs_servegraph = describe(request.source, request.predictor)
+def put_routine(
+    request: PackageRequest, described: tuple[str, bool], pins: Sequence[Pin], staged: Path, work: Path
+) -> None:
+    """Put the built routine, the wheels that it needs and the manifest into the model's directory.
+
+    `described` is what `describe` returned of it.
+    """
+    interface, needs_servegraph = described
     provided = of_the_server() if pins else frozenset()
     texts = [str(pin) for pin in pins]
     adapted = request.predictor if interface == "predictor" else None

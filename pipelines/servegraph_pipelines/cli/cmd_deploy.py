@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import click
@@ -18,7 +18,7 @@ from servegraph.storage.local_paths import require_local
 from servegraph_pipelines.cli.local_paths import FILE
 from servegraph_pipelines.cli.outcome import echo, print_json
 from servegraph_pipelines.cli.service_options import service_options
-from servegraph_pipelines.cli.target_options import show_outcome, show_warnings, target_options
+from servegraph_pipelines.cli.target_options import show_outcome, show_unused, show_warnings, target_options
 
 
 @click.command("deploy")
@@ -99,6 +99,8 @@ def command(
         tolerance=Tolerance(*tolerance),
         trust_code=trust_code,
     )
+    if target == "local":
+        _show_unused(request)
     opened = open_target(target, place)
     plan = plan_deploy(request, opened)
     if only_plan:
@@ -114,6 +116,20 @@ def command(
             trust = "" if plan.model.routine is None else " --trust-code"
             echo(f"  serve it: servegraph serve {require_local(place.root)}{trust}")
     return 0
+
+
+def _show_unused(request: DeployRequest) -> None:
+    nothing, service = ServiceOptions(), request.service
+    show_unused(
+        [
+            "service_label" if field.name == "labels" else field.name
+            for field in fields(service)
+            if field.name != "resources" and getattr(service, field.name) != getattr(nothing, field.name)
+        ]
+    )
+    if request.config != ServingConfig():
+        note = "The machine is only recorded with the version: the local target serves on this one."
+        echo(note, head="note", colour="yellow", err=True)
 
 
 def _show_plan(plan: Plan, as_json: bool) -> int:

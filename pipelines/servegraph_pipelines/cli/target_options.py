@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -33,6 +33,8 @@ def target_options(function: Command) -> Command:
     @functools.wraps(function)
     def with_place(**options: Any) -> Any:
         values = {name.replace("-", "_"): options.pop(name.replace("-", "_")) for name in PLACES}
+        if options["target"] == "local":
+            show_unused([name for name in PLACES if name != "root" and values[name.replace("-", "_")]])
         return function(place=Place(**values), **options)
 
     command: Command = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(with_place)
@@ -41,6 +43,13 @@ def target_options(function: Command) -> Command:
     command = click.option("--name", required=True, metavar="NAME", help="Name of the model on the target.")(command)
     targets = click.Choice(list(TARGETS))
     return click.option("--target", type=targets, default="local", show_default=True, help="Where.")(command)
+
+
+def show_unused(names: Sequence[str]) -> None:
+    """Say which options the local target has no use for."""
+    if names:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+        echo(f"Not used by the local target, which is this machine: {options}.", head="note", colour="yellow", err=True)
 
 
 def show_warnings(warnings: tuple[str, ...]) -> None:

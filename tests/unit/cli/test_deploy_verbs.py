@@ -67,6 +67,20 @@ def test_a_root_that_tensorflow_takes_for_a_pattern_is_refused(tmp_path: Path) -
     assert not (tmp_path / "data[v1]").exists()
 
 
+def test_what_the_local_target_has_no_use_for_is_said(root: Path, tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "3", "3")
+    given = ["deploy", model, "--root", root, "--name", "census", "--plan"]
+    unused = ["--project", "p", "--api-url", "http://x", "--min-replicas", "2", "--service-label", "team=a", "--spot"]
+    done = run(*given, *unused, "--machine-type", "n1-standard-2")
+    said = done.stderr.splitlines()
+    assert done.returncode == 0
+    assert said[0].endswith("this machine: --project, --api-url.")
+    assert said[1].endswith("this machine: --min-replicas, --spot, --service-label.")
+    assert "only recorded with the version" in said[2]
+    assert "note" not in run(*given).stderr
+    assert "--region" in run("versions", "--root", root, "--name", "census", "--region", "us-central1").stderr
+
+
 def test_a_plan_that_would_be_refused_exits_1(root: Path, tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "3", "3", inputs={"z": ("int64", [None])})
     plan = run_json("deploy", model, "--root", root, "--name", "census", "--plan", code=1)

@@ -17,6 +17,7 @@ from servegraph.package_routine.requirements import Platform, fetch_wheels, of_t
 from servegraph.routine.manifest import FOLDER, read_routine
 from servegraph.storage import open_dir
 
+MODEL = Path(__file__).parents[2] / "real_models/keras_dense"
 MODERN = """
 from google.cloud.aiplatform.prediction.predictor import Predictor
 import helper
@@ -153,7 +154,8 @@ def test_what_the_server_has_is_not_fetched_and_the_rest_lies_beside_the_model(s
     wanted.write_text("answer_lib==4.2\nnumpy==1.0\n")
     request = PackageRequest(source, tmp_path, tmp_path / "out", "modern:Modern", wanted)
     (tmp_path / "build").mkdir()
-    put_routine(request, read_pins(wanted), tmp_path / "model", tmp_path / "build")
+    described = describe(source, request.predictor)
+    put_routine(request, described, read_pins(wanted), tmp_path / "model", tmp_path / "build")
     routine = read_routine(open_dir(tmp_path / "model"))
     assert routine.requirements == ("answer-lib==4.2", "numpy==1.0")
     assert [name.split("-")[:2] for name in routine.wheels] == [["answer_lib", "4.2"]]
@@ -174,3 +176,16 @@ def test_bad_samples_and_an_output_that_is_there(source, tmp_path):
     with pytest.raises(InputError) as refused:
         package(PackageRequest(source, tmp_path, tmp_path, "modern:Modern"))
     assert refused.value.code == "OUTPUT_EXISTS"
+
+
+@pytest.mark.parametrize("predictor", ["modern", "modern:Other", "nowhere:Modern", ":Modern"])
+def test_a_class_that_is_not_there_is_said_before_anything_is_copied(
+    source: Path, tmp_path: Path, predictor: str
+) -> None:
+    steps: list[str] = []
+    request = PackageRequest(source, MODEL, tmp_path / "new/out", predictor)
+    with pytest.raises(InputError) as caught:
+        package(request, steps.append)
+    assert caught.value.code == "NO_PREDICTOR"
+    assert steps == []
+    assert not (tmp_path / "new").exists()
