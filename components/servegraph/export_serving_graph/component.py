@@ -18,11 +18,17 @@ def export_serving_graph(
     trained_digest: str = "",
     samples_digest: str = "",
 ) -> NamedTuple("Exported", [("model_digest", str)]):
-    """Write a serving SavedModel of a trained Keras model, and prove that it is serving-only and answers alike.
+    """Write a serving SavedModel of a trained model, and prove that it is serving-only and answers alike.
+
+    It has fewer inputs than the command `servegraph export`: the schema is the one beside the model, the trainer the
+    one that `train` recorded, and signatures, names, tags, methods and formats of requests are not chosen, nor are
+    warmup requests written. For those export with the command, and import the result.
 
     Args:
-        trained: A Keras model as `train` leaves it: a .keras file, a directory with one, or training checkpoints.
-        model: The SavedModel: tag serve, signature serving_default, one named and typed input per feature.
+        trained: A model as `train` leaves it (a .keras file, a directory with one, training checkpoints, an Estimator's
+            model_dir), or one from elsewhere: a SavedModel of TensorFlow 1 or 2.
+        model: The SavedModel: tag serve; of a Keras model the signature serving_default, one named and typed input per
+            feature; of a SavedModel its own signatures.
         samples: Records as JSON lines to compare answers on; without them records are made up.
         trust_code: Let Python code inside the Keras file (Lambda layers) run.
         gpu_graph: Precision of a second MetaGraph, {serve, gpu}, over the same variables: float32, bfloat16, float16;
