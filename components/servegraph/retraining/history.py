@@ -10,7 +10,10 @@ from pathlib import Path
 
 from servegraph import storage
 from servegraph.errors import InputError, StorageError
+from servegraph.savedmodel.layout import content_digest
 from servegraph.storage.directory import local_path
+
+_DIGITS = 24  # of a SHA-256: enough that no two models of one history share them
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,9 @@ class History:
             StorageError: the place cannot be written.
         """
         last = self.read()
-        if not training.deployed:
-            model = last.model if last else ""
-        else:
-            model = self._keep(model_file, training) if model_file else ""
+        model = last.model if last else ""
+        if training.deployed:
+            model = self._keep(model_file) if model_file else ""
         kept = dataclasses.replace(training, model=model)
         local = local_path(self._directory)
         if local is not None:
@@ -70,14 +72,19 @@ class History:
         storage.open_dir(self._directory).write_bytes(f"{self._name}.json", content)
         return kept
 
-    def _keep(self, model_file: Path, training: Training) -> str:
-        """Copy the model to a name of its own, and return its URI."""
-        folder = f"{self._directory}/{self._name}/{training.data_digest[:12]}-{training.settings_digest[:12]}"
+    def _keep(self, model_file: Path) -> str:
+        """Copy the model to a place named after its content, and return its URI.
+
+        A Keras file holds its own date: the same training done again leaves another one, which must not meet the first.
+        """
+        trained = storage.open_dir(model_file.parent)
+        content = content_digest(trained).removeprefix("sha256:")
+        folder = f"{self._directory}/{self._name}/{content[:_DIGITS]}"
         local = local_path(folder)
         if local is None:
             from servegraph.storage.gcs_upload import upload
 
-            upload(storage.open_dir(model_file.parent), folder)
+            upload(trained, folder)
             return f"{folder}/{model_file.name}"
         local.mkdir(parents=True, exist_ok=True)
         partial = local / f".partial-{model_file.name}"

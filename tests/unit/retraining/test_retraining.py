@@ -154,6 +154,10 @@ def test_a_history_on_this_machine(tmp_path):
     assert history.read() is None
     kept = history.write(Training("d" * 64, "s" * 64, deployed=True), model)
     assert history.read() == kept
+    model.write_bytes(b"weights, saved a minute later")
+    assert history.write(Training("d" * 64, "s" * 64, deployed=True), model).model != kept.model
+    assert Path(kept.model).read_bytes() == b"weights"  # a run that starts from it may be under way
+    kept = history.write(kept, model)
     refused = history.write(Training("e" * 64, "s" * 64, deployed=False), None)
     assert refused.model == kept.model  # of the version that is still live
     of_an_estimator = history.write(Training("f" * 64, "s" * 64, deployed=True), None)
@@ -280,3 +284,10 @@ def test_a_history_on_cloud_storage(tmp_path, monkeypatch):
         kept = history.write(Training("d" * 64, "s" * 64, deployed=True), model)
         assert kept.model.startswith("gs://bucket/history/census/")
         assert history.read() == kept
+        assert history.write(Training("d" * 64, "s" * 64, deployed=True), model) == kept
+        model.write_bytes(b"weights, saved a minute later")
+        again = history.write(Training("d" * 64, "s" * 64, deployed=True), model)
+        assert {uri: fake.content("bucket", uri.removeprefix("gs://bucket/")) for uri in (kept.model, again.model)} == {
+            kept.model: b"weights",
+            again.model: b"weights, saved a minute later",
+        }
