@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from servegraph import storage
 from servegraph.data import csv_file, tfrecord_file
 from servegraph.data.csv_file import Chunk
 from servegraph.data.formats import look
+from servegraph.data.record_keys import record_keys
 from servegraph.data.schema import Column, Schema
 from servegraph.data.text import is_missing, listed, quoted, strip
 from servegraph.errors import DataError
@@ -28,16 +28,17 @@ Cells = Sequence[Any]  # one column of one file, as the file holds it: text, or 
 
 @dataclass(frozen=True)
 class Table:
-    """Records as arrays of shape [rows]: `features` by serving input name, and `labels`.
+    """Records as arrays of shape [rows]: `features` by serving input name, `labels`, and the `keys` of the records.
 
     A feature is float32, int64 or object (str, as the data writes it). `labels` are int64 indices into `classes`,
-    or float32 values where `classes` is empty.
+    or float32 values where `classes` is empty. `keys` are those of `record_keys`.
     """
 
     schema: Schema
     features: dict[str, NDArray[Any]]
     labels: NDArray[Any]
     classes: tuple[str, ...]
+    keys: NDArray[np.uint32]
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -46,7 +47,7 @@ class Table:
     def take(self, rows: NDArray[Any]) -> Table:
         """Return the table of the given row numbers (or boolean mask), in that order."""
         picked = {name: values[rows] for name, values in self.features.items()}
-        return Table(self.schema, picked, self.labels[rows], self.classes)
+        return Table(self.schema, picked, self.labels[rows], self.classes, self.keys[rows])
 
     def instances(self) -> Iterator[dict[str, Any]]:
         """Yield each record as a JSON object: the features by input name, and the label under its own name.
@@ -89,20 +90,22 @@ def read(uri: str, schema: Schema, *, classes: tuple[str, ...] | None = None) ->
     """
     columns = (*schema.features, schema.label_column)
     parts: dict[str, list[NDArray[Any]]] = {column.name: [] for column in columns}
+    keys: list[NDArray[np.uint32]] = []
     where: list[_Part] = []
     for file, chunk in chunks(uri, schema):
         part = _Part(file.uri, chunk.first_row, chunk.rows)
         for column in columns:
             parts[column.name].append(_convert(chunk.cells[column.name], column, part, schema))
+        keys.append(record_keys({column.name: chunk.cells[column.name] for column in columns}))
         where.append(part)
     if not sum(part.rows for part in where):
         raise DataError(f"The data {uri!r} has no rows.", code="EMPTY_DATA", fix="Give files with records.")
     raw_labels = np.concatenate(parts[schema.label])
     joined = {column.input_name: np.concatenate(parts[column.name]) for column in schema.features}
     if not schema.is_classification:
-        return Table(schema, joined, raw_labels, ())
+        return Table(schema, joined, raw_labels, (), np.concatenate(keys))
     labels, classes = _encode_labels(raw_labels, classes or schema.label_column.classes, where)
-    return Table(schema, joined, labels, classes)
+    return Table(schema, joined, labels, classes, np.concatenate(keys))
 
 
 def chunks(uri: str, schema: Schema) -> Iterator[tuple[FileRef, Chunk]]:
@@ -114,21 +117,19 @@ def chunks(uri: str, schema: Schema) -> Iterator[tuple[FileRef, Chunk]]:
 
 
 def split(table: Table, every: int = 5) -> tuple[Table, Table]:
-    """Return (training, evaluation) parts: a record is held out when the CRC-32 of its values is 0 modulo `every`.
+    """Return (training, evaluation) parts: a record is held out when its key is 0 modulo `every`.
 
-    The CRC is over all values as text, stripped and joined by U+001F, the label last. So the split is fixed, does
-    not depend on the order of the records, and equal records are always on one side.
+    So the split is fixed: it depends on nothing but the record's own cells (see `record_keys`), and equal records are
+    always on one side. A model trained before was not trained on what is held out now, unless the record is another.
 
     Raises:
         DataError: one of the parts would be empty (code `TOO_FEW_ROWS`).
     """
-    texts = [map(strip if values.dtype == object else str, values.tolist()) for values in table.features.values()]
-    keys = list(map("\x1f".join, zip(*texts, map(str, table.label_values()), strict=True)))
-    held_out = np.fromiter((zlib.crc32(key.encode()) % every == 0 for key in keys), bool, len(table))
+    held_out = table.keys % every == 0
     if held_out.all() or not held_out.any():
         raise DataError(
-            f"{len(table)} rows with {len(set(keys))} different records are too few to hold some out for evaluation; "
-            "equal records are kept together.",
+            f"{len(table)} rows with {len(np.unique(table.keys))} different records are too few to hold some out for "
+            "evaluation; equal records are kept together.",
             code="TOO_FEW_ROWS",
             fix="Give more data, or evaluation data of its own.",
         )
