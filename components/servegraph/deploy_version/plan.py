@@ -311,6 +311,7 @@ class DeployedVersion:
     traffic_percent: int
     labels: tuple[str, ...] = ()
     files: str = ""  # where the model's own files are, a path or gs://
+    files_lost: bool = False  # they were there and are not any more: it can be neither served nor rolled back to
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from servegraph.errors import InputError
 def find_live(name: str, target: str, place: tuple[str, str, str, str, str, str]) -> tuple[str, str]:
     """Return the version with most of the traffic and the place of its files, both empty where there is none.
 
+    A version whose files are gone is none, which is said as a warning: there is nothing to compare with.
     `place` is root, project, region, staging, namespace and api_url, empty where not given.
 
     Raises:
@@ -24,4 +25,7 @@ def find_live(name: str, target: str, place: tuple[str, str, str, str, str, str]
             raise
         return "", ""
     live = next((version for version in found.versions if version.version == found.live), None)
+    if live and live.files_lost:
+        print(f"warning: the files of version {live.version} of {name}, which is live, are gone from {live.files}")
+        return "", ""
     return (live.version, live.files) if live else ("", "")

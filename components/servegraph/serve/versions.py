@@ -73,6 +73,12 @@ def version_directories(model_dir: Path) -> dict[int, Path]:
     return {int(e.name): e for e in sorted(entries, key=lambda entry: (int(entry.name), -len(entry.name)))}
 
 
+def holds_model(version_dir: Path) -> bool:
+    """Whether a SavedModel is there, told by its graph, which is written last. Raises `StorageError`."""
+    with answering("read", version_dir):
+        return _graph_file(version_dir) is not None
+
+
 def check_root(root: Path) -> None:
     """Check that `root` is a directory of models.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from servegraph.deploy_version.plan import ModelVersions
+from servegraph.deploy_version.plan import DeployedVersion, ModelVersions
 from servegraph.deploy_version.targets import Place, open_target
 from servegraph_pipelines.cli.outcome import echo, print_json
 from servegraph_pipelines.cli.target_options import target_options
@@ -22,6 +22,11 @@ def command(target: str, place: Place, name: str, as_json: bool) -> int:
     return 0
 
 
+def _remark(version: DeployedVersion, previous: str | None) -> str:
+    remarks = ["previous"] * (version.version == previous) + ["files lost"] * version.files_lost
+    return f" ({', '.join(remarks)})" if remarks else ""
+
+
 def _print_table(versions: ModelVersions) -> None:
     from servegraph.machines.sizes import format_size
     from servegraph_pipelines.cli.tables import print_table
@@ -29,7 +34,7 @@ def _print_table(versions: ModelVersions) -> None:
     echo(f"{versions.name} on {versions.target}: {versions.resource}")
     rows = [
         (
-            version.version + (" (previous)" if version.version == versions.previous else ""),
+            version.version + _remark(version, versions.previous),
             f"{version.traffic_percent} %",
             ", ".join(version.labels),
             version.config.machine_type or "",

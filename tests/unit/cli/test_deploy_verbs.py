@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,14 @@ def test_versions_rollback_and_undeploy(root: Path) -> None:
     assert run_json("undeploy", "--all", *options)["version"] is None
     assert run_json("versions", *options, code=2)["error"]["code"] == "NOT_DEPLOYED"
     assert run_json("undeploy", "--all", *options)["outcome"] == "unchanged"
+
+
+def test_a_version_whose_files_are_gone_is_listed_as_such(root: Path) -> None:
+    options = ("--root", root, "--name", "census")
+    shutil.rmtree(root / "census" / "1")
+    assert "1 (previous, files lost)" in run("versions", *options).stdout
+    assert [version["files_lost"] for version in run_json("versions", *options)["versions"]] == [False, True]
+    assert run_json("rollback", *options, code=1)["error"]["code"] == "FILES_LOST"
 
 
 # One row a mistake: the arguments, what stderr says.

@@ -22,6 +22,7 @@ from servegraph.deploy_version.plan import DeployRequest, Outcome
 from servegraph.deploy_version.targets import Place, open_target
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.errors import DeployRefused, InputError, ModelError, StorageError
+from servegraph.live_version.live import find_live
 from servegraph.savedmodel.layout import content_digest
 from servegraph.serve.state import SPARE_FILE, STATE_FILE, read_state, write_state
 from servegraph.serve.versions import wanted_model
@@ -409,6 +410,51 @@ def test_version_directories_of_others_are_left_alone(root: Path, target: LocalT
 
 
 # Two at once
+
+
+def test_a_version_whose_files_are_gone_is_not_live(
+    root: Path, target: LocalTarget, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [write_model(tmp_path, content) for content in "12"]
+    for model in models:
+        deploy(request(model), target)
+    shutil.rmtree(root / "census" / "2")
+    assert [(v.version, v.files_lost) for v in target.versions("census").versions] == [("2", True), ("1", False)]
+    assert find_live("census", "local", (str(root), "", "", "", "", "")) == ("", "")
+    assert "warning: the files of version 2 of census, which is live, are gone" in capsys.readouterr().out
+    plan = plan_deploy(request(models[1]), target)
+    assert (plan.outcome, plan.version, dict(plan.traffic_before)) == ("updated", "3", {"2": 100})
+    done = deploy(request(models[1]), target)
+    assert (done.outcome, done.version, done.removed, dict(done.traffic)) == ("updated", "3", ("2",), {"3": 100})
+    assert any("are gone" in warning and "2; this deploy forgets them" in warning for warning in done.warnings)
+    assert [(v.version, v.files_lost) for v in target.versions("census").versions] == [("3", False), ("1", False)]
+    assert find_live("census", "local", (str(root), "", "", "", "", "")) == ("3", str(root / "census" / "3"))
+    assert deploy(request(models[1]), target).outcome == "unchanged"
+
+
+def test_what_is_lost_is_not_rolled_back_to(root: Path, target: LocalTarget, tmp_path: Path) -> None:
+    for content in "12":
+        deploy(request(write_model(tmp_path, content)), target)
+    (root / "census" / "1" / "saved_model.pb").unlink()
+    for to in (None, "1"):
+        with pytest.raises(DeployRefused, match="files of version 1 of census are gone") as caught:
+            target.rollback("census", to)
+        assert (caught.value.code, "Versions: 2." in caught.value.fix) == ("FILES_LOST", True)
+    assert target.versions("census").live == "2"
+
+
+def test_a_deploy_that_fails_does_not_take_a_lost_version_from_a_running_server(root: Path, tmp_path: Path) -> None:
+    deploy(request(write_model(tmp_path, "1")), LocalTarget(root, probe=say_yes))
+    shutil.rmtree(root / "census" / "1")
+
+    def say_no(*_: object) -> None:
+        raise DeployRefused("It answers otherwise.", code="PROBE_FAILED")
+
+    with pytest.raises(DeployRefused):
+        deploy(request(write_model(tmp_path, "2")), LocalTarget(root, probe=say_no))
+    state = read_state(root / "census")
+    assert state is not None
+    assert dict(state.traffic) == {1: 100}
 
 
 def test_the_second_waits_and_says_who_holds_the_lock(root: Path, target: LocalTarget, tmp_path: Path) -> None:

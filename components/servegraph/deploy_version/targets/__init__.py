@@ -47,7 +47,8 @@ class Target(Protocol):
 
         Raises:
             InputError: there is no such model or version (code `NOT_DEPLOYED`).
-            DeployRefused: there is none to roll back to (code `NO_PREVIOUS_VERSION`).
+            DeployRefused: there is none to roll back to (code `NO_PREVIOUS_VERSION`), or its files are gone on this
+                machine (`FILES_LOST`).
         """
 
     def undeploy(self, name: str, version: str | None = None) -> Outcome:

@@ -83,7 +83,9 @@ class LocalTarget:
                 record = make_record(plan.request, plan.model, _now())
                 wanted = plan.request
                 share, keep = wanted.traffic_percent, wanted.keep_versions
-                state = switched(state, int(plan.version), record, wanted.labels, keep, share)
+                # Only now: a server that is running may still have in memory what is lost on disk.
+                usable = state.without(seen.lost)
+                state = switched(usable, int(plan.version), record, wanted.labels, keep, share)
             else:
                 state = state.without(surplus(state, plan.request.keep_versions))
             removed = _settle(model_dir, before, state, on_step)
@@ -93,7 +95,8 @@ class LocalTarget:
     def versions(self, name: str) -> ModelVersions:
         """Return the versions of the model, newest first."""
         model_dir = self._model_dir(name)
-        state = self._deployed(model_dir)
+        seen = self._deployed(model_dir)
+        state = seen.state
         return ModelVersions(
             target="local",
             name=name,
@@ -111,6 +114,7 @@ class LocalTarget:
                     traffic_percent=state.traffic.get(number, 0),
                     labels=tuple(sorted(label for label, of in state.labels.items() if of == number)),
                     files=str(model_dir / str(number)),
+                    files_lost=number in seen.lost,
                 )
                 for number, record in sorted(state.versions.items(), reverse=True)
             ),
@@ -121,7 +125,8 @@ class LocalTarget:
         model_dir = self._model_dir(name)
         self._deployed(model_dir)
         with self._changing(model_dir):
-            state = self._deployed(model_dir)
+            seen = self._deployed(model_dir)
+            state = seen.state
             if to is None and state.rolled_back_from is not None:
                 done = f"{name} is already rolled back from version {state.rolled_back_from} to {state.live}."
                 return _outcome("unchanged", model_dir, state, warnings=(f"{done} Name another version with --to.",))
@@ -132,12 +137,7 @@ class LocalTarget:
                     code="NO_PREVIOUS_VERSION",
                     fix="Deploy the model that should be live.",
                 )
-            if number not in state.versions or not (model_dir / str(number)).is_dir():
-                raise InputError(
-                    f"{name} has no version {number}.",
-                    code="NOT_DEPLOYED",
-                    fix=f"Versions: {', '.join(map(str, sorted(state.versions)))}.",
-                )
+            _require_files(number, seen, model_dir)
             if state.traffic == {number: 100}:
                 return _outcome("unchanged", model_dir, state)
             state = rolled_back(state, number)
@@ -197,16 +197,16 @@ class LocalTarget:
     def _model_dir(self, name: str) -> Path:
         return self._root / check_model_name(name)
 
-    def _deployed(self, model_dir: Path) -> ModelState:
-        state = see(model_dir).state
-        if not state.versions:
+    def _deployed(self, model_dir: Path) -> Seen:
+        seen = see(model_dir)
+        if not seen.state.versions:
             known = model_names(self._root) if self._root.is_dir() else []
             raise InputError(
                 f"No version of {model_dir.name!r} is deployed to {str(self._root)!r}.",
                 code="NOT_DEPLOYED",
                 fix=f"Models there: {', '.join(known) or 'none'}.",
             )
-        return state
+        return seen
 
     @contextlib.contextmanager
     def _changing(self, model_dir: Path) -> Iterator[None]:
@@ -292,6 +292,24 @@ def _outcome(
         removed=removed,
         warnings=warnings,
     )
+
+
+def _require_files(number: int, seen: Seen, model_dir: Path) -> None:
+    """Refuse a version that is not there.
+
+    Raises:
+        InputError: nothing knows of it (code `NOT_DEPLOYED`).
+        DeployRefused: its files are gone (code `FILES_LOST`).
+    """
+    there = f"Versions: {', '.join(map(str, sorted(seen.usable.versions))) or 'none'}."
+    if number not in seen.state.versions:
+        raise InputError(f"{model_dir.name} has no version {number}.", code="NOT_DEPLOYED", fix=there)
+    if number in seen.lost:
+        raise DeployRefused(
+            f"The files of version {number} of {model_dir.name} are gone from {str(model_dir / str(number))!r}.",
+            code="FILES_LOST",
+            fix=f"Put them back, or deploy the model again. {there}",
+        )
 
 
 def _version_number(version: str) -> int:

@@ -14,7 +14,7 @@ from servegraph.routine.manifest import Routine, read_routine
 from servegraph.savedmodel.layout import content_digest, require_saved_model
 from servegraph.serve.signatures import read_serving_graph
 from servegraph.serve.state import ModelState, VersionRecord, read_state
-from servegraph.serve.versions import version_directories
+from servegraph.serve.versions import holds_model, version_directories
 from servegraph.storage import open_dir
 from servegraph.storage.local import answering
 
@@ -40,6 +40,7 @@ def see(model_dir: Path) -> Seen:
         leftovers=leftovers(model_dir),
         adoptable=dict(_digests(model_dir, set(state.unfinished) & set(directories))),
         live_routine=_routine_of(model_dir, state.live),
+        lost=tuple(number for number in sorted(state.versions) if not holds_model(model_dir / str(number))),
     )
 
 

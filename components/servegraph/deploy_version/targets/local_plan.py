@@ -26,7 +26,8 @@ class Seen:
 
     `managed` is False where versions lie there without a state file, in TF Serving's plain layout; `state` is
     then what it would say. `adoptable` maps directories that may become a version to the digest of their
-    files: those that a deploy before this one announced or began to remove, and those of a plain layout.
+    files: those that a deploy before this one announced or began to remove, and those of a plain layout. `lost` are
+    versions of the state whose files are gone, as with a disk.
     """
 
     state: ModelState = field(default_factory=ModelState)
@@ -35,6 +36,12 @@ class Seen:
     leftovers: tuple[str, ...] = ()
     adoptable: Mapping[int, str] = field(default_factory=dict)
     live_routine: Routine | None = None
+    lost: tuple[int, ...] = ()
+
+    @property
+    def usable(self) -> ModelState:
+        """The state without the versions that are lost: what a deploy can build on."""
+        return self.state.without(self.lost) if self.lost else self.state
 
     @property
     def next_version(self) -> int:
@@ -63,15 +70,15 @@ def make_plan(request: DeployRequest, model: ModelFacts, seen: Seen, model_dir: 
     """
     check_request(request)
     decision = _decide(request, model, seen)
-    state = seen.state
+    state = seen.usable if decision.switch else seen.state
     after = state.without(surplus(state, request.keep_versions))
     changes: tuple[str, ...] = ()
     if decision.switch:
         record = make_record(request, model, created="")
         share = request.traffic_percent
         after = switched(state, decision.version, record, request.labels, request.keep_versions, share)
-    if decision.files and state.live is not None:
-        live = state.versions[state.live].signatures
+    if decision.files and seen.state.live is not None:
+        live = seen.state.versions[seen.state.live].signatures
         changes = breaks_clients(live, seen.live_routine, model.signatures, model.routine)
     return Plan(
         target="local",
@@ -81,7 +88,7 @@ def make_plan(request: DeployRequest, model: ModelFacts, seen: Seen, model_dir: 
         version=str(decision.version),
         resource=str(model_dir / str(decision.version)),
         steps=_steps(decision, model, seen, after, model_dir),
-        traffic_before={str(number): share for number, share in state.traffic.items()},
+        traffic_before={str(number): share for number, share in seen.state.traffic.items()},
         traffic_after={str(number): share for number, share in after.traffic.items()},
         signature_changes=changes,
         warnings=_warnings(decision, model, seen),
@@ -135,7 +142,7 @@ def _refused(request: DeployRequest, model: ModelFacts) -> tuple[str, str, str] 
 
 
 def _decide(request: DeployRequest, model: ModelFacts, seen: Seen) -> _Decision:
-    state = seen.state
+    state = seen.usable
     same = [
         number
         for number, record in state.versions.items()
@@ -160,7 +167,7 @@ def _decide(request: DeployRequest, model: ModelFacts, seen: Seen) -> _Decision:
     adoptable = [number for number, digest in seen.adoptable.items() if digest == model.digest]
     if adoptable:
         return _Decision("adopted", max(adoptable), "adopt", switch=True)
-    return _Decision("updated" if state.versions else "created", seen.next_version, "copy", switch=True)
+    return _Decision("updated" if seen.state.versions else "created", seen.next_version, "copy", switch=True)
 
 
 def _steps(decision: _Decision, model: ModelFacts, seen: Seen, after: ModelState, model_dir: Path) -> tuple[Step, ...]:
@@ -192,6 +199,12 @@ def _warnings(decision: _Decision, model: ModelFacts, seen: Seen) -> tuple[str, 
     warnings = []
     if decision.files and not model.golden_requests:
         warnings.append(NO_GOLDEN_WARNING)
+    if seen.lost:
+        numbers = ", ".join(map(str, seen.lost))
+        then = "this deploy forgets them" if decision.switch else "undeploy them"
+        warnings.append(
+            f"The files of versions are gone, which can be neither served nor rolled back to: {numbers}; {then}."
+        )
     if seen.managed and seen.foreign:
         numbers = ", ".join(map(str, seen.foreign))
         warnings.append(f"There are version directories that no deploy made, which are not served: {numbers}.")
