@@ -17,7 +17,8 @@ _CHUNK_BYTES = 1 << 20
 def data_digest(uris: Sequence[str]) -> str:
     """Return the SHA-256 over the MD5 of all files that the URIs name; where they lie does not count.
 
-    Cloud Storage keeps the MD5 of an object, so that all but composed ones are not read.
+    An empty file is left out: it has no record to train on. Cloud Storage keeps the MD5 of an object, so that all but
+    composed ones are not read.
 
     Raises:
         StorageError: a URI matches nothing, or a file cannot be read.
@@ -25,7 +26,8 @@ def data_digest(uris: Sequence[str]) -> str:
     whole = hashlib.sha256()
     for uri in uris:
         for file in storage.match(str(census.DATA) if uri == census.NAME else uri) if uri else []:
-            whole.update(base64.b64decode(file.md5) if file.md5 else _md5(file))
+            if file.size_bytes:
+                whole.update(base64.b64decode(file.md5) if file.md5 else _md5(file))
         whole.update(b"|")
     return whole.hexdigest()
 

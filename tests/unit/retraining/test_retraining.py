@@ -48,6 +48,9 @@ def test_the_digest_is_that_of_the_content(tmp_path):
     digests = [data_digest([str(tmp_path / folder), ""]) for folder in "abc"]
     assert digests[0] == digests[1] != digests[2]
     assert data_digest([str(tmp_path / "a"), str(tmp_path / "a")]) != digests[0]
+    (tmp_path / "a/0.csv").touch()
+    (tmp_path / "a/2.csv").touch()
+    assert data_digest([str(tmp_path / "a"), ""]) == digests[0]  # of no records more
     assert data_digest(["census"]) == data_digest(["census"])
     with pytest.raises(StorageError):
         data_digest([str(tmp_path / "none*.csv")])
