@@ -43,11 +43,48 @@ def test_a_model_is_called_after_its_data(tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     (folder / "a[1].csv").write_text("")
     named = {"sales.csv": "sales", "../Q1 sales.csv.gz": "Q1-sales", "*.csv": "my-sales", ".": "my-sales"}
-    named |= {"a[1].csv": "a-1", "b/part-*/*.csv": "b", "../*/x.csv": tmp_path.name, "/": "model", "_é.csv": "model"}
+    named |= {"a[1].csv": "a-1", "b/part-*/*.csv": "b", "../*/x.csv": tmp_path.name, "/": "model", "_é.csv": "e"}
     named |= {"gs://bucket/c/*.csv": "c", "gs://bucket/d/": "d", "gs://bucket/**": "bucket", "x" * 200: "x" * 128}
     named[(folder / "e.tfrecord").as_uri()] = "e"
     assert {data: name_of(data) for data in named} == named
     assert [check_model_name(name) for name in named.values()]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(
+            "sales-2024-06.csv",
+            "sales_20240601.csv",
+            "2024-06-sales.csv",
+            "sales20240601.csv.gz",
+            "sales 2024-06-30.csv",
+        ),
+        *("sales-2024.csv", "sales-202406.csv", "sales-2024-Q2.csv", "2024w26_sales.csv", "sales-06-2024.csv"),
+        *("30-06-2024 sales.csv", "sales_20240601T120000.csv", "sales/2024-06.csv", "gs://b/sales/2024/06/*.csv"),
+        *("gs://b/sales/day=2024-06-01/part-*.csv", "sales/7.csv"),
+    ],
+)
+def test_a_date_is_no_part_of_the_name(tmp_path, monkeypatch, data):
+    monkeypatch.chdir(tmp_path)
+    assert name_of(data) == "sales"
+
+
+@pytest.mark.parametrize(
+    "name", ["top-500", "sales-2024b", "x1999", "b-52", "area-51-2", "covid19", "v-20001", "q-1850"]
+)
+def test_a_number_that_is_no_date_stays(name):
+    assert name_of(f"{name}.csv") == name
+
+
+def test_letters_that_a_name_cannot_have_are_folded_or_told_apart():
+    folded = {"données": "donnees", "größe": "grosse", "Łódź": "Lodz"}
+    assert {data: name_of(f"gs://b/{data}.csv") for data in folded} == folded
+    others = ["销售", "库存", "销售-a", "库存-a", "データ"]
+    names = [name_of(f"gs://b/{data}-2024-06.csv") for data in others]
+    assert len({*names, "model", "a"}) == len(names) + 2
+    assert [check_model_name(name) for name in names] == [name_of(f"gs://b/{data}.csv") for data in others]
+    assert len(name_of(f"gs://b/{'x' * 200}销.csv")) == 128
 
 
 def test_only_a_model_of_own_data_without_a_name_is_given_one(monkeypatch):

@@ -50,7 +50,8 @@ def command(
     """Train, export, optimize, inspect, choose and deploy on this machine: no account, no Docker.
 
     On the census sample unless told otherwise, e.g. --param data=my.csv --param label=price; the model is then called
-    after the data, unless there is a model_name. Ends with a prediction of the deployed version and a report.
+    after the data (without a date), unless there is a model_name. Ends with a prediction of the deployed version and a
+    report.
     """
     from servegraph_pipelines import flows, foresight
     from servegraph_pipelines.cli.step_display import StepDisplay
