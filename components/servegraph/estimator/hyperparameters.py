@@ -22,6 +22,12 @@ _BUILT_IN: Mapping[str, tuple[float, Limits]] = {
 }
 
 
+def defaults(*, built_in: bool) -> dict[str, Any]:
+    """Return what the training of an Estimator does where nothing is given; the seed is that of the request."""
+    known = {**_TRAINING, **_BUILT_IN} if built_in else _TRAINING
+    return {name: default for name, (default, _) in known.items() if name != "seed"}
+
+
 class Training(NamedTuple):
     """How an Estimator is trained; `rest` is for the function that makes it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from servegraph.errors import InputError
@@ -30,25 +30,30 @@ class Hyperparameters:
     dropout: float = 0.2
 
 
+def defaults() -> dict[str, Any]:
+    """Return what the default trainer does where nothing is given."""
+    return asdict(Hyperparameters())
+
+
 def parse_hyperparameters(given: dict[str, Any]) -> Hyperparameters:
     """Return the hyperparameters, numbers that came as floats through a pipeline made whole again.
 
     Raises:
         InputError: an unknown name, or a value of the wrong kind or range (code `BAD_HYPERPARAMETER`).
     """
-    defaults = {f.name: f.default for f in fields(Hyperparameters)}
+    known = defaults()
     values: dict[str, Any] = {}
     for name, value in given.items():
-        if name not in defaults:
+        if name not in known:
             raise InputError(
                 f"The default trainer has no hyperparameter {name!r}.",
                 code="BAD_HYPERPARAMETER",
-                fix=f"It has {', '.join(defaults)}.",
+                fix=f"It has {', '.join(known)}.",
             )
         if name == "hidden_units":
-            values[name] = _widths(name, value, defaults[name])
+            values[name] = _widths(name, value, known[name])
         else:
-            values[name] = limited(name, value, _LIMITS[name], defaults[name])
+            values[name] = limited(name, value, _LIMITS[name], known[name])
     return Hyperparameters(**values)
 
 

@@ -7,6 +7,7 @@ named after those of the new data.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,19 @@ from servegraph.data import schema_file
 from servegraph.data.digest import data_digest
 from servegraph.data.schema import Schema
 from servegraph.errors import InputError
-from servegraph.estimator import RECORD_FILE
+from servegraph.estimator import BUILT_IN, RECORD_FILE, estimator_function
+from servegraph.estimator import hyperparameters as of_estimators
 from servegraph.storage.local import answering
-from servegraph.train.request import TrainRequest
+from servegraph.train import hyperparameters as of_default_trainer
+from servegraph.train.request import DEFAULT_TRAINER, TrainRequest
 from servegraph.trained import IDENTITY_FILE, SCHEMA_FILE
 from servegraph.trained.checkpoints import PARTIAL
 
 _DESCRIPTIONS = (IDENTITY_FILE, SCHEMA_FILE, RECORD_FILE)  # there before the first checkpoint is
 _LENGTHS = ("epochs", "train_steps")  # a longer training of the same goes on from a shorter one
+_NO_CHECKPOINT = re.compile(
+    rf"\.|{re.escape(PARTIAL)}|(README(\..*)?|lost\+found|{'|'.join(map(re.escape, _DESCRIPTIONS))})$", re.IGNORECASE
+)
 _QUOTED = 60  # characters of a value that are told
 _FIX = "Give a checkpoint_dir, or an output, of its own for each training; or remove what is in it to start anew."
 
@@ -32,18 +38,27 @@ Identity = dict[str, Any]
 def identity_of(request: TrainRequest, schema: Schema, hyperparameters: Mapping[str, Any]) -> Identity:
     """Return what a training is of, by the names that a user knows; `schema` has the classes.
 
-    The data is told by its content: the same files elsewhere are the same data. How long to train does not count.
+    The data is told by its content: the same files elsewhere are the same data. How long to train does not count, nor
+    whether a default is written out.
     """
+    chosen = {**_defaults(request), **hyperparameters}
     identity = {
         "trainer": request.trainer,
         "seed": request.seed,
         "warm_start": request.warm_start,
-        "hyperparameters": {name: value for name, value in hyperparameters.items() if name not in _LENGTHS},
+        "hyperparameters": {name: value for name, value in chosen.items() if name not in _LENGTHS},
         "data": data_digest([request.data, request.eval_data or ""]),
         "classes": schema.label_column.classes,
         "schema": schema_file.dump(schema),
     }
     return json.loads(json.dumps(identity, default=str))  # type: ignore[no-any-return]  # as it is read back
+
+
+def _defaults(request: TrainRequest) -> dict[str, Any]:
+    """Return the hyperparameters that are not given; those of a trainer of one's own are not known."""
+    if make := estimator_function(request.trainer):
+        return {**of_estimators.defaults(built_in=make == BUILT_IN), "seed": request.seed}
+    return of_default_trainer.defaults() if request.trainer == DEFAULT_TRAINER else {}
 
 
 def claim(checkpoints: Path, identity: Identity, *, writes: bool) -> None:
@@ -71,9 +86,12 @@ def claim(checkpoints: Path, identity: Identity, *, writes: bool) -> None:
 
 
 def _has_checkpoints(directory: Path) -> bool:
-    """Whether there is a file that training may go on from: a trainer of one's own names them as it likes."""
-    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-    return any(name not in _DESCRIPTIONS and not name.startswith(PARTIAL) for name in names)
+    """Whether there is a file that training may go on from: a trainer of one's own names them as it likes.
+
+    What a volume has that nothing was written to is none, nor is a note to its users.
+    """
+    found = [path for path in directory.iterdir() if not _NO_CHECKPOINT.match(path.name)] if directory.is_dir() else []
+    return any(not path.is_dir() or any(file.is_file() for file in path.rglob("*")) for path in found)
 
 
 def _write(identity: Identity, directory: Path) -> None:

@@ -100,7 +100,10 @@ def test_a_trained_estimator_answers_alike_in_every_format(trained, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"first_layer_size": 50}, r'another training: hyperparameters \{\}, now \{"first_layer_size": 50\}'),
+        (
+            {"first_layer_size": 50},
+            r'another training: hyperparameters \{"first_layer_size": 100\}, now \{"first_layer_size": 50\}',
+        ),
         ({"train_steps": 100}, "a checkpoint of 500 steps, more than the 100 asked for"),
     ],
 )

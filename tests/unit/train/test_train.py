@@ -14,8 +14,9 @@ import pytest
 from servegraph.data import schema_file
 from servegraph.data.table import read
 from servegraph.errors import InputError, TrainerError
-from servegraph.train.request import TrainRequest
-from servegraph.train.train import Outputs, train
+from servegraph.train.identity import claim, identity_of
+from servegraph.train.request import DEFAULT_TRAINER, TrainRequest
+from servegraph.train.train import Outputs, load_schema, train
 from servegraph.trained import MODEL_FILE, checkpoints
 
 FAST = {"epochs": 2, "hidden_units": [8], "batch_size": 64}
@@ -244,7 +245,51 @@ def test_a_training_that_failed_before_its_first_checkpoint_binds_nothing(table,
         train(TrainRequest(data=table), {**FAST, "dropout": 1}, outputs(tmp_path))
     assert train(TrainRequest(data=table), FAST, outputs(tmp_path)).classes == ("no", "yes")
     identity = json.loads((tmp_path / "checkpoints/identity.json").read_text())
-    assert identity["hyperparameters"] == {"hidden_units": [8], "batch_size": 64}
+    assert identity["hyperparameters"] == {
+        "hidden_units": [8],
+        "batch_size": 64,
+        "learning_rate": 2e-3,
+        "embedding_width": 8,
+        "dropout": 0.2,
+    }
+
+
+def test_a_new_volume_holds_no_checkpoints(tmp_path):
+    for directory in ("lost+found", ".snapshot", "logs"):
+        (tmp_path / directory).mkdir()
+    for file in ("README", "readme.md", ".nfs0001", "lost+found/#1", ".snapshot/old.keras", "schema.yaml"):
+        (tmp_path / file).touch()
+    claim(tmp_path, {"seed": 1}, writes=True)
+    claim(tmp_path, {"seed": 2}, writes=True)
+    (tmp_path / "logs/weights").touch()
+    claim(tmp_path, {"seed": 2}, writes=True)
+    with pytest.raises(InputError) as caught:
+        claim(tmp_path, {"seed": 1}, writes=True)
+    assert caught.value.code == "OTHER_CHECKPOINTS"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "written_out", "other"),
+    [
+        (DEFAULT_TRAINER, {"learning_rate": 0.002, "hidden_units": [128.0, 64], "epochs": 3}, {"dropout": 0.1}),
+        ("estimator", {"batch_size": 40.0, "num_layers": 4, "seed": 1, "train_steps": 9}, {"seed": 2}),
+        ("estimator:own.py:make", {"batch_size": 40}, {"num_layers": 4}),
+        ("own.py:train", {"epochs": 3}, {"batch_size": 256}),
+    ],
+)
+def test_a_default_that_is_written_out_makes_no_other_training(table, tmp_path, trainer, written_out, other):
+    request = TrainRequest(data=table, trainer=trainer)
+    schema = load_schema(request)
+    (tmp_path / "weights").touch()
+
+    def identity(hyperparameters):
+        return identity_of(request, schema, hyperparameters)
+
+    (tmp_path / "identity.json").write_text(json.dumps(identity({})))
+    claim(tmp_path, identity(written_out), writes=True)
+    with pytest.raises(InputError) as caught:
+        claim(tmp_path, identity(other), writes=True)
+    assert caught.value.code == "OTHER_CHECKPOINTS"
 
 
 def test_more_epochs_of_the_same_go_on_and_learn(table, tmp_path):
