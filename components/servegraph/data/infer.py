@@ -24,6 +24,7 @@ LARGEST_VOCABULARY = 1_000  # above it a category is hashed
 LARGEST_CLASS_COUNT = 100  # above it a whole-number label is taken as a measurement
 BINARY = 2  # so many whole numbers nobody takes for a measurement
 IDENTIFIER_ROWS = 100  # from here on a text column without any repetition is taken as an identifier
+CODE_DIGITS = 6  # so many, or more, in every value, some with letters, are codes and no numbers
 FREE_TEXT_WORDS = 3  # so many words a value on average, and most values different, make a column free text
 
 
@@ -211,11 +212,22 @@ def _no_number(held: Contents) -> str | None:
     """Return why a column is text whose values are mostly written like numbers; None if they are not."""
     strange = [value for value in held.values if not is_number(value)]
     like_numbers = len(held.values) - len(strange) + sum(map(_is_number_with_comma, strange))
-    if not strange or like_numbers <= len(held.values) / 2:
+    if not strange or like_numbers <= len(held.values) / 2 or _are_codes(held.values):
         return None
     if _is_number_with_comma(example := min(strange)):
         return f"{example!r} is no number for its comma; write numbers with a decimal point and no other mark"
     return f"{example!r} is no number, but most of its values are"
+
+
+def _are_codes(values: set[str]) -> bool:
+    """Whether all are letters and digits, these as many in each but for one, which a letter may stand for, as in ISBNs.
+
+    A number that was mistyped, or has its unit beside it, stands among numbers of other lengths.
+    """
+    if not all(value.isascii() and value.isalnum() for value in values):
+        return False
+    digits = [sum(map(str.isdecimal, value)) for value in values]
+    return max(digits) >= CODE_DIGITS and min(digits) >= max(digits) - 1
 
 
 def _is_number_with_comma(value: str) -> bool:

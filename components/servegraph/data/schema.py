@@ -15,16 +15,25 @@ from servegraph.errors import SchemaError
 
 Dtype = Literal["float32", "int64", "string"]
 Role = Literal["feature", "ignore"]
+_LAST_LATIN = "\u024f"  # of the blocks that Latin letters fill
 
 
 def input_name(name: str) -> str:
     """Return a name as a serving input: accents go, what is then no letter, digit or underscore becomes an underscore.
 
+    A letter of another script becomes `u` and its number in Unicode: all underscores, columns would be the same. It is
+    not counted instead, because a column more would then give others another name.
     tf.saved_model.save allows no other names of signature inputs, no words of Python, and not `self`.
     """
-    plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    plain = "".join(map(_in_latin, unicodedata.normalize("NFC", name)))
     name = re.sub(r"\W", "_", plain, flags=re.ASCII)
     return name if name[:1].isalpha() and name != "self" and not keyword.iskeyword(name) else f"column_{name}"
+
+
+def _in_latin(character: str) -> str:
+    plain = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
+    is_other = character.isalnum() and character > _LAST_LATIN and not any(map(str.isascii, plain))
+    return f"u{ord(character):04x}" if is_other else plain
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ def _check_names(schema: Schema, source: str) -> None:
         if len(columns) > 1:
             raise SchemaError(
                 f"The columns {columns} of the schema {source} would have the same name in requests: {name!r}.",
-                fix="Rename them; of a feature's name only ASCII letters, digits and underscores are kept.",
+                fix="Rename them; a feature's name is written in ASCII letters, digits and underscores.",
             )
 
 

@@ -381,6 +381,19 @@ class TestInfer:
         assert found.schema.column("x").role == role
         assert [note[: len(says)] for note in found.notes] == [says]
 
+    @pytest.mark.parametrize("form", ["{:09}{}", "{1}{0:07}"])
+    def test_digits_that_end_or_begin_with_a_letter_at_times_are_an_identifier(self, tmp_path, form):
+        rows = "".join(f"{form.format(7919 * i, '123456789X'[i % 10])},{i % 7},{i % 2}\n" for i in range(200))
+        found = infer(write(tmp_path / "d.csv", "isbn,n,y\n" + rows))
+        assert found.schema.column("isbn").role == "ignore"
+        assert [note.split(":")[0] for note in found.notes] == ["'isbn' is ignored"]
+
+    @pytest.mark.parametrize("odd", ["12o", "100km", "many"])
+    def test_numbers_with_an_odd_one_among_them_are_no_identifier(self, tmp_path, odd):
+        rows = "".join(f"{7919 * i},{i % 7},{i % 2}\n" for i in range(200))
+        found = infer(write(tmp_path / "d.csv", f"x,n,y\n{rows}{odd},1,1\n"))
+        assert found.notes[0].startswith(f"'x' is taken as text: '{odd}' is no number")
+
     def test_free_text_is_taken_whole(self, tmp_path):
         rows = "".join(f"{'ab'[i % 2]},this is {i % 150}\n" for i in range(200))
         found = infer(write(tmp_path / "d.csv", "y,x\n" + rows), "y")
@@ -514,6 +527,22 @@ class TestInfer:
         with pytest.raises(DataError) as caught:
             inferred(write(tmp_path / "c.csv", "a,a,y\n1,2,x\n3,4,z\n"))
         assert caught.value.code == "REPEATED_COLUMN"
+
+
+def test_columns_in_other_scripts_have_names_of_their_own(tmp_path):
+    columns = {
+        "年龄": "u5e74u9f84",
+        "姓名": "u59d3u540d",
+        "이름 2": "uc774ub984_2",
+        "пол": "u043fu043eu043b",
+        "âge": "age",
+    }
+    rows = ",".join(columns) + ",収入\n" + "1,2,3,4,5,0\n4,5,6,7,8,1\n" * 3
+    path = write(tmp_path / "d.csv", rows)
+    found = infer(path)
+    assert {column.name: column.input_name for column in found.schema.features} == columns
+    assert found.notes[0] == "The column '年龄' is the model's input 'u5e74u9f84': requests have it under that name."
+    assert set(read(path, found.schema).features) == set(columns.values())
 
 
 def test_a_column_that_the_model_calls_otherwise_is_named(tmp_path):
