@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import replace
 from typing import Literal, TypeVar
 
 from servegraph.data import tfrecord_file
-from servegraph.errors import DataError
+from servegraph.errors import DataError, StorageError
 from servegraph.storage import FileRef
 from servegraph.storage.data_files import Compression
 
@@ -34,15 +35,21 @@ _OPENED_JSON = re.compile(r'[\[{]\s*["\[{]')
 
 
 def look(file: FileRef) -> tuple[FileRef, Format]:
-    """Return the file, decompressed also where only its content says so, and its format.
+    """Return the file, decompressed where its content says so, whatever its name does, and its format.
 
     A TFRecord may begin with any bytes, so it is told first, by the checksum in its header.
 
     Raises:
         DataError: it is something else that is known (code `WRONG_FORMAT`).
+        StorageError: it cannot be read, or what is compressed is damaged (code `DAMAGED`).
     """
-    with file.open_binary() as stream:
-        head = stream.read(_HEAD_BYTES)
+    try:
+        with file.open_binary() as stream:
+            head = stream.read(_HEAD_BYTES)
+    except StorageError as error:
+        if error.code != "DAMAGED" or not _is_misnamed(file):
+            raise
+        return look(replace(file, compression=None))
     if tfrecord_file.is_tfrecord(head):
         return file, "tfrecord"
     compression = _by_magic(head, _COMPRESSED)
@@ -56,6 +63,25 @@ def look(file: FileRef) -> tuple[FileRef, Format]:
             fix="Write its records as CSV in UTF-8, or as TFRecord.",
         )
     return file, "csv"
+
+
+def _is_misnamed(file: FileRef) -> bool:
+    """Whether the stored bytes are not compressed in the way that the name says, but something else that is told here.
+
+    A download that was decompressed on its way keeps its name.
+    """
+    with file.open() as stream:
+        head = stream.read(_HEAD_BYTES)
+    compression = _by_magic(head, _COMPRESSED)
+    return compression != file.compression if compression else tfrecord_file.is_tfrecord(head) or _is_text(head)
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # a character may be cut off at the end
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in head
 
 
 def _by_magic(head: bytes, kinds: Mapping[bytes, Kind]) -> Kind | None:

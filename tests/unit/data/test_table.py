@@ -100,6 +100,24 @@ def test_compression_is_told_by_the_content(tmp_path):
         assert len(read(path, SCHEMA)) == len(read(path, infer(path, "y").schema)) == count
 
 
+def test_what_is_compressed_by_its_name_only_is_read_as_it_is(tmp_path):
+    (tmp_path / "a.csv.gz").write_text(GOOD)
+    (tmp_path / "b.csv.xz").write_bytes(gzip.compress(GOOD.encode()))
+    (tmp_path / "c.csv.bz2").write_text(GOOD.replace("Private", "Privé" * 20_000))
+    write_tfrecord(tmp_path / "d.gz", [{"age": 1.0, "job": "p", "n": n, "y": "ab"[n]} for n in range(2)])
+    (tmp_path / "e.csv.gz").touch()
+    for name in ("a.csv.gz", "b.csv.xz", "c.csv.bz2", "d.gz"):
+        path = str(tmp_path / name)
+        assert len(read(path, SCHEMA)) == len(read(path, infer(path, "y").schema)) == 2
+    assert len(read(str(tmp_path), SCHEMA)) == 8
+    (tmp_path / "f.csv.gz").write_bytes(gzip.compress(GOOD.encode())[:-20])
+    (tmp_path / "g.csv.gz").write_bytes(bytes(range(1, 256)))
+    for name in ("f.csv.gz", "g.csv.gz"):
+        with pytest.raises(StorageError, match=f"{name}' cannot be decompressed") as caught:
+            read(str(tmp_path / name), SCHEMA)
+        assert caught.value.code == "DAMAGED"
+
+
 @pytest.mark.parametrize(
     ("content", "what"),
     [
