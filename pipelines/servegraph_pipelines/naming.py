@@ -70,7 +70,7 @@ def _valid(name: str) -> str:
     name = unicodedata.normalize("NFKD", name.translate(_LETTERS))
     plain = "".join(character for character in name if not unicodedata.combining(character))
     valid = re.sub(r"[^A-Za-z0-9_-]+", "-", plain).strip("-_")[:_LONGEST]
-    if all(character.isascii() or not character.isalnum() for character in plain):
+    if valid and all(character.isascii() or not character.isalnum() for character in plain):
         return valid
     digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]
     return f"{valid[: _LONGEST - 1 - _DIGITS].rstrip('-_') or 'model'}-{digest}"
