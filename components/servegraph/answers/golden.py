@@ -16,6 +16,7 @@ import gzip
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -37,6 +38,19 @@ ALLOWANCE_BYTES = 4096
 _BRIEF = 256  # different values of an input
 _LONG = 500_000  # characters of a line; a tenth more bytes for a fifth of the time is a bargain there
 _MOST_A_BYTE = 2  # bytes that a byte of a number takes, written in JSON and compressed
+_NO_ROOM = "the budget leaves no room for one"
+_TOO_LARGE = f"one takes more than {LARGEST_BYTES // 1_000_000} MB"
+_NOT_IN_JSON = "JSON holds neither NaN and infinity nor complex numbers, and no answer is without"
+_NOTHING_FIXED = "nothing is answered that stays the same from call to call"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What was written: the lines of {serve}; outputs left out of some that were not finite; why there is no line."""
+
+    lines: int
+    not_finite: tuple[str, ...] = ()
+    why_none: str = ""
 
 
 def write(
@@ -47,14 +61,14 @@ def write(
     model_bytes: int,
     free_bytes: int | None = None,
     others: Mapping[tuple[str, ...], Sequence[Arrays]] = MappingProxyType({}),
-) -> int:
-    """Write the first `GOLDEN_ROWS` samples with the model's answers into `model`, return the lines of the file.
+) -> Recorded:
+    """Write the first `GOLDEN_ROWS` samples with the model's answers into `model`, return what was recorded.
 
-    `answers` has one entry for each of `samples.requests()`. Requests or answers that JSON cannot hold (NaN, infinity,
-    complex numbers) are left out, as is an empty answer, and those that would make the model grow by more than
-    `ALLOWANCE`, or by more than the `free_bytes` of its budget. A file that is there already has the answers of another
-    model and goes. `others` has the answers of further MetaGraphs of the model by their tags, whose lines are written
-    beside, and not counted.
+    `answers` has one entry for each of `samples.requests()`. Requests that JSON cannot hold are left out, and of
+    answers the outputs that are not finite; so is an answer of which nothing stays or that has complex numbers, which
+    no server writes, and what would make the model grow by more than `ALLOWANCE`, or by more than the `free_bytes` of
+    its budget. A file that is there already has the answers of another model and goes. `others` has the answers of
+    further MetaGraphs of the model by their tags, whose lines are written beside, and not counted.
 
     Raises:
         StorageError: the file cannot be written.
@@ -65,6 +79,8 @@ def write(
     free = LARGEST_BYTES if free_bytes is None else min(LARGEST_BYTES, free_bytes)
     allowance = _allowance(model_bytes)
     lines: list[bytes] = []
+    left_out: set[str] = set()
+    obstacles: dict[str, None] = {}  # in their order
     row_bytes = 0.0
     done = 0
     for number, (request, answer) in enumerate(zip(samples.requests(), answers, strict=True)):
@@ -74,24 +90,41 @@ def write(
             break
         if row_bytes * rows > 2 * allowance:  # hopeless: it need not be written down first
             continue
-        if not answer or not all(map(is_holdable, (*request.values(), *answer.values()))):
+        held = _held(answer) if all(map(is_holdable, request.values())) else {}
+        if not held:
+            obstacles[_NOT_IN_JSON if answer else _NOTHING_FIXED] = None
             continue
-        document = {"signature_name": signature, "inputs": _plain(request), "outputs": _sampled(answer)}
-        line = _line(document)
-        for tags, other in others.items():
-            its = other[number]
-            if not all(map(is_holdable, its.values())):
-                continue
-            within = _largest_difference(answer, its)
-            line += _line({**document, "outputs": _sampled(its), "tags": tags, "within": within})
+        line = _lines_of(signature, request, held, {tags: other[number] for tags, other in others.items()})
         row_bytes = len(line) / rows
         if sum(map(len, lines)) + len(line) <= (min(allowance, free) if lines else free):
             lines.append(line)
-    if lines:
-        with answering("write", path):
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(b"".join(lines))  # a gzip file may have several members, one after the other
-    return len(lines)
+            left_out |= answer.keys() - held.keys()
+        else:
+            obstacles[_TOO_LARGE if len(line) > LARGEST_BYTES else _NO_ROOM] = None
+    if not lines:
+        return Recorded(0, why_none="; ".join(obstacles))
+    with answering("write", path):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"".join(lines))  # a gzip file may have several members, one after the other
+    return Recorded(len(lines), tuple(sorted(left_out)))
+
+
+def _lines_of(signature: str, request: Arrays, answer: Arrays, others: Mapping[tuple[str, ...], Arrays]) -> bytes:
+    """Return the line of a request with its answer, and below it one for each further MetaGraph."""
+    document = {"signature_name": signature, "inputs": _plain(request), "outputs": _sampled(answer)}
+    line = _line(document)
+    for tags, other in others.items():
+        if its := {name: values for name, values in _held(other).items() if name in answer}:
+            within = _largest_difference({name: answer[name] for name in its}, its)
+            line += _line({**document, "outputs": _sampled(its), "tags": tags, "within": within})
+    return line
+
+
+def _held(answer: Arrays) -> Arrays:
+    """Return the outputs that JSON holds; none where one is complex, for which a server refuses all of the answer."""
+    if any(values.dtype.kind == "c" for values in answer.values()):
+        return {}
+    return {name: values for name, values in answer.items() if is_holdable(values)}
 
 
 def _line(document: Mapping[str, Any]) -> bytes:
@@ -135,9 +168,10 @@ def expected_bytes(samples: Samples, answers: Sequence[Arrays]) -> int:
 
 
 def _first_bytes(first: Arrays, answers: Sequence[Arrays]) -> int:
-    """Return about what the line of the first record takes; 0 where JSON cannot hold it."""
-    answer = {name: values[:1] if values.ndim else values for name, values in (answers[0] if answers else {}).items()}
-    if not all(map(is_holdable, (*first.values(), *answer.values()))):
+    """Return about what the line of the first record takes; 0 where there is none."""
+    whole = answers[0] if answers else {}
+    answer = _held({name: values[:1] if values.ndim else values for name, values in whole.items()})
+    if (whole and not answer) or not all(map(is_holdable, first.values())):
         return 0
     return len(_line({"inputs": _plain(first), "outputs": _sampled(answer)}))
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from servegraph import storage
-from servegraph.answers import gate, golden
 from servegraph.answers.child import beside, warm_up
-from servegraph.answers.evidence import Answers, Evidence, ask_original
-from servegraph.answers.generated import say_something
-from servegraph.answers.repeats import outputs_that_vary, without
-from servegraph.answers.samples import Samples
+from servegraph.answers.evidence import Evidence, ask_original
+from servegraph.answers.golden import Recorded
 from servegraph.errors import InputError, ModelError, StorageError
 from servegraph.inspect_graph.findings import DAMAGE
 from servegraph.inspect_graph.inspect import inspect_directory
@@ -25,10 +22,11 @@ from servegraph.optimize.free_memory import free_bytes, needed_bytes, require_ro
 from servegraph.optimize.goal import Goal
 from servegraph.optimize.inline import may_vary
 from servegraph.optimize.places import require_places
+from servegraph.optimize.recording import record, varying_outputs
 from servegraph.optimize.result import Optimized, Step
 from servegraph.optimize.rungs import RUNGS
 from servegraph.optimize.spared import spared
-from servegraph.optimize.terms import Terms, Written, directory_bytes, rungs_named
+from servegraph.optimize.terms import Terms, directory_bytes, rungs_named
 from servegraph.progress import Progress
 from servegraph.rewriting import draft_reader
 from servegraph.rewriting.draft import Draft
@@ -74,11 +72,10 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
             reason = "no evidence, see notes"
             done.steps = [Step(rung.name, rung.what, False, before, reason=reason) for rung in done.terms.rungs]
         best = done.best.path if done.best.path != model else climb.unchanged(original, workspace)
-        varying = _varying(done.best.draft, best, evidence)
-        lines = _record_golden(done.best, best, evidence, goal.budget_bytes, varying) if evidence.questions else 0
-        golden_bytes = (best / GOLDEN_FILE).stat().st_size if lines else 0
+        varying = varying_outputs(done.best.draft, best, evidence)
+        recorded = record(done.best, best, evidence, goal.budget_bytes, varying)
+        golden_bytes = (best / GOLDEN_FILE).stat().st_size if recorded.lines else 0
         after, digest = directory_bytes(best), content_digest(storage.open_dir(best))
-        has_no_room = not lines and _has_no_room(evidence, varying, goal.budget_bytes, after)
         with answering("write", out):
             if out.exists():
                 out.rmdir()
@@ -90,9 +87,9 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
         steps=tuple(done.steps),
         sample_rows=evidence.rows if evidence.questions else 0,
         samples_generated=evidence.generated,
-        golden_requests=lines,
+        golden_requests=recorded.lines,
         digest=digest,
-        notes=tuple(_notes(original, evidence, varying, has_no_room=has_no_room)),
+        notes=tuple(_notes(original, evidence, varying, recorded)),
         metric_name=evidence.metric.name if evidence.metric else None,
         metric_before=evidence.metric.value if evidence.metric else None,
         metric_after=next((s.metric for s in reversed(done.steps) if s.kept and s.metric is not None), None),
@@ -140,26 +137,8 @@ def _require_undamaged(model: Path) -> None:
             raise ModelError(found.message, code=found.code, fix=found.fix)
 
 
-def _varying(draft: Draft, path: Path, evidence: Evidence) -> set[str]:
-    """Return the outputs that a server answers otherwise from call to call; all where it does not answer always."""
-    if not evidence.questions or not (draft.untouched or any(map(may_vary, draft.serving_graphs))):
-        return set()
-    try:
-        return outputs_that_vary(path, evidence.main)
-    except ModelError:
-        return {name for answer in evidence.main.answers for name in answer}
-
-
-def _has_no_room(evidence: Evidence, varying: set[str], budget_bytes: int | None, after_bytes: int) -> bool:
-    """Tell whether it is for the budget that no golden request was recorded."""
-    if budget_bytes is None or not evidence.questions or budget_bytes - after_bytes >= golden.LARGEST_BYTES:
-        return False
-    fixed = [without(answer, varying) for answer in evidence.main.answers]
-    return any(fixed) and golden.expected_bytes(evidence.main.samples, fixed) > 0
-
-
-def _notes(original: Draft, evidence: Evidence, varying: set[str], *, has_no_room: bool) -> Iterator[str]:
-    """Yield what the report says beside the steps; `has_no_room` is of the golden requests."""
+def _notes(original: Draft, evidence: Evidence, varying: set[str], recorded: Recorded) -> Iterator[str]:
+    """Yield what the report says beside the steps."""
     for number, why in original.untouched.items():
         yield f"MetaGraph {number} is left as it is, because {why}."
     if not evidence.questions:
@@ -170,8 +149,10 @@ def _notes(original: Draft, evidence: Evidence, varying: set[str], *, has_no_roo
     yield from evidence.weaknesses
     if varying:
         yield f"Answered otherwise from call to call, and not in the golden requests: {', '.join(sorted(varying))}."
-    if has_no_room:
-        yield "There are no golden requests for a deploy to compare: the budget leaves no room for one."
+    if recorded.not_finite:
+        yield f"NaN or infinite, and there not in the golden requests: {', '.join(recorded.not_finite)}."
+    if recorded.why_none:
+        yield f"There are no golden requests for a deploy to compare: {recorded.why_none}."
     if evidence.questions and evidence.generated:
         yield "The samples were made up from signature and graph: the agreement says nothing about accuracy."
 
@@ -191,31 +172,3 @@ def _workspace(out: Path) -> Iterator[Path]:
         yield workspace
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
-
-
-def _record_golden(best: Written, path: Path, evidence: Evidence, budget_bytes: int | None, varying: set[str]) -> int:
-    """Write the golden requests with what the result answered when it was asked, and return how many there are.
-
-    What it answers otherwise from call to call no deployment could compare.
-    """
-    main = evidence.main
-    given = next((found.given for found in best.measured if found.loader == main.loader), ())
-    if not given:  # what is left after a rung was undone, or all of the original
-        [measured] = gate.measure(path, evidence, [main.loader])
-        given = measured.given
-    answers = {question.tags: its for question, its in given if question.asks_same(main, any_tags=True)}
-    size = directory_bytes(path)
-    free = None if budget_bytes is None else max(budget_bytes - size, 0)
-
-    def write(samples: Samples, its: Mapping[tuple[str, ...], Answers]) -> int:
-        fixed = {tags: [without(answer, varying) for answer in answers] for tags, answers in its.items()}
-        return golden.write(path, main.signature, samples, fixed.pop(main.tags), size, free, fixed)
-
-    brief = golden.in_brief(main.samples, answers[main.tags], size)
-    if brief is not None:
-        with contextlib.suppress(ModelError):  # a request that the model need not take
-            asked = gate.answers_of(path, main, brief, [*answers])
-            brief_answers = dict(zip(answers, asked, strict=True))
-            if say_something(brief_answers[main.tags]) and (lines := write(brief, brief_answers)):
-                return lines
-    return write(main.samples, answers)

@@ -38,7 +38,7 @@ def batch(rows, **inputs):
 
 def test_batches_of_1_2_and_the_rest(tmp_path):
     for rows, sizes in [(1, [1]), (2, [1, 1]), (3, [1, 2]), (20, [1, 2, 13])]:
-        assert write(tmp_path, batch(rows, x=np.arange(rows)), MODEL_BYTES) == len(sizes)
+        assert write(tmp_path, batch(rows, x=np.arange(rows)), MODEL_BYTES).lines == len(sizes)
         assert [len(request.inputs["x"]) for request in parse_golden(written(tmp_path))] == sizes
 
 
@@ -77,8 +77,47 @@ def test_what_is_written_reads_back_as_the_same_samples(tmp_path):
 
 def test_what_json_cannot_hold_is_left_out(tmp_path):
     for strange in (np.array([np.nan], ml_dtypes.bfloat16), np.array([1j]), np.array([-np.inf])):
-        assert write(tmp_path, batch(1, x=strange), MODEL_BYTES) == 0
+        recorded = write(tmp_path, batch(1, x=strange), MODEL_BYTES)
+        assert recorded.lines == 0
+        assert "NaN" in recorded.why_none
         assert not (tmp_path / GOLDEN_FILE).exists()
+
+
+def test_outputs_that_are_not_finite_are_left_out_of_an_answer(tmp_path):
+    answers = [{"p": np.float32([0.5]), "log": np.float32([np.nan])}, {"p": np.float32([1, 2]), "log": np.ones(2)}]
+    recorded = golden.write(tmp_path, "s", batch(3, x=np.arange(3)), answers, MODEL_BYTES)
+    assert (recorded.lines, recorded.not_finite) == (2, ("log",))
+    assert [request.outputs for request in parse_golden(written(tmp_path))] == [
+        {"p": [0.5]},
+        {"p": [1.0, 2.0], "log": [1.0, 1.0]},
+    ]
+    assert golden.expected_bytes(batch(3, x=np.arange(3)), answers) > 0
+
+
+def test_a_complex_output_keeps_the_whole_answer_out_because_no_server_writes_it(tmp_path):
+    answers = [{"p": np.float32([0.5]), "spectrum": np.array([1j])}]
+    assert golden.write(tmp_path, "s", batch(1, x=np.arange(1)), answers, MODEL_BYTES).lines == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "free", "why"),
+    [
+        ({}, None, "call to call"),
+        ({"p": np.float32([0.5])}, 10, "budget"),
+        ({"p": np.array([np.random.default_rng(0).bytes(3_000_000)], object)}, None, "2 MB"),
+    ],
+)
+def test_why_there_is_no_golden_request_is_said(tmp_path, answer, free, why):
+    recorded = golden.write(tmp_path, "s", batch(1, x=np.arange(1)), [answer], MODEL_BYTES, free)
+    assert recorded.lines == 0
+    assert why in recorded.why_none
+
+
+def test_an_output_that_another_meta_graph_answers_with_nan_is_left_out_of_its_line(tmp_path):
+    answers, its = [{"p": np.float32([1]), "q": np.float32([2])}], [{"p": np.float32([1.5]), "q": np.float32([np.nan])}]
+    golden.write(tmp_path, "s", batch(1, x=np.arange(1)), answers, MODEL_BYTES, None, {("serve", "gpu"): its})
+    [request] = parse_golden(golden_of(written(tmp_path), ("serve", "gpu")))
+    assert (request.outputs, request.within) == ({"p": [1.5]}, 0.5)
 
 
 def test_a_budget_is_kept_to_the_byte(tmp_path):
@@ -88,14 +127,14 @@ def test_a_budget_is_kept_to_the_byte(tmp_path):
     write(tmp_path, batch(1, x=asked.inputs["x"][:1]), MODEL_BYTES)
     first = size(tmp_path)
     for free, lines in [(None, 2), (both, 2), (both - 1, 1), (first - 1, 0), (0, 0), (-5, 0)]:
-        assert write(tmp_path, asked, MODEL_BYTES, free) == lines
+        assert write(tmp_path, asked, MODEL_BYTES, free).lines == lines
         assert (tmp_path / GOLDEN_FILE).exists() == (lines > 0)
         assert not lines or free is None or size(tmp_path) <= free
 
 
 def test_the_first_request_is_kept_beyond_the_allowance(tmp_path):
     asked = batch(2, x=np.random.default_rng(0).integers(0, 10**9, (2, 5000)))
-    assert write(tmp_path, asked, 1000) == 1
+    assert write(tmp_path, asked, 1000).lines == 1
 
 
 def test_the_answers_of_another_model_go(tmp_path):
@@ -108,7 +147,7 @@ def test_the_answers_of_another_model_go(tmp_path):
 @pytest.mark.parametrize("shape", [(), (3,)])
 def test_requests_without_a_batch_stand_as_they_are(tmp_path, shape):
     made = Samples({"x": np.ones(shape, np.float32)}, 2, False, False, ({"x": np.zeros(shape, np.float32)},))
-    assert write(tmp_path, made, MODEL_BYTES) == 2
+    assert write(tmp_path, made, MODEL_BYTES).lines == 2
     back = sample_lines.read(str(tmp_path / GOLDEN_FILE), {"x": InputSpec("float32", shape)})
     assert [request["x"].tolist() for request in back.batches(9)] == [r["x"].tolist() for r in made.batches(9)]
 

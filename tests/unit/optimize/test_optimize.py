@@ -277,6 +277,22 @@ def test_golden_requests_that_the_budget_has_no_room_for_are_noted(tmp_path):
     assert any("no golden requests" in note and "no room" in note for note in result.notes)
 
 
+def test_golden_requests_do_without_what_is_not_finite(tmp_path):
+    model = tf.Module()
+    model.w = tf.Variable([1.0, 2.0])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+    def serve(x):
+        return {"sum": x @ model.w[:, None], "log": tf.math.log(-1.0 - tf.abs(x))}
+
+    tf.saved_model.save(model, str(tmp_path / "m"), signatures=serve)
+    result = optimize(tmp_path / "m", tmp_path / "out", Goal(rungs=("strip",)))
+    lines = gzip.decompress((tmp_path / "out" / GOLDEN_FILE).read_bytes()).splitlines()
+    assert len(lines) == result.golden_requests > 0
+    assert {tuple(json.loads(line)["outputs"]) for line in lines} == {("sum",)}
+    assert any("not in the golden requests: log" in note for note in result.notes)
+
+
 @pytest.mark.parametrize("line", ['{"x": [1, 2]}', '{"x": ["a", 2, 3, 4]}', "{", '{"z": 1}', ""])
 def test_bad_samples_are_refused(tmp_path, line):
     module(tmp_path / "m")

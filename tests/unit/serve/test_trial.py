@@ -32,7 +32,7 @@ def model(tmp_path: Path) -> Path:
 
 def record(model: Path, answer: np.ndarray, x: np.ndarray) -> None:
     samples = Samples({"x": x}, 1, generated=False)
-    assert golden.write(model, "serving_default", samples, [{"squares": answer}], 10**6) == 1
+    assert golden.write(model, "serving_default", samples, [{"squares": answer}], 10**6).lines == 1
     assert "every" in json.loads(gzip.decompress((model / GOLDEN_FILE).read_bytes()))["outputs"]["squares"]
 
 
