@@ -176,7 +176,7 @@ def ask_original(
     label_key, output = metric.label_and_output(label) if label else (None, None)
     real, misfits = _real_samples(path, graph, samples, label_key)
     if samples and misfits and not any(any(found.values()) for found in real):
-        raise misfits[0]
+        raise _closest(samples, graph, misfits)
     asked = []
     for meta_graph, definition, given in zip(graph.meta_graphs, definitions, real, strict=True):
         tries: dict[str, list[Try]] = {}
@@ -205,11 +205,11 @@ def ask_original(
 
 def _real_samples(
     path: Path, graph: SavedModelGraph, samples: str | None, label_key: str | None
-) -> tuple[list[dict[str, Samples | None]], list[DataError]]:
-    """Return, for each MetaGraph, the samples or warmup requests of each signature, and why samples fit none."""
+) -> tuple[list[dict[str, Samples | None]], dict[str, DataError]]:
+    """Return, for each MetaGraph, the samples or warmup requests of each signature, and by signature why none fits."""
     warm = () if samples else warmup.read(path)
     found: list[dict[str, Samples | None]] = []
-    misfits: list[DataError] = []
+    misfits: dict[str, DataError] = {}
     for meta_graph in graph.meta_graphs:
         found.append({})
         for name, signature in _public(meta_graph):
@@ -218,9 +218,22 @@ def _real_samples(
                 given = sample_lines.read(samples, specs, label=label_key, signature=name) if samples else None
                 found[-1][name] = given or warmup.samples(warm, name, specs)
             except DataError as misfit:
-                misfits.append(misfit)
+                misfits.setdefault(name, misfit)
                 found[-1][name] = None
     return found, misfits
+
+
+def _closest(samples: str, graph: SavedModelGraph, misfits: Mapping[str, DataError]) -> DataError:
+    """Return why samples do not fit the signature that they are most likely meant for, with what the others take."""
+    taken = {name: _specs(signature) for meta in reversed(graph.meta_graphs) for name, signature in _public(meta)}
+    meant = max(
+        misfits, key=lambda name: (sample_lines.closeness(samples, taken[name], name), name == DEFAULT_SIGNATURE)
+    )
+    why = misfits[meant]
+    others = [f"{name!r} takes {list(specs)}" for name, specs in taken.items() if name != meant]
+    if not others or all(misfit.message == why.message for misfit in misfits.values()):
+        return why  # such as a line that is no JSON, whatever the signature
+    return DataError(why.message, code=why.code, fix=f"{why.fix} Of the other signatures {', '.join(others)}.")
 
 
 def _specs(signature: Signature) -> dict[str, InputSpec]:

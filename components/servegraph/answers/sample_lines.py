@@ -38,6 +38,8 @@ def read(
         DataError: not JSON, an input or the label is missing, a value has the wrong dtype or shape, no records
             (codes `BAD_SAMPLES`, `EMPTY_SAMPLES`).
     """
+    whose = f"the signature {signature!r}" if signature else "the signature"
+    aim = f", for {whose}," if signature else ""
     requests: list[Request] = []
     labels: list[Any] = []
     pending: list[Mapping[str, Any]] = []  # consecutive records, made arrays together
@@ -47,20 +49,38 @@ def read(
         if _is_whole_request(line):
             if signature is not None and line.get("signature_name", signature) != signature:
                 continue
-            requests += _stack(pending, specs, uri)
+            requests += _stack(pending, specs, f"{uri}{aim}")
             pending = []
-            values = _inputs(line[_WHOLE_REQUEST], specs, where)
-            requests.append(
-                {name: _array(values[name], spec, f"input {name!r} of {where}") for name, spec in specs.items()}
-            )
+            values = _inputs(line[_WHOLE_REQUEST], specs, where, whose)
+            at = f"{where}{aim}"
+            requests.append({key: _array(values[key], spec, f"input {key!r} of {at}") for key, spec in specs.items()})
             labels += _batch_labels(line, label, requests[-1] if is_batched(specs) else None, where)
         else:
-            pending.append(_inputs(line, specs, where))
+            pending.append(_inputs(line, specs, where, whose))
             labels.append(_label(line, label, where) if label else None)
-    requests += _stack(pending, specs, uri)
+    requests += _stack(pending, specs, f"{uri}{aim}")
     if not labels:
         raise DataError(f"{uri} holds no sample records.", code="EMPTY_SAMPLES", fix="Give one JSON object a line.")
     return together(requests, specs, labels=labels if label else ())
+
+
+def closeness(uri: str, specs: Mapping[str, InputSpec], signature: str) -> float:
+    """Return how likely the samples are meant for a signature: the part of its inputs that the first line names.
+
+    A whole request that names another signature is meant for that; a bare value for any that has one input. What is no
+    JSON is meant for none.
+    """
+    try:
+        line: Any = next((line for _, line in _lines(uri)), None)
+    except DataError:
+        return 0.0
+    if _is_whole_request(line):
+        if line.get("signature_name", signature) != signature:
+            return -1.0
+        line = line[_WHOLE_REQUEST]
+    if not isinstance(line, dict) or line.keys() == {"b64"}:
+        return float(len(specs) == 1)
+    return sum(name in line for name in specs) / max(len(specs), 1)
 
 
 def _lines(uri: str) -> Iterator[tuple[str, Any]]:
@@ -85,15 +105,15 @@ def _is_whole_request(line: Any) -> bool:
     return isinstance(inputs, dict) and inputs.keys() != {"b64"}
 
 
-def _inputs(record: Any, specs: Mapping[str, InputSpec], where: str) -> dict[str, Any]:
+def _inputs(record: Any, specs: Mapping[str, InputSpec], where: str, whose: str) -> dict[str, Any]:
     if (not isinstance(record, dict) or record.keys() == {"b64"}) and len(specs) == 1:
         return {next(iter(specs)): record}
     missing = [name for name in specs if not isinstance(record, dict) or name not in record]
     if missing:
         raise DataError(
-            f"{where} has no value for the inputs {missing}.",
+            f"{where} has no value for the inputs {missing} of {whose}.",
             code="BAD_SAMPLES",
-            fix=f"Give every input of the signature: {list(specs)}.",
+            fix=f"Give every input of {whose}: {list(specs)}.",
         )
     return {name: record[name] for name in specs}
 
@@ -146,12 +166,16 @@ def _array(values: Any, spec: InputSpec, where: str) -> NDArray[Any]:
             raise TypeError
     except TypeError:
         raise DataError(
-            f"The {where} has the dtype {spec.dtype}, which JSON cannot hold.", code="BAD_SAMPLES"
+            f"The {where} has the dtype {spec.dtype}, which JSON cannot hold.",
+            code="BAD_SAMPLES",
+            fix="Leave --samples out, and records are made up.",
         ) from None
     try:
         array = from_json(values, kind)
     except ValueError as exc:
-        raise DataError(f"The {where} is not {spec.dtype} throughout: {exc}.", code="BAD_SAMPLES") from exc
+        raise DataError(
+            f"The {where} is not {spec.dtype} throughout: {exc}.", code="BAD_SAMPLES", fix="Give values of that type."
+        ) from exc
     if spec.shape is not None and spec.shape[:1] == (1,) and array.ndim == len(spec.shape) - 1:
         array = array[None]  # the record of a signature whose batch is always one
     return fitting(array, spec, where)

@@ -135,7 +135,9 @@ def fitting(array: NDArray[Any], spec: InputSpec, where: str) -> NDArray[Any]:
         or any(want not in (None, have) for want, have in zip(wanted, array.shape, strict=True))
     ):
         raise DataError(
-            f"The {where} has the shape {list(array.shape)}, the signature wants {list(wanted)}.", code="BAD_SAMPLES"
+            f"The {where} has the shape {list(array.shape)}, the signature wants {list(wanted)}.",
+            code="BAD_SAMPLES",
+            fix="Give values of that shape; None is any length, and the first is the batch, which a record has not.",
         )
     return array
 
