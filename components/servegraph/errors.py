@@ -55,7 +55,9 @@ class ServegraphError(Exception):
 
 
 def in_short(error: Exception) -> str:
-    """Return an error in a line: one of decoding would quote all that it was given."""
+    """Return an error in a line: one of decoding would quote all that it was given, of a missing key is the key."""
+    if isinstance(error, KeyError) and error.args:
+        return f"it has no {str(error.args[0])[:200]!r}"
     return f"{type(error).__name__}: {str(error)[:200]}"
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from servegraph.errors import InputError
 from servegraph.extras import of_extra
+from servegraph.suggestion import did_you_mean
 from servegraph.yaml_problem import yaml_problem
 from servegraph_pipelines.specification import Specification
 
@@ -52,7 +53,8 @@ def function(reference: str) -> Any:
         raise InputError(
             f"There is no pipeline {reference!r}: {exc}.",
             code="UNKNOWN_PIPELINE",
-            fix=f"Give one of {', '.join(FLOWS)}, or module:function (without .py), or a YAML file that KFP compiled.",
+            fix=f"{did_you_mean(reference, FLOWS)}Give one of {', '.join(FLOWS)}, or module:function (without .py), or "
+            "a YAML file that KFP compiled.",
         ) from exc
     if not hasattr(found, "pipeline_spec"):
         raise InputError(
@@ -76,7 +78,11 @@ def read(path: Path) -> Specification:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
-        raise InputError(f"The pipeline {path} cannot be read: {exc}.", code="UNKNOWN_PIPELINE") from exc
+        raise InputError(
+            f"The pipeline {path} cannot be read: {exc}.",
+            code="UNKNOWN_PIPELINE",
+            fix="Give a pipeline that was compiled.",
+        ) from exc
     return parse(text, str(path))
 
 

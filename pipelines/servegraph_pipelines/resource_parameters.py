@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from servegraph.errors import InputError
+from servegraph.suggestion import did_you_mean
 from servegraph_pipelines.resources import EngineName, StepResources
 from servegraph_pipelines.specification import Specification
 
@@ -39,7 +40,7 @@ def with_parameters(specification: Specification, resources: Mapping[str, StepRe
     executors = {step.name: step.executor for step in specification.steps}
     for step, wanted in resources.items():
         if step not in executors:
-            fix = f"It has {', '.join(executors)}."
+            fix = f"{did_you_mean(step, executors)}It has {', '.join(executors)}."
             raise InputError(f"The pipeline {specification.name} has no step {step!r}.", code="UNKNOWN_STEP", fix=fix)
         # The form; a run is held to its engine's limits. A device plugin's name has a slash, Vertex AI's have none.
         wanted.to_ir("kfp" if "/" in (wanted.accelerator or "/") else "vertex")

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from servegraph.errors import InputError
+from servegraph.suggestion import did_you_mean
 
 _NUMBER = re.compile(r"-\d+$")  # of the second and later uses of a component
 
@@ -94,7 +95,7 @@ class Specification:
         document = _copied(self.document)
         for name, wanted in resources.items():
             if name not in executors:
-                fix = f"It has {', '.join(executors)}."
+                fix = f"{did_you_mean(name, executors)}It has {', '.join(executors)}."
                 raise InputError(f"The pipeline {self.name} has no step {name!r}.", code="UNKNOWN_STEP", fix=fix)
             container = document["deploymentSpec"]["executors"][executors[name]]["container"]
             container["resources"] = {**container.get("resources", {}), **wanted}

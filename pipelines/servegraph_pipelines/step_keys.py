@@ -21,6 +21,7 @@ from servegraph.data.digest import data_digest
 from servegraph.errors import InputError, ServegraphError
 from servegraph.savedmodel.layout import content_digest
 from servegraph.storage.digests import file_digest
+from servegraph.suggestion import did_you_mean
 from servegraph.trained.trainer import source_file
 
 FILE = "key.json"
@@ -166,15 +167,28 @@ def _content(path: Path) -> str:
     return file_digest(path)
 
 
-def local_runs(place: Path, against: Path | None = None) -> tuple[Path, Path]:
-    """Return the folders of a run and of the one to compare it with.
+def require_step(run: Path, step: str) -> None:
+    """Raise `InputError` (code `UNKNOWN_STEP`) where a run has no such step that succeeded."""
+    if read(run / step) is None:
+        known = sorted(file.parent.name for file in run.glob(f"*/{FILE}"))
+        raise InputError(
+            f"The run {run.name} has no step {step!r} that succeeded.",
+            code="UNKNOWN_STEP",
+            fix=f"{did_you_mean(step, known)}It has {', '.join(known) or 'none'}.",
+        )
+
+
+def local_runs(place: Path, step: str, against: Path | None = None) -> tuple[Path, Path]:
+    """Return the folders of a run, which must have the step, and of the one to compare it with.
 
     `place` is an output directory, for its newest run, or the folder of a run below its `pipeline`.
 
     Raises:
-        InputError: there is no such run (code `NO_RUN`), or none before it of its pipeline (`NO_RUN_BEFORE`).
+        InputError: there is no such run (code `NO_RUN`), or none before it of its pipeline (`NO_RUN_BEFORE`), or it
+            has no such step that succeeded (`UNKNOWN_STEP`).
     """
     now = _run_folder(place)
+    require_step(now, step)
     if against is not None:
         return now, _run_folder(against)
     pipeline = now.name[: -len("-2026-01-01-00-00-00-000000")]

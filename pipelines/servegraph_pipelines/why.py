@@ -14,6 +14,7 @@ from typing import Any
 
 from servegraph.data.digest import NOT_CACHED
 from servegraph.errors import InputError
+from servegraph.suggestion import did_you_mean
 from servegraph_pipelines import step_keys
 from servegraph_pipelines.bindings import Output, Task, tasks_of
 from servegraph_pipelines.specification import Specification
@@ -59,7 +60,7 @@ def why(step: str, before: PastRun, now: PastRun) -> list[Reason]:
         names = [known.name for known in run.specification.steps]
         if step not in names:
             what = f"The run {run.id} has no step {step!r}."
-            raise InputError(what, code="UNKNOWN_STEP", fix=f"It has {', '.join(names)}.")
+            raise InputError(what, code="UNKNOWN_STEP", fix=f"{did_you_mean(step, names)}It has {', '.join(names)}.")
     found: list[Reason] = []
     asked = [step]
     for name in asked:
@@ -80,10 +81,7 @@ def why_here(step: str, before: Path, now: Path) -> list[Reason]:
         InputError: one of the runs has no such step that succeeded (code `UNKNOWN_STEP`).
     """
     for run in (before, now):
-        if step_keys.read(run / step) is None:
-            known = ", ".join(sorted(file.parent.name for file in run.glob(f"*/{step_keys.FILE}")))
-            what = f"The run {run.name} has no step {step!r} that succeeded."
-            raise InputError(what, code="UNKNOWN_STEP", fix=f"It has {known or 'none'}.")
+        step_keys.require_step(run, step)
     found: list[Reason] = []
     asked = [step]
     for name in asked:

@@ -73,6 +73,7 @@ def test_a_refusal_is_exit_code_1_and_one_json_document(model: Path) -> None:
         (["--granted-quota", "-1GB"], "BAD_SIZE"),
         (["--latency-goal-ms", "0"], "BAD_NUMBER"),
         (["--measured", "/none.json"], "NOT_FOUND"),
+        (["--target-rate", "-1"], "above 0, or leave it out"),
     ],
 )
 def test_bad_input_is_exit_code_2(model: Path, arguments: list[str], code: str) -> None:
@@ -80,6 +81,19 @@ def test_bad_input_is_exit_code_2(model: Path, arguments: list[str], code: str) 
     assert (done.returncode, done.stdout) == (2, "")
     assert code in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [({"format": 1}, "it has no 'peak_memory_bytes'"), ([], "it has no 'format'")]
+)
+def test_a_file_that_is_no_measurement_is_named_with_what_it_lacks(
+    model: Path, tmp_path: Path, content: object, says: str
+) -> None:
+    file = tmp_path / "measured.json"
+    file.write_text(json.dumps(content))
+    done = servegraph("choose", model, "--measured", file)
+    assert done.returncode == 2
+    assert f"error BAD_MEASUREMENT: {file} is not a measurement: {says}" in done.stderr
 
 
 def test_no_model_there(tmp_path: Path) -> None:

@@ -17,13 +17,15 @@ class Choice(NamedTuple):
     resources: tuple[tuple[str, str], ...] = ()
 
 
-def read_choice(document: Mapping[str, Any], target: str) -> Choice:
-    """Return what the decision record of `choose` (as JSON values) means for `target`.
+def read_choice(document: Any, target: str, source: str = "The choice") -> Choice:
+    """Return what the decision record of `choose` (as JSON values, from `source`) means for `target`.
 
     Raises:
         InputError: it is not one (code `BAD_CHOICE`), or was made for another platform (code `OTHER_PLATFORM`).
     """
     try:
+        if not isinstance(document, Mapping):
+            raise KeyError("platform")
         if document["platform"] != target:
             raise InputError(
                 f"The machine was chosen for {document['platform']}, and the target is {target}.",
@@ -36,7 +38,7 @@ def read_choice(document: Mapping[str, Any], target: str) -> Choice:
         if isinstance(exc, InputError):
             raise
         raise InputError(
-            f"It is not the record of a machine choice: {in_short(exc)}.",
+            f"{source} is not the record of a machine choice: {in_short(exc)}.",
             code="BAD_CHOICE",
             fix="Make it with `servegraph choose MODEL --json`.",
         ) from exc

@@ -162,14 +162,21 @@ class DeployRequest:
             InputError: a number is out of its range, or an accelerator has no count.
         """
         if self.keep_versions < 1:
-            raise InputError(f"keep_versions is {self.keep_versions}; at least 1 version has to stay.")
+            raise InputError(
+                f"keep_versions is {self.keep_versions}; at least 1 version has to stay.",
+                fix=f"Give 1 or more, or leave it out for {DEFAULT_KEEP_VERSIONS}.",
+            )
         if not 0 <= self.traffic_percent <= 100:
-            raise InputError(f"traffic_percent is {self.traffic_percent}; it must be from 0 to 100.")
+            raise InputError(
+                f"traffic_percent is {self.traffic_percent}; it must be from 0 to 100.",
+                fix="Give the share of requests that the new version gets, 100 for all.",
+            )
         check_steps(self.traffic_steps, self.traffic_percent)
         if (self.config.accelerator_type is None) != (self.config.accelerator_count == 0):
             raise InputError(
                 f"accelerator_type is {self.config.accelerator_type!r} and accelerator_count "
-                f"{self.config.accelerator_count}; either both are given or none."
+                f"{self.config.accelerator_count}; either both are given or none.",
+                fix="Give a type and a count of 1 or more, or neither for no accelerator.",
             )
 
 

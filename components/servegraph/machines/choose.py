@@ -82,6 +82,12 @@ def tags_for(tag_sets: tuple[tuple[str, ...], ...], *, on_gpu: bool) -> tuple[st
     return fitting[0] if fitting else ()
 
 
+def _fix_of(name: str) -> str:
+    if name in ("latency_goal_ms", "target_rate", "granted_model_bytes"):
+        return "Give a number above 0, or leave it out."
+    return "Give the size of the model's files." if name == "model_bytes" else f"Measure {name}, or leave it out."
+
+
 def check(request: ChoiceRequest, catalogue: Catalogue) -> gpus.Policy:
     """Return the policy of the request if all in it can be used. Raises the `InputError` of `choose`."""
     if request.platform not in PLATFORMS:
@@ -103,7 +109,7 @@ def check(request: ChoiceRequest, catalogue: Catalogue) -> gpus.Policy:
     }
     for name, number in numbers.items():
         if number is not None and not (math.isfinite(number) and number > 0):
-            raise InputError(f"{name} is {number}; it must be above 0.", code="BAD_NUMBER", fix=f"Measure {name}.")
+            raise InputError(f"{name} is {number}; it must be above 0.", code="BAD_NUMBER", fix=_fix_of(name))
     return gpus.parse_policy(request.accelerator, catalogue)
 
 

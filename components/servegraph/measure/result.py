@@ -100,13 +100,15 @@ class Measurement:
         }
 
 
-def choice_facts(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a choice of a machine takes from the JSON of a measurement.
+def choice_facts(document: Any, source: str = "That") -> dict[str, Any]:
+    """Return what a choice of a machine takes from the JSON of a measurement, which comes from `source`.
 
     Raises:
         InputError: it is none (code `BAD_MEASUREMENT`).
     """
     try:
+        if not isinstance(document, Mapping):
+            raise KeyError("format")
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']!r}")
         return {
@@ -118,7 +120,7 @@ def choice_facts(document: Mapping[str, Any]) -> dict[str, Any]:
         }
     except (KeyError, TypeError, ValueError, OverflowError) as exc:
         raise InputError(
-            f"That is not a measurement: {in_short(exc)}.",
+            f"{source} is not a measurement: {in_short(exc)}.",
             code="BAD_MEASUREMENT",
             fix="Write one with `servegraph measure`.",
         ) from exc

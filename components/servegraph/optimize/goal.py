@@ -28,22 +28,41 @@ class Goal:
     min_count: int = 1
 
     def __post_init__(self) -> None:
-        """Check the numbers. Raises `InputError` (codes `BAD_SIZE`, `BAD_TOLERANCE`)."""
+        """Check them. Raises `InputError` (`BAD_SIZE`, `BAD_TOLERANCE`; `BAD_INPUT` for a metric without label)."""
         if self.budget_bytes is not None and self.budget_bytes < 1:
             raise InputError(
                 f"The budget is {self.budget_bytes} bytes, which no model fits.",
                 code="BAD_SIZE",
                 fix="Write it like 500MB, or leave it out for the smallest model without loss.",
             )
+        self._check_tolerance()
+        if self.min_count < 1:
+            raise InputError(
+                f"min_count is {self.min_count}; it must be 1 or more.",
+                code="BAD_TOLERANCE",
+                fix="With 1, the default, `trim` keeps every word that the samples have.",
+            )
+
+    def _check_tolerance(self) -> None:
         wanted = self.tolerance
         if not 0 <= wanted.min_agreement <= 1:
-            what = f"The agreement {wanted.min_agreement:g} is not between 0 and 1."
-            raise InputError(what, code="BAD_TOLERANCE")
+            raise InputError(
+                f"The agreement {wanted.min_agreement:g} is not between 0 and 1.",
+                code="BAD_TOLERANCE",
+                fix="Write 99 % as 0.99.",
+            )
         for name, value in (("max_abs_diff", wanted.max_abs_diff), ("max_metric_drop", wanted.max_metric_drop)):
             if value is not None and not value >= 0:
-                raise InputError(f"{name} is {value:g}; it must not be negative.", code="BAD_TOLERANCE")
-        if self.min_count < 1:
-            raise InputError(f"min_count is {self.min_count}; it must be 1 or more.", code="BAD_TOLERANCE")
+                raise InputError(
+                    f"{name} is {value:g}; it must not be negative.",
+                    code="BAD_TOLERANCE",
+                    fix="Write it like 0.01, 0 for no difference at all, or leave it out for no limit.",
+                )
+        if wanted.max_metric_drop is not None and self.label is None:
+            raise InputError(
+                "A limit to what the metric may lose is given, and no label to measure it on.",
+                fix="Name the key of the label in the samples (--label, in a pipeline label), or leave the limit out.",
+            )
 
 
 def goal_of(

@@ -34,6 +34,7 @@ from servegraph.rewriting.weights import unmatched
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import GOLDEN_FILE, content_digest
 from servegraph.storage.local import answering
+from servegraph.suggestion import did_you_mean
 
 
 def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> Optimized:
@@ -109,12 +110,14 @@ def _terms(goal: Goal) -> Terms:
 
 
 def _require_rungs(goal: Goal) -> None:
-    unknown = sorted(set(goal.rungs) - {rung.name for rung in RUNGS})
+    names = [rung.name for rung in RUNGS]
+    unknown = sorted(set(goal.rungs) - {*names})
     if unknown:
+        meant = "".join(did_you_mean(name, names) for name in unknown)
         raise InputError(
             f"There is no rung {', '.join(unknown)}.",
             code="UNKNOWN_RUNG",
-            fix=f"The rungs are {', '.join(rung.name for rung in RUNGS)}.",
+            fix=f"{meant}The rungs are {', '.join(names)}.",
         )
 
 

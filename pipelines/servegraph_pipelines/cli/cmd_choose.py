@@ -104,11 +104,15 @@ def _measured(file: Path | None) -> dict[str, Any]:
     try:
         with answering("read", file):
             text = file.read_text(encoding="utf-8")
-        return choice_facts(json.loads(text))
+        return choice_facts(json.loads(text), str(file))
     except ValueError as exc:
         if isinstance(exc, InputError):
             raise
-        raise InputError(f"{str(file)!r} cannot be read as a measurement: {exc}.", code="BAD_MEASUREMENT") from exc
+        raise InputError(
+            f"{str(file)!r} cannot be read as a measurement: {exc}.",
+            code="BAD_MEASUREMENT",
+            fix="Write one with `servegraph measure MODEL --json > FILE`.",
+        ) from exc
 
 
 def _show(decision: Decision) -> None:

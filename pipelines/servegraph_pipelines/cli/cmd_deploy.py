@@ -174,8 +174,12 @@ def _read_choice(path: Path, target: str) -> Choice:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as exc:
-        raise InputError(f"{path} is not JSON: {exc}.", code="BAD_CHOICE") from exc
-    return read_choice(document, target)
+        raise InputError(
+            f"{path} is not JSON: {exc}.",
+            code="BAD_CHOICE",
+            fix="Make it with `servegraph choose MODEL --json > FILE`.",
+        ) from exc
+    return read_choice(document, target, str(path))
 
 
 def _steps(text: str) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ def command(run: str, step: str, against: str | None, engine_name: Any, place: A
     from servegraph_pipelines.why import why, why_here
 
     if engine_name == "local":
-        folder, other = local_runs(require_local(run), require_local(against) if against else None)
+        folder, other = local_runs(require_local(run), step, require_local(against) if against else None)
         reasons, ids = why_here(step, other, folder), (folder.name, other.name)
     else:
         with contextlib.closing(open_engine(engine_name, place)) as engine:

@@ -79,5 +79,9 @@ def test_what_is_refused_before_anything_is_sent(cloud: Cloud, tmp_path: Path) -
     choice = tmp_path / "choice.json"
     choice.write_text('{"platform": "kserve", "machine_type": "container"}')
     assert cloud.json("deploy", model, "--choice", choice, code=2)["error"]["code"] == "OTHER_PLATFORM"
+    choice.write_text('{"platform": "vertex"}')
+    lacking = cloud.json("deploy", model, "--choice", choice, code=2)["error"]
+    assert lacking["code"] == "BAD_CHOICE"
+    assert lacking["message"] == f"{choice} is not the record of a machine choice: it has no 'machine_type'."
     assert not [call for call in cloud.service.calls if call.request.method != "GET"]
     assert [name for name in cloud.storage.names("bucket") if not name.endswith("lock.json")] == []

@@ -220,3 +220,5 @@ def test_an_unknown_pipeline_is_refused():
             flows.load(reference)
         assert caught.value.code == "UNKNOWN_PIPELINE"
     assert "without .py" in caught.value.fix
+    with pytest.raises(InputError, match=r"Did you mean retrain\?"):
+        flows.load("retrian")

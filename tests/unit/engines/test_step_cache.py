@@ -17,6 +17,7 @@ import servegraph
 from servegraph.errors import InputError
 from servegraph_pipelines import step_keys
 from servegraph_pipelines.step_cache import StepCache
+from servegraph_pipelines.step_keys import local_runs
 from servegraph_pipelines.why import why_here
 
 TRAIN = yaml.safe_load((Path(servegraph.__file__).parent / "train/component.yaml").read_text())
@@ -180,6 +181,17 @@ def test_a_failed_step_and_one_whose_outputs_are_gone_are_not_taken(steps: Steps
     with pytest.raises(InputError) as caught:
         why_here("train", failed.parent, first.parent)
     assert caught.value.code == "UNKNOWN_STEP"
+
+
+def test_a_step_that_there_is_not_is_said_before_the_lack_of_an_earlier_run(steps: Steps) -> None:
+    run = steps.run().parent
+    with pytest.raises(InputError) as caught:
+        local_runs(run, "trian")
+    assert caught.value.code == "UNKNOWN_STEP"
+    assert "Did you mean train?" in caught.value.fix
+    with pytest.raises(InputError) as caught:
+        local_runs(run, "train")
+    assert caught.value.code == "NO_RUN_BEFORE"
 
 
 def test_the_producer_of_what_changed_is_asked_as_well(tmp_path: Path) -> None:

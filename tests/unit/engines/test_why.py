@@ -63,6 +63,7 @@ def test_steps_within_a_condition() -> None:
     with pytest.raises(InputError) as caught:
         why("trian", before, now)
     assert caught.value.code == "UNKNOWN_STEP"
+    assert caught.value.fix.startswith("Did you mean train? ")
 
 
 def test_the_content_of_an_input_is_compared_where_the_engine_says_it() -> None:

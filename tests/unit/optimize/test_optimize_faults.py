@@ -65,6 +65,23 @@ def test_an_asset_that_leads_out_of_the_model_is_named(model, tmp_path):
     assert contents(tmp_path) == {"secret"}
 
 
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"min_agreement": 99.0}, "BAD_TOLERANCE"),
+        ({"max_abs_diff": -1.0}, "BAD_TOLERANCE"),
+        ({"max_metric_drop": float("nan"), "label": "y"}, "BAD_TOLERANCE"),
+        ({"min_count": 0}, "BAD_TOLERANCE"),
+        ({"max_metric_drop": 0.01}, "BAD_INPUT"),
+    ],
+)
+def test_a_goal_that_cannot_be_held_to_is_refused_with_what_to_do(given, code):
+    with pytest.raises(InputError) as caught:
+        goal_of(**given)
+    assert caught.value.code == code
+    assert caught.value.fix
+
+
 def test_a_budget_that_no_model_fits_is_refused():
     with pytest.raises(InputError) as caught:
         goal_of(budget="0")
@@ -77,6 +94,7 @@ def test_a_budget_that_no_model_fits_is_refused():
         ({}, "NOT_FOUND"),
         ({"max_abs_diff": "abc"}, "BAD_TOLERANCE"),
         ({"max_metric_drop": "a%"}, "BAD_TOLERANCE"),
+        ({"max_metric_drop": "0.01"}, "BAD_INPUT"),
         ({"budget": "much"}, "BAD_SIZE"),
     ],
 )
@@ -98,8 +116,9 @@ except ServegraphError as error:
 
 def test_a_rung_that_is_no_text_is_no_rung(model, tmp_path):
     with pytest.raises(InputError) as caught:
-        optimize(model, tmp_path / "out", goal_of(rungs=[1, {}]))
-    assert (caught.value.code, caught.value.message) == ("UNKNOWN_RUNG", "There is no rung 1, {}.")
+        optimize(model, tmp_path / "out", goal_of(rungs=[1, {}, "quater"]))
+    assert (caught.value.code, caught.value.message) == ("UNKNOWN_RUNG", "There is no rung 1, quater, {}.")
+    assert "Did you mean quarter?" in caught.value.fix
 
 
 def test_a_page_that_cannot_be_written_is_said_before_anything_runs(model, tmp_path):

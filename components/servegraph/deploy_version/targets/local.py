@@ -314,7 +314,10 @@ def _require_files(number: int, seen: Seen, model_dir: Path) -> None:
 
 def _version_number(version: str) -> int:
     if not (version.isascii() and version.isdecimal()):
-        raise InputError(f"{version!r} is not a version; the versions of a local model are whole numbers.")
+        raise InputError(
+            f"{version!r} is not a version; the versions of a local model are whole numbers.",
+            fix="List them with `servegraph versions`.",
+        )
     return int(version)
 
 
