@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ COARSE = 0.1  # bfloat16 has 8 bits, and a deep net loses a few
 
 # What a rung may do to the answers: nothing at all, round differently, or what the user's tolerance allows.
 Loss = Literal["none", "rounding", "tolerance"]
+Limit = Literal["min_agreement", "max_abs_diff", "max_metric_drop"]  # of the tolerance
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def objection(found: Sequence[Measured], evidence: Evidence, loss: Loss, toleran
 
 def _objection(measured: Measured, evidence: Evidence, loss: Loss, tolerance: Tolerance) -> str:
     """A rung without loss keeps every bit in a session."""
-    everything, counted, coarse = measured.everything, measured.agreement, measured.coarse
+    everything, coarse = measured.everything, measured.coarse
     if everything.new_non_finite:
         return f"{everything.new_non_finite} answers became NaN or infinite"
     if coarse and (coarse.new_non_finite or coarse.max_relative_diff > COARSE):
@@ -92,15 +93,26 @@ def _objection(measured: Measured, evidence: Evidence, loss: Loss, tolerance: To
     decides = [output.agreement for output in everything.outputs if output.decision != "amount"]
     if allowed is not None and (min(decides, default=1.0) < 1 or everything.max_relative_diff > allowed):
         return f"an answer changed by {everything.max_abs_diff:g}, more than by rounding,"
+    return next((reason for _, reason in _broken(measured, evidence, tolerance)), "")
+
+
+def broken_limits(found: Sequence[Measured], evidence: Evidence, tolerance: Tolerance) -> tuple[Limit, ...]:
+    """Return which limits of the tolerance a rung that was measured so does not keep."""
+    return tuple(dict.fromkeys(limit for one in found for limit, _ in _broken(one, evidence, tolerance)))
+
+
+def _broken(measured: Measured, evidence: Evidence, tolerance: Tolerance) -> Iterator[tuple[Limit, str]]:
+    """Yield the limits of the tolerance that are not kept, and by how much."""
+    counted = measured.agreement
     if counted.agreement < tolerance.min_agreement:
-        return f"agreement {counted.agreement:.4f} is below {tolerance.min_agreement:g}"
+        yield "min_agreement", f"agreement {counted.agreement:.4f} is below {tolerance.min_agreement:g}"
     if tolerance.max_abs_diff is not None and counted.max_abs_diff > tolerance.max_abs_diff:
-        return f"an answer differs by {counted.max_abs_diff:g}, more than {tolerance.max_abs_diff:g},"
+        yield "max_abs_diff", f"an answer differs by {counted.max_abs_diff:g}, more than {tolerance.max_abs_diff:g},"
     if measured.metric is not None and evidence.metric is not None and tolerance.max_metric_drop is not None:
         lost = metric.drop(evidence.metric, measured.metric)
         if lost > tolerance.max_metric_drop:
-            return f"{measured.metric.name} falls by {lost:.4f}, more than {tolerance.max_metric_drop:g},"
-    return ""
+            said = f"{measured.metric.name} falls by {lost:.4f}, more than {tolerance.max_metric_drop:g},"
+            yield "max_metric_drop", said
 
 
 def closest(evidence: Evidence, question: Question, answers: Answers) -> Agreement:

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from servegraph.answers import golden
+from servegraph.answers import gate, golden
 from servegraph.answers.evidence import Evidence
 from servegraph.answers.gate import Loss
 from servegraph.errors import ModelError, StorageError
@@ -29,6 +29,7 @@ from servegraph.rewriting.graph import Untransformable
 from servegraph.savedmodel.layout import GOLDEN_FILE
 
 _log = logging.getLogger(__name__)
+_NO_BUDGET = "not needed: no budget asks for it"
 _HOPE = 1.1  # times what deflating is expected to save: it is worth trying
 _LOSSES: tuple[Loss, ...] = ("none", "rounding", "tolerance")
 
@@ -216,13 +217,19 @@ class Climb:
             reason=reason,
             seconds=round(time.monotonic() - started, 3),
             asking_seconds=round(self.attempts.asking_s - asked_s, 3),
+            needs=self._needs(reason, found),
         )
         if found is None:
             return step, None
         forms = dict(Counter(form.name for form in found.draft.forms.values())) or None
         step = replace(step, bytes=found.size, forms=forms, **_figures(found))
         if found.in_full is not None:
-            step = replace(step, full_bytes=found.in_full.size, full_agreement=found.in_full.worst_agreement)
+            step = replace(
+                step,
+                full_bytes=found.in_full.size,
+                full_agreement=found.in_full.worst_agreement,
+                needs=self._needs(reason, found.in_full),
+            )
         if reason:
             self.attempts.discard(found)
             return step, None
@@ -233,7 +240,15 @@ class Climb:
         is_asked_for = self.terms.climbs_all or self.terms.budget_bytes is not None
         if not rung.waits or (is_asked_for and not self.fits(best)):
             return ""
-        return "not needed: it fits" if self.fits(best) else "not needed: no budget asks for it"
+        return "not needed: it fits" if self.fits(best) else _NO_BUDGET
+
+    def _needs(self, reason: str, found: Written | None) -> tuple[str, ...]:
+        """Return what a rung that is left out needs to be kept: a budget, or other limits; empty where none helps."""
+        if reason == _NO_BUDGET:
+            return ("budget",)
+        if found is None or not found.objection:
+            return ()
+        return gate.broken_limits(found.measured, self.attempts.evidence, self.terms.tolerance)
 
     def _objection(self, rung: Rung, found: Written) -> str:
         """Return why what a rung made is not kept, empty where it is."""
@@ -271,8 +286,13 @@ class Climb:
                 worst = min(value for value in (step.agreement, found.worst_agreement) if value is not None)
                 self.steps[number] = replace(step, agreement=worst)
                 return
+            reason = f"undone: {found.objection}"
             self.steps[number] = replace(
-                step, kept=False, reason=f"undone: {found.objection}", agreement=found.worst_agreement
+                step,
+                kept=False,
+                reason=reason,
+                agreement=found.worst_agreement,
+                needs=self._needs(reason, found),
             )
             self.kept.pop()
             if self.kept:

@@ -25,6 +25,8 @@ class Step:
     `asking_seconds` went into asking the changed model. Rungs that were asked together have what the last one answered,
     which has their seconds of asking. Where the tolerance bears the rung for some of the weights alone, `full_bytes`
     and `full_agreement` are what all of them would come to; the agreement is None where they could not be asked.
+    `needs` are the options without which a rung that was left out, whole or in part, cannot be kept, by the names of
+    the component's parameters: `budget`, or the limits that it broke; empty where none would help.
     """
 
     name: str
@@ -41,26 +43,50 @@ class Step:
     forms: Mapping[str, int] | None = None
     full_bytes: int | None = None
     full_agreement: float | None = None
+    needs: tuple[str, ...] = ()
 
     @property
     def note(self) -> str:
         """Why it was not kept, or that some weights had to stay wider; empty where there is nothing to say."""
-        if self.reason or self.full_bytes is None:
+        if not self.kept or self.full_bytes is None:
             return self.reason
-        full = _reached(self.full_bytes, self.full_agreement)
-        return f"as many as the tolerance bears; all of them would reach {full}"
+        return f"as many as the tolerance bears; all of them would reach {_reached(*self._left)}"
 
-    def to_go_on(self, bytes_now: int) -> str:
-        """Return what it would reach and cost if more loss were allowed; empty where it would save nothing."""
-        if self.kept and self.full_bytes is not None and self.full_bytes < bytes_now:
-            return f"{self.name} of all weights would reach {_reached(self.full_bytes, self.full_agreement)}"
-        if self.kept or self.agreement is None or self.bytes >= bytes_now:
+    def going_on(self, bytes_now: int) -> str:
+        """Return what it would reach if more loss were allowed; empty where that is not smaller, or was not asked."""
+        if (left := self.option(bytes_now)) is None:
             return ""
-        return f"{self.name} would reach {_reached(self.bytes, self.agreement)} ({self.reason})"
+        whole, why = (" of all weights", "") if self.kept else ("", f" ({self.reason})")
+        return f"{self.name}{whole} would reach {_reached(left.bytes, left.agreement)}{why}"
+
+    def option(self, bytes_now: int) -> Option | None:
+        """Return it as what is left to choose; None where that is not smaller, or was not asked."""
+        size, agreement = self._left
+        is_open = size is not None and size < bytes_now and (self.kept or agreement is not None)
+        return Option(self.name, self.what, self.needs, size, agreement) if is_open else None
+
+    @property
+    def _left(self) -> tuple[int | None, float | None]:
+        """Size and agreement of what the tolerance did not bear."""
+        return (self.full_bytes, self.full_agreement) if self.kept else (self.bytes, self.agreement)
 
 
-def _reached(size: int, agreement: float | None) -> str:
-    return format_size(size) + ("" if agreement is None else f" at agreement {agreement:.4f}")
+@dataclass(frozen=True)
+class Option:
+    """What could still make a model smaller that is over its budget; None where it was not tried.
+
+    `needs` is by the names of the component's parameters, as in `Step`, and `rungs` or `samples`.
+    """
+
+    name: str
+    what: str
+    needs: tuple[str, ...]
+    bytes: int | None = None
+    agreement: float | None = None
+
+
+def _reached(size: int | None, agreement: float | None) -> str:
+    return format_size(size or 0) + ("" if agreement is None else f" at agreement {agreement:.4f}")
 
 
 @dataclass(frozen=True)
@@ -104,14 +130,29 @@ class Optimized:
             figures[f"{self.metric_name}_after"] = self.metric_after
         return figures
 
+    def options(self) -> list[Option]:
+        """Return what going on would take, none where it fits: rungs that were undone, whole or in part, and rungs that were not named."""
+        from servegraph.optimize.rungs import RUNGS  # which import TensorFlow, as who shows a result need not
+
+        if self.fits:
+            return []
+        undone = [option for step in self.steps if (option := step.option(self.after_bytes))]
+        tried = {step.name for step in self.steps}
+        unnamed = [
+            Option(rung.name, rung.what, ("rungs", "samples") if rung.trims and self.samples_generated else ("rungs",))
+            for rung in RUNGS
+            if rung.name not in tried and (rung.is_default or rung.trims)
+        ]
+        return undone + unnamed
+
     def shortfall(self) -> BudgetNotMet | None:
         """Return the error that says what was reached, and what going on would cost; None where it fits."""
-        from servegraph.optimize.rungs import RUNGS  # which import TensorFlow, as who shows a result need not
+        from servegraph.optimize.rungs import RUNGS
 
         if self.fits:
             return None
         tried = ", ".join(f"{s.name} {format_size(s.bytes)}" for s in self.steps if s.kept) or "none that helped"
-        costs = [cost for step in self.steps if (cost := step.to_go_on(self.after_bytes))]
+        costs = [cost for step in self.steps if (cost := step.going_on(self.after_bytes))]
         left_out = [r.name for r in RUNGS if r.is_default and r.name not in {step.name for step in self.steps}]
         further = [f"Add the rungs that --rungs left out: {', '.join(left_out)}."] if left_out else []
         going_on = f" To go on costs: {'; '.join(costs)}." if costs else ""
@@ -123,10 +164,13 @@ class Optimized:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document of `servegraph optimize --json`."""
+        shortfall = self.shortfall()
         document = {key: value for key, value in vars(self).items() if not key.startswith("_")}
         return {
             **document,
             "fits": self.fits,
             "steps": [vars(step) for step in self.steps],
             "notes": list(self.notes),
+            "shortfall": None if shortfall is None else shortfall.parts(),
+            "options": [vars(option) for option in self.options()],
         }

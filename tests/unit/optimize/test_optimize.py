@@ -364,6 +364,14 @@ class TestLossyRungs:
         goal = Goal(budget_bytes, Tolerance(min_agreement), **goal)
         return optimize(tmp_path / "m", tmp_path / "out", goal)
 
+    def test_where_no_budget_asks_for_them_a_budget_is_what_they_need(self, tmp_path):
+        dense_model(tmp_path / "m").export(tmp_path / "m", verbose=False)
+        result = optimize(tmp_path / "m", tmp_path / "out", Goal())
+        needs = {step.name: step.needs for step in result.steps}
+        assert (needs["strip"], needs["halve"]) == ((), ("budget",))
+        document = result.to_json()
+        assert (document["shortfall"], document["options"]) == (None, [])
+
     def test_they_are_not_climbed_where_it_fits(self, tmp_path):
         result = self.ladder(tmp_path, 10**9)
         assert result.fits
@@ -476,6 +484,15 @@ class TestLossyRungs:
         shortfall = result.shortfall()
         assert shortfall is not None
         assert "quarter would reach" in shortfall.message
+        assert step.needs == ("max_abs_diff",)
+        document = result.to_json()
+        assert document["shortfall"] == shortfall.parts()
+        options = {option["name"]: option for option in document["options"]}
+        undone = {"name": "quarter", "what": step.what, "needs": step.needs}
+        assert options["quarter"] == {**undone, "bytes": step.bytes, "agreement": step.agreement}
+        assert options["halve"]["needs"] == ("rungs",)
+        assert options["trim"]["needs"] == ("rungs", "samples")
+        assert "resident" not in options
 
     def test_only_the_weights_that_break_the_tolerance_stay_wide(self, tmp_path):
         model = dense_model(tmp_path / "m", scale=1000.0)
