@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import error_codes  # beside this file, where mkdocs looks too
 import yaml
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -21,7 +22,13 @@ _OUTSIDE = re.compile(r"\[([^\]]+)\]\((\.\./[^)#]+)\)")
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages."""
-    for name, text in (("components.md", components()), ("cli.md", command_line()), ("machines.md", machines())):
+    pages = {
+        "components.md": components(),
+        "cli.md": command_line(),
+        "machines.md": machines(),
+        "errors.md": error_codes.page(),
+    }
+    for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files
 
@@ -74,7 +81,8 @@ def command_line() -> str:
     """Return the reference of the command line, from its own help."""
     from servegraph_pipelines.cli import VERBS, app
 
-    parts = ["# Command line\n\nExit codes: 0 fine, 1 the verb's own no, 2 input it cannot use.\n"]
+    codes = "0 fine, 1 the verb's own no, 2 input it cannot use, 130 interrupted, 141 nobody reads the output"
+    parts = [f"# Command line\n\nExit codes: {codes}.\n"]
     for verb in VERBS:
         command = app.get_command(None, verb)
         parts.append(_help(command, f"servegraph {verb}", 2))
