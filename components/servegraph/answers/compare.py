@@ -198,9 +198,11 @@ def _differences(want: NDArray[Any], have: NDArray[Any]) -> _Differences:
     same |= np.isnan(want) & np.isnan(have)
     finite = np.isfinite(want)
     both = finite & np.isfinite(have)
-    difference = np.abs(want[both] - have[both])
+    with np.errstate(over="ignore"):  # what is infinitely far is beyond any limit
+        difference = np.abs(want[both] - have[both])
+        total = float(difference.sum())
     return _Differences(
-        total=float(difference.sum()),
+        total=total,
         largest=float(difference.max(initial=0.0)),
         scale=float(np.abs(want[finite]).max(initial=0.0)),
         new_non_finite=int((~same & ~np.isfinite(have)).sum()),

@@ -83,7 +83,8 @@ def _decision(name: str, wants: Sequence[Values]) -> Decision:
     if all(value.min(initial=0.0) >= 0 and value.max(initial=0.0) <= 1 for value in finite):
         is_shared = several and all(np.allclose(row.sum(axis=-1), 1, atol=ROUNDING) for row in several)
         return "largest" if is_shared else "yes or no"
-    is_unit = all(np.allclose(np.square(row).sum(axis=-1), 1, atol=ROUNDING) for row in several)
+    with np.errstate(over="ignore"):  # large values are no unit vector
+        is_unit = all(np.allclose(np.square(row).sum(axis=-1), 1, atol=ROUNDING) for row in several)
     if several:
         return "none" if is_unit else "largest"
     return "amount"
@@ -111,7 +112,8 @@ def _columns(wants: Sequence[Values]) -> NDArray[np.float64]:
 def _same_amount(columns: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return, by column, how far an amount may be from what it was and still be the same."""
     finite = np.ma.masked_invalid(columns)
-    spread, largest = finite.std(axis=0).filled(0.0), np.abs(finite).max(axis=0).filled(0.0)
+    with np.errstate(over="ignore", invalid="ignore"):  # amounts whose squares are no float have an infinite spread
+        spread, largest = finite.std(axis=0).filled(0.0), np.abs(finite).max(axis=0).filled(0.0)
     within: NDArray[np.float64] = np.maximum(SAME_AMOUNT * spread, _ROUNDED_AMOUNT * largest)
     return within
 

@@ -119,8 +119,9 @@ def affine_of(chain: Chain, values: Mapping[str, NDArray[Any]], channels: int) -
             vectors = [_vector(value, channels, step.rank) for value in operands if value is not None]
             if any(vector is None for vector in vectors):
                 break
-            factor, term = _step(step.node, [vector for vector in vectors if vector is not None])
-            scale, offset = scale * factor, offset * factor + term
+            with np.errstate(all="ignore"):  # what is not finite is refused below
+                factor, term = _step(step.node, [vector for vector in vectors if vector is not None])
+                scale, offset = scale * factor, offset * factor + term
             is_addition = step.node.op in _ADDITIONS
             done, additions, multiplies = number, additions + is_addition, multiplies or not is_addition
             adds = adds or step.node.op not in _FACTORS

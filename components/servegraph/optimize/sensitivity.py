@@ -145,8 +145,9 @@ def _distance(want: Mapping[str, NDArray[Any]], have: Mapping[str, NDArray[Any]]
     for name, value in want.items():
         before, after = np.asarray(value), np.asarray(have[name])
         if before.dtype.kind == "f":
-            spread = float(np.std(before)) or float(np.abs(before).max(initial=0)) or 1.0
-            change = np.nan_to_num((after.astype(np.float64) - before) / spread, nan=1e6, posinf=1e6, neginf=1e6)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite becomes a large change
+                spread = float(np.std(before)) or float(np.abs(before).max(initial=0)) or 1.0
+                change = np.nan_to_num((after.astype(np.float64) - before) / spread, nan=1e6, posinf=1e6, neginf=1e6)
             total, count = total + float(np.square(change).sum()), count + change.size
         elif before.shape == after.shape:
             total, count = total + float((before != after).sum()), count + before.size

@@ -222,7 +222,9 @@ def matrix_rows(content: Content, tensors: BundleReader | None, width: int) -> R
     Of a `Rounded` one come the values before rounding: a smaller form is then not rounded twice.
     """
     for rows in typed_rows(content.of if isinstance(content, Rounded) else content, tensors, width):
-        yield rows.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # a float64 beyond its range is infinite, which no plan takes
+            found = rows.astype(np.float32, copy=False)
+        yield found
 
 
 def read_values(content: Content, tensors: BundleReader | None) -> NDArray[Any]:

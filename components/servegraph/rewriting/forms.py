@@ -154,7 +154,8 @@ def plan_half(content: Content, tensors: BundleReader | None) -> Form | None:
     for rows in typed_rows(content, tensors, 1):
         magnitudes = np.abs(rows)
         largest = max(largest, float(magnitudes.max(initial=0)))
-        total += float(np.square(rows, dtype=np.float64).sum())
+        with np.errstate(over="ignore"):  # an infinite sum is refused below
+            total += float(np.square(rows, dtype=np.float64).sum())
         tiny += int(((magnitudes < _FLOAT16_SMALLEST_NORMAL) & (magnitudes > 0)).sum())
         count += rows.size
     if not np.isfinite(total):
