@@ -23,6 +23,7 @@ from servegraph.answers.samples import InputSpec, Samples, are_same, in_other_si
 from servegraph.errors import DataError, InputError, ModelError
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, MetaGraph, SavedModelGraph, Signature
 
+_OTHER_CLASSES = "Give samples of other classes too."
 LOADERS: tuple[Loader, ...] = ("session", "v2")  # TF Serving's way first
 
 Answers = list[dict[str, NDArray[Any]]]
@@ -119,10 +120,12 @@ class Evidence:
         if silent := {name for name, rule in rules if not rule.is_telling}:
             found.append(
                 f"Agreement says nothing of {', '.join(sorted(silent))}, as of embeddings and boxes, and of amounts or "
-                "what is always decided alike of fewer than ten records: give more of them, or --max-abs-diff."
+                "what is always decided alike of fewer than ten records: give more of them, or --max-abs-diff. "
+                f"{_OTHER_CLASSES}"
             )
         if alike := {name for name, rule in rules if rule.is_alike and rule.is_telling}:
-            found.append(f"Compared as amounts, since all records decide alike: {', '.join(sorted(alike))}.")
+            names = ", ".join(sorted(alike))
+            found.append(f"Compared as amounts, since all records decide alike: {names}. {_OTHER_CLASSES}")
         return found
 
     def _rules(self) -> list[tuple[str, Rule]]:
