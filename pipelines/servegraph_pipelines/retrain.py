@@ -170,6 +170,7 @@ def retrain(
             min_agreement=min_agreement,
             model_digest=exported.outputs["model_digest"],
             samples_digest=trained.outputs["samples_digest"],
+            model_name=model_name,
         )
         measured = measure(
             model=slim.outputs["optimized"],

@@ -103,6 +103,7 @@ def train_and_deploy(
         min_agreement=min_agreement,
         model_digest=exported.outputs["model_digest"],
         samples_digest=trained.outputs["samples_digest"],
+        model_name=model_name,
     )
     inspected = inspect_graph(model=slim.outputs["optimized"], model_digest=slim.outputs["optimized_digest"])
     measured = measure(

@@ -26,6 +26,7 @@ def optimize(
     min_count: int = 1,
     model_digest: str = "",
     samples_digest: str = "",
+    model_name: str = "",
 ) -> NamedTuple("Optimized", [("optimized_digest", str)]):
     """Shrink a SavedModel until it fits the budget, losing as little as possible, and prove that its answers stayed.
 
@@ -46,6 +47,7 @@ def optimize(
         min_count: How often the samples must look up an entry of a vocabulary for the rung `trim` to keep it.
         model_digest: Digest of the model's content, for the key of an engine's cache, which has its id alone.
         samples_digest: Digest of the samples' content, likewise.
+        model_name: What the report calls the model; the last part of its path if empty.
 
     Returns:
         optimized_digest: SHA-256 over all files of the smaller SavedModel.
@@ -84,7 +86,7 @@ def optimize(
     artifacts.record(optimized, artifacts.ServingModel(result.after_bytes, result.digest, "optimize"))
     for name, value in result.figures().items():
         metrics.log_metric(name, value)
-    Path(report.path).write_text(render(result, model.uri), encoding="utf-8")
+    Path(report.path).write_text(render(result, model_name or Path(model.path).name), encoding="utf-8")
     if (shortfall := result.shortfall()) is not None:
         raise shortfall
     Optimized = namedtuple("Optimized", ["optimized_digest"])
