@@ -21,7 +21,8 @@ FREE_SIDE = 64  # the same for what looks like an image: a convolutional net ref
 IMAGE_RANK = 4
 FREE_SOUND = 4096  # of what looks like sound: striding along a few values a net may answer from no input at all
 _APART = 4  # requests of a signature that takes one record at a time, such as the number of a branch
-_SMALL_RECORD = 4096  # values; of larger ones one is made up
+_SMALL_RECORD = 4096  # values; of larger ones `_FEW` are made up, as of large ones in a batch
+_FEW = 2  # of one alone nobody can tell whether the model sees anything of it
 _COMPOSED_ROWS = (1, 2, 13)  # of requests that hold a sparse or ragged tensor
 _LONGER = (64, 256, 1024, 4096, 16_384, 65_536)  # for a model that refuses a short record, as of sound
 _MOST_VALUES = 400_000  # of a longer record
@@ -57,11 +58,11 @@ def generate(
     shapes = {name: _made_up_shape(spec, free) for name, spec in specs.items()}
     if not batched:
         values = sum(int(np.prod(shape)) for shape in shapes.values())
-        count = _APART if 0 < values <= _SMALL_RECORD else 1
+        count = 1 if not values else _APART if values <= _SMALL_RECORD else _FEW
         first, *more = (_request(specs, shapes, draw, encodings or {}) for _ in range(count))
         return Samples(first, count, generated=True, is_batched=False, more=tuple(more))
     values = sum(int(np.prod(shape[1:])) for shape in shapes.values())
-    rows = 2 if values > LARGE_RECORD else rows
+    rows = _FEW if values > LARGE_RECORD else rows
     of_rows = {name: (rows, *shape[1:]) for name, shape in shapes.items()}
     return Samples(_request(specs, of_rows, draw, encodings or {}), rows, generated=True)
 

@@ -1,6 +1,7 @@
 """Records that nobody gave fit dtypes and shapes, whatever they are."""
 
 import ml_dtypes
+import numpy as np
 import pytest
 
 from servegraph.answers.generated import generate
@@ -80,13 +81,16 @@ def test_batches_are_slices():
     assert [len(batch["x"]) for batch in made.batches(2)] == [2, 1]
 
 
-def test_a_fixed_shape_makes_a_few_small_requests_or_a_large_one():
+def test_a_fixed_shape_makes_a_few_small_requests_or_two_large_ones():
     made = generate({"x": InputSpec("float32", ()), "y": InputSpec("int32", (5,))})
     assert not made.is_batched
     requests = list(made.batches(64))
     assert [(request["x"].shape, request["y"].shape) for request in requests] == [((), (5,))] * made.rows
     assert len({float(request["x"]) for request in requests}) > 1
-    assert generate({"x": InputSpec("float32", (1, 64, 64, 3))}).rows == 1
+    large = generate({"x": InputSpec("float32", (1, 64, 64, 3))})
+    assert large.rows == 2
+    first, second = large.requests()
+    assert not np.array_equal(first["x"], second["x"])
 
 
 def test_dimensions_that_a_shape_leaves_open_can_be_of_one():
