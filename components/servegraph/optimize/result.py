@@ -131,7 +131,7 @@ class Optimized:
         return figures
 
     def options(self) -> list[Option]:
-        """Return what going on would take, none where it fits: rungs that were undone, whole or in part, and rungs that were not named."""
+        """Return what going on would take, none where it fits: rungs that were undone, or in part, or not named."""
         from servegraph.optimize.rungs import RUNGS  # which import TensorFlow, as who shows a result need not
 
         if self.fits:
