@@ -122,8 +122,11 @@ def called_functions(nodes: Iterable[NodeDef], library: Mapping[str, FunctionDef
         node = stack.pop()
         names = [node.op]
         for attr in node.attr.values():
-            names.append(attr.func.name)
-            names.extend(function.name for function in attr.list.func)
+            kind = attr.WhichOneof("value")
+            if kind == "func":
+                names.append(attr.func.name)
+            elif kind == "list":
+                names.extend(function.name for function in attr.list.func)
         for name in [form for called in names for form in (called, *_forms(called, library, forms))]:
             if name in library and name not in found:
                 found.add(name)

@@ -6,7 +6,7 @@ that put tensors of a RestoreV2 into a variable or table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import tensorflow as tf
 from tensorflow.core.framework.function_pb2 import FunctionDef
@@ -47,6 +47,7 @@ def read_restores(meta_graph: MetaGraphDef) -> tuple[Restore, ...]:
         return ()
     nodes: Nodes = {node.name: node for node in meta_graph.graph_def.node}
     library = {function.signature.name: function for function in meta_graph.graph_def.library.function}
+    reader = _Reader(nodes)
     restores, seen = [], set()
     stack = [node_name(meta_graph.saver_def.restore_op_name)]
     while stack:
@@ -60,7 +61,7 @@ def read_restores(meta_graph: MetaGraphDef) -> tuple[Restore, ...]:
         if node.op in CALLS and node.attr["f"].func.name in library:
             stack.extend(_inline(node, library[node.attr["f"].func.name], nodes))
         elif node.op in _PUTS:
-            restores.append(_read_put(node, nodes))
+            restores.append(reader.restore(node))
             stack.extend(node_name(tensor) for tensor in node.input if tensor.startswith("^"))
         elif node.op in _PASSIVE or node.op in VARIABLES:
             stack.extend(node_name(tensor) for tensor in node.input)
@@ -69,32 +70,40 @@ def read_restores(meta_graph: MetaGraphDef) -> tuple[Restore, ...]:
     return tuple(sorted(restores, key=lambda restore: restore.handle))
 
 
-def _read_put(node: NodeDef, nodes: Nodes) -> Restore:
-    inputs = [tensor for tensor in node.input if not tensor.startswith("^")]
-    handle = node_name(behind_identities(inputs[0], nodes))
-    if handle not in nodes:
-        raise Untransformable(f"it restores into {inputs[0]!r}, which is not in the main graph")
-    return Restore(handle, tuple(_read_stored(tensor, nodes) for tensor in inputs[1:]), node)
+@dataclass
+class _Reader:
+    """Reads what puts restored tensors into variables. One restore op names the tensors of all of them."""
 
+    nodes: Nodes
+    _names: dict[str, list[str]] = field(default_factory=dict)  # by the constant that holds them
 
-def _read_stored(tensor: str, nodes: Nodes) -> StoredTensor:
-    source = behind_identities(tensor, nodes)
-    node = nodes[node_name(source)]
-    if node.op != "RestoreV2":
-        raise Untransformable(f"it restores through {node.op} ({node.name!r})")
-    index = output_index(source)
-    return StoredTensor(
-        key=_strings(node.input[1], nodes)[index],
-        slice_spec=_strings(node.input[2], nodes)[index],
-        dtype=node.attr["dtypes"].list.type[index],
-    )
+    def restore(self, put: NodeDef) -> Restore:
+        inputs = [tensor for tensor in put.input if not tensor.startswith("^")]
+        handle = node_name(behind_identities(inputs[0], self.nodes))
+        if handle not in self.nodes:
+            raise Untransformable(f"it restores into {inputs[0]!r}, which is not in the main graph")
+        return Restore(handle, tuple(map(self._stored, inputs[1:])), put)
 
+    def _stored(self, tensor: str) -> StoredTensor:
+        source = behind_identities(tensor, self.nodes)
+        node = self.nodes[node_name(source)]
+        if node.op != "RestoreV2":
+            raise Untransformable(f"it restores through {node.op} ({node.name!r})")
+        index = output_index(source)
+        return StoredTensor(
+            key=self._strings(node.input[1])[index],
+            slice_spec=self._strings(node.input[2])[index],
+            dtype=node.attr["dtypes"].list.type[index],
+        )
 
-def _strings(tensor: str, nodes: Mapping[str, NodeDef]) -> list[str]:
-    node = nodes[node_name(behind_identities(tensor, nodes))]
-    if node.op != "Const":
-        raise Untransformable(f"its restore op computes {node.name!r} at run time")
-    return [value.decode() for value in tf.make_ndarray(node.attr["value"].tensor).ravel()]
+    def _strings(self, tensor: str) -> list[str]:
+        name = node_name(behind_identities(tensor, self.nodes))
+        if name not in self._names:
+            node = self.nodes[name]
+            if node.op != "Const":
+                raise Untransformable(f"its restore op computes {name!r} at run time")
+            self._names[name] = [value.decode() for value in tf.make_ndarray(node.attr["value"].tensor).ravel()]
+        return self._names[name]
 
 
 def _inline(call: NodeDef, function: FunctionDef, nodes: Nodes) -> list[str]:
