@@ -28,7 +28,7 @@ def show(
     else:
         from servegraph.inspect_graph.text import render
 
-        has_colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print(render(inspection, _paint) if has_colours else render(inspection))
         if html is not None:
             echo(f"report: {html}", err=True)

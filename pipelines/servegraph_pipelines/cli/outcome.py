@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -22,17 +23,21 @@ def echo(line: str, *, head: str = "", colour: str | None = None, err: bool = Fa
     if not head:
         print(printable(line), file=sys.stderr if err else sys.stdout, flush=True)
         return
+    _echo_marked(head, colour, printable(line), err=err)
+
+
+def _echo_marked(head: str, colour: str | None, line: str, *, err: bool) -> None:
     import click
 
-    click.echo(f"{click.style(printable(head), fg=colour, bold=True)} {printable(line)}", err=err)
+    marks = False if os.environ.get("NO_COLOR") else None  # None: where it is a terminal. See https://no-color.org
+    click.echo(f"{click.style(printable(head), fg=colour, bold=True)} {line}", err=err, color=marks)
 
 
 def show_error(code: str, message: str, *below: str) -> None:
     """Show an error on stderr, with lines below it such as its fix."""
     import click
 
-    head = click.style("error", fg="red", bold=True)
-    click.echo(f"{head} {code}: {printable_lines(message)}", err=True)
+    _echo_marked("error", "red", f"{code}: {printable_lines(message)}", err=True)
     for line in below:
         click.echo(f"  {printable_lines(line)}", err=True)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +36,19 @@ def test_a_traceback_is_shown_and_all_else_is_the_same() -> None:
 def test_an_unexpected_error_cannot_speak_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     report_error(ValueError("a\x1b[2J\rb\nc\x9bd"), as_json=False)
     assert r"ValueError: a\u001b[2J\u000db" "\n" r"c\u009bd" "\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [*VERBS[:1], ["choose", MODEL], ["inspect", "/none"]])
+def test_no_colour_means_no_escape(verb: list[str]) -> None:
+    parent, child = pty.openpty()
+    try:
+        for setting, has_escapes in (("", True), ("1", False)):
+            environment = {**os.environ, "TERM": "xterm", "NO_COLOR": setting}
+            subprocess.run([*SERVEGRAPH, *verb], stdout=child, stderr=child, env=environment, check=False)
+            assert (b"\x1b" in os.read(parent, 100_000)) == has_escapes
+    finally:
+        os.close(parent)
+        os.close(child)
 
 
 @pytest.mark.parametrize("verb", VERBS)
