@@ -19,6 +19,8 @@ An error is `error CODE: what was asked and found`, with `fix: what to do` below
 of `inspect` are errors too where the model cannot be used for them. A prediction server answers with the codes of gRPC,
 as TF Serving does.
 
+<style>td:first-child code { white-space: nowrap; }</style>
+
 | Code | What is said | What to do |
 |---|---|---|
 """
