@@ -44,7 +44,7 @@ def run(folder: Path, *params: str, pipeline: str = "train-and-deploy") -> dict:
 
 def write(folder: Path, rows: int) -> None:
     (folder / "schema.yaml").write_text(SCHEMA)
-    lines = [f"{i % 17},{'rgb'[i % 3]},{'no' if i % 17 < 8 else 'yes'}" for i in range(rows)]
+    lines = [f"{i / 100 + 11 * (i % 2)},{'rgb'[i % 3]},{('no', 'yes')[i % 2]}" for i in range(rows)]
     (folder / "data.csv").write_text("\n".join(["length,colour,kind", *lines]) + "\n")
 
 
