@@ -6,12 +6,7 @@ They need the environment that `servegraph train` or `export` makes on first use
 import json
 import math
 import os
-import shutil
-import zipfile
-from pathlib import Path
 
-import h5py
-import keras
 import numpy as np
 import pytest
 from tests.small_estimator import train_small, write_data
@@ -19,8 +14,8 @@ from tests.small_estimator import train_small, write_data
 from servegraph import storage
 from servegraph.answers.ask import Servable
 from servegraph.data import schema_file
-from servegraph.errors import InputError, ModelError, TrainerError
-from servegraph.estimator import environment, estimator_function, keras2
+from servegraph.errors import InputError, TrainerError
+from servegraph.estimator import environment, estimator_function
 from servegraph.estimator.hyperparameters import parse_built_in, parse_training
 from servegraph.export_serving_graph.export import export
 from servegraph.export_serving_graph.signature_choice import Requests
@@ -28,7 +23,6 @@ from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.reachability import training_baggage
 from servegraph.serving_inputs.encode import encode
 
-KERAS2_MODELS = Path(__file__).parents[1] / "export" / "models"
 ready = pytest.mark.skipif(not environment.is_ready(os.environ), reason="no environment with TensorFlow 2.15 yet")
 
 OWN = '''
@@ -139,87 +133,6 @@ def test_an_estimator_of_ones_own_with_its_serving_input_fn(tmp_path):
     assert (result.inputs, result.signatures) == (("how_large",), ("serving_default",))
     with pytest.raises(TrainerError, match="no such thing"):
         export(tmp_path / "model", tmp_path / "bad", requests=Requests(trainer=f"estimator:{tmp_path}/own.py:broken"))
-
-
-@ready
-@pytest.mark.parametrize("name", ["keras2.h5", "keras2.keras"])
-def test_a_keras_2_file_that_keras_3_cannot_read(name, tmp_path):
-    """Keras 3 has no `groups` in DepthwiseConv2D, which Keras 2 writes."""
-    result = export(KERAS2_MODELS / name, tmp_path / "out")
-    assert result.inputs == ("image",)
-    with Servable(tmp_path / "out") as servable:
-        answer = servable("serving_default", {"image": np.ones((1, 4, 4, 2), np.float32)})
-    assert np.allclose(answer["probabilities"], [[0.3838464, 0.3980032, 0.21815048]], atol=1e-5)
-
-
-def with_layer(path, layer, spelling=json.dumps):
-    """Write the HDF5 file of Keras 2 with one more layer to `path`, its configuration spelt by `spelling`."""
-    shutil.copy(KERAS2_MODELS / "keras2.h5", path)
-    with h5py.File(path, "r+") as file:
-        config = json.loads(file.attrs["model_config"])
-        config["config"]["layers"].append({"name": "added", "inbound_nodes": [], **layer})
-        file.attrs["model_config"] = spelling(config)
-    return path
-
-
-LAMBDA = {
-    "class_name": "Lambda",
-    "config": {"name": "added", "function": ["4wA=", None, None], "function_type": "lambda"},
-}
-WRITE = {"name": "added", "function": "io.write_file"}
-SYSTEM = {"class_name": "function", "module": "os", "config": "system", "registered_name": "system"}
-RUN_CODE = {
-    "lambda": LAMBDA,
-    "lambda-below": {
-        "class_name": "TimeDistributed",
-        "config": {"layer": {"class_name": "Sequential", "config": [LAMBDA]}},
-    },
-    "marshalled-value": {"class_name": "Dense", "config": {"activation": {"class_name": "__lambda__", "config": {}}}},
-    "function": {"class_name": "Dense", "config": {"activation": SYSTEM}},
-    "builtin": {"class_name": "Dense", "config": {"activation": {**SYSTEM, "module": "builtins", "config": "eval"}}},
-    "module": {"class_name": "Dense", "module": "own", "config": {}},
-    "registered-name": {
-        "class_name": "Dense",
-        "module": "keras.src.utils.data_utils",
-        "registered_name": "get_file",
-        "config": {},
-    },
-    "operation": {"class_name": "TFOpLambda", "config": WRITE},
-    "cell": {"class_name": "ResidualWrapper", "module": "keras.src.layers.rnn.cell_wrappers", "config": {}},
-}
-
-
-@pytest.mark.parametrize("layer", RUN_CODE.values(), ids=RUN_CODE.keys())
-def test_what_could_run_code_in_keras_2_is_refused(layer, tmp_path):
-    with pytest.raises(ModelError) as caught:
-        keras2.refuse_code(with_layer(tmp_path / "m.h5", layer), keras)
-    assert caught.value.code == "UNTRUSTED_CODE"
-
-
-def test_what_computes_in_keras_2_is_not_refused(tmp_path):
-    cell = {"class_name": "RNN", "config": {"cell": {"class_name": "LSTMCell", "module": "keras.layers", "config": {}}}}
-    divided = {"class_name": "TFOpLambda", "registered_name": "TFOpLambda", "config": {"function": "math.truediv"}}
-    for number, layer in enumerate((cell, divided)):
-        keras2.refuse_code(with_layer(tmp_path / f"{number}.h5", layer), keras)
-
-
-def test_pickled_weights_of_keras_2_are_refused(tmp_path):
-    shutil.copy(KERAS2_MODELS / "keras2.keras", tmp_path / "m.keras")
-    with zipfile.ZipFile(tmp_path / "m.keras", "a") as archive:
-        archive.writestr("model.weights.npz", b"")
-    with pytest.raises(ModelError) as caught:
-        keras2.refuse_code(tmp_path / "m.keras", keras)
-    assert caught.value.code == "UNTRUSTED_CODE"
-
-
-@ready
-def test_code_in_a_keras_2_file_does_not_run_however_it_is_spelt(tmp_path):
-    def escaped(config):
-        return json.dumps(config).replace('"Lambda"', '"\\u004cambda"')
-
-    with pytest.raises(ModelError) as caught:
-        export(with_layer(tmp_path / "m.h5", LAMBDA, escaped), tmp_path / "out")
-    assert caught.value.code == "UNTRUSTED_CODE"
 
 
 @pytest.mark.parametrize(
