@@ -33,7 +33,7 @@ from servegraph.savedmodel.graph import (
 from servegraph.savedmodel.graph_reader import GraphFile
 from servegraph.savedmodel.graph_walk import GraphWalk, Reach
 from servegraph.savedmodel.ops import BATCH_NORM, SHARED_OPS, VARIABLE_OPS, training_kind
-from servegraph.savedmodel.restores import copies, read_restores
+from servegraph.savedmodel.restores import copies, node_of, read_restores
 from servegraph.savedmodel.wire import fields
 from servegraph.storage.directory import Directory
 
@@ -189,7 +189,7 @@ def training_baggage(directory: Directory) -> list[Baggage]:
         for meta_graph in file.scan().meta_graphs:
             reachability = trace(file, meta_graph)
             with file.explained():
-                found += training_ops(meta_graph, reachability)
+                found += training_ops(file, meta_graph, reachability)
             # Where the graph does not say who reads a tensor, the proof fails: it counts as unread.
             for key in reachability.restored.keys() & entries.keys():
                 read_somewhere[key].update(reachability.reading(key) or ())
@@ -218,7 +218,7 @@ def unread_tensors(entries: Iterable[TensorEntry], readers: Mapping[str, Iterabl
     return found
 
 
-def training_ops(meta_graph: MetaGraph, reachability: Reachability) -> list[Baggage]:
+def training_ops(file: GraphFile, meta_graph: MetaGraph, reachability: Reachability) -> list[Baggage]:
     """Return the training-only operations: nodes of the main graph, and operations of each function."""
     found = []
     for node in reachability.main_nodes.values():
@@ -230,11 +230,24 @@ def training_ops(meta_graph: MetaGraph, reachability: Reachability) -> list[Bagg
             if kind := training_kind(op):
                 found.append(Baggage(kind, f"{op} in {body.name}", reachability.reaching(body, ""), 0))
     for body in (meta_graph.main, *meta_graph.functions.values()):
-        for node in body.watched:
-            if node.op in BATCH_NORM and attr_bool(node, "is_training", default=True):
-                name = f"{node.name} ({node.op})" if not body.name else f"{node.name} in {body.name}"
-                found.append(Baggage("training_mode", name, reachability.reaching(body, node.name), 0))
+        for node in _normalized_by_batch(file, body):
+            name = f"{node.name} ({node.op})" if not body.name else f"{node.name} in {body.name}"
+            found.append(Baggage("training_mode", name, reachability.reaching(body, node.name), 0))
     return found
+
+
+def _normalized_by_batch(file: GraphFile, body: Body) -> list[Node]:
+    """Return the batch normalizations that go by the batch at hand.
+
+    Keras 2 writes LayerNormalization as one of those too, over a single image whose channels are the rows of a request:
+    there are as many factors as rows, so they are filled in at run time. A real channel's is learned, or constant.
+    """
+    found = [node for node in body.watched if node.op in BATCH_NORM and attr_bool(node, "is_training", default=True)]
+    if not found:
+        return []
+    nodes = file.nodes(body)
+    factors = [nodes.get(node_of(node.inputs[1])) if len(node.inputs) > 1 else None for node in found]
+    return [node for node, factor in zip(found, factors, strict=True) if factor is None or factor.op != "Fill"]
 
 
 def is_plain(meta_graph: MetaGraph) -> bool:

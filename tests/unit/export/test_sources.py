@@ -127,6 +127,24 @@ def test_a_keras_2_model_loses_its_optimizer_without_being_loaded(tmp_path):
     assert not any(map(is_slot, stored(tmp_path / "out")))
 
 
+@pytest.mark.parametrize(("kind", "found"), [("layer", []), ("batch", ["training_mode"])])
+def test_layer_normalization_of_keras_2_is_not_over_the_batch(kind, found, tmp_path):
+    """As Keras 2 writes it: layers/normalization/layer_normalization.py, and batch normalization in training."""
+
+    class Norm(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, "x")])
+        def __call__(self, x):
+            rows = tf.shape(x)[0]
+            factors = tf.ones([rows if kind == "layer" else 4])
+            shape, layout = ([1, rows, 4, 1], "NCHW") if kind == "layer" else ([rows, 1, 1, 4], "NHWC")
+            y, _, _ = v1.nn.fused_batch_norm(tf.reshape(x, shape), factors, 0.0 * factors, data_format=layout)
+            return {"y": tf.reshape(y, tf.shape(x))}
+
+    norm = Norm()
+    tf.saved_model.save(norm, str(tmp_path / "norm"), signatures={"serving_default": norm.__call__})
+    assert [baggage.kind for baggage in training_baggage(storage.open_dir(tmp_path / "norm"))] == found
+
+
 def test_a_tf1_model_keeps_only_the_signature_that_is_wanted(tmp_path):
     export(REAL / "v1_adam", tmp_path / "all")
     result = export(REAL / "v1_adam", tmp_path / "out", wanted=Wanted(signatures={"serving_default": "look_up"}))
