@@ -30,7 +30,7 @@ def load(file: Path, keras: Any, *, trust_code: bool) -> Any:
         return keras.models.load_model(file, compile=False, safe_mode=not trust_code)
     except ModelError:
         raise
-    except (ValueError, TypeError, OSError, KeyError) as exc:
+    except (ValueError, TypeError, OSError, LookupError, AttributeError, RuntimeError) as exc:
         raise ModelError(
             f"Neither Keras 3 nor Keras 2 can load {file}: {exc}",
             code="KERAS_FILE_DAMAGED",

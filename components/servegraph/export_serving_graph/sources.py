@@ -101,7 +101,7 @@ def load(source: Source, *, trust_code: bool = False) -> keras.Model:
 
     try:
         return keras.models.load_model(source.file, compile=False, safe_mode=not trust_code)
-    except (ValueError, TypeError, OSError, KeyError) as exc:
+    except (ValueError, TypeError, OSError, KeyError, AttributeError) as exc:
         text = str(exc)
         if "safe_mode" in text:
             raise _untrusted(source.file) from exc

@@ -33,6 +33,22 @@ def test_a_keras_2_file_that_keras_3_cannot_read(name, tmp_path):
     assert np.allclose(answer["probabilities"], [[0.3838464, 0.3980032, 0.21815048]], atol=1e-5)
 
 
+@ready
+def test_a_keras_2_file_in_mixed_precision(tmp_path):
+    """Keras 3 raises an AttributeError of its own at a policy as Keras 2 writes it."""
+    file = shutil.copy(MODELS / "keras2.h5", tmp_path / "m.h5")
+    with h5py.File(file, "r+") as opened:
+        config = json.loads(opened.attrs["model_config"])
+        layers = sorted(config["config"]["layers"], key=lambda layer: layer["class_name"] != "Dense")
+        layers[0]["config"]["dtype"] = {"class_name": "Policy", "config": {"name": "mixed_float16"}}
+        config["config"]["layers"] = layers
+        opened.attrs["model_config"] = json.dumps(config)
+    export(file, tmp_path / "out")
+    with Servable(tmp_path / "out") as servable:
+        answer = servable("serving_default", {"image": np.ones((1, 4, 4, 2), np.float32)})
+    assert np.allclose(answer["probabilities"], [[0.384, 0.398, 0.218]], atol=2e-3)
+
+
 def with_layer(path, layer, spelling=json.dumps):
     """Write the HDF5 file of Keras 2 with one more layer to `path`, its configuration spelt by `spelling`."""
     shutil.copy(MODELS / "keras2.h5", path)
