@@ -47,16 +47,40 @@ def refuse_code(file: Path, keras: Any) -> None:
     if file.suffix == ".keras" and zipfile.is_zipfile(file):  # which is how Keras tells
         with zipfile.ZipFile(file) as archive:
             config = json.loads(archive.read("config.json"))
-            pickled = [name for name in archive.namelist() if name.endswith(".npz")]
+            found = [name for name in archive.namelist() if name.endswith(".npz")]  # they are pickled
+            for name in archive.namelist():
+                if name.endswith(".h5"):
+                    with archive.open(name) as weights, h5py.File(weights) as opened:
+                        found += _elsewhere(opened)
         config = {**config, "compile_config": None}  # it is not compiled
     else:
         with h5py.File(file) as opened:
-            text = opened.attrs["model_config"]
-        config, pickled = json.loads(text.decode("utf-8") if isinstance(text, bytes) else text), []
-    for what in [*pickled, *Names.of(keras).strangers(config)]:
+            text, found = opened.attrs["model_config"], _elsewhere(opened)
+        config = json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
+    for what in [*found, *Names.of(keras).strangers(config)]:
         raise ModelError(
             f"{file} holds {what}, which may run Python code or reach files; neither is done unasked.",
             code="UNTRUSTED_CODE",
             fix="If you trust whoever made the file, allow it with --trust-code (trust_code=True); "
             "a layer of your own needs file.py:function that builds the model.",
         )
+
+
+def _elsewhere(opened: h5py.File) -> list[str]:
+    """Return what of an HDF5 file lies in other files, which HDF5 would open wherever they are."""
+    found: list[str] = []
+
+    def follow(name: str, link: Any) -> None:
+        if isinstance(link, h5py.ExternalLink):
+            found.append(f"{name} with the file {link.filename!r}")
+
+    def look(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
+            others = (
+                [source.file_name for source in item.virtual_sources()] if item.is_virtual else item.external[0][:1]
+            )
+            found.append(f"{name} with the file {others[0]!r}")
+
+    opened.visititems_links(follow)
+    opened.visititems(look)
+    return found

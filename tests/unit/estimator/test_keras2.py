@@ -183,6 +183,41 @@ def test_pickled_weights_of_keras_2_are_refused(tmp_path):
     assert caught.value.code == "UNTRUSTED_CODE"
 
 
+def elsewhere(kind, group, path):
+    """Put weights into an HDF5 group that are in another file."""
+    if kind == "link":
+        group["weights"] = h5py.ExternalLink(str(path), "weights")
+    elif kind == "external":
+        group.create_dataset("weights", (2,), "f4", external=[(str(path), 0, 8)])
+    else:
+        layout = h5py.VirtualLayout((2,), "f4")
+        layout[:] = h5py.VirtualSource(str(path), "weights", (2,))
+        group.create_virtual_dataset("weights", layout)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+@pytest.mark.parametrize("kind", ["link", "external", "virtual"])
+def test_weights_in_another_file_are_refused(kind, suffix, tmp_path):
+    secret, model = tmp_path / "secret", tmp_path / f"m{suffix}"
+    shutil.copy(MODELS / f"keras2{suffix}", model)
+    if suffix == ".h5":
+        with h5py.File(model, "r+") as file:
+            elsewhere(kind, file["model_weights"], secret)
+    else:
+        with zipfile.ZipFile(model) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        (tmp_path / "weights.h5").write_bytes(members["model.weights.h5"])
+        with h5py.File(tmp_path / "weights.h5", "r+") as file:
+            elsewhere(kind, file, secret)
+        members["model.weights.h5"] = (tmp_path / "weights.h5").read_bytes()
+        with zipfile.ZipFile(model, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+    with pytest.raises(ModelError, match=f"weights with the file '{secret}'") as caught:
+        keras2.refuse_code(model, keras)
+    assert caught.value.code == "UNTRUSTED_CODE"
+
+
 @ready
 def test_code_in_a_keras_2_file_does_not_run_however_it_is_spelt(tmp_path):
     def escaped(config):
