@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from servegraph.serving_inputs.receivers import serving_input_fn
 from servegraph.trained.trainer import load_trainer
 
 REPORT_STEPS = 500
+# What TensorFlow says of a checkpoint that lacks a variable or has it in another shape, amid a trace of many lines.
+_OTHER_VARIABLES = re.compile(r"Key \S+ not found in checkpoint|tensor_name = .+? stored in checkpoint: \[[\d,]*\]")
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,12 @@ def train(make: str, args: dict[str, Any], data: str, predictions: str, steps: i
 def export(
     make: str, args: dict[str, Any], out: str, input_fn: str | None, formats: list[str], strip_text: bool
 ) -> dict[str, Any]:
-    """Export the Estimator's newest checkpoint with a serving input function, or one made from the schema."""
+    """Export the Estimator's newest checkpoint with a serving input function, or one made from the schema.
+
+    Raises:
+        InputError: there is no checkpoint (code `NOTHING_TO_EXPORT`), it is of another Estimator (`OTHER_CHECKPOINTS`),
+            or there is neither function nor schema (`WHICH_INPUTS`).
+    """
     arguments = _args(args)
     estimator = _estimator(make, arguments)
     if estimator.latest_checkpoint() is None:
@@ -105,7 +113,16 @@ def export(
             code="WHICH_INPUTS",
             fix="Give --schema, or a function of your own: --serving-input-fn file.py:function.",
         )
-    path = estimator.export_saved_model(out, receive)
+    try:
+        path = estimator.export_saved_model(out, receive)
+    except ValueError as exc:
+        if not (differs := _OTHER_VARIABLES.search(str(exc))):
+            raise
+        raise InputError(
+            f"{arguments.model_dir} holds a checkpoint of another Estimator than {make} makes: {differs[0]}.",
+            code="OTHER_CHECKPOINTS",
+            fix="Give the function and the hyperparameters that it was trained with, or the directory of this one.",
+        ) from exc
     return {"path": path.decode() if isinstance(path, bytes) else str(path)}
 
 

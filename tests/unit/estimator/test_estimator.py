@@ -131,6 +131,11 @@ def test_an_estimator_of_ones_own_with_its_serving_input_fn(tmp_path):
     chosen = Requests(trainer=trainer, serving_input_fn=f"{tmp_path}/own.py:receive")
     result = export(tmp_path / "model", tmp_path / "out", requests=chosen)
     assert (result.inputs, result.signatures) == (("how_large",), ("serving_default",))
+    (tmp_path / "other.py").write_text(OWN.replace('"weight"', '"other"'))
+    other = Requests(trainer=f"estimator:{tmp_path}/other.py:make", serving_input_fn=f"{tmp_path}/own.py:receive")
+    with pytest.raises(InputError, match=r"another Estimator than .*: Key other not found in checkpoint") as caught:
+        export(tmp_path / "model", tmp_path / "other", requests=other)
+    assert caught.value.code == "OTHER_CHECKPOINTS"
     with pytest.raises(TrainerError, match="no such thing"):
         export(tmp_path / "model", tmp_path / "bad", requests=Requests(trainer=f"estimator:{tmp_path}/own.py:broken"))
 
