@@ -21,6 +21,7 @@ FREE_SIDE = 64  # the same for what looks like an image: a convolutional net ref
 IMAGE_RANK = 4
 FREE_SOUND = 4096  # of what looks like sound: striding along a few values a net may answer from no input at all
 _APART = 4  # requests of a signature that takes one record at a time, such as the number of a branch
+_MOST_COUNTED = 4  # a number of steps, of words to make: an input of one integer, of which 0 may leave nothing to do
 _SMALL_RECORD = 4096  # values; of larger ones `_FEW` are made up, as of large ones in a batch
 _FEW = 2  # of one alone nobody can tell whether the model sees anything of it
 _COMPOSED_ROWS = (1, 2, 13)  # of requests that hold a sparse or ragged tensor
@@ -39,11 +40,13 @@ def generate(
     encodings: Mapping[str, Encoding] | None = None,
     care: Care = "little",
     free: int | None = None,
+    counting: bool = False,
 ) -> Samples:
     """Make up records that fit the dtypes and shapes: numbers of two decimals, small ids, short words.
 
     `encodings` says what an input must hold (`encodings.encodings` reads it off the graph). The more `care`, the fewer
-    models refuse them (`Draw`), and the less they say. `free` is how long dimensions are that a shape leaves open.
+    models refuse them (`Draw`), and the less they say. `free` is how long dimensions are that a shape leaves open. With
+    `counting` a lone integer is a number of something, such as of steps to take: never 0.
 
     Raises:
         DataError: a dtype that no request can hold (code `CANNOT_MAKE_UP`).
@@ -60,6 +63,9 @@ def generate(
         values = sum(int(np.prod(shape)) for shape in shapes.values())
         count = 1 if not values else _APART if values <= _SMALL_RECORD else _FEW
         first, *more = (_request(specs, shapes, draw, encodings or {}) for _ in range(count))
+        for request in (first, *more) if counting else ():
+            for name in _lone_integers(specs, encodings or {}):
+                request[name] = np.array(draw.random.integers(1, _MOST_COUNTED + 1), request[name].dtype)
         return Samples(first, count, generated=True, is_batched=False, more=tuple(more))
     values = sum(int(np.prod(shape[1:])) for shape in shapes.values())
     rows = _FEW if values > LARGE_RECORD else rows
@@ -86,6 +92,12 @@ def _request(
     return inputs
 
 
+def _lone_integers(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding]) -> list[str]:
+    """Return the inputs of one integer, of which the graph does not say what it must be."""
+    lone = [name for name, spec in specs.items() if spec.shape == () and name not in encodings]
+    return [name for name in lone if np.issubdtype(numpy_type(specs[name].dtype), np.integer)]
+
+
 def tries(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding] | None = None) -> list[Samples]:
     """Return made-up records, and ever more careful ones for a model that refuses them.
 
@@ -100,9 +112,14 @@ def tries(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding] | No
             else []
         )
         little, some, most = (generate(specs, encodings=encodings, care=care) for care in cares)
+        counted = (
+            [generate(specs, encodings=encodings, care=care, counting=True) for care in cares]
+            if _lone_integers(specs, encodings or {})
+            else []
+        )
         one_each = generate(specs, encodings=encodings, care="most", free=1)
         whole = [_composed(specs, encodings or {}, care) for care in cares] if composites(specs) else []
-        return [*whole, *sound, little, some, generate(specs), most, one_each]
+        return [*whole, *sound, little, *counted, some, generate(specs), most, one_each]
     except DataError:
         return []
 

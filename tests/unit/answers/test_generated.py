@@ -4,7 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from servegraph.answers.generated import generate
+from servegraph.answers.generated import generate, tries
+from servegraph.answers.made_up import Known
 from servegraph.answers.samples import InputSpec
 from servegraph.errors import DataError
 from servegraph.savedmodel.dtypes import DTYPES
@@ -97,3 +98,18 @@ def test_dimensions_that_a_shape_leaves_open_can_be_of_one():
     specs = {"words": InputSpec("string", (None, None)), "image": InputSpec("float32", (None, None, None, 3))}
     made = generate(specs, care="most", free=1)
     assert {name: values.shape[1:] for name, values in made.inputs.items()} == {"words": (1,), "image": (1, 1, 3)}
+
+
+def test_a_lone_integer_may_count_steps_of_which_there_must_be_some():
+    specs = {"h": InputSpec("float32", (None, 2)), "steps": InputSpec("int32", ()), "on": InputSpec("bool", ())}
+
+    def steps(records):
+        return {int(request["steps"]) for request in records.requests()}
+
+    plain, *others = map(steps, tries(specs))
+    assert 0 in plain
+    assert any(min(found) > 0 and len(found) > 1 for found in others)
+    assert steps(generate(specs, care="most", counting=True)) <= {1, 2, 3, 4}
+    assert steps(generate(specs, encodings={"steps": Known((7,))}, counting=True)) == {7}
+    vectors = {"h": specs["h"], "steps": InputSpec("int32", (None,))}
+    assert 0 in generate(vectors, counting=True).inputs["steps"]
