@@ -1,11 +1,13 @@
-"""Random numbers that are the same at each load: what a model answers that draws some could not be compared else."""
+"""Random numbers and a time of day that are the same at each load: what is answered with them could not be compared."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 
+import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import op_def_registry
@@ -14,17 +16,52 @@ from servegraph.saved_model_loading import loaded_with
 
 _SEEDS = ("seed", "seed2")
 _SEED = 1  # of all operations alike: they are named differently once a graph is rewritten
+_CLOCK = "Timestamp"  # the operation
+NOW = 1.7e9  # seconds since 1970, in 2023
 
 
 def same_draws() -> AbstractContextManager[None]:
-    """Within, whatever this process loads draws the same numbers at each load, in the order of its calls."""
+    """Within, whatever this process loads draws the same numbers at each load, in the order of its calls.
+
+    Where it looks at the clock, it is always the same time.
+    """
     return loaded_with(_seed)
+
+
+@contextlib.contextmanager
+def at_time(seconds: float) -> Iterator[list[str]]:
+    """Within, it is `seconds` since 1970 in whatever this process loads, and numbers are drawn as ever.
+
+    The list gets the names of the operations that look at the clock.
+    """
+    clocks: list[str] = []
+    with loaded_with(lambda saved_model: clocks.extend(_stop_clock(saved_model, seconds))):
+        yield clocks
 
 
 def _seed(saved_model: SavedModel) -> None:
     for node in filter(_is_unseeded, _nodes(saved_model)):
         for name in _SEEDS:
             node.attr[name].i = _SEED
+    _stop_clock(saved_model, NOW)
+
+
+def _stop_clock(saved_model: SavedModel, seconds: float) -> list[str]:
+    for meta_graph in saved_model.meta_graphs:
+        for function in meta_graph.graph_def.library.function:  # which names an output as its operation does
+            constants = {
+                f"{node.name}:ts:0": f"{node.name}:output:0" for node in function.node_def if node.op == _CLOCK
+            }
+            for node in function.node_def if constants else ():
+                node.input[:] = [constants.get(tensor, tensor) for tensor in node.input]
+            for name, tensor in function.ret.items():
+                function.ret[name] = constants.get(tensor, tensor)
+    stopped = [node for node in _nodes(saved_model) if node.op == _CLOCK]
+    for node in stopped:
+        node.op = "Const"
+        node.attr["dtype"].type = tf.float64.as_datatype_enum
+        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(seconds, tf.float64))
+    return [node.name for node in stopped]
 
 
 def _is_unseeded(node: NodeDef) -> bool:
