@@ -1,7 +1,8 @@
 """Sparse and ragged tensors among the inputs of a signature, which takes their parts one by one.
 
 TensorFlow writes an argument `x` of a `tf.function` as the inputs `x`, `x_1`, …: indices, values and dense shape of a
-`tf.SparseTensor`; values and row splits, the outermost first, of a `tf.RaggedTensor`.
+`tf.SparseTensor`; values and row splits, the outermost first, of a `tf.RaggedTensor`. Who writes a signature by hand
+names them: `tokens` and `token_splits`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from servegraph.answers.samples import InputSpec, Request
 
 OPEN_WIDTH = 8  # of a sparse dimension of which the graph does not say how large
 _ENTRIES = 4  # of a sparse row
+_SPLITS = "split"  # in the name of an input
 _LENGTHS = (3, 6)  # of a ragged row: a request never has as many values as row splits
 
 
@@ -88,12 +90,28 @@ def composites(specs: Mapping[str, InputSpec]) -> list[Sparse | Ragged]:
             for part in found[-1].parts:
                 left.pop(part, None)
     for name in [*left]:
+        if name not in left:  # a part of the one before
+            continue
         splits: list[str] = []
         while _is_splits(left.get(following := f"{name}_{len(splits) + 1}")):
             splits.append(following)
         if splits and (left[name].shape or ())[:1] == (None,):
             found.append(Ragged(name, tuple(splits)))
-    return found
+            for part in found[-1].parts:
+                left.pop(part)
+    return found + _named_ragged(left)
+
+
+def _named_ragged(specs: Mapping[str, InputSpec]) -> list[Sparse | Ragged]:
+    """Return the ragged tensors of which inputs are called splits; of several of one tensor the outermost is first."""
+    called = [name for name, spec in specs.items() if _SPLITS in name.lower() and _is_splits(spec)]
+    others = {n: spec.shape for n, spec in specs.items() if n not in called and (spec.shape or ())[:1] == (None,)}
+    plain = {name: shape for name, shape in others.items() if shape == (None,)}
+    splits: dict[str, list[str]] = {}
+    for name in called:
+        if values := _nearest(name, plain or others):
+            splits.setdefault(values, []).append(name)
+    return [Ragged(values, tuple(its)) for values, its in splits.items()]
 
 
 def compose(

@@ -43,12 +43,18 @@ class Net(tf.Module):
     def ragged(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         return {"y": tf.reduce_mean(tf.gather(self.weight, ids), axis=1)}
 
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.int64, "row_splits"), tf.TensorSpec([None], tf.int64, "ids")]
+    )
+    def called(self, row_splits: tf.Tensor, ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self.ragged(tf.RaggedTensor.from_row_splits(ids, row_splits))
+
     @tf.function(input_signature=[tf.RaggedTensorSpec([None, None, None], tf.int64)])
     def nested(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         return {"y": tf.reduce_sum(tf.reduce_mean(tf.gather(self.weight, ids), axis=2), axis=1)}
 
 
-@pytest.mark.parametrize("name", ["sparse", "dense", "named", "ragged", "nested"])
+@pytest.mark.parametrize("name", ["sparse", "dense", "named", "ragged", "called", "nested"])
 def test_a_model_of_such_inputs_is_asked_and_made_smaller(name: str, tmp_path: Path) -> None:
     net = Net()
     tf.saved_model.save(net, str(tmp_path / "net"), signatures=getattr(net, name))
@@ -78,6 +84,14 @@ def test_parts_are_told_apart_by_shapes_and_names() -> None:
     splits = InputSpec("int64", (None,))
     found = composites({"x": InputSpec("string", (None,)), "x_1": splits, "x_2": splits, "y": splits})
     assert found == [Ragged("x", ("x_1", "x_2"))]
+    called = {"a_splits": splits, "a_values": splits, "b_splits": splits, "b_values": InputSpec("float32", (None,))}
+    assert composites({"z": InputSpec("float32", (None, 4)), **called}) == [
+        Ragged("a_values", ("a_splits",)),
+        Ragged("b_values", ("b_splits",)),
+    ]
+    pixels = {"pixels": InputSpec("float32", (None, 3)), "outer_split": splits, "split": splits}
+    assert composites(pixels) == [Ragged("pixels", ("outer_split", "split"))]
+    assert composites({"split": InputSpec("string", (None,)), "x": splits}) == []
 
 
 def test_a_ragged_request_has_fewer_splits_than_values() -> None:
