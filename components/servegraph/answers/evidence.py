@@ -23,7 +23,7 @@ from servegraph.answers.samples import InputSpec, Samples, are_same, in_other_si
 from servegraph.errors import DataError, InputError, ModelError
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, MetaGraph, SavedModelGraph, Signature
 
-_OTHER_CLASSES = "Give samples of other classes too."
+_OTHER_CLASSES = "If it decides between classes, give samples of other classes too."
 LOADERS: tuple[Loader, ...] = ("session", "v2")  # TF Serving's way first
 
 Answers = list[dict[str, NDArray[Any]]]

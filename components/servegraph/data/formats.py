@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from collections.abc import Mapping
@@ -77,11 +76,8 @@ def _is_misnamed(file: FileRef) -> bool:
 
 
 def _is_text(head: bytes) -> bool:
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)  # a character may be cut off at the end
-    except UnicodeDecodeError:
-        return False
-    return b"\0" not in head
+    """Whether there is no control character but white space; who reads it says in which line it is no UTF-8."""
+    return not any(byte < 0x20 and byte not in b"\t\n\v\f\r" for byte in head)
 
 
 def _by_magic(head: bytes, kinds: Mapping[bytes, Kind]) -> Kind | None:

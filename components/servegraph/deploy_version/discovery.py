@@ -76,9 +76,7 @@ def load(service: str, version: str) -> Document:
     try:
         folder = importlib.resources.files("googleapiclient.discovery_cache") / "documents"
     except ImportError as exc:
-        raise package_missing(
-            "googleapiclient", f"A request to {service} is held to the published schema, which"
-        ) from exc
+        raise package_missing("googleapiclient", f"Checking a request to {service} by its published schema") from exc
     document = json.loads((folder / f"{service}.{version}.json").read_text(encoding="utf-8"))
     methods = {method["id"]: method for method in _methods(document)}
     return Document(methods, document["schemas"], document["rootUrl"])

@@ -15,6 +15,7 @@ _EXPONENTS = {letter: exponent for exponent, letter in enumerate(" kmgt")}
 _LEAST_BYTES = 1000  # of a size without a unit; below it one was forgotten
 _LEAST_MB = 100  # from here on a number without a unit is more likely of MB than of GB
 _LONGEST = 30  # characters; a longer one is no size of anything
+_LIKE = "Write it like 500MB, 1.5GiB or a number of bytes."
 _SIZE = re.compile(
     r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(?P<unit>(?:(?P<prefix>[kmgt])(?P<binary>i)?)?b?)\s*", re.IGNORECASE
 )
@@ -32,15 +33,16 @@ def parse_size(text: str) -> int:
         raise InputError(
             f"{text!r} is not a size.",
             code="BAD_SIZE",
-            fix="Write it like 500MB, 1.5GiB or a number of bytes.",
+            fix=_LIKE,
         )
     number = Decimal(found[1])
     is_whole = number == number.to_integral_value()
     if found["prefix"] is None and not (is_whole and (found["unit"] or number >= _LEAST_BYTES)):
+        meant = f"Did you mean {number}{'MB' if number >= _LEAST_MB else 'GB'}? Write the unit; of bytes that is B."
         raise InputError(
             f"{text!r} is {number} bytes, as it has no larger unit: too few to be meant.",
             code="BAD_SIZE",
-            fix=f"Did you mean {number}{'MB' if number >= _LEAST_MB else 'GB'}? Write the unit; of bytes that is B.",
+            fix=meant if number and not found["unit"] else _LIKE,
         )
     step = 1024 if found["binary"] else 1000
     return int(number * step ** _EXPONENTS[(found["prefix"] or " ").lower()])

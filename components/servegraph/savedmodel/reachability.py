@@ -240,14 +240,21 @@ def _normalized_by_batch(file: GraphFile, body: Body) -> list[Node]:
     """Return the batch normalizations that go by the batch at hand.
 
     Keras 2 writes LayerNormalization as one of those too, over a single image whose channels are the rows of a request:
-    there are as many factors as rows, so they are filled in at run time. A real channel's is learned, or constant.
+    there are as many factors as rows, so they are filled in, as many as a computation says. A real channel's is
+    learned, or constant, or filled in as many times as a constant says.
     """
     found = [node for node in body.watched if node.op in BATCH_NORM and attr_bool(node, "is_training", default=True)]
-    if not found:
-        return []
-    nodes = file.nodes(body)
-    factors = [nodes.get(node_of(node.inputs[1])) if len(node.inputs) > 1 else None for node in found]
-    return [node for node, factor in zip(found, factors, strict=True) if factor is None or factor.op != "Fill"]
+    nodes = file.nodes(body) if found else {}
+
+    def computed(node: Node | None, number: int) -> Node | None:
+        return nodes.get(node_of(node.inputs[number])) if node and len(node.inputs) > number else None
+
+    def is_one_each_row(node: Node) -> bool:
+        factor = computed(node, 1)
+        count = computed(factor, 0)
+        return factor is not None and factor.op == "Fill" and count is not None and count.op != "Const"
+
+    return [node for node in found if not is_one_each_row(node)]
 
 
 def is_plain(meta_graph: MetaGraph) -> bool:

@@ -25,7 +25,7 @@ def require_local(text: str | Path) -> Path:
         assert path is not None
         return path
     if _ADDRESS.match(found):
-        address = re.sub(r":/+", "://", found, count=1)
+        address = found if found.lower().startswith("file:") else re.sub(r":/+", "://", found, count=1)
         raise InputError(
             f"{address!r} is an address; a path on this machine is needed here.",
             code="NOT_LOCAL",

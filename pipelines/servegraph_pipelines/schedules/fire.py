@@ -30,10 +30,11 @@ def fire(folder: Path) -> int:
     """Run once, remember how it went, pause after too many failures, and notify of each, whatever failed."""
     try:
         declared = json.loads((folder / DECLARED).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:  # nobody knows whom to tell: what started this keeps what is printed
+        name, content = declared["name"], declared["content"]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        # Nobody knows whom to tell: what started this keeps what is printed.
         print(f"{folder.name}: {folder / DECLARED} cannot be read: {exc}. Apply the schedule again.", file=sys.stderr)
         return 1
-    name, content = declared["name"], declared["content"]
     try:
         state = _run(folder, content)
         if state.interrupted:  # by who runs the machine: no failure of the schedule's

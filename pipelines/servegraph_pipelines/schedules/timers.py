@@ -120,7 +120,9 @@ class Crontab:
         self._write([*self._sorted_out(name)[1], begin, line, end])
 
     def remove(self, name: str) -> None:
-        """Take the line out."""
+        """Take the line out; where there is no crontab there is none."""
+        if not shutil.which("crontab"):
+            return
         own, others = self._sorted_out(name)
         if own:
             self._write(others)

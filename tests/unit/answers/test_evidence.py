@@ -14,4 +14,4 @@ def test_samples_of_one_class_are_to_have_others_beside_them(rows: int) -> None:
     answers = [{"p": part} for part in np.split(decided.astype(np.float32), [1, 3])]
     evidence = Evidence((Question(("serve",), "session", "serving_default", samples, answers),), {})
     [weakness] = evidence.weaknesses
-    assert weakness.endswith("Give samples of other classes too.")
+    assert weakness.endswith("give samples of other classes too.")

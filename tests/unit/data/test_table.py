@@ -75,6 +75,9 @@ def test_what_is_compressed_by_its_name_only_is_read_as_it_is(tmp_path):
         with pytest.raises(StorageError, match=f"{name}' cannot be decompressed") as caught:
             read(str(tmp_path / name), SCHEMA)
         assert caught.value.code == "DAMAGED"
+    (tmp_path / "h.csv.gz").write_bytes("age,y\n1,Müller\n".encode("latin-1"))
+    with pytest.raises(DataError, match="near line 1: 'utf-8' codec can't decode"):
+        read(str(tmp_path / "h.csv.gz"), SCHEMA)
 
 
 @pytest.mark.parametrize(

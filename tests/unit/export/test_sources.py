@@ -128,15 +128,16 @@ def test_a_keras_2_model_loses_its_optimizer_without_being_loaded(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "found"), [("layer", []), ("batch", ["training_mode"])])
-def test_layer_normalization_of_keras_2_is_not_over_the_batch(kind, found, tmp_path):
+@pytest.mark.parametrize("width", [4, 2048])  # of so many TensorFlow fills the factors in, and stores none
+def test_layer_normalization_of_keras_2_is_not_over_the_batch(kind, found, width, tmp_path):
     """As Keras 2 writes it: layers/normalization/layer_normalization.py, and batch normalization in training."""
 
     class Norm(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, "x")])
+        @tf.function(input_signature=[tf.TensorSpec([None, width], tf.float32, "x")])
         def __call__(self, x):
             rows = tf.shape(x)[0]
-            factors = tf.ones([rows if kind == "layer" else 4])
-            shape, layout = ([1, rows, 4, 1], "NCHW") if kind == "layer" else ([rows, 1, 1, 4], "NHWC")
+            factors = tf.ones([rows if kind == "layer" else width])
+            shape, layout = ([1, rows, width, 1], "NCHW") if kind == "layer" else ([rows, 1, 1, width], "NHWC")
             y, _, _ = v1.nn.fused_batch_norm(tf.reshape(x, shape), factors, 0.0 * factors, data_format=layout)
             return {"y": tf.reshape(y, tf.shape(x))}
 

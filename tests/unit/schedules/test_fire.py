@@ -95,3 +95,12 @@ def test_old_runs_are_removed(cron: Machine) -> None:
     (cron.folder / "sales.csv").unlink()
     assert fire(cron.kept) == 1
     assert len(list((cron.kept / "output/pipeline").iterdir())) == KEPT_RUNS
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_a_schedule_that_cannot_be_understood_says_so(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "schedule.json").write_text(content)
+    assert fire(tmp_path) == 1
+    assert "schedule.json cannot be read" in capsys.readouterr().err

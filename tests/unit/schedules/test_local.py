@@ -69,6 +69,15 @@ def test_without_a_scheduler_nothing_is_left(tmp_path: Path, monkeypatch: pytest
     assert machine.run("diff") == 1
 
 
+def test_what_is_paused_is_deleted_where_the_scheduler_is_gone(cron: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    cron.declare()
+    cron.run("apply")
+    cron.run("pause", "nightly")
+    monkeypatch.setenv("PATH", str(cron.folder))
+    assert cron.run("delete", "nightly") == 0
+    assert not (cron.kept / "schedule.json").exists()
+
+
 def test_a_crontab_that_cannot_be_read_is_not_overwritten(cron: Machine) -> None:
     cron.crontab.write_text("1 2 3 4 5 other\n")
     (cron.crontab.parent / "denied").touch()
