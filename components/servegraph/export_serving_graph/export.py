@@ -119,9 +119,9 @@ def export_artifact(
     Raises: as `export`.
     """
     if trainer and not estimator_function(trainer):
-        from servegraph.trained.trainer import load_trainer
+        from servegraph.trained.trainer import import_source
 
-        load_trainer(trainer)
+        import_source(trainer)
     shutil.rmtree(out, ignore_errors=True)  # a retried task finds what the failed attempt left
     requests = Requests(trainer=trainer)
     wanted = Wanted(gpu_graph=precision(gpu_graph))
@@ -154,7 +154,10 @@ def _write(found: Found, out: Path, between: Path, wanted: Wanted, options: _Opt
                 raise
             # Keras 3 does not read every file of Keras 2 again, such as one with DepthwiseConv2D.
             file, to = str(source.file.resolve()), str(between.resolve())
-            call("keras_2", file=file, out=to, trust_code=options.trust_code)
+            try:
+                call("keras_2", file=file, out=to, trust_code=options.trust_code)
+            except ModelError as other:
+                raise ModelError(f"{other.message} Keras 3: {exc.message}", code=other.code, fix=other.fix) from exc
             return reexport.serving_only(between, out, Wanted(), options.samples)
     elif found.kind == "python":
         model, schema = function_sources.build(found.path), sources.read_schema(options.schema_file)

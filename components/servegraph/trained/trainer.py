@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from typing import Any
 
 from servegraph import storage
@@ -22,8 +23,26 @@ def load_trainer(name: str) -> Callable[..., Any]:
         TrainerError: the module raised while it was imported (code `TRAINER_FAILED`).
     """
     source, function = _source_and_function(name)
+    trainer = getattr(import_source(name), function, None)
+    if not callable(trainer):
+        raise InputError(
+            f"The trainer module {source!r} has no function {function!r}.",
+            code="NO_TRAINER",
+            fix="Name it: package.module:function or file.py:function.",
+        )
+    return trainer  # type: ignore[no-any-return]
+
+
+def import_source(name: str) -> ModuleType:
+    """Import and return the module of a trainer, whose own layers Keras knows from then on.
+
+    Raises:
+        InputError: there is no such module or file (code `NO_TRAINER`).
+        TrainerError: it raised while it was imported (code `TRAINER_FAILED`).
+    """
+    source, _ = _source_and_function(name)
     try:
-        module = _module_from_file(source) if source.endswith(".py") else importlib.import_module(source)
+        return _module_from_file(source) if source.endswith(".py") else importlib.import_module(source)
     except ModuleNotFoundError as exc:
         if exc.name and source.startswith(exc.name):
             raise InputError(
@@ -36,14 +55,6 @@ def load_trainer(name: str) -> Callable[..., Any]:
         raise
     except Exception as exc:
         raise TrainerError(f"Importing the trainer {name!r} raised {type(exc).__name__}: {exc}.") from exc
-    trainer = getattr(module, function, None)
-    if not callable(trainer):
-        raise InputError(
-            f"The trainer module {source!r} has no function {function!r}.",
-            code="NO_TRAINER",
-            fix="Name it: package.module:function or file.py:function.",
-        )
-    return trainer  # type: ignore[no-any-return]
 
 
 def source_file(name: str) -> str | None:
@@ -70,7 +81,7 @@ def _source_and_function(name: str) -> tuple[str, str]:
     return (source, function) if colon and not function.startswith("//") else (name, "train")
 
 
-def _module_from_file(source: str) -> Any:
+def _module_from_file(source: str) -> ModuleType:
     path = Path(source)
     if "://" in source:
         file = storage.match(source)[0]

@@ -79,10 +79,10 @@ def command(
     from servegraph.export_serving_graph.interface import WantedNames, parse_methods
     from servegraph.export_serving_graph.signature_choice import Requests, Wanted, pairs, precision
     from servegraph.machines.sizes import format_size
-    from servegraph.trained.trainer import load_trainer
+    from servegraph.trained.trainer import import_source
 
     if trainer and not estimator_function(trainer):
-        load_trainer(trainer)
+        import_source(trainer)
     requests = Requests(
         formats=tuple(name for name in names["formats"].split(",") if name),
         serving_input_fn=names["serving_input_fn"],
