@@ -27,5 +27,5 @@ def test_importing_the_module_is_enough(tmp_path: Path) -> None:
     (tmp_path / "layers.py").write_text(LAYER)
     subprocess.run([sys.executable, "-c", LAYER + MODEL], cwd=tmp_path, check=True, capture_output=True)
     to_export = [str(tmp_path / "model.keras"), str(tmp_path / "out"), "--trainer", str(tmp_path / "layers.py")]
-    assert app.main(["export", *to_export, "--json"], standalone_mode=False) == 0
+    app.main(["export", *to_export, "--json"], standalone_mode=False)
     assert (tmp_path / "out/saved_model.pb").exists()
