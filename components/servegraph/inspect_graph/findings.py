@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+from servegraph.machines import quota
+
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
@@ -292,7 +294,7 @@ _PLATFORM = (
         "OVER_SIZE_LIMIT",
         "error",
         "The directory is larger than the platform allows.",
-        "Run servegraph optimize with a budget; if that is not enough, ask the platform for quota.",
+        f"Run servegraph optimize with a budget; if that is not enough, {quota.ASK}.",
         "R13",
     ),
     Rule(

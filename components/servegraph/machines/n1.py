@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from servegraph.errors import NoMachineFits
-from servegraph.machines import gpus
+from servegraph.machines import gpus, quota
 from servegraph.machines.catalog import Accelerator, Catalogue, MachineType, Platform, Price
 from servegraph.machines.decision import ChoiceRequest, Decision, HourlyPrice, Machine, Memory, Rejected
 from servegraph.machines.sizes import format_size
@@ -95,7 +95,7 @@ def _nothing_fits(question: _Question) -> NoMachineFits:
             f"{what} has {format_size(request.model_bytes)} on disk ({request.model_bytes} bytes), and "
             f"{platform.title} takes up to {format_size(limit)} on {_names(question.limits)}.",
             fix=f"Optimize it further (servegraph optimize --budget {limit}), reduce its precision, and only "
-            "then ask for quota; give a granted one with --granted-quota.",
+            f"then {quota.ASK}. Give a granted one with --granted-quota.",
         )
     allowed = [machine for machine in platform.machine_types if machine.family in question.limits]
     largest = max(allowed, key=lambda machine: machine.memory_gb)

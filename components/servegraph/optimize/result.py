@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from servegraph.errors import BudgetNotMet
+from servegraph.machines import quota
 from servegraph.machines.sizes import format_size
 
 _MORE_LOSS = "Allow more loss (--min-agreement, --max-metric-drop, --max-abs-diff; in a pipeline min_agreement)."
 _QUOTA_ADVICE = (
-    "Leave assets out or shorten vocabularies (`servegraph optimize --rungs` with trim), split the model, or ask for "
-    "more quota and state it with a larger budget (--budget, in a pipeline budget)."
+    "Leave assets out or shorten vocabularies (`servegraph optimize --rungs` with trim), split the model, or "
+    f"{quota.ASK}; state what is granted with a larger budget (--budget, in a pipeline budget)."
 )
 
 
