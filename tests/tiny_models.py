@@ -12,6 +12,7 @@ from servegraph.savedmodel.dtypes import BY_NAME
 Tensors = Mapping[str, tuple[str, Sequence[int | None]]]
 X: Tensors = {"x": ("float32", [None])}
 Y: Tensors = {"y": ("float32", [None])}
+DEBUG_FILE = "debug/saved_model_debug_info.pb"
 SCHEMA_VERSION = b"\x08\x01"  # that the file begins with
 
 
@@ -22,10 +23,14 @@ def write_tiny_model(
     outputs: Tensors = Y,
     golden: Iterable[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write a SavedModel with one signature; `content` makes it differ from others that look the same."""
-    (directory / "variables").mkdir(parents=True, exist_ok=True)
+    """Write a SavedModel with one signature; `content` makes it differ from others that look the same.
+
+    It has no variables: `content` is in the file of debug information, which nothing reads.
+    """
+    for name in ("variables", "debug"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
     (directory / "saved_model.pb").write_bytes(saved_model(inputs, outputs))
-    (directory / "variables" / "variables.index").write_text(content)
+    (directory / DEBUG_FILE).write_text(content)
     lines = [json.dumps(request) for request in golden]
     if lines:
         (directory / "assets.extra").mkdir(exist_ok=True)

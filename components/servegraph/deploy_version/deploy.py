@@ -7,10 +7,11 @@ from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Outcome, P
 from servegraph.deploy_version.served_graph import chosen_tags, served
 from servegraph.deploy_version.targets import OnStep, Target, say_nothing
 from servegraph.errors import ModelError
+from servegraph.inspect_graph.inspect import inspect_directory
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.routine.manifest import read_routine
 from servegraph.savedmodel.graph_reader import read_saved_model
-from servegraph.savedmodel.layout import content_digest, require_saved_model
+from servegraph.savedmodel.layout import STRAY_ROLES, content_digest, require_saved_model, role_of
 from servegraph.serve.signatures import read_serving_graph
 from servegraph.storage import open_dir
 
@@ -19,7 +20,7 @@ def deploy(request: DeployRequest, target: Target, on_step: OnStep = say_nothing
     """Deploy the model of `request` to `target`; running it again changes nothing.
 
     Raises:
-        ModelError: there is no servable model at the request's URI.
+        ModelError: there is no servable model at the request's URI, or it is damaged.
         DeployRefused: the signature changed, the probe failed, or another deploy is running.
         StorageError: files cannot be read or written.
     """
@@ -36,7 +37,8 @@ def examine(request: DeployRequest) -> ModelFacts:
     """Return what a plan has to know about the model of a request, as it deploys it.
 
     Raises:
-        ModelError: it is not a SavedModel, or has nothing to serve (code `NO_SIGNATURE`).
+        ModelError: it is not a SavedModel, has nothing to serve (code `NO_SIGNATURE`), or is damaged (codes as those
+            of `inspect`: `MISSING_SHARD`, `MISSING_ASSET`, …).
         StorageError: it cannot be read.
     """
     whole = open_dir(request.model_uri)
@@ -53,6 +55,8 @@ def examine(request: DeployRequest) -> ModelFacts:
             code="NO_SIGNATURE",
             fix="Export it with signatures, for a Keras model with `servegraph export`.",
         )
+    inspection = inspect_directory(directory)
+    inspection.require_undamaged()  # before gigabytes are read for the digest, or copied
     routine = read_routine(directory)
     return ModelFacts(
         uri=directory.uri,
@@ -66,4 +70,6 @@ def examine(request: DeployRequest) -> ModelFacts:
         left_out=tuple(other for other in tag_sets if tags and set(other) != set(tags)),
         is_tf1=not graph.declares_shapes,
         routine=routine,
+        fixed_batch=tuple(item for item in inspection.findings if item.code == "FIXED_BATCH"),
+        strays=tuple(info for info in files if role_of(info.path) in STRAY_ROLES),
     )

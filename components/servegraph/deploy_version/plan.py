@@ -11,9 +11,11 @@ from typing import Any, Literal, get_type_hints
 from servegraph.deploy_version.traffic import check_steps
 from servegraph.errors import DeployRefused, InputError
 from servegraph.explanations.rules import METHODS
+from servegraph.inspect_graph.findings import Finding
 from servegraph.routine.manifest import Routine
 from servegraph.serve.signatures import Signatures
 from servegraph.serve.state import ServingConfig
+from servegraph.storage.directory import FileInfo
 
 TargetName = Literal["local", "vertex", "ai-platform", "kserve"]
 OutcomeName = Literal["created", "updated", "unchanged", "adopted", "rolled_back", "removed"]
@@ -195,6 +197,8 @@ class ModelFacts:
     left_out: tuple[tuple[str, ...], ...] = ()  # the tags of the other ones
     is_tf1: bool = False  # no object graph: the names of tensors are those in the graph
     routine: Routine | None = None  # Python around the graph, which answers in its place
+    fixed_batch: tuple[Finding, ...] = ()  # inputs and outputs whose outermost dimension is not open
+    strays: tuple[FileInfo, ...] = ()  # files that are no part of a SavedModel, and deployed with it
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from servegraph.inspect_graph.findings import Finding
+from servegraph.errors import ModelError
+from servegraph.inspect_graph.findings import DAMAGE, Finding
 from servegraph.inspect_graph.operations import const_bytes, custom_ops, op_counts
 from servegraph.inspect_graph.signatures import serving_signatures
 from servegraph.inspect_graph.weights import Weights
@@ -98,6 +99,12 @@ class Inspection(NamedTuple):
     def has_errors(self) -> bool:
         """Tell whether any finding is an error."""
         return any(item.severity == "error" for item in self.findings)
+
+    def require_undamaged(self) -> None:
+        """Raise ModelError (`NO_VARIABLES`, `MISSING_SHARD`, `MISSING_ASSET`, …) where damage keeps it from loading."""
+        for item in self.findings:
+            if item.code in DAMAGE:
+                raise ModelError(item.message, code=item.code, fix=item.fix)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values; absent is null, also for dimensions of unknown size."""

@@ -13,8 +13,7 @@ from servegraph import storage
 from servegraph.answers.child import beside, warm_up
 from servegraph.answers.evidence import Evidence, ask_original
 from servegraph.answers.golden import Recorded
-from servegraph.errors import InputError, ModelError, StorageError
-from servegraph.inspect_graph.findings import DAMAGE
+from servegraph.errors import InputError, StorageError
 from servegraph.inspect_graph.inspect import inspect_directory
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.optimize import climb
@@ -129,15 +128,8 @@ def _evidence(model: Path, original: Draft, goal: Goal, samples: str | None) -> 
     if original.on_gpu and original.on_gpu.precision != "float32":
         evidence = replace(evidence, coarse=tuple(original.on_gpu.definition.meta_info_def.tags))
     if not evidence.questions:
-        _require_undamaged(model)
+        inspect_directory(storage.open_dir(model), verify=True).require_undamaged()
     return replace(evidence, spared=spared(original, evidence))
-
-
-def _require_undamaged(model: Path) -> None:
-    """Raise ModelError (`NO_VARIABLES`, `CRC_MISMATCH`, `MISSING_ASSET`, …) where damage is why it cannot be asked."""
-    for found in inspect_directory(storage.open_dir(model), verify=True).findings:
-        if found.code in DAMAGE:
-            raise ModelError(found.message, code=found.code, fix=found.fix)
 
 
 def _notes(original: Draft, evidence: Evidence, varying: set[str], recorded: Recorded) -> Iterator[str]:

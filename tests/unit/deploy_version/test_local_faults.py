@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from tests.tiny_models import saved_model, write_tiny_model
+from tests.tiny_models import DEBUG_FILE, saved_model, write_tiny_model
 from tests.unit.deploy_version.local_deploys import (
     DEPLOY_AND_DIE,
     assert_converged,
@@ -196,7 +196,7 @@ def test_links_inside_are_followed_and_links_out_are_refused(root: Path, target:
     assert copied.read_text() == "a" and not copied.is_symlink()
     (tmp_path / "secret.txt").write_text("secret")
     (model / "assets" / "c.txt").symlink_to(tmp_path / "secret.txt")
-    with pytest.raises(StorageError) as caught:
+    with pytest.raises(ModelError) as caught:
         deploy(request(model), target)
     assert caught.value.code == "LINK_OUTSIDE"
     assert not any("secret" in path.read_text() for path in root.rglob("*.txt"))
@@ -207,7 +207,7 @@ def test_a_model_that_changes_while_it_is_copied(root: Path, target: LocalTarget
 
     def train_on(step: str) -> None:
         if step == "locked":
-            (model / "variables" / "variables.index").write_text("2")
+            (model / DEBUG_FILE).write_text("2")
 
     with pytest.raises(DeployRefused) as caught:
         deploy(request(model), target, train_on)

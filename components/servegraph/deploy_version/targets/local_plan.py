@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from servegraph.deploy_version.model_gate import warnings_of
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, OutcomeName, Plan, Step
 from servegraph.deploy_version.probe import NO_GOLDEN_WARNING
 from servegraph.deploy_version.routine_gate import breaks_clients, check_trust
@@ -196,7 +197,7 @@ def _step(action: Action, detail: str) -> Step:
 
 
 def _warnings(decision: _Decision, model: ModelFacts, seen: Seen) -> tuple[str, ...]:
-    warnings = []
+    warnings = warnings_of(model) if decision.files else []
     if decision.files and not model.golden_requests:
         warnings.append(NO_GOLDEN_WARNING)
     if seen.lost:

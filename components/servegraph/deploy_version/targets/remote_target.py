@@ -10,6 +10,7 @@ from servegraph.deploy_version import rollout
 from servegraph.deploy_version.converge import converge
 from servegraph.deploy_version.deploying import Deploying
 from servegraph.deploy_version.machine_check import check_machine, price_per_hour
+from servegraph.deploy_version.model_gate import check_batch, warnings_of
 from servegraph.deploy_version.plan import (
     DeployedVersion,
     DeployRequest,
@@ -171,6 +172,7 @@ class RemoteTarget:
         if mine is None or not mine.share:
             changes, more = self._gate(seen, mine, model)
             warnings += more
+        warnings += warnings_of(model) if steps and refused is None else []
         if not model.golden_requests and steps:
             warnings.append(NO_GOLDEN_WARNING)
         after = dict(seen.shares)
@@ -205,6 +207,7 @@ class RemoteTarget:
         """What can be said without asking the service: warnings, and what speaks against the request."""
         try:
             check_trust(request, model)
+            check_batch(model)
             warnings = check_machine(self._service.target, self._machine(request), model, self._site.today())
             warnings += self._service.check(request, model, self._site.today())
         except DeployRefused as exc:
