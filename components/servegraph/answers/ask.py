@@ -19,6 +19,7 @@ from servegraph.errors import ModelError
 from servegraph.savedmodel.graph_reader import read_saved_model
 
 Loader = Literal["v2", "session"]
+LOADERS: tuple[Loader, ...] = ("session", "v2")  # TF Serving's way first
 _LONGEST = 300  # characters of TensorFlow's own message
 _CAUSE = re.compile(r"^Graph execution error.*\n(?P<message>[^\n]+)\n\t \[\[\{\{node (?P<node>[^}]+)\}\}", re.DOTALL)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from servegraph import storage
 from servegraph.answers import gate
-from servegraph.answers.evidence import Evidence, ask_original
+from servegraph.answers.evidence import Evidence
 from servegraph.answers.gate import Measured
+from servegraph.answers.original import ask_original
 from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import ExportRefused, InputError, ModelError
 from servegraph.export_serving_graph.proof import Proof, refuse_baggage, require_asked

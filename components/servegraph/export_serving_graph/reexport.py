@@ -15,8 +15,9 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from servegraph import storage
 from servegraph.answers import gate, warmup
-from servegraph.answers.ask import Loader
-from servegraph.answers.evidence import LOADERS, Evidence, ask_original
+from servegraph.answers.ask import LOADERS, Loader
+from servegraph.answers.evidence import Evidence
+from servegraph.answers.original import ask_original
 from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import DataError, ExportRefused, InputError, ModelError
 from servegraph.export_serving_graph.proof import Proof, refuse_baggage, require_asked, require_same_answers

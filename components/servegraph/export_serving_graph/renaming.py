@@ -11,7 +11,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 
 from servegraph import storage
 from servegraph.answers import warmup
-from servegraph.answers.evidence import Evidence, Question, ask_original
+from servegraph.answers.evidence import Evidence, Question
+from servegraph.answers.original import ask_original
 from servegraph.answers.samples import Samples
 from servegraph.errors import ExportRefused
 from servegraph.export_serving_graph.interface import Interface, WantedNames, interfaces

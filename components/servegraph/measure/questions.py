@@ -103,9 +103,8 @@ def collect(model: Path, samples: str | None) -> Questions:
 
 def _made_up(model: Path, signature: str, specs: Mapping[str, InputSpec]) -> Request:
     """Return made-up records that the model answers with something; of one that answers none the plainest."""
-    from servegraph.answers.ask import Servable
+    from servegraph.answers.ask import LOADERS, Servable
     from servegraph.answers.encodings import encodings
-    from servegraph.answers.evidence import LOADERS
     from servegraph.answers.generated import first_answered, tries
     from servegraph.answers.samples import Samples
     from servegraph.serve.model import meta_graph_of

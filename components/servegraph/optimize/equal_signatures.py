@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
@@ -12,7 +12,7 @@ from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from servegraph.optimize.inline import has_own_state
+from servegraph.optimize.inline import has_own_state, may_vary
 from servegraph.rewriting.graph import is_handle, node_name
 from servegraph.rewriting.meta_graph import ServingGraph
 
@@ -31,15 +31,32 @@ class _Cyclic(Exception):  # not an error
 
 def share_signatures(graph: ServingGraph) -> ServingGraph:
     """Let signatures with the same inputs whose outputs are computed the same way name the same tensors."""
+    same = computed_as(graph)
+    signatures = {
+        name: _naming_tensors_of(signature, graph.signatures[same[name]]) if name in same else signature
+        for name, signature in graph.signatures.items()
+    }
+    return replace(graph, signatures=signatures)
+
+
+def steady_signatures(graphs: Iterable[ServingGraph]) -> dict[tuple[str, ...], dict[str, str]]:
+    """Return, by its tags, of each graph that answers whatever was asked before which signatures compute the same."""
+    return {tuple(graph.original.meta_info_def.tags): computed_as(graph) for graph in graphs if not may_vary(graph)}
+
+
+def computed_as(graph: ServingGraph) -> dict[str, str]:
+    """Return, for each signature that computes the same as one before it, the first such one, the default before all.
+
+    They have the same inputs, and their outputs are computed the same way.
+    """
     digests = _Digests(graph)
-    first: dict[object, SignatureDef] = {}
-    signatures = {}
+    first: dict[object, str] = {}
+    same = {}
     for name in sorted(graph.signatures, key=lambda name: (name != _FIRST, name)):
-        signature = graph.signatures[name]
-        key = digests.of_signature(signature)
-        same = first.setdefault(key, signature) if key is not None else signature
-        signatures[name] = signature if same is signature else _naming_tensors_of(signature, same)
-    return replace(graph, signatures={name: signatures[name] for name in graph.signatures})
+        key = digests.of_signature(graph.signatures[name])
+        if key is not None and first.setdefault(key, name) != name:
+            same[name] = first[key]
+    return same
 
 
 def _naming_tensors_of(signature: SignatureDef, same: SignatureDef) -> SignatureDef:

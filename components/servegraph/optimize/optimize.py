@@ -11,15 +11,16 @@ from pathlib import Path
 
 from servegraph import storage
 from servegraph.answers.child import beside, warm_up
-from servegraph.answers.evidence import Evidence, ask_original
+from servegraph.answers.evidence import Evidence
 from servegraph.answers.golden import Recorded
+from servegraph.answers.original import ask_original
 from servegraph.errors import InputError, StorageError
 from servegraph.inspect_graph.inspect import inspect_directory
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.optimize import climb
+from servegraph.optimize.equal_signatures import steady_signatures
 from servegraph.optimize.free_memory import free_bytes, needed_bytes, require_room
 from servegraph.optimize.goal import Goal
-from servegraph.optimize.inline import may_vary
 from servegraph.optimize.places import require_places
 from servegraph.optimize.recording import record, varying_outputs
 from servegraph.optimize.result import Optimized, Step
@@ -122,7 +123,7 @@ def _require_rungs(goal: Goal) -> None:
 
 def _evidence(model: Path, original: Draft, goal: Goal, samples: str | None) -> Evidence:
     """Ask the original; where that fails, it must at least be undamaged."""
-    steady = [tuple(graph.original.meta_info_def.tags) for graph in original.serving_graphs if not may_vary(graph)]
+    steady = steady_signatures(original.serving_graphs)
     graph = read_saved_model(storage.open_dir(model))
     evidence = ask_original(model, graph, original.definitions, samples, goal.label, steady)
     if original.on_gpu and original.on_gpu.precision != "float32":

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from servegraph.answers.ask import Servable
+from servegraph.answers.ask import LOADERS, Servable
 from servegraph.errors import ModelError
 
 tf1 = tf.compat.v1
-LOADERS = ("session", "v2")
 
 
 @pytest.fixture(scope="module")

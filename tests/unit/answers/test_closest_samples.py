@@ -7,7 +7,7 @@ import pytest
 from tests.tiny_models import SCHEMA_VERSION, Tensors, Y, saved_model
 
 from servegraph import storage
-from servegraph.answers.evidence import ask_original
+from servegraph.answers.original import ask_original
 from servegraph.errors import DataError
 from servegraph.savedmodel.graph_reader import read_saved_model
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from servegraph.answers.ask import Servable
+from servegraph.answers.ask import LOADERS, Servable
 from servegraph.answers.draws import same_draws
-from servegraph.answers.evidence import LOADERS, Question
+from servegraph.answers.evidence import Question
 from servegraph.answers.generated import generate
 from servegraph.answers.repeats import outputs_that_vary
 from servegraph.answers.samples import InputSpec

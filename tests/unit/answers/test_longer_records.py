@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from servegraph import storage
 from servegraph.answers.child import in_child
-from servegraph.answers.evidence import Evidence, _ask_meta_graph, ask_original
+from servegraph.answers.evidence import Evidence
 from servegraph.answers.generated import generate, longer, made, say_something, tell_apart, tries
 from servegraph.answers.made_up import Known
+from servegraph.answers.original import _ask_meta_graph, ask_original
 from servegraph.answers.samples import InputSpec
 from servegraph.errors import ExportRefused
 from servegraph.export_serving_graph.export import export

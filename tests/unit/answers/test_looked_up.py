@@ -6,10 +6,10 @@ import tensorflow as tf
 from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
 from servegraph import storage
-from servegraph.answers import evidence
 from servegraph.answers.encodings import encodings
 from servegraph.answers.generated import generate
 from servegraph.answers.made_up import ExampleSpec, Feature, Known
+from servegraph.answers.original import ask_original
 from servegraph.answers.samples import InputSpec
 from servegraph.savedmodel.graph_reader import read_saved_model
 
@@ -91,11 +91,11 @@ CASES = {
 
 
 def ask(path):
-    """Return what is found for the input x, and what `evidence` asks of it."""
+    """Return what is found for the input x, and what the original is asked."""
     (meta_graph,) = parse_saved_model(str(path)).meta_graphs
     graph = read_saved_model(storage.open_dir(path))
     found = encodings(meta_graph, "serving_default", path).get("x")
-    asked = evidence.ask_original(path, graph, [meta_graph], None)
+    asked = ask_original(path, graph, [meta_graph], None)
     assert not asked.silent
     return found, asked.main
 

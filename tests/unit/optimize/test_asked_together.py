@@ -11,7 +11,7 @@ import tensorflow as tf
 from servegraph import storage
 from servegraph.answers import gate
 from servegraph.answers.ask import Servable
-from servegraph.answers.evidence import ask_original
+from servegraph.answers.original import ask_original
 from servegraph.answers.tolerance import Tolerance
 from servegraph.errors import StorageError
 from servegraph.optimize.climb import start

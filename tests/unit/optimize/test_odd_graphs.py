@@ -9,7 +9,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tests.tf1_models import answers, assert_same, changed, graph_with, save, signature, weights
 
 from servegraph import storage
-from servegraph.answers.evidence import ask_original
+from servegraph.answers.original import ask_original
 from servegraph.answers.tolerance import Tolerance
 from servegraph.optimize.climb import start
 from servegraph.optimize.fold import fold

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from servegraph import storage
-from servegraph.answers.evidence import ask_original
+from servegraph.answers.original import ask_original
 from servegraph.answers.tolerance import Tolerance
 from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
@@ -77,9 +77,9 @@ def test_a_model_of_one_record_is_asked_one_after_the_other(labelled: bool, tmp_
     assert (done.metric_name, done.samples_generated) == (("accuracy", False) if labelled else (None, True))
 
 
-@pytest.mark.parametrize(("steady", "is_new"), [((), True), ([("serve",)], False)])
+@pytest.mark.parametrize(("steady", "is_new"), [({}, True), ({("serve",): {}}, False)])
 def test_after_a_request_in_vain_only_what_may_have_changed_is_loaded_anew(
-    steady: list[tuple[str, ...]], is_new: bool, tmp_path: Path
+    steady: dict[tuple[str, ...], dict[str, str]], is_new: bool, tmp_path: Path
 ) -> None:
     module = tf.Module()
     module.calls = tf.Variable(0)
