@@ -255,6 +255,8 @@ class Climb:
         if found.objection:
             return f"undone: {found.objection}"
         if rung.speed is not None:
+            if self.fits(self.best) and not self.fits(found):
+                return f"makes the model larger than the budget: {format_size(found.size)}"
             try:
                 ratios = speed.ratios(self.best.path, found.path, self.attempts.evidence.main)
                 return speed.objection(ratios, rung.speed) or served_memory.objection(

@@ -37,7 +37,8 @@ class Making:
         before, draft = self._made.get(rung.name, (None, base))
         if before is not base:
             trimmed = self._trimmed() if rung.trims else base
-            draft = rung.change(trimmed) if rung.change is not None else trimmed
+            change = rung.change if self.terms.climbs_all else rung.unasked or rung.change
+            draft = change(trimmed) if change is not None else trimmed
             self._made[rung.name] = (base, draft)
         return None if draft is base or draft == base else draft
 

@@ -1,46 +1,69 @@
-"""The rung that keeps embedding tables as int8 in memory, not only on disk.
+"""The rung that keeps embedding tables in memory as they are stored, in half precision or as int8.
 
-Of a table that is only gathered from, each call needs a few rows: these are turned back into floats, and the table
-stays a quarter of its size for as long as the model is served.
+Of a table that is only gathered from, each call needs a few rows: these are turned back into floats, with the bits that
+the whole table would have had, and it stays as small as it is on disk for as long as the model is served.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from servegraph.optimize.gathers import gather_from, gathers_of
 from servegraph.optimize.share import changes_variables
-from servegraph.rewriting.contents import Content
+from servegraph.rewriting.contents import Content, size_bytes
 from servegraph.rewriting.draft import Draft
-from servegraph.rewriting.forms import HALVES, binary, cast
-from servegraph.rewriting.graph import Nodes
+from servegraph.rewriting.forms import HALVES, Cast, Form, Part
+from servegraph.rewriting.graph import Nodes, node_name
 from servegraph.rewriting.int8 import Int8, plan_int8
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
 from servegraph.rewriting.restores import variable
 from servegraph.rewriting.weights import Weight, loosen, weights_of
+from servegraph.savedmodel.bundle_reader import BundleReader
 
 _DTYPES = ("float32", *HALVES)
 LEAST_ROWS = 512  # of a table; of a smaller one a call may need most
+_WORTH_BYTES = 16 * 2**20  # of a table in memory: for less, nobody need wait until it is known how fast that is
+_Choose = Callable[[Content, Form | None, BundleReader | None], Form | None]
 
 
 def keep_resident(draft: Draft) -> Draft:
     """Hold tables [rows, columns] that are only gathered from as int8 with scales, and scale the gathered rows."""
+    return _holding(draft, _as_int8)
+
+
+def stay_resident(draft: Draft) -> Draft:
+    """Hold large tables that are only gathered from in the form in which they are stored, and turn back gathered rows.
+
+    Those stored in half precision and as int8; the answers have the same bits as before.
+    """
+    return _holding(draft, _as_stored)
+
+
+def _as_int8(content: Content, now: Form | None, tensors: BundleReader | None) -> Form | None:
+    return now if isinstance(now, Int8) else plan_int8(content, tensors)
+
+
+def _as_stored(content: Content, now: Form | None, _: BundleReader | None) -> Form | None:
+    return now if isinstance(now, (Int8, Cast)) and size_bytes(content) >= _WORTH_BYTES else None
+
+
+def _holding(draft: Draft, choose: _Choose) -> Draft:
+    """Hold tables of which rows alone are gathered in the forms that are chosen for them, if any are."""
     loose = loosen(draft).with_graphs(with_resource_variables)
     if any(changes_variables(graph) for graph in loose.serving_graphs):
         return draft
     uses = [gathers_of(graph) for graph in loose.serving_graphs]
-    forms: dict[str, Int8] = {}
+    forms: dict[str, Form] = {}
     with loose.tensors() as tensors:
         for weight in weights_of(loose):
             is_table = len(weight.content.shape) == 2 and weight.content.shape[0] >= LEAST_ROWS
             if is_table and weight.content.dtype in _DTYPES and _is_only_gathered(weight, loose, uses):
-                now = loose.forms.get(weight.key)
-                form = now if isinstance(now, Int8) else plan_int8(weight.content, tensors)
-                if isinstance(form, Int8):
-                    forms[weight.key] = form.with_wide_scales()
+                form = choose(weight.content, loose.forms.get(weight.key), tensors)
+                if form is not None:
+                    forms[weight.key] = form
     if not forms:
         return draft
     graphs = tuple(
@@ -63,7 +86,7 @@ def _resident(
     graph: ServingGraph,
     gathers: Mapping[str, Sequence[NodeDef]],
     contents: Mapping[str, Content],
-    forms: Mapping[str, Int8],
+    forms: Mapping[str, Form],
 ) -> ServingGraph:
     nodes, restores = dict(graph.nodes), []
     for restore in graph.restores:
@@ -72,20 +95,20 @@ def _resident(
             restores.append(restore)
             continue
         device, parts = nodes[restore.handle].device, forms[key].parts
-        names = [f"{restore.handle}/{what}" for what in ("levels", "scales")]
+        names = [f"{restore.handle}/{what}" for what in ("levels", "scales")[: len(parts)]]
         for name, part in zip(names, parts, strict=True):
             held = variable(nodes, name, key, part, device)
             restores.append(replace(held, tensors=(replace(held.tensors[0], part=part),)))
         for gather in gathers[restore.handle]:
-            _turn_back(nodes, gather, names[0], names[1], contents[key].dtype, is_by_row=parts[1].has_rows)
+            stored = [_of_rows(nodes, gather, name, part) for name, part in zip(names, parts, strict=True)]
+            last = nodes.pop(node_name(forms[key].decode(nodes, gather.name, stored, contents[key])))
+            last.name = gather.name
+            nodes[gather.name] = last
     return replace(graph, nodes=nodes, restores=tuple(restores))
 
 
-def _turn_back(nodes: Nodes, gather: NodeDef, levels: str, scales: str, dtype: str, *, is_by_row: bool) -> None:
-    """Gather levels, and scales where each row has its own, and multiply them under the gather's name."""
-    rows = gather_from(nodes, f"{gather.name}/levels", gather, f"{levels}/handle", "int8")
-    by = gather_from(nodes, f"{gather.name}/scales", gather, f"{scales}/handle", "float32") if is_by_row else scales
-    name = gather.name if dtype == "float32" else f"{gather.name}/scaled"
-    binary(nodes, name, "Mul", cast(nodes, f"{gather.name}/float", rows, "int8", "float32"), by)
-    if dtype != "float32":
-        cast(nodes, gather.name, name, "float32", dtype)
+def _of_rows(nodes: Nodes, gather: NodeDef, name: str, part: Part) -> str:
+    """Return the rows of a part that are gathered; a scale for each column is of all rows."""
+    if not part.has_rows:
+        return name
+    return gather_from(nodes, f"{gather.name}/{name.rpartition('/')[2]}_of_rows", gather, f"{name}/handle", part.dtype)

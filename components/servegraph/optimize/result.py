@@ -142,7 +142,7 @@ class Optimized:
         unnamed = [
             Option(rung.name, rung.what, ("rungs", "samples") if rung.trims and self.samples_generated else ("rungs",))
             for rung in RUNGS
-            if rung.name not in tried and (rung.is_default or rung.trims)
+            if rung.name not in tried and rung.may_shrink
         ]
         return undone + unnamed
 
@@ -154,7 +154,8 @@ class Optimized:
             return None
         tried = ", ".join(f"{s.name} {format_size(s.bytes)}" for s in self.steps if s.kept) or "none that helped"
         costs = [cost for step in self.steps if (cost := step.going_on(self.after_bytes))]
-        left_out = [r.name for r in RUNGS if r.is_default and r.name not in {step.name for step in self.steps}]
+        tried_too = {step.name for step in self.steps}
+        left_out = [r.name for r in RUNGS if r.is_default and r.may_shrink and r.name not in tried_too]
         further = [f"Add the rungs that --rungs left out: {', '.join(left_out)}."] if left_out else []
         going_on = f" To go on costs: {'; '.join(costs)}." if costs else ""
         return BudgetNotMet(

@@ -12,7 +12,7 @@ from servegraph.optimize.constants import as_constants
 from servegraph.optimize.fold import fold
 from servegraph.optimize.int4 import plan_int4
 from servegraph.optimize.names import shorten
-from servegraph.optimize.resident import keep_resident
+from servegraph.optimize.resident import keep_resident, stay_resident
 from servegraph.optimize.share import share
 from servegraph.optimize.tables import store_tables
 from servegraph.rewriting.contents import size_bytes
@@ -33,16 +33,18 @@ class Rung:
     `change` is the function. A rung with `plan` instead stores each weight in the form that `plan` finds for it. Lossy
     rungs are climbed only until the budget is met, as are two that lose nothing: one that `costs_names`, which makes a
     graph harder to read, and one that `costs_loading`, which makes a model slower to load. A rung with `speed` is for
-    the served model, not for its size: it is tried only where it is named, and kept only where the model answers at
-    least that many times as fast as before, in no more memory than the original takes. One that `trims` forgets words;
-    it too is tried only where it is named. One that `grows` is kept for what it does when the model is served, even
-    where its files are up to 1 % larger by it. Where the gate refuses what `change` made, `milder` is tried.
+    the served model, not for its size: it is kept only where the model answers at least that many times as fast as
+    before, in no more memory than the original takes. It is tried only where it is named; where no rungs are, `unasked`
+    is what it does. One that `trims` forgets words; it too is tried only where it is named. One that `grows` is kept
+    for what it does when the model is served, even where its files are up to 1 % larger by it. Where the gate refuses
+    what `change` made, `milder` is tried.
     """
 
     name: str
     what: str
     loss: Loss
     change: Callable[[Draft], Draft] | None = None
+    unasked: Callable[[Draft], Draft] | None = None
     milder: Callable[[Draft], Draft] | None = None
     plan: Planner | None = None
     speed: float | None = None
@@ -54,7 +56,12 @@ class Rung:
     @property
     def is_default(self) -> bool:
         """Whether it is one of the ladder where no rungs are named."""
-        return self.speed is None and not self.trims
+        return self.unasked is not None or (self.speed is None and not self.trims)
+
+    @property
+    def may_shrink(self) -> bool:
+        """Whether it is there to make the files smaller."""
+        return self.speed is None
 
     @property
     def bears_asking_later(self) -> bool:
@@ -126,6 +133,13 @@ RUNGS: tuple[Rung, ...] = (
     Rung("quarter", "store weights as int8 with scales per channel", "tolerance", plan=plan_int8),
     Rung("eighth", "store weights as int4 in groups of 32 with a scale each", "tolerance", plan=plan_int4),
     COMPRESS,
-    Rung("resident", "keep embedding tables as int8 in memory", "tolerance", change=keep_resident, speed=speed.AS_FAST),
+    Rung(
+        "resident",
+        "keep embedding tables small in memory too",
+        "tolerance",
+        change=keep_resident,
+        unasked=stay_resident,
+        speed=speed.AS_FAST,
+    ),
     Rung("constants", "put small weights into the graph", "rounding", change=as_constants, speed=speed.FASTER),
 )

@@ -35,7 +35,7 @@ class Rows:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Blocks:
     """A matrix whose parts with rows are cut into blocks; others, such as scales per column, serve all of them."""
 

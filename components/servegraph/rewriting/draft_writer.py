@@ -86,8 +86,7 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def _same_tensors(one: Draft, other: Draft) -> bool:
-    tensors = [(draft.contents, draft.forms, draft.aliases, draft.has_short_keys) for draft in (one, other)]
-    return tensors[0] == tensors[1]
+    return one.stored == other.stored and one.aliases == other.aliases
 
 
 def _link_tensors(source: Path, out: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -32,11 +32,6 @@ class Int8(Elementwise):
         """Yield the bytes of the levels, then of the scales."""
         yield self._levels(content, tensors)
         yield iter([self.scale.astype(numpy_of(self.parts[1].dtype)).tobytes()])
-
-    def with_wide_scales(self) -> Int8:
-        """Return the same form with the same scales in float32, which a graph can multiply by."""
-        levels, scales = self.parts
-        return replace(self, parts=(levels, scales._replace(dtype="float32")))
 
     def _levels(self, content: Content, tensors: BundleReader | None) -> Iterator[bytes]:
         start = 0

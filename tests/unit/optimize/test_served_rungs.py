@@ -1,6 +1,7 @@
 """The rungs for the served model: tables that stay int8 in memory, weights as constants of the graph."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +9,16 @@ import tensorflow as tf
 
 from servegraph import storage
 from servegraph.answers.ask import Servable
+from servegraph.answers.tolerance import Tolerance
 from servegraph.optimize import speed
 from servegraph.optimize.constants import as_constants
 from servegraph.optimize.fold import fold
 from servegraph.optimize.goal import Goal
 from servegraph.optimize.optimize import optimize
-from servegraph.optimize.resident import keep_resident
+from servegraph.optimize.resident import keep_resident, stay_resident
+from servegraph.optimize.rungs import RUNGS, planned
 from servegraph.rewriting import draft_reader, draft_writer
+from servegraph.rewriting.weights import loosen
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 IDS = {"ids": np.array([[0, 5, 599], [7, 7, 1]], np.int32)}
@@ -47,6 +51,14 @@ def model(tmp_path_factory):
 def answers(path, loader="session"):
     with Servable(path, loader=loader) as servable:
         return servable("serving_default", IDS)
+
+
+def draft_of(path, rung):
+    """Return the model with every weight stored as a rung plans it."""
+    draft = loosen(fold(draft_reader.read(path)))
+    plan = next(found.plan for found in RUNGS if found.name == rung)
+    with draft.tensors() as tensors:
+        return replace(draft, forms={**draft.forms, **planned(draft, plan, tensors)})
 
 
 def variables(path):
@@ -99,6 +111,44 @@ class TestResident:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+class TestStayingAsStored:
+    @pytest.fixture(scope="class")
+    def large(self, tmp_path_factory):
+        """An embedding of 41 MB, of which the export holds one copy: turned back as a whole it is in blocks."""
+        path = tmp_path_factory.mktemp("large") / "model"
+        made = tf.Module()
+        made.table = tf.Variable(tf.random.stateless_normal([40_000, 256], [1, 0]))
+        made.weights = tf.Variable(tf.random.stateless_normal([256, 4], [1, 1]))
+        serve = tf.function(
+            lambda ids: {"scores": tf.reduce_mean(tf.gather(made.table, ids), axis=1) @ made.weights},
+            [tf.TensorSpec([None, 3], tf.int32, name="ids")],
+        )
+        tf.saved_model.save(made, str(path), signatures=serve)
+        return path
+
+    @pytest.mark.parametrize(("rung", "dtype"), [("halve", "float16"), ("quarter", "int8")])
+    @pytest.mark.parametrize("loader", ["session", "v2"])
+    def test_rows_have_the_bits_that_the_whole_table_has(self, large, rung, dtype, loader, tmp_path):
+        optimize(large, tmp_path / "small", Goal(rungs=("strip", "fold", rung), tolerance=Tolerance(min_agreement=0)))
+        draft = stay_resident(draft_of(large, rung))
+        draft_writer.write(draft, tmp_path / "resident")
+        assert dtype in {op.name for op in handles(tmp_path / "resident").values()}
+        assert dtype not in {op.name for op in handles(tmp_path / "small").values()}
+        before, after = answers(tmp_path / "small", loader), answers(tmp_path / "resident", loader)
+        assert np.array_equal(before["scores"], after["scores"])
+
+    def test_what_is_stored_whole_or_is_small_stays(self, large, model):
+        for draft in (fold(draft_reader.read(large)), draft_of(model, "quarter")):
+            assert stay_resident(draft) is draft
+
+    def test_with_a_budget_alone_it_is_tried_within_it(self, large, tmp_path):
+        result = optimize(large, tmp_path / "out", Goal(budget_bytes=20_700_000, tolerance=Tolerance(min_agreement=0)))
+        step = next(step for step in result.steps if step.name == "resident")
+        assert step.kept or re.match(r"does not pay: .* times as fast", step.reason)
+        assert result.fits
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 class TestConstants:
     @pytest.mark.parametrize("loader", ["session", "v2"])
     def test_only_tables_stay_variables_and_answers_are_the_same(self, model, tmp_path, loader):
@@ -118,9 +168,11 @@ class TestConstants:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 class TestLadder:
-    def test_they_are_tried_only_where_they_are_named(self, model, tmp_path):
+    def test_small_models_are_spared_both_where_they_are_not_named(self, model, tmp_path):
         result = optimize(model, tmp_path / "out", Goal())
-        assert not {"resident", "constants"} & {step.name for step in result.steps}
+        assert "constants" not in {step.name for step in result.steps}
+        assert result.steps[-1].name == "resident"
+        assert result.steps[-1].reason == "nothing to do"
 
     def test_what_was_measured_decides(self, model, tmp_path):
         result = optimize(model, tmp_path / "out", Goal(rungs=("strip", "fold", "constants")))
