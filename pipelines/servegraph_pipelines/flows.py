@@ -91,7 +91,11 @@ def parse(text: str, source: str) -> Specification:
     try:
         documents = [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError as exc:
-        raise InputError(f"{source} is no YAML: {yaml_problem(exc)}.", code="NOT_A_PIPELINE") from exc
+        raise InputError(
+            f"{source} is no YAML: {yaml_problem(exc)}.",
+            code="NOT_A_PIPELINE",
+            fix="Compile it again with kfp 2: `servegraph compile`, or kfp.compiler.Compiler().compile.",
+        ) from exc
     is_spec = documents and isinstance(documents[0], dict)
     if not is_spec or not {"root", "pipelineInfo", "deploymentSpec"} <= documents[0].keys():
         raise InputError(

@@ -40,9 +40,13 @@ class ImageChoice:
             raise InputError(
                 "An image lock and a registry or a tag are given.", code="BAD_IMAGE", fix="Give one of them."
             )
-        for what, value, form in (("registry", self.registry, _REGISTRY), ("tag", self.tag, _TAG)):
+        rows = (
+            ("registry", self.registry, _REGISTRY, "Write it as images are named, like europe-docker.pkg.dev/P/R."),
+            ("tag", self.tag, _TAG, "Write letters, digits, '_', '.' and '-', like 1.2.0."),
+        )
+        for what, value, form, fix in rows:
             if value is not None and not form.fullmatch(value):
-                raise InputError(f"{value!r} is no {what} of images.", code="BAD_IMAGE")
+                raise InputError(f"{value!r} is no {what} of images.", code="BAD_IMAGE", fix=fix)
 
     def of(self, image: str) -> str:
         """Return the image to use for `image`; other people's images stay as they are.

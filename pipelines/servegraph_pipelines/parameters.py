@@ -29,6 +29,7 @@ def _is_json(value: Any) -> bool:
     return True
 
 
+_FIX = "Give a YAML file in UTF-8 with NAME: VALUE lines."
 _HOW = {
     "STRING": "Write a text, in YAML in quotes.",
     "NUMBER_INTEGER": "Write a whole number.",
@@ -71,9 +72,11 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as exc:
-        raise InputError(f"The parameters of {path} are no YAML: {yaml_problem(exc)}.", code="BAD_PARAMETER") from exc
+        raise InputError(
+            f"The parameters of {path} are no YAML: {yaml_problem(exc)}.", code="BAD_PARAMETER", fix=_FIX
+        ) from exc
     except (OSError, UnicodeDecodeError) as exc:
-        raise InputError(f"The parameters of {path} cannot be read: {exc}.", code="BAD_PARAMETER") from exc
+        raise InputError(f"The parameters of {path} cannot be read: {exc}.", code="BAD_PARAMETER", fix=_FIX) from exc
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):

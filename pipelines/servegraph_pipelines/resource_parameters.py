@@ -77,7 +77,11 @@ def check(specification: Specification, engine: EngineName, parameters: Mapping[
                 found[field] = parameters.get(match[1], specification.parameters[match[1]].get("defaultValue"))
         count = str(found.pop("accelerator_count", "1"))
         if not re.fullmatch(r"[1-9]\d?", count):
-            raise InputError(f"{count!r} is no number of accelerators of {step.name}.", code="BAD_RESOURCES")
+            raise InputError(
+                f"{count!r} is no number of accelerators of {step.name}.",
+                code="BAD_RESOURCES",
+                fix="Give a whole number from 1 to 99.",
+            )
         StepResources(**found, accelerator_count=int(count)).to_ir(engine)
 
 
@@ -98,7 +102,11 @@ def refuse_twice(specification: Specification, resources: Mapping[str, StepResou
 def _declare(document: dict[str, Any], name: str, default: str) -> None:
     parameters = document["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
     if name in parameters:
-        raise InputError(f"The pipeline has a parameter {name} already.", code="BAD_PARAMETER")
+        raise InputError(
+            f"The pipeline has a parameter {name} already.",
+            code="BAD_PARAMETER",
+            fix="Rename it in the pipeline: the name is needed for the resources of the step.",
+        )
     parameters[name] = {"parameterType": "STRING", "isOptional": True, "defaultValue": default}
 
 

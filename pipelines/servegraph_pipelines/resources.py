@@ -101,7 +101,11 @@ def from_mapping(values: Mapping[str, Any]) -> dict[str, StepResources]:
         given = {name: str(value) for name, value in row.items()}
         kind, _, count = given.get("accelerator", "").partition(":")
         if count and not re.fullmatch(r"[1-9]\d?", count):
-            raise InputError(f"{count!r} is no number of accelerators of {step}.", code="BAD_RESOURCES")
+            raise InputError(
+                f"{count!r} is no number of accelerators of {step}.",
+                code="BAD_RESOURCES",
+                fix="Write TYPE:N, N a whole number from 1 to 99.",
+            )
         found[step] = StepResources(given.get("cpu"), given.get("memory"), kind or None, int(count or 1))
     return found
 
@@ -122,7 +126,11 @@ def _bytes(text: str) -> int:
 
 def _at_most(value: float, limit: float, what: str, engine: EngineName) -> None:
     if value > limit:
-        raise InputError(f"{engine} gives a step at most {limit:g}, not {what}.", code="BAD_RESOURCES")
+        raise InputError(
+            f"{engine} gives a step at most {limit:g}, not {what}.",
+            code="BAD_RESOURCES",
+            fix=f"Ask for {limit:g} or less, or run the step on another engine.",
+        )
 
 
 def _check_accelerator(kind: str, count: int, engine: EngineName) -> None:
@@ -134,4 +142,8 @@ def _check_accelerator(kind: str, count: int, engine: EngineName) -> None:
         fix = f"Give one of {', '.join(limits.accelerators)}."
         raise InputError(f"{engine} has no accelerator {kind!r}.", code="BAD_RESOURCES", fix=fix)
     if limits.counts and count not in limits.counts:
-        raise InputError(f"{engine} gives {limits.counts} accelerators, not {count}.", code="BAD_RESOURCES")
+        raise InputError(
+            f"{engine} gives {limits.counts} accelerators, not {count}.",
+            code="BAD_RESOURCES",
+            fix=f"Ask for {', '.join(map(str, limits.counts))}.",
+        )

@@ -83,7 +83,11 @@ def ask(run: Run, version: str, sample: Sample) -> dict[str, Any]:
         server.wait_until_available(name)
         answer = server.post(f"/v1/models/{name}/versions/{version}:predict", {"instances": [sample.instance]})
     if answer.status != 200:
-        raise Refusal(f"The deployed version answers {answer.status}: {answer.document}.", code="PREDICTION_FAILED")
+        raise Refusal(
+            f"The deployed version answers {answer.status}: {answer.document}.",
+            code="PREDICTION_FAILED",
+            fix="Give records that the model takes, or mend the model.",
+        )
     return {
         "instance": sample.instance,
         "label": sample.label,

@@ -87,7 +87,9 @@ def _request(
             inputs[name] = (draw.mask if is_mask else draw.values)(numpy_type(spec.dtype), shapes[name], encoding)
         except TypeError as exc:
             raise DataError(
-                f"The input {name!r} has the dtype {spec.dtype}, which no request can hold.", code="CANNOT_MAKE_UP"
+                f"The input {name!r} has the dtype {spec.dtype}, which no request can hold.",
+                code="CANNOT_MAKE_UP",
+                fix="Export a signature whose inputs are numbers, booleans or text.",
             ) from exc
     return inputs
 

@@ -137,7 +137,11 @@ def _batch_labels(line: Any, key: str | None, request: Request | None, where: st
     label = _label(line, key, where)
     labels = label if isinstance(label, list) else [label]
     if len(labels) != rows:
-        raise DataError(f"{where} has {len(labels)} labels for {rows} records.", code="BAD_SAMPLES")
+        raise DataError(
+            f"{where} has {len(labels)} labels for {rows} records.",
+            code="BAD_SAMPLES",
+            fix="Give a list with one label for each record of the request.",
+        )
     return labels
 
 

@@ -25,6 +25,7 @@ from servegraph.savedmodel.wire import Malformed, fields, payloads
 from servegraph.storage import match
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+_FIX = "Write the warmup requests again, or remove the file."
 MOST_RECORDS = 1000  # TF Serving refuses a file with more
 EXAMPLES_INPUT = "inputs"  # what a signature for classification or regression calls its input
 # PredictionLog
@@ -60,7 +61,7 @@ def read(model: Path) -> tuple[WarmupRequest, ...]:
             raise DataError(
                 f"Record {number} of {path} is not a PredictionLog: {exc}.",
                 code="BAD_WARMUP_REQUESTS",
-                fix="Write the warmup requests again, or remove the file.",
+                fix=_FIX,
             ) from exc
     return tuple(requests)
 
@@ -82,14 +83,18 @@ def samples(requests: Sequence[WarmupRequest], signature: str, specs: Mapping[st
 def _fitting(request: WarmupRequest, specs: Mapping[str, InputSpec], where: str) -> dict[str, NDArray[Any]]:
     if request.inputs.keys() != specs.keys():
         raise DataError(
-            f"The {where} has the inputs {sorted(request.inputs)}, the signature {sorted(specs)}.", code="BAD_SAMPLES"
+            f"The {where} has the inputs {sorted(request.inputs)}, the signature {sorted(specs)}.",
+            code="BAD_SAMPLES",
+            fix=_FIX,
         )
     for name, spec in specs.items():
         have = request.inputs[name].dtype
         wanted = numpy_type(spec.dtype)
         if have != wanted and not (is_text(have) and is_text(wanted)):
             raise DataError(
-                f"The input {name!r} of {where} is {have}, the signature wants {spec.dtype}.", code="BAD_SAMPLES"
+                f"The input {name!r} of {where} is {have}, the signature wants {spec.dtype}.",
+                code="BAD_SAMPLES",
+                fix=_FIX,
             )
     return {name: fitting(request.inputs[name], spec, f"input {name!r} of {where}") for name, spec in specs.items()}
 

@@ -74,7 +74,11 @@ def _read_back(model: Path, requests: Sequence[WarmupRequest]) -> None:
         for one, other in zip(found, requests, strict=True)
     )
     if not same:
-        raise DataError(f"What was written to {model / WARMUP_FILE} does not read back.", code="BAD_WARMUP_REQUESTS")
+        raise DataError(
+            f"What was written to {model / WARMUP_FILE} does not read back.",
+            code="BAD_WARMUP_REQUESTS",
+            fix="Export again; where it stays so, leave --warmup out and report this model and its records.",
+        )
 
 
 def _prediction_log(request: WarmupRequest) -> bytes:

@@ -146,7 +146,10 @@ def _check_category(column: Column, where: str) -> None:
     if column.dtype == "int64":
         strange = [word for word in column.vocabulary or () if not re.fullmatch(r"[+-]?\d+", word, re.ASCII)]
         if strange:
-            raise SchemaError(f"The vocabulary of the int64 {where} has {strange[0]!r}, which is no whole number.")
+            raise SchemaError(
+                f"The vocabulary of the int64 {where} has {strange[0]!r}, which is no whole number.",
+                fix="Write whole numbers, or make its dtype string.",
+            )
 
 
 def _check_cross(cross: Cross, schema: Schema, source: str) -> None:

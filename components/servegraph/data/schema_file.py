@@ -63,7 +63,10 @@ def parse(text: str, source: str) -> Schema:
     delimiter = _text(document.get("delimiter", ","), f"The delimiter of the schema {source}")
     schema = Schema(columns=columns, label=label, header=header, delimiter=delimiter, crosses=crosses)
     if len(schema.delimiter) != 1:
-        raise SchemaError(f"The delimiter {schema.delimiter!r} of the schema {source} is not one character.")
+        raise SchemaError(
+            f"The delimiter {schema.delimiter!r} of the schema {source} is not one character.",
+            fix="Write one character, such as ',' or '|'; a tab is \"\\t\" in double quotes.",
+        )
     check(schema, source)
     return schema
 
@@ -124,13 +127,22 @@ def _column(name: str, spec: Any, source: str) -> Column:
     if role not in get_args(Role):
         raise SchemaError(f"The role of {where} is {role!r}.", fix=f"Use one of {', '.join(get_args(Role))}.")
     if sum(spec.get(key) is not None for key in ("vocabulary", "vocabulary_size", "hash_buckets")) > 1:
-        raise SchemaError(f"The schema gives more than one of vocabulary, vocabulary_size, hash_buckets for {where}.")
+        raise SchemaError(
+            f"The schema gives more than one of vocabulary, vocabulary_size, hash_buckets for {where}.",
+            fix="Keep one of them.",
+        )
     bounds = _list(spec.get("buckets"), f"`buckets` of {where}")
     buckets = tuple(_number(bound, f"A bucket bound of {where}") for bound in bounds)
     if list(buckets) != sorted(set(buckets)):
-        raise SchemaError(f"The buckets {list(buckets)} of {where} do not ascend.")
+        raise SchemaError(
+            f"The buckets {list(buckets)} of {where} do not ascend.",
+            fix="Write the bounds from the smallest to the largest, each once.",
+        )
     if buckets and dtype == "string":
-        raise SchemaError(f"The schema gives buckets for the text {where}.")
+        raise SchemaError(
+            f"The schema gives buckets for the text {where}.",
+            fix="Leave the buckets out, or make its dtype float32 or int64.",
+        )
     default = spec.get("default")
     if default is not None:
         what = f"The default of {where}"
@@ -151,18 +163,21 @@ def _column(name: str, spec: Any, source: str) -> Column:
 def _cross(spec: Any, names: list[str], source: str) -> Cross:
     where = f"a cross of {source}"
     if not isinstance(spec, dict):
-        raise SchemaError(f"The schema gives {spec!r} for {where}.")
+        raise SchemaError(
+            f"The schema gives {spec!r} for {where}.", fix="Write e.g. {columns: [a, b], hash_buckets: 1000}."
+        )
     _refuse_unknown(spec, {"columns", "hash_buckets"}, where)
     given = _list(spec.get("columns"), f"`columns` of {where}")
     columns = tuple(_text(name, f"A column of {where}") for name in given)
     strangers = [name for name in columns if name not in names]
     if strangers or len(columns) < 2:
         raise SchemaError(
-            f"The cross {list(columns)} in {source} needs two or more of the schema's columns; unknown: {strangers}."
+            f"The cross {list(columns)} in {source} needs two or more of the schema's columns; unknown: {strangers}.",
+            fix="Name two or more columns, each as the schema names it.",
         )
     buckets = _count(spec.get("hash_buckets"), f"The hash_buckets of {where}")
     if buckets is None:
-        raise SchemaError(f"The schema gives no hash_buckets for {where}.")
+        raise SchemaError(f"The schema gives no hash_buckets for {where}.", fix="Add e.g. hash_buckets: 1000.")
     return Cross(columns, buckets)
 
 
@@ -171,13 +186,16 @@ def _values(values: Any, dtype: Any, where: str) -> tuple[str, ...] | None:
     if values is None:
         return None
     if not _list(values, f"the values of {where}"):
-        raise SchemaError(f"The schema gives no values for {where}.")
+        raise SchemaError(f"The schema gives no values for {where}.", fix="List the values, or leave the key out.")
     texts = tuple(
         str(value) if dtype != "string" and _is_number(value) else strip(_text(value, f"A value of {where}"))
         for value in values
     )
     if len(set(texts)) != len(texts):
-        raise SchemaError(f"The schema repeats a value in {where}: {list(texts)}.")
+        raise SchemaError(
+            f"The schema repeats a value in {where}: {list(texts)}.",
+            fix="Write each value once; spaces round it do not count.",
+        )
     return texts
 
 
@@ -199,13 +217,15 @@ def _count(value: Any, what: str) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SchemaError(f"{what} is {value!r}, not a whole number of at least 1.")
+        raise SchemaError(
+            f"{what} is {value!r}, not a whole number of at least 1.", fix="Write e.g. 100, without quotes."
+        )
     return value
 
 
 def _number(value: Any, what: str) -> float:
     if not _is_number(value):
-        raise SchemaError(f"{what} is {value!r}, not a number.")
+        raise SchemaError(f"{what} is {value!r}, not a number.", fix="Write e.g. 0.5, without quotes.")
     return float(value)
 
 

@@ -189,7 +189,11 @@ def _bad_cell(cells: Cells, column: Column, part: _Part, *, is_label: bool) -> D
                 code="NOT_A_NUMBER",
                 fix="Mend the value, or make the column a string in the schema.",
             )
-    return DataError(f"Column {column.name!r} of {part.uri} cannot be read as {column.dtype}.", code="NOT_A_NUMBER")
+    return DataError(
+        f"Column {column.name!r} of {part.uri} cannot be read as {column.dtype}.",
+        code="NOT_A_NUMBER",
+        fix="Mend its values, or make the column a string in the schema.",
+    )
 
 
 def _is_empty(cell: Any) -> bool:

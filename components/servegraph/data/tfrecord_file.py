@@ -87,7 +87,11 @@ def examples(file: FileRef) -> Iterator[dict[str, list[Any]]]:
         try:
             example.ParseFromString(record)
         except Exception as exc:  # protobuf's DecodeError; its class differs between protobuf implementations
-            raise DataError(f"Record {number} of {file.uri} is not a tf.Example: {exc}.", code="BAD_ROW") from exc
+            raise DataError(
+                f"Record {number} of {file.uri} is not a tf.Example: {exc}.",
+                code="BAD_ROW",
+                fix="Write each record as tf.train.Example(…).SerializeToString().",
+            ) from exc
         yield {
             name: list(getattr(feature, feature.WhichOneof("kind") or "bytes_list").value)
             for name, feature in example.features.feature.items()

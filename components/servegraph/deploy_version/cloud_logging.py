@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from servegraph.deploy_version.discovery import load, require_valid
-from servegraph.deploy_version.faults import Unavailable, fault_of
+from servegraph.deploy_version.faults import fault_of, no_answer
 from servegraph.deploy_version.google_api import is_loopback
 from servegraph.extras import package_missing
 
@@ -45,7 +45,7 @@ class CloudLogging:
         except HttpError as exc:
             raise fault_of(int(exc.status_code), str(exc.reason), "entries.list") from exc
         except (HttpLib2Error, http.client.HTTPException, OSError) as exc:
-            raise Unavailable(f"entries.list: no answer ({type(exc).__name__}).") from exc
+            raise no_answer("entries.list", exc) from exc
         texts = [_text(entry) for entry in reversed(found.get("entries", []))]
         return [line for text in texts for line in text.splitlines()][-most:]
 

@@ -215,9 +215,9 @@ class Deploying:
             try:
                 return self._service.ask(self._goal, seen, request)
             except NoCapacity as fault:  # a prediction takes no machine: it is a limit on requests, which passes
-                raise Unavailable(fault.message) from fault
+                raise Unavailable(fault.message, fix=fault.fix) from fault
             except Unreadable as fault:  # a container's answers do not get better
-                raise Rejected(fault.message) from fault
+                raise Rejected(fault.message, fix=fault.fix) from fault
 
         try:
             return self._site.waits.patience().again(ask)

@@ -46,7 +46,10 @@ class Operations:
             if found.get("done"):
                 break
             if time.monotonic() > deadline_s:
-                raise CannotServe(f"{what} did not end within {TIMEOUT_S:g} s ({operation}).")
+                raise CannotServe(
+                    f"{what} did not end within {TIMEOUT_S:g} s ({operation}).",
+                    fix="See in the cloud console what it waits for, then deploy again.",
+                )
             time.sleep(pause_s)
             pause_s = min(self._poll_s, 1.5 * pause_s)
         self._in_flight = None

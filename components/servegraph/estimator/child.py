@@ -102,7 +102,11 @@ def export(
     arguments = _args(args)
     estimator = _estimator(make, arguments)
     if estimator.latest_checkpoint() is None:
-        raise InputError(f"{arguments.model_dir} holds no checkpoint.", code="NOTHING_TO_EXPORT")
+        raise InputError(
+            f"{arguments.model_dir} holds no checkpoint.",
+            code="NOTHING_TO_EXPORT",
+            fix="Train the Estimator first, or give the model_dir that it was trained in.",
+        )
     if input_fn:
         receive = load_trainer(input_fn)
     elif arguments.schema is not None:

@@ -35,7 +35,11 @@ def interpreter(environment: Mapping[str, str]) -> Path:
     """
     if named := environment.get(VARIABLE):
         if not Path(named).is_file():
-            raise InputError(f"{VARIABLE} names {named}, which does not exist.", code="NO_PYTHON")
+            raise InputError(
+                f"{VARIABLE} names {named}, which does not exist.",
+                code="NO_PYTHON",
+                fix=f"Name the Python of an environment with TensorFlow 2.15, or unset {VARIABLE}: one is then made.",
+            )
         return Path(named)
     place = _place(environment)
     python = place / "bin" / "python"
@@ -55,7 +59,9 @@ def interpreter(environment: Mapping[str, str]) -> Path:
         ) from exc
     except OSError as exc:
         raise StorageError(
-            f"The environment with TensorFlow 2.15 cannot be made at {place}: {exc}.", code="CANNOT_INSTALL"
+            f"The environment with TensorFlow 2.15 cannot be made at {place}: {exc}.",
+            code="CANNOT_INSTALL",
+            fix="Free space there, or set XDG_CACHE_HOME to a directory that can be written.",
         ) from exc
     return python
 

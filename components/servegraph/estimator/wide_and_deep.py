@@ -27,7 +27,11 @@ def make(args: EstimatorArgs) -> Any:
         InputError: no schema (code `NO_SCHEMA`), or as `parse_built_in`.
     """
     if args.schema is None:
-        raise InputError("The built-in Estimator needs the schema of its data.", code="NO_SCHEMA")
+        raise InputError(
+            "The built-in Estimator needs the schema of its data.",
+            code="NO_SCHEMA",
+            fix="Give the schema of the data that it is trained on: --schema, or the parameter schema.",
+        )
     chosen = parse_built_in(args.hyperparameters)
     wide, deep = _columns(args.schema, chosen["embedding_size"])
     settings: dict[str, Any] = {

@@ -114,7 +114,11 @@ def _signature(path: Path) -> tuple[str, Signature, tuple[str, ...]]:
     names = [name for name in plain.signatures if not name.startswith("__saved_model")]
     name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in names else names[0] if len(names) == 1 else None
     if name is None:
-        raise ModelError(f"{path} has the signatures {names}, none of them {DEFAULT_SIGNATURE}.", code="NO_SIGNATURE")
+        raise ModelError(
+            f"{path} has the signatures {names}, none of them {DEFAULT_SIGNATURE}.",
+            code="NO_SIGNATURE",
+            fix=f"Name one of them {DEFAULT_SIGNATURE} when the model is exported.",
+        )
     return name, plain.signatures[name], tuple(plain.tags)
 
 

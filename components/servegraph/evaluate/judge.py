@@ -55,7 +55,11 @@ class Criteria:
         try:
             least = float(min_metric) if min_metric else None
         except ValueError as exc:
-            raise InputError(f"min_metric is {min_metric!r}, no number.", code="BAD_CRITERIA") from exc
+            raise InputError(
+                f"min_metric is {min_metric!r}, no number.",
+                code="BAD_CRITERIA",
+                fix="Give e.g. 0.9; empty sets no limit.",
+            ) from exc
         if not all(limit >= 0 for limit in limits):
             raise InputError(f"A limit of {limits} is below 0.", code="BAD_CRITERIA", fix="0 sets no limit.")
         return cls(

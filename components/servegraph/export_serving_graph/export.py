@@ -165,7 +165,9 @@ def _write(found: Found, out: Path, between: Path, wanted: Wanted, options: _Opt
         return write_keras(model, out, schema, options.requests.formats, options.samples, wanted.names.methods)
     if options.requests.formats and found.kind != "estimator":
         raise InputError(
-            f"Input formats are for Keras models and Estimators; {found.path} is a {found.kind}.", code="NO_FORMATS"
+            f"Input formats are for Keras models and Estimators; {found.path} is a {found.kind}.",
+            code="NO_FORMATS",
+            fix="Leave --formats out.",
         )
     if found.kind == "saved_model":
         between = sources.with_signatures(Path(found.path), between, wanted)

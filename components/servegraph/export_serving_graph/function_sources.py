@@ -29,7 +29,10 @@ def build(name: str) -> Any:
     try:
         model = function()
     except Exception as exc:
-        raise TrainerError(f"The function {name!r} raised {type(exc).__name__}: {exc}.") from exc
+        raise TrainerError(
+            f"The function {name!r} raised {type(exc).__name__}: {exc}.",
+            fix="Mend the function: it is called without arguments and returns the model.",
+        ) from exc
     if not isinstance(model, keras.Model | tf.Module):
         raise InputError(
             f"The function {name!r} returned {type(model).__name__}, neither a keras.Model nor a tf.Module.",

@@ -58,7 +58,11 @@ def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
     for text in texts:
         name, _, value = text.partition("=") if "=" in text else (text, "", text)
         if not name or not value or name in found:
-            raise InputError(f"{option} {text!r} is no NAME=VALUE, or names {name!r} again.", code="BAD_OPTION")
+            raise InputError(
+                f"{option} {text!r} is no NAME=VALUE, or names {name!r} again.",
+                code="BAD_OPTION",
+                fix="Write NAME=VALUE, and each NAME once.",
+            )
         found[name] = value
     return found
 

@@ -49,7 +49,11 @@ def read_schema(file: Path | None) -> Schema | None:
     if file is None:
         return None
     if not file.is_file():
-        raise InputError(f"There is no schema file {file}.", code="NO_SCHEMA")
+        raise InputError(
+            f"There is no schema file {file}.",
+            code="NO_SCHEMA",
+            fix="Give the path of a schema; `servegraph schema DATA --out FILE` writes one.",
+        )
     return parse(file.read_text(encoding="utf-8"), str(file))
 
 

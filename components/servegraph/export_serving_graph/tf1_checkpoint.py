@@ -16,6 +16,7 @@ from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, SERVING_TAG
 
 v1 = tf.compat.v1
 _SHOWN = 8
+_PLACEHOLDERS = ("Placeholder", "PlaceholderWithDefault")
 # An Estimator's training graph has no place that takes a request: its features come out of an input pipeline.
 _PIPELINES = ("IteratorGetNext", "QueueDequeueManyV2", "QueueDequeueUpToV2", "ParseExample", "ParseExampleV2")
 
@@ -60,17 +61,23 @@ def save(prefix: str, path: Path, wanted: Wanted) -> None:
 
 def _with_constants(meta_graph: Any, constants: Mapping[str, str], prefix: str) -> Any:
     """Put constants, written as JSON, in the place of placeholders that serving never feeds."""
-    nodes = {node.name: node for node in meta_graph.graph_def.node}
+    placeholders = {node.name: node for node in meta_graph.graph_def.node if node.op in _PLACEHOLDERS}
     for name, text in constants.items():
-        node = nodes.get(name.removesuffix(":0"))
-        if node is None or node.op not in ("Placeholder", "PlaceholderWithDefault"):
-            raise InputError(f"The graph of {prefix} has no placeholder {name!r}.", code="WHICH_TENSORS")
+        node = placeholders.get(name.removesuffix(":0"))
+        if node is None:
+            raise InputError(
+                f"The graph of {prefix} has no placeholder {name!r}.",
+                code="WHICH_TENSORS",
+                fix=f"Name one of {', '.join(sorted(placeholders)) or 'none: there are no placeholders'}.",
+            )
         dtype = node.attr["dtype"].type
         try:
             value = tf.make_tensor_proto(json.loads(text), dtype)
         except (ValueError, TypeError) as exc:
             raise InputError(
-                f"The value {text!r} of {name} is not {tf.as_dtype(dtype).name}.", code="BAD_OPTION"
+                f"The value {text!r} of {name} is not {tf.as_dtype(dtype).name}.",
+                code="BAD_OPTION",
+                fix="Write it as JSON of that type, such as false, 0.5 or [1, 2].",
             ) from exc
         kept = node.name
         node.Clear()
@@ -106,7 +113,7 @@ def _is_switch(op: Any) -> bool:
     A default is what the author trained with, unless it switches off what only training does: False, and of a rate or
     of what is kept 0 and 1. A whole number is no such switch.
     """
-    if op.type not in ("Placeholder", "PlaceholderWithDefault") or op.outputs[0].shape.rank != 0:
+    if op.type not in _PLACEHOLDERS or op.outputs[0].shape.rank != 0:
         return False
     if op.type == "Placeholder":
         return True

@@ -10,6 +10,7 @@ from typing import Any
 from servegraph.errors import Refusal
 
 _END = b"\r\n\r\n"
+_FIX = "Measure again; where it stays so, ask `servegraph serve` the same: its log says why."
 _LENGTH = b"content-length: "
 
 
@@ -50,7 +51,7 @@ async def _drive(port: int, request: bytes, connections: int, seconds: float) ->
         for client in clients:
             await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
     except OSError as exc:
-        raise Refusal(f"The server cannot be reached: {exc}", code="LOAD_FAILED") from exc
+        raise Refusal(f"The server cannot be reached: {exc}", code="LOAD_FAILED", fix=_FIX) from exc
     await asyncio.gather(*(client.finished for client in clients))
     ended_s = time.perf_counter()
     times = sorted(time_ms for client in clients for time_ms in client.times_ms)
@@ -106,5 +107,7 @@ class _Client(asyncio.Protocol):
 
     def _fail(self, why: str) -> None:
         if not self.finished.done():
-            self.finished.set_exception(Refusal(f"The server did not answer as it should: {why}", code="LOAD_FAILED"))
+            self.finished.set_exception(
+                Refusal(f"The server did not answer as it should: {why}", code="LOAD_FAILED", fix=_FIX)
+            )
             self._transport.close()

@@ -85,7 +85,7 @@ def collect(model: Path, samples: str | None) -> Questions:
 
     signatures = read_serving_graph(open_dir(model)).signatures
     if not signatures:
-        raise ModelError("The model has no signature.", code=NOTHING_TO_ASK)
+        raise ModelError("The model has no signature.", code=NOTHING_TO_ASK, fix="Export the model with a signature.")
     name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else min(signatures)
     specs = {key: InputSpec(info.dtype, info.shape) for key, info in signatures[name].inputs.items()}
     takes_batches = is_batched(specs)
@@ -113,7 +113,11 @@ def _made_up(model: Path, signature: str, specs: Mapping[str, InputSpec]) -> Req
     known = {} if definition is None else encodings(definition, signature, model)
     plain = tries(specs, known)
     if not plain:
-        raise ModelError("No request can be made up for its inputs.", code=NOTHING_TO_ASK)
+        raise ModelError(
+            "No request can be made up for its inputs.",
+            code=NOTHING_TO_ASK,
+            fix="Give requests with --samples FILE.jsonl.",
+        )
     for loader in LOADERS:
         with contextlib.suppress(ModelError), Servable(model, loader=loader) as servable:
             found = first_answered(specs, partial(servable, signature), known)

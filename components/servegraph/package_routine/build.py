@@ -77,7 +77,11 @@ def build(
     project.mkdir()
     modules = modules_of(source)
     if any(module.stem == ADAPTER for module in modules):
-        raise InputError(f"The name {ADAPTER} is taken by the adapter that is added.", code="NAME_TAKEN")
+        raise InputError(
+            f"The name {ADAPTER} is taken by the adapter that is added.",
+            code="NAME_TAKEN",
+            fix="Rename that module of the source.",
+        )
     for module in modules:
         if module.is_dir():
             shutil.copytree(module, project / module.name, ignore=_IGNORED)
@@ -104,4 +108,8 @@ def _run_hatchling(project: Path, destination: Path) -> None:
     if done.returncode == 0:
         return
     said = (done.stderr or done.stdout).strip().splitlines()
-    raise Refusal(f"The routine cannot be built: {said[-1] if said else 'no reason is given'}.", code="BUILD_FAILED")
+    raise Refusal(
+        f"The routine cannot be built: {said[-1] if said else 'no reason is given'}.",
+        code="BUILD_FAILED",
+        fix="Mend what it names in the source, then package again.",
+    )

@@ -118,7 +118,11 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     try:
         found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as exc:
-        raise InputError(f"{str(path)!r} cannot be read: {exc}.", code="BAD_SAMPLES") from exc
+        raise InputError(
+            f"{str(path)!r} cannot be read: {exc}.",
+            code="BAD_SAMPLES",
+            fix='Give UTF-8 text with one request a line, such as {"instances": […]}.',
+        ) from exc
     if not all(isinstance(document, dict) for document in found):
         raise InputError(
             f"{str(path)!r} holds something else than requests.",
@@ -151,7 +155,10 @@ def copy_artifacts(request: PackageRequest, staged: Path) -> None:
     except (OSError, shutil.Error) as exc:
         if isinstance(exc, InputError):
             raise
-        raise StorageError(f"The model or its artifacts cannot be copied: {exc}.") from exc
+        raise StorageError(
+            f"The model or its artifacts cannot be copied: {exc}.",
+            fix="See that both may be read, and that the output's directory can be written and has space left.",
+        ) from exc
 
 
 def put_routine(
@@ -201,7 +208,11 @@ def describe(source: Path, predictor: str) -> tuple[str, bool]:
         told = json.loads(last)
     except ValueError as exc:
         said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        raise InputError(f"{predictor} cannot be imported: {said}", code="NO_PREDICTOR") from exc
+        raise InputError(
+            f"{predictor} cannot be imported: {said}",
+            code="NO_PREDICTOR",
+            fix="Mend the source, or install here what it imports, then package again.",
+        ) from exc
     if "error" in told:
         fix = "Write it as module:Class; the module is at the top of the source."
         raise InputError(told["error"], code="NO_PREDICTOR", fix=fix)

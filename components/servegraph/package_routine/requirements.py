@@ -53,7 +53,11 @@ def read_pins(path: Path) -> list[Pin]:
     try:
         text = path.read_text(encoding="utf-8").replace("\\\n", " ")
     except (OSError, UnicodeDecodeError) as exc:
-        raise InputError(f"{str(path)!r} cannot be read: {exc}.", code="BAD_REQUIREMENTS") from exc
+        raise InputError(
+            f"{str(path)!r} cannot be read: {exc}.",
+            code="BAD_REQUIREMENTS",
+            fix="Give UTF-8 text with one pin a line: name==version.",
+        ) from exc
     pins: dict[str, Pin] = {}
     for raw in text.splitlines():
         line = re.sub(r"(^|\s)#.*", "", raw).strip()

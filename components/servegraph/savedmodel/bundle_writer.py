@@ -56,7 +56,7 @@ class BundleWriter:
         """Write a tensor of fixed-size elements, little-endian in row-major order."""
         self._check(key, dtype)
         if BY_NAME[dtype].size_bytes is None:
-            raise InputError(f"{key!r} is of {dtype}: give its elements to add_strings.", code="BAD_TENSOR")
+            raise InputError(f"{key!r} is of {dtype}.", code="BAD_TENSOR", fix="Give its elements to add_strings.")
         self._entries[key] = entry = self._store(key, dtype, tuple(shape), chunks)
         return entry
 
@@ -65,7 +65,11 @@ class BundleWriter:
         self._check(key, "string")
         elements = list(values)
         if len(elements) != prod(shape):
-            raise InputError(f"{key!r} of shape {list(shape)} got {len(elements)} strings.", code="BAD_TENSOR")
+            raise InputError(
+                f"{key!r} of shape {list(shape)} got {len(elements)} strings.",
+                code="BAD_TENSOR",
+                fix=f"Give {prod(shape)}, one for each element of the shape.",
+            )
         lengths = [len(element) for element in elements]
         lengths_crc = lengths_checksum(lengths)
         stored_crc = mask(lengths_crc).to_bytes(4, "little")
@@ -98,7 +102,11 @@ class BundleWriter:
         """Give the tensor `same_as`, already written, a second key; its bytes are not stored again."""
         target = self._entries.get(same_as)
         if target is None:
-            raise InputError(f"{key!r} shall share {same_as!r}, which is not written yet.", code="BAD_TENSOR")
+            raise InputError(
+                f"{key!r} shall share {same_as!r}, which is not written yet.",
+                code="BAD_TENSOR",
+                fix="Write that one first.",
+            )
         self._check(key, target.dtype)
         self._entries[key] = alias = target._replace(key=key)
         if same_as in self._pieces:
@@ -141,9 +149,17 @@ class BundleWriter:
 
     def _check(self, key: str, dtype: str) -> None:
         if not key or key.startswith("\0") or key in self._entries:
-            raise InputError(f"The key {key!r} cannot be used, or is there already.", code="BAD_TENSOR")
+            raise InputError(
+                f"The key {key!r} cannot be used, or is there already.",
+                code="BAD_TENSOR",
+                fix="Give each tensor a key of its own, not empty, that begins with no zero byte.",
+            )
         if dtype not in BY_NAME:
-            raise InputError(f"{key!r} is of the unknown dtype {dtype!r}.", code="BAD_TENSOR")
+            raise InputError(
+                f"{key!r} is of the unknown dtype {dtype!r}.",
+                code="BAD_TENSOR",
+                fix=f"Give one of {', '.join(sorted(BY_NAME))}.",
+            )
 
     def _store(self, key: str, dtype: str, shape: tuple[int, ...], chunks: Iterable[bytes]) -> TensorEntry:
         start, crc = self._offset, 0
@@ -157,7 +173,9 @@ class BundleWriter:
         expected = expected_bytes(entry)
         if expected is not None and expected != size:
             raise InputError(
-                f"{key!r} ({dtype} {list(shape)}) needs {expected} bytes and got {size}.", code="BAD_TENSOR"
+                f"{key!r} ({dtype} {list(shape)}) needs {expected} bytes and got {size}.",
+                code="BAD_TENSOR",
+                fix="Give the bytes of every element once, or the shape and dtype that the bytes have.",
             )
         return entry
 
@@ -189,7 +207,11 @@ class BundleWriter:
         slices = tuple(piece.slices[0] for piece in pieces)
         self._entries[key] = entry = TensorEntry(key, dtype, shape, 0, 0, size, 0, slices)
         if expected_bytes(entry) not in (None, size):
-            raise InputError(f"The slices of {key!r} do not add up to {list(shape)}.", code="BAD_TENSOR")
+            raise InputError(
+                f"The slices of {key!r} do not add up to {list(shape)}.",
+                code="BAD_TENSOR",
+                fix="Give slices that cover the shape and do not overlap.",
+            )
         return entry
 
     def _table(self) -> Iterator[tuple[bytes, bytes]]:

@@ -25,6 +25,7 @@ from servegraph.savedmodel.layout import GOLDEN_FILE
 
 LARGEST_BYTES = 100_000_000
 _PIECE_BYTES = 4096  # given to the inflater at once: what it leaves of one is copied for each member
+_FIX = "Copy the file whole again, or export the model again."
 _GZIP = b"\x1f\x8b"
 _NOT_A_REQUEST = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _PART = {"every", "shape", "values"}  # the keys of an output of which some values were recorded
@@ -128,10 +129,12 @@ def _inflated(content: bytes) -> bytes:
             try:
                 found += inflater.decompress(piece, LARGEST_BYTES - len(found) + 1)
             except zlib.error as exc:
-                raise ModelError(f"{GOLDEN_FILE} cannot be inflated: {exc}.", code="BAD_GOLDEN_REQUESTS") from exc
+                raise ModelError(
+                    f"{GOLDEN_FILE} cannot be inflated: {exc}.", code="BAD_GOLDEN_REQUESTS", fix=_FIX
+                ) from exc
             if not piece or len(found) > LARGEST_BYTES:
                 message = f"{GOLDEN_FILE} is cut short, or inflates to more than {LARGEST_BYTES} bytes."
-                raise ModelError(message, code="BAD_GOLDEN_REQUESTS")
+                raise ModelError(message, code="BAD_GOLDEN_REQUESTS", fix=_FIX)
             position += len(piece)
         position -= len(inflater.unused_data)
     return bytes(found)

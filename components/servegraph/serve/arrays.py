@@ -82,6 +82,7 @@ def to_array(value: Any, name: str, info: TensorInfo, *, has_numbers_only: bool 
         raise RequestError(
             f"Input {name!r} is a {info.encoding} tensor of {info.dtype}, which JSON cannot carry.",
             code="UNIMPLEMENTED",
+            fix="Ask a signature whose inputs are dense: numbers, booleans or strings.",
         )
     return array.reshape(values.shape)
 
@@ -124,17 +125,22 @@ def _flatten(value: Any, name: str) -> _Values:
             index = next(i for i, inner in enumerate(level) if len(inner) != expected)
             raise RequestError(
                 f"Input {name!r} is ragged: the list at {_position(index, shape)} has {len(level[index])} "
-                f"elements, the ones before it {expected}."
+                f"elements, the ones before it {expected}.",
+                fix="Make the lists of each level equally long.",
             )
         shape.append(lengths.pop())
         if len(shape) > _MAX_RANK:
-            raise RequestError(f"Input {name!r} is nested more than {_MAX_RANK} lists deep.")
+            raise RequestError(
+                f"Input {name!r} is nested more than {_MAX_RANK} lists deep.",
+                fix="Nest the lists as deep as the shape in the signature.",
+            )
         level = list(chain.from_iterable(level))
         kinds = set(map(type, level))
     if list in kinds:
         index = next(i for i, leaf in enumerate(level) if (type(leaf) is list) != (type(level[0]) is list))
         raise RequestError(
-            f"Input {name!r} is ragged: {kind(level[index])} at {_position(index, shape)}, beside {kind(level[0])}."
+            f"Input {name!r} is ragged: {kind(level[index])} at {_position(index, shape)}, beside {kind(level[0])}.",
+            fix="Write only lists or only values on each level.",
         )
     return _Values(name, tuple(shape), level, kinds)
 
@@ -149,7 +155,10 @@ def _floats(values: _Values, dtype: str) -> Array:
     largest = float(sizes.max())
     if largest > float(limits.max):
         index = int(sizes.argmax())
-        raise RequestError(f"{values.where(index)}: {values.leaves[index]} is out of range of {dtype}.")
+        raise RequestError(
+            f"{values.where(index)}: {values.leaves[index]} is out of range of {dtype}.",
+            fix=f"Send a number that a {dtype} can hold.",
+        )
     exact_limit = _exact_limit(dtype)
     if int in values.kinds and largest >= exact_limit:
         for index, leaf in enumerate(values.leaves):
@@ -177,7 +186,10 @@ def _ints(values: _Values, dtype: str) -> Array:
     leaves = values.leaves
     if leaves and (min(leaves) < limits.min or max(leaves) > limits.max):
         index = next(i for i, leaf in enumerate(leaves) if not limits.min <= leaf <= limits.max)
-        raise RequestError(f"{values.where(index)}: {leaves[index]} is out of range of {dtype}.")
+        raise RequestError(
+            f"{values.where(index)}: {leaves[index]} is out of range of {dtype}.",
+            fix=f"Send a number from {limits.min} to {limits.max}.",
+        )
     return np.array(leaves, dtype=dtype)
 
 
@@ -194,19 +206,28 @@ def _strings(values: _Values) -> Array:
 def bytes_of(value: dict[str, Any], where: str) -> bytes:
     """Return what `{"b64": "…"}` holds. Raises `RequestError`, naming `where`, for any other object."""
     if value.keys() != {"b64"} or not isinstance(value["b64"], str):
-        raise RequestError(f'{where}: an object here must be {{"b64": "…"}} and no more.')
+        raise RequestError(
+            f'{where}: an object here must be {{"b64": "…"}} and no more.',
+            fix='Send bytes as {"b64": "…"}, and a text as it is.',
+        )
     # Both alphabets, padded or not, as absl::Base64Unescape takes them.
     text = value["b64"].replace("-", "+").replace("_", "/").rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as exc:
-        raise RequestError(f"{where}: unable to base64 decode.") from exc
+        raise RequestError(
+            f"{where}: unable to base64 decode.",
+            fix="Encode the bytes in base64, with the standard alphabet or that for URLs.",
+        ) from exc
 
 
 def _require(values: _Values, allowed: set[type], want: str) -> None:
     if not values.kinds <= allowed:
         index = next(i for i, leaf in enumerate(values.leaves) if type(leaf) not in allowed)
-        raise RequestError(f"{values.where(index)} must be {want}, not {kind(values.leaves[index])}.")
+        raise RequestError(
+            f"{values.where(index)} must be {want}, not {kind(values.leaves[index])}.",
+            fix="The types of the inputs are in the answer to GET /v1/models/NAME/metadata.",
+        )
 
 
 def _position(index: int, shape: Sequence[int]) -> str:

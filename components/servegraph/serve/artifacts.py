@@ -45,7 +45,10 @@ def copy_tree(source: str, target: str) -> None:
         try:
             shutil.copytree(source, target, dirs_exist_ok=True)
         except (OSError, shutil.Error) as exc:
-            raise StorageError(f"{source!r} cannot be copied: {exc}.") from exc
+            raise StorageError(
+                f"{source!r} cannot be copied: {exc}.",
+                fix="See that it can be read, and that the disk it is copied to has space left.",
+            ) from exc
         return
     command, environment = _reader(source, target)
     done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=False)
@@ -116,7 +119,10 @@ def _check(source: str, code: int, told: bytes) -> None:
     try:
         error = json.loads(told)
     except ValueError:
-        raise StorageError(f"{source!r} cannot be read: its reader ended with {code}.") from None
+        raise StorageError(
+            f"{source!r} cannot be read: its reader ended with {code}.",
+            fix="See what it wrote above; -9 is for lack of memory.",
+        ) from None
     raise StorageError(error["message"], code=error["code"], fix=error["fix"])
 
 

@@ -121,7 +121,11 @@ class ServerProcess:
             versions = self._status(name)
             failed = [version for version in versions if version["status"]["error_message"]]
             if failed:
-                raise Refusal(failed[0]["status"]["error_message"], code="MODEL_NOT_LOADED")
+                raise Refusal(
+                    failed[0]["status"]["error_message"],
+                    code="MODEL_NOT_LOADED",
+                    fix="Run `servegraph inspect --verify` on it: it names damage, missing files and unknown ops.",
+                )
             if versions and all(version["state"] == "AVAILABLE" for version in versions):
                 return
             time.sleep(_POLL_S)
@@ -129,6 +133,7 @@ class ServerProcess:
             f"{name} was not available after {timeout_s:g} s (state: {versions or 'unknown'}). "
             f"The server's last lines: {self.last_lines()}",
             code="SERVER_TIMEOUT",
+            fix="Stop what else takes this machine's processors or memory, then run again.",
         )
 
     def get(self, path: str, timeout_s: float = 60.0) -> Answer:
@@ -183,6 +188,14 @@ class ServerProcess:
         try:
             code = self._process.wait(1.0)  # a connection that breaks is often the first sign of its end
         except subprocess.TimeoutExpired:
-            return Refusal(f"{what}: {error}. The server's last lines: {self.last_lines()}", code="SERVER_FAILED")
+            return Refusal(
+                f"{what}: {error}. The server's last lines: {self.last_lines()}",
+                code="SERVER_FAILED",
+                fix="Mend what its last lines name, then run again.",
+            )
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-        return Refusal(f"The server ended {how}. Its last lines: {self.last_lines()}", code="SERVER_ENDED")
+        return Refusal(
+            f"The server ended {how}. Its last lines: {self.last_lines()}",
+            code="SERVER_ENDED",
+            fix="Mend what its last lines name; signal 9 is for lack of memory.",
+        )

@@ -14,7 +14,8 @@ from typing import Any
 
 import httptools
 
-from servegraph.errors import Refusal, RequestError, ServegraphError
+from servegraph.errors import ServegraphError
+from servegraph.serve import connection_errors
 from servegraph.serve.edge import Edge
 from servegraph.serve.http import Request, Response, error_response, head_of, too_large
 
@@ -52,7 +53,7 @@ class Connection(asyncio.Protocol):
         self._client = str(peer[0]) if isinstance(peer, tuple) else ""
         self._edge.connections.add(self)
         if len(self._edge.connections) > self._limits.connections:
-            self._fail(RequestError("Too many connections.", code="UNAVAILABLE"))
+            self._fail(connection_errors.too_many_connections())
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Forget the client. What it asked is finished, and its answer dropped."""
@@ -88,13 +89,13 @@ class Connection(asyncio.Protocol):
             if not self._is_busy and not self._waiting:
                 self._transport.close()
         except httptools.HttpParserCallbackError as exc:
-            self._fail(Refusal(f"A defect of this server: {exc.__context__!r}.", code="INTERNAL"))
+            self._fail(connection_errors.defect(exc.__context__))
             return b""
         except httptools.HttpParserError as exc:
-            self._fail(RequestError(f"Not an HTTP request: {exc}.", code="INVALID_ARGUMENT"))
+            self._fail(connection_errors.not_http(exc))
             return b""
         if self._in_headers and self._header_bytes > self._limits.header_bytes:
-            self._fail(RequestError("The headers are too large.", code="HEADERS_TOO_LARGE"))
+            self._fail(connection_errors.headers_too_large())
         elif len(self._waiting) >= _MOST_PIPELINED:
             self._transport.pause_reading()
         return b""
@@ -150,10 +151,10 @@ class Connection(asyncio.Protocol):
         if self._parser.get_http_version() != "1.1":  # such a client would take "continue" for the answer
             self._expects_continue = False
         if self._header_size > self._limits.header_bytes:
-            self._refuse(RequestError("The headers are too large.", code="HEADERS_TOO_LARGE"))
+            self._refuse(connection_errors.headers_too_large())
             self._keep_alive = False
         elif any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self._framing):
-            self._refuse(RequestError("Of transfer codings only chunked is understood.", code="UNIMPLEMENTED"))
+            self._refuse(connection_errors.transfer_coding())
         elif self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT":
             self._asks_upgrade = True
             return
@@ -222,7 +223,7 @@ class Connection(asyncio.Protocol):
         if body_bytes > self._limits.max_body_bytes:
             self._refuse(too_large(self._limits.max_body_bytes))
         elif self._edge.buffered_bytes + more_bytes > self._limits.buffered_bytes:
-            self._refuse(_too_much_held())
+            self._refuse(connection_errors.too_much_held())
 
     def _refuse(self, error: ServegraphError) -> None:
         self._refusal = error
@@ -256,7 +257,7 @@ class Connection(asyncio.Protocol):
         def hold(more_bytes: int) -> None:
             nonlocal held_bytes
             if self._edge.buffered_bytes + more_bytes > self._limits.buffered_bytes:
-                raise _too_much_held()
+                raise connection_errors.too_much_held()
             held_bytes += more_bytes
             self._edge.buffered_bytes += more_bytes
 
@@ -304,7 +305,7 @@ class Connection(asyncio.Protocol):
         elif self._in_headers and not self._header_bytes:
             self._transport.close()
         else:
-            self._fail(RequestError("The request did not come in time.", code="REQUEST_TIMEOUT"))
+            self._fail(connection_errors.too_slow())
 
     def close_if_idle(self) -> None:
         """Close unless a request is being received or answered."""
@@ -314,7 +315,7 @@ class Connection(asyncio.Protocol):
     def give_up(self) -> None:
         """Tell the client that no answer will come, if it waits for one and reads, and close."""
         if self._is_busy and not self._is_blocked and not self._transport.is_closing():
-            stopped = error_response(RequestError("The server stopped before it had the answer.", code="UNAVAILABLE"))
+            stopped = error_response(connection_errors.stopped())
             self._transport.write(head_of(stopped, self._edge.date, False) + stopped.body)
             self._transport.close()
         else:
@@ -323,7 +324,3 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection."""
         self._transport.abort()
-
-
-def _too_much_held() -> RequestError:
-    return RequestError("The server holds too many large requests already.", code="UNAVAILABLE")

@@ -25,6 +25,8 @@ from servegraph.serve.signatures import ServingGraph, shape_text
 Rows = Literal["row", "column"]
 Format = Literal["row", "column", "classify", "regress"]
 
+_FIX = "Send valid JSON in UTF-8."
+
 # Tokens that RapidJSON takes with kParseNanAndInfFlag and orjson does not; text in quotes is skipped over.
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|-?\bInf(?:inity)?\b|-?\bNaN\b')
 
@@ -59,7 +61,10 @@ def request_of(document: Mapping[str, Any], graph: ServingGraph, *, has_numbers_
     """
     signature_name, signature = named_signature(document, graph)
     if ("instances" in document) == ("inputs" in document):
-        raise RequestError("A request has either 'instances' (rows) or 'inputs' (columns), exactly one of them.")
+        raise RequestError(
+            "A request has either 'instances' (rows) or 'inputs' (columns), exactly one of them.",
+            fix="Send one of them.",
+        )
     if "instances" in document:
         form: Format = "row"
         columns = _columns_of_rows(document["instances"], signature)
@@ -80,7 +85,9 @@ def parse(body: bytes) -> dict[str, Any]:
     """Return the JSON object in `body`, in which NaN and the infinities may stand. Raises `RequestError`."""
     document = parse_any(body)
     if not isinstance(document, dict):
-        raise RequestError(f"A request is a JSON object, not {kind(document)}.")
+        raise RequestError(
+            f"A request is a JSON object, not {kind(document)}.", fix='Send {"instances": […]} or {"inputs": …}.'
+        )
     return document
 
 
@@ -92,7 +99,7 @@ def parse_any(body: bytes) -> Any:
         if body.startswith(codecs.BOM_UTF8):  # as some tools of Windows write it
             return parse_any(body[len(codecs.BOM_UTF8) :])
         if b"NaN" not in body and b"Inf" not in body:
-            raise RequestError(f"JSON Parse error: {exc.msg} at offset: {exc.pos}.") from exc
+            raise RequestError(f"JSON Parse error: {exc.msg} at offset: {exc.pos}.", fix=_FIX) from exc
         return _parse_with_tokens(body)
 
 
@@ -104,7 +111,10 @@ def named_signature(document: Mapping[str, Any], graph: ServingGraph) -> tuple[s
         name = parameters.get("signature_name") if isinstance(parameters, dict) else None
     name = DEFAULT_SIGNATURE if name is None or name == "" else name
     if not isinstance(name, str):
-        raise RequestError(f"'signature_name' must be a string, not {kind(name)}.")
+        raise RequestError(
+            f"'signature_name' must be a string, not {kind(name)}.",
+            fix="Write its name in quotes, or leave it out for the default.",
+        )
     signature = graph.signatures.get(name)
     if signature is None:
         raise RequestError(
@@ -136,13 +146,18 @@ def _parse_with_tokens(body: bytes) -> Any:
             json.dumps(document, ensure_ascii=False).encode()
         return document
     except UnicodeDecodeError as exc:
-        raise RequestError(f"JSON Parse error: invalid UTF-8 at offset: {exc.start}.") from exc
+        raise RequestError(
+            f"JSON Parse error: invalid UTF-8 at offset: {exc.start}.", fix="Send the text in UTF-8."
+        ) from exc
     except UnicodeEncodeError as exc:
-        raise RequestError("JSON Parse error: half of a surrogate pair stands in a text.") from exc
+        raise RequestError(
+            "JSON Parse error: half of a surrogate pair stands in a text.",
+            fix="Write both halves of the character, or the character itself.",
+        ) from exc
     except json.JSONDecodeError as exc:
-        raise RequestError(f"JSON Parse error: {exc.msg} at offset: {exc.pos}.") from exc
+        raise RequestError(f"JSON Parse error: {exc.msg} at offset: {exc.pos}.", fix=_FIX) from exc
     except (RecursionError, ValueError) as exc:  # nested too deep, or a number of too many digits
-        raise RequestError(f"JSON Parse error: {exc}.") from exc
+        raise RequestError(f"JSON Parse error: {exc}.", fix=_FIX) from exc
 
 
 def _finite(text: str) -> float:
@@ -168,21 +183,28 @@ def _has_numbers_only(body: bytes, document: Mapping[str, Any]) -> bool:
 def _columns_of_rows(rows: Any, signature: Signature) -> dict[str, Any]:
     if not isinstance(rows, list) or not rows:
         found = "an empty list" if rows == [] else kind(rows)
-        raise RequestError(f"'instances' must be a list of at least one row, not {found}.")
+        raise RequestError(
+            f"'instances' must be a list of at least one row, not {found}.",
+            fix="Send one row an example; a single one is a list of one.",
+        )
     wanted = signature.inputs.keys()
     if not _is_named(rows[0]):
         if len(wanted) != 1:
             raise RequestError(
                 f"Each of 'instances' must be an object with the keys: {', '.join(sorted(wanted))}; "
-                f"the first is {kind(rows[0])}."
+                f"the first is {kind(rows[0])}.",
+                fix="Name the inputs in every row.",
             )
         (name,) = wanted
         return {name: rows}
     for index, row in enumerate(rows):
         if not _is_named(row):
-            raise RequestError(f"instances[{index}] is {kind(row)}, the ones before it are objects.")
+            raise RequestError(
+                f"instances[{index}] is {kind(row)}, the ones before it are objects.",
+                fix="Name the inputs in every row, or in none.",
+            )
         if row.keys() != wanted:
-            raise RequestError(f"instances[{index}] {_difference(row.keys(), wanted)}")
+            raise RequestError(f"instances[{index}] {_difference(row.keys(), wanted)}", fix=_inputs(wanted))
     return {name: [row[name] for row in rows] for name in wanted}
 
 
@@ -191,12 +213,13 @@ def _columns(columns: Any, signature: Signature) -> dict[str, Any]:
     if not _is_named(columns):
         if len(wanted) != 1:
             raise RequestError(
-                f"'inputs' must be an object with the keys: {', '.join(sorted(wanted))}; it is {kind(columns)}."
+                f"'inputs' must be an object with the keys: {', '.join(sorted(wanted))}; it is {kind(columns)}.",
+                fix="Name each input with its values.",
             )
         (name,) = wanted
         return {name: columns}
     if columns.keys() != wanted:
-        raise RequestError(f"'inputs' {_difference(columns.keys(), wanted)}")
+        raise RequestError(f"'inputs' {_difference(columns.keys(), wanted)}", fix=_inputs(wanted))
     return dict(columns)
 
 
@@ -209,7 +232,11 @@ def _difference(found: Any, wanted: Any) -> str:
     missing, extra = sorted(wanted - found), sorted(found - wanted)
     parts = [f"lacks the inputs {missing}"] if missing else []
     parts += [f"has {extra}, which the signature does not"] if extra else []
-    return " and ".join(parts) + f". Inputs of the signature: {', '.join(sorted(wanted))}."
+    return " and ".join(parts) + "."
+
+
+def _inputs(wanted: Any) -> str:
+    return f"Inputs of the signature: {', '.join(sorted(wanted))}."
 
 
 def _check_shape(shape: tuple[int, ...], name: str, info: TensorInfo) -> None:
@@ -222,7 +249,8 @@ def _check_shape(shape: tuple[int, ...], name: str, info: TensorInfo) -> None:
     ):
         return
     # Keras models with one column per feature want [batch, 1]: the mistake made most often.
-    fix = "Put each value in a list of its own." if info.shape == (None, 1) and len(shape) == 1 else ""
+    is_flat = info.shape == (None, 1) and len(shape) == 1
+    fix = "Put each value in a list of its own." if is_flat else "Nest the lists as the signature's shape is."
     raise RequestError(
         f"Input {name!r} has the shape {list(shape)}, the signature has {shape_text(info.shape)}.", fix=fix
     )

@@ -27,7 +27,11 @@ def encode(outputs: Mapping[str, Array], form: Rows) -> bytes:
         `INTERNAL`).
     """
     if not outputs:
-        raise Refusal("Cannot convert empty tensor map to JSON: the signature has no outputs.", code="INVALID_ARGUMENT")
+        raise Refusal(
+            "Cannot convert empty tensor map to JSON: the signature has no outputs.",
+            code="INVALID_ARGUMENT",
+            fix="Export a signature that returns something, or ask another.",
+        )
     ready = {name: _writable(name, array) for name, array in sorted(outputs.items())}
     text: bytes = orjson.dumps(_document(ready, form), option=orjson.OPT_SERIALIZE_NUMPY)
     # orjson writes null for a number that is not finite: without one of those there is no such number.
@@ -76,7 +80,11 @@ def _writable(name: str, array: Array) -> Array:
         return np.ascontiguousarray(array) if array.ndim else array
     if array.dtype.name.startswith(("bfloat16", "float8")):
         return array.astype(np.float32)
-    raise Refusal(f"Output {name!r} has the type {array.dtype}, which JSON cannot carry.", code="UNIMPLEMENTED")
+    raise Refusal(
+        f"Output {name!r} has the type {array.dtype}, which JSON cannot carry.",
+        code="UNIMPLEMENTED",
+        fix="Export a signature whose outputs are numbers, booleans or strings.",
+    )
 
 
 def _text(name: str, array: Array) -> Array:

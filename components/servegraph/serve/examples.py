@@ -22,6 +22,8 @@ from servegraph.serve.signatures import ServingGraph
 INPUT = "inputs"  # CLASSIFY_INPUTS and REGRESS_INPUTS in signature_constants.h
 CLASSES, SCORES, VALUES = "classes", "scores", "outputs"
 _NOUNS = {"classify": "classification", "regress": "regression"}
+_PREDICT = "Use :predict for this signature."
+_EXAMPLES = 'Send {"examples": [{"FEATURE": VALUE, …}, …]}.'
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -35,11 +37,11 @@ def decode_examples(method: Literal["classify", "regress"], body: bytes, graph: 
     signature_name, signature = named_signature(document, graph)
     _check_signature(method, signature)
     if "examples" not in document:
-        raise RequestError(f"When method is {method}, key 'examples' is expected and was not found.")
+        raise RequestError(f"When method is {method}, key 'examples' is expected and was not found.", fix=_EXAMPLES)
     examples = document["examples"]
     if not isinstance(examples, list) or not examples:
         found = "an empty list" if examples == [] else kind(examples)
-        raise RequestError(f"'examples' must be a list of at least one example, not {found}.")
+        raise RequestError(f"'examples' must be a list of at least one example, not {found}.", fix=_EXAMPLES)
     context = _serialized(document["context"], "'context'") if "context" in document else b""
     array = np.empty(len(examples), dtype=object)
     # Protobuf merges what is concatenated: what an example says comes after the context, and wins.
@@ -94,19 +96,19 @@ def _check_signature(method: str, signature: Signature) -> None:
             fix="Use :predict, or name a signature of that method.",
         )
     if len(signature.inputs) != 1:
-        raise RequestError("Expected one input Tensor.", code="INVALID_ARGUMENT")
+        raise RequestError("Expected one input Tensor.", code="INVALID_ARGUMENT", fix=_PREDICT)
     if INPUT not in signature.inputs:
-        raise RequestError(f"No {noun} inputs found in SignatureDef.", code="FAILED_PRECONDITION")
+        raise RequestError(f"No {noun} inputs found in SignatureDef.", code="FAILED_PRECONDITION", fix=_PREDICT)
     outputs = {CLASSES, SCORES} if method == "classify" else {VALUES}
     if not outputs & signature.outputs.keys():
-        raise RequestError(f"No {noun} outputs found in SignatureDef.", code="FAILED_PRECONDITION")
+        raise RequestError(f"No {noun} outputs found in SignatureDef.", code="FAILED_PRECONDITION", fix=_PREDICT)
 
 
 def _serialized(value: Any, where: str) -> bytes:
     import tensorflow as tf
 
     if not isinstance(value, dict):
-        raise RequestError(f"Example must be a JSON object, but {where} is {kind(value)}.")
+        raise RequestError(f"Example must be a JSON object, but {where} is {kind(value)}.", fix=_EXAMPLES)
     example = tf.train.Example()
     for name, content in value.items():
         feature = example.features.feature[name]
@@ -119,21 +121,33 @@ def _add(feature: Any, value: Any, name: str) -> None:
     """Add one value: whole numbers and booleans are int64, decimals float, text and b64 bytes; never a mixture."""
     if isinstance(value, (bool, int)):
         if not -(2**63) <= value < 2**63:
-            raise RequestError(f"Feature: {name} has uint64 element. Only int64 is supported.")
+            raise RequestError(
+                f"Feature: {name} has uint64 element. Only int64 is supported.",
+                fix="Send whole numbers from -2**63 to 2**63 - 1.",
+            )
         list_name, stored = "int64_list", int(value)
     elif isinstance(value, float):
         if abs(value) > _FLOAT32_MAX and np.isfinite(value):
-            raise RequestError(f"Cannot convert JSON value: {value} to float without loss of precision.")
+            raise RequestError(
+                f"Cannot convert JSON value: {value} to float without loss of precision.",
+                fix="Send a number that a float32 can hold.",
+            )
         list_name, stored = "float_list", value  # type: ignore[assignment]
     elif isinstance(value, str):
         list_name, stored = "bytes_list", value.encode()  # type: ignore[assignment]
     elif isinstance(value, dict):
         list_name, stored = "bytes_list", bytes_of(value, f"Feature: {name}")  # type: ignore[assignment]
     else:
-        raise RequestError(f"Feature: {name} has element with unexpected JSON type: {kind(value)}.")
+        raise RequestError(
+            f"Feature: {name} has element with unexpected JSON type: {kind(value)}.",
+            fix='Send numbers, booleans, text, {"b64": "…"}, or one list of them.',
+        )
     if feature.WhichOneof("kind") not in (None, list_name):
         expected = feature.WhichOneof("kind").removesuffix("_list")
-        raise RequestError(f"Unexpected element type in feature: {name} expecting type: {expected}.")
+        raise RequestError(
+            f"Unexpected element type in feature: {name} expecting type: {expected}.",
+            fix="Send values of one type in a feature: 1.0 is a float, 1 is not.",
+        )
     getattr(feature, list_name).value.append(stored)
 
 
@@ -146,4 +160,4 @@ def _text(label: Any) -> str:
 
 
 def _bad(message: str) -> Refusal:
-    return Refusal(message, code="INVALID_ARGUMENT")
+    return Refusal(message, code="INVALID_ARGUMENT", fix=_PREDICT)

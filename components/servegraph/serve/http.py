@@ -66,6 +66,8 @@ MOST_KNOWN_TARGETS = 1024
 JSON_TYPE = b"application/json"
 RETRY_AFTER_S = 1
 
+_GZIP = "Send one gzip member, whole, or the body as it is."
+
 _log = logging.getLogger(__name__)
 
 
@@ -179,7 +181,7 @@ class App:
             return self._ready(route)
         if route.kind == "metrics":
             if self._options.metrics is None:
-                raise RequestError("Metrics are off.", code="NOT_FOUND")
+                raise RequestError("Metrics are off.", code="NOT_FOUND", fix="Give AppOptions the metrics.")
             return Response(200, self._options.metrics(), (), b"text/plain; version=0.0.4; charset=utf-8", route)
         return Response(200, _json(self._describe(route)), route=route)
 
@@ -215,13 +217,13 @@ class App:
         try:
             body = inflater.decompress(request.body, self._options.max_body_bytes + 1)
         except zlib.error as exc:
-            raise RequestError(f"The body is not gzip: {exc}.", code="INVALID_ARGUMENT") from exc
+            raise RequestError(f"The body is not gzip: {exc}.", code="INVALID_ARGUMENT", fix=_GZIP) from exc
         if len(body) > self._options.max_body_bytes:
             raise too_large(self._options.max_body_bytes)
         if not inflater.eof:
-            raise RequestError("The gzip body is cut short.", code="INVALID_ARGUMENT")
+            raise RequestError("The gzip body is cut short.", code="INVALID_ARGUMENT", fix=_GZIP)
         if inflater.unused_data:  # of a million members each would be copied with all that follow it
-            raise RequestError("The gzip body goes on after its end; send one member.", code="INVALID_ARGUMENT")
+            raise RequestError("The gzip body goes on after its end.", code="INVALID_ARGUMENT", fix=_GZIP)
         request.hold(len(body))
         return body
 

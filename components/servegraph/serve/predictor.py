@@ -51,7 +51,7 @@ class HostedPredictor:
             Refusal: too many requests wait.
         """
         if method != "predict":
-            raise RequestError(f"A predictor has no method {method}.", code="UNIMPLEMENTED")
+            raise RequestError(f"A predictor has no method {method}.", code="UNIMPLEMENTED", fix="Use :predict.")
         self.lane.ask(body, done)
 
 
@@ -79,7 +79,11 @@ def find_predictor(name: str) -> type[Any]:
     if isinstance(found, type) and missing == ["load"] and callable(getattr(found, "from_path", None)):
         return from_path_as_predictor(found)
     if not isinstance(found, type) or missing:
-        raise InputError(f"{name!r} is not a predictor: it lacks {missing or 'a class'}.", code="NO_PREDICTOR")
+        raise InputError(
+            f"{name!r} is not a predictor: it lacks {missing or 'a class'}.",
+            code="NO_PREDICTOR",
+            fix="Name a class with the methods load and predict; see servegraph.routine.interfaces.",
+        )
     return found
 
 
@@ -97,7 +101,10 @@ def answer_of(predictor: Any, body: bytes) -> Outcome:
         try:
             return _json(results)
         except TypeError as exc:  # 400 with the SDK too
-            raise RequestError(f"JSON serialization failed for the prediction result: {exc}.") from exc
+            raise RequestError(
+                f"JSON serialization failed for the prediction result: {exc}.",
+                fix="Let its postprocess return what JSON has: dicts, lists, text, numbers, booleans and None.",
+            ) from exc
     except Exception as exc:  # handed to whoever asked
         return exc
 

@@ -62,7 +62,11 @@ def load(directory: Path, packages: Path) -> Any:
     """
     routine = read_routine(open_dir(directory))
     if routine is None:
-        raise ModelError(f"{str(directory)!r} has no routine.", code="BAD_ROUTINE")
+        raise ModelError(
+            f"{str(directory)!r} has no routine.",
+            code="BAD_ROUTINE",
+            fix="Package the routine again with `servegraph package`.",
+        )
     for name in (routine.wheel, *(f"wheels/{wheel}" for wheel in routine.wheels)):
         with zipfile.ZipFile(directory / FOLDER / name) as wheel:
             wheel.extractall(packages)

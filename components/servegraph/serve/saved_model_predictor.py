@@ -43,7 +43,9 @@ class SavedModelPredictor(Predictor):
             RequestError: they do not match the signature.
         """
         if "instances" not in prediction_input:
-            raise RequestError("A request to a routine has 'instances', a list of rows.")
+            raise RequestError(
+                "A request to a routine has 'instances', a list of rows.", fix='Send {"instances": […]}.'
+            )
         rows = {"instances": prediction_input["instances"], "signature_name": self.signature_name}
         return dict(request_of(rows, self.model.graph).inputs)
 

@@ -90,7 +90,11 @@ class ServedModel:
         # it.
         numbers = list(self.answering) or [number for number, share in self.traffic.items() if share][:1]
         if not numbers:
-            raise RequestError(f"Servable not found for request: Latest({self.name}).", code="NOT_FOUND")
+            raise RequestError(
+                f"Servable not found for request: Latest({self.name}).",
+                code="NOT_FOUND",
+                fix=f"None is loaded; GET /v1/models/{self.name} says what became of each.",
+            )
         if len(numbers) == 1:
             return numbers[0]
         return random.choices(numbers, weights=[self.traffic[number] for number in numbers])[0]  # noqa: S311
@@ -106,9 +110,15 @@ class ServedModel:
         if found is not None and found.model is not None:
             return found.model
         if found is not None and found.state == "LOADING":
-            raise RequestError(f"{self.name} version {number} is being loaded. Try again shortly.", code="UNAVAILABLE")
+            raise RequestError(
+                f"{self.name} version {number} is being loaded.", code="UNAVAILABLE", fix="Try again shortly."
+            )
         why = f" It could not be loaded: {found.error}" if found is not None and found.error else ""
-        raise RequestError(f"Servable not found for request: Specific({self.name}, {number}).{why}", code="NOT_FOUND")
+        raise RequestError(
+            f"Servable not found for request: Specific({self.name}, {number}).{why}",
+            code="NOT_FOUND",
+            fix=f"GET /v1/models/{self.name} lists the versions that are loaded.",
+        )
 
 
 def settled(versions: Mapping[int, LoadedVersion], wanted: WantedModel, before: ServedModel) -> ServedModel:

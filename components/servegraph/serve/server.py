@@ -91,7 +91,11 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
     except OSError as exc:
-        raise InputError(f"{host!r} is not an address to listen on: {exc}.", code="SERVE_ADDRESS") from exc
+        raise InputError(
+            f"{host!r} is not an address to listen on: {exc}.",
+            code="SERVE_ADDRESS",
+            fix="Give --host an address of this machine: 127.0.0.1, or 0.0.0.0 for all of them.",
+        ) from exc
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

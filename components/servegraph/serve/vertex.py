@@ -47,7 +47,11 @@ def contract_of(environment: Mapping[str, str]) -> VertexContract | None:
         return None
     port = environment.get("AIP_HTTP_PORT") or str(_DEFAULT_PORT)
     if not port.isdecimal() or int(port) > 65535:
-        raise InputError(f"AIP_HTTP_PORT is {port!r}, not a port.", code="BAD_ENVIRONMENT")
+        raise InputError(
+            f"AIP_HTTP_PORT is {port!r}, not a port.",
+            code="BAD_ENVIRONMENT",
+            fix="Set it to a number from 1 to 65535, or leave it unset.",
+        )
     handler = environment.get("HANDLER_MODULE", _SDK_HANDLER), environment.get("HANDLER_CLASS", "PredictionHandler")
     if handler != (_SDK_HANDLER, "PredictionHandler"):
         raise not_hosted(f"HANDLER_MODULE and HANDLER_CLASS name {':'.join(handler)}")

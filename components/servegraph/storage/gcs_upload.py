@@ -261,7 +261,11 @@ class _Slice(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         if self._stop.is_set():
-            raise StorageError("The upload was interrupted.", code="INTERRUPTED")
+            raise StorageError(
+                "The upload was interrupted.",
+                code="INTERRUPTED",
+                fix="Run again; what was sent whole is found and kept.",
+            )
         left = self._length - self._position
         count = left if size is None or size < 0 else min(size, left)
         if count <= 0:

@@ -50,11 +50,17 @@ def import_source(name: str) -> ModuleType:
                 code="NO_TRAINER",
                 fix="Give package.module:function of an installed package, or the path of a .py file.",
             ) from exc
-        raise TrainerError(f"The trainer {name!r} imports {exc.name!r}, which is not installed.") from exc
+        raise TrainerError(
+            f"The trainer {name!r} imports {exc.name!r}, which is not installed.",
+            fix="Install it where the trainer runs; a step's image needs it too.",
+        ) from exc
     except ServegraphError:
         raise
     except Exception as exc:
-        raise TrainerError(f"Importing the trainer {name!r} raised {type(exc).__name__}: {exc}.") from exc
+        raise TrainerError(
+            f"Importing the trainer {name!r} raised {type(exc).__name__}: {exc}.",
+            fix="Mend the module so that it can be imported.",
+        ) from exc
 
 
 def source_file(name: str) -> str | None:
@@ -91,7 +97,11 @@ def _module_from_file(source: str) -> ModuleType:
     require_file(path)
     spec = importlib.util.spec_from_file_location(f"servegraph_trainer_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise InputError(f"The trainer file {source!r} cannot be imported.", code="NO_TRAINER")
+        raise InputError(
+            f"The trainer file {source!r} cannot be imported.",
+            code="NO_TRAINER",
+            fix="Give a Python file whose name ends in .py.",
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # pickling and Keras serialization look the module up by name
     spec.loader.exec_module(module)

@@ -44,5 +44,9 @@ def command(out: Path | None, pipeline: str, resources: tuple[str, ...], estimat
     try:
         target.write_text(text, encoding="utf-8")
     except OSError as exc:
-        raise StorageError(f"The pipeline cannot be written to {target}: {exc}.", code="CANNOT_WRITE") from exc
+        raise StorageError(
+            f"The pipeline cannot be written to {target}: {exc}.",
+            code="CANNOT_WRITE",
+            fix="Give a path that can be written, in a directory that has space left.",
+        ) from exc
     click.echo(str(target))

@@ -72,7 +72,11 @@ def command(
             told = {"explanationConfig": ai_platform_config(chosen), METADATA_FILE: metadata}
     if write:
         if METADATA_FILE not in told:
-            raise InputError(f"{METADATA_FILE} is for --platform ai-platform.", code="NOT_FOR_THIS_TARGET")
+            raise InputError(
+                f"{METADATA_FILE} is for --platform ai-platform.",
+                code="NOT_FOR_THIS_TARGET",
+                fix="Give --platform ai-platform, or leave --write out: Vertex AI is told at the deploy.",
+            )
         directory.write_bytes(METADATA_FILE, json.dumps(told[METADATA_FILE], indent=2).encode() + b"\n")
     if as_json:
         until = None if answer.until is None else answer.until.isoformat()

@@ -30,4 +30,8 @@ def command(data: str, label: str | None, out: Path | None) -> None:
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as exc:
-        raise StorageError(f"The schema cannot be written to {out}: {exc}.", code="CANNOT_WRITE") from exc
+        raise StorageError(
+            f"The schema cannot be written to {out}: {exc}.",
+            code="CANNOT_WRITE",
+            fix="Give a path that can be written, in a directory that has space left.",
+        ) from exc

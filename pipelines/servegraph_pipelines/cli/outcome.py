@@ -55,7 +55,9 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
     if isinstance(error, click.ClickException):
         error.show()
         if as_json:
-            print_json({"error": {"code": "BAD_USAGE", "message": error.format_message(), "fix": ""}})
+            verb = getattr(error, "ctx", None)
+            fix = f"See `{verb.command_path if verb else 'servegraph'} --help`."
+            print_json({"error": {"code": "BAD_USAGE", "message": error.format_message(), "fix": fix}})
         return 2
     if isinstance(error, (KeyboardInterrupt, click.Abort)):  # click makes the one the other
         click.echo("Interrupted.", err=True)

@@ -280,7 +280,11 @@ class KubeflowEngine:
         try:
             return self._token_file.read_text(encoding="utf-8").strip()
         except OSError as exc:
-            raise InputError(f"The token {self._token_file} cannot be read: {exc}.", code="NO_CREDENTIALS") from exc
+            raise InputError(
+                f"The token {self._token_file} cannot be read: {exc}.",
+                code="NO_CREDENTIALS",
+                fix="Give --token-file a file that can be read and holds the token alone.",
+            ) from exc
 
     def _headers(self) -> dict[str, str]:
         token = self._token()

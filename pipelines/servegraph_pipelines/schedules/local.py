@@ -61,7 +61,10 @@ class LocalSchedules:
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as exc:
-            raise StorageError(f"The schedule {self._directory / name} cannot be read: {exc}.") from exc
+            raise StorageError(
+                f"The schedule {self._directory / name} cannot be read: {exc}.",
+                fix="Remove its directory, then apply the schedule again.",
+            ) from exc
         paused = bool(document["paused"])
         timing = document["timing"] if paused or self._timer.has(name) else {}
         return [Found(str(self._directory / name), name, document["content"], timing, paused, document)]
@@ -75,7 +78,11 @@ class LocalSchedules:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / PIPELINE).write_text(schedule.request.specification.to_yaml(), encoding="utf-8")
         except OSError as exc:
-            raise StorageError(f"The schedule cannot be written to {folder}: {exc}.", code="CANNOT_WRITE") from exc
+            raise StorageError(
+                f"The schedule cannot be written to {folder}: {exc}.",
+                code="CANNOT_WRITE",
+                fix="See that the directory can be written and has space left.",
+            ) from exc
         write_json(folder / DECLARED, document)
         try:
             if not paused:
@@ -138,4 +145,8 @@ def write_json(path: Path, document: Any) -> None:
         partial.write_text(json.dumps(document, indent=2), encoding="utf-8")
         partial.replace(path)
     except OSError as exc:
-        raise StorageError(f"{path} cannot be written: {exc}.", code="CANNOT_WRITE") from exc
+        raise StorageError(
+            f"{path} cannot be written: {exc}.",
+            code="CANNOT_WRITE",
+            fix="See that the directory can be written and has space left.",
+        ) from exc

@@ -121,9 +121,17 @@ def read(path: Path) -> list[Schedule]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as exc:
-        raise InputError(f"The schedules {path} are no YAML: {yaml_problem(exc)}.", code="BAD_SCHEDULE") from exc
+        raise InputError(
+            f"The schedules {path} are no YAML: {yaml_problem(exc)}.",
+            code="BAD_SCHEDULE",
+            fix="Mend the file where it says.",
+        ) from exc
     except (OSError, UnicodeDecodeError) as exc:
-        raise InputError(f"The schedules {path} cannot be read: {exc}.", code="BAD_SCHEDULE") from exc
+        raise InputError(
+            f"The schedules {path} cannot be read: {exc}.",
+            code="BAD_SCHEDULE",
+            fix="Give a file of UTF-8 text that can be read.",
+        ) from exc
     rows = document.get("schedules", [document]) if isinstance(document, dict) else None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path} declares no schedules.", code="BAD_SCHEDULE", fix="Write a list under `schedules:`.")
@@ -213,7 +221,11 @@ def _check_keys(row: Mapping[str, Any]) -> None:
         raise InputError(what, code="BAD_SCHEDULE", fix="auto, as-compiled or off.")
     for key in ("concurrency", "pause_after_failures"):
         if row.get(key, 1) < 1:
-            raise InputError(f"{key} of {name} is {row[key]}; at least 1.", code="BAD_SCHEDULE")
+            raise InputError(
+                f"{key} of {name} is {row[key]}; at least 1.",
+                code="BAD_SCHEDULE",
+                fix="Write 1 or more, or leave it out.",
+            )
 
 
 def _check_engine(schedule: Schedule) -> None:
@@ -228,7 +240,11 @@ def _check_engine(schedule: Schedule) -> None:
     if schedule.engine == "local" and schedule.timing.concurrency != 1:
         raise InputError(f"{name}: on this machine one run at a time.", code="NOT_FOR_ENGINE", fix="concurrency: 1")
     if schedule.engine == "kfp" and schedule.timing.concurrency > 10:
-        raise InputError(f"{name}: Kubeflow Pipelines runs at most 10 at once.", code="NOT_FOR_ENGINE")
+        raise InputError(
+            f"{name}: Kubeflow Pipelines runs at most 10 at once.",
+            code="NOT_FOR_ENGINE",
+            fix="Write concurrency: 10 or less.",
+        )
     if schedule.engine != "kfp":
         schedule.timing.cron.five()
 

@@ -60,7 +60,11 @@ class SystemdTimer:
             (folder / f"servegraph-{name}.service").write_text(service, encoding="utf-8")
             (folder / f"servegraph-{name}.timer").write_text(timer, encoding="utf-8")
         except OSError as exc:
-            raise StorageError(f"The timer cannot be written to {folder}: {exc}.", code="CANNOT_WRITE") from exc
+            raise StorageError(
+                f"The timer cannot be written to {folder}: {exc}.",
+                code="CANNOT_WRITE",
+                fix="See that the directory can be written and has space left.",
+            ) from exc
         call(["systemctl", "--user", "daemon-reload"])
         call(["systemctl", "--user", "enable", "--now", f"servegraph-{name}.timer"])
         _warn_unless_lingering(name)

@@ -72,6 +72,7 @@ def test_json_is_the_only_output_and_an_error_is_exit_1(tmp_path: Path) -> None:
         ([MODELS / "module", "--platform", "mainframe"], "UNKNOWN_PLATFORM", "vertex"),
         ([MODELS / "module", "--html", "/nowhere/report.html"], "", "/nowhere"),
         ([], "BAD_USAGE", "MODEL"),
+        ([], "BAD_USAGE", "servegraph inspect --help"),
     ],
 )
 def test_what_cannot_be_read_is_exit_2(arguments: list[object], code: str, says: str) -> None:

@@ -212,7 +212,9 @@ class AiPlatform:
             return None
         answer = self._api.call("predict", {"name": mine.resource}, {"instances": instances})
         if "error" in answer:  # of the container, with HTTP 200
-            raise Rejected(f"{mine.resource} answered: {answer['error']}")
+            raise Rejected(
+                f"{mine.resource} answered: {answer['error']}", fix="Mend the model, or the routine that answers."
+            )
         return Answer(as_outputs(answer.get("predictions", []), request, goal.model.signatures), mine.version)
 
     def cancel(self, *operations: str) -> None:

@@ -243,7 +243,10 @@ class Kserve:
             if is_no_capacity(reason):
                 raise NoCapacity(f"{name} cannot be scheduled: {reason}", fix="Add nodes, or ask for less.")
             if time.monotonic() > deadline_s:
-                raise CannotServe(f"{name} was not ready after {READY_TIMEOUT_S:g} s: {reason}")
+                raise CannotServe(
+                    f"{name} was not ready after {READY_TIMEOUT_S:g} s: {reason}",
+                    fix="Its events and the logs of its pods say why; mend that, then deploy again.",
+                )
             time.sleep(self._api.poll_s)
 
     def _awaiting(self, name: str, version: str) -> Step:

@@ -48,7 +48,9 @@ class KserveApi:
             self._call(verb, kind, name, body, **options)
         except NotFound:
             if verb != "delete":
-                raise Overtaken(f"{kind} {name} is gone.") from None
+                raise Overtaken(
+                    f"{kind} {name} is gone.", fix="Run again; what is done already is found and kept."
+                ) from None
 
     def try_out(self, verb: str, kind: str, name: str, body: Mapping[str, Any]) -> None:
         """Let the server hold an object to the schema it has, and store nothing; faults are waited out."""
