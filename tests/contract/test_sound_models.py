@@ -16,15 +16,16 @@ from tests.tiny_models import write_tiny_model
 
 from servegraph.deploy_version.deploy import deploy, examine, plan_deploy
 from servegraph.deploy_version.model_gate import MAX_NAMED, check_batch, warnings_of
-from servegraph.deploy_version.plan import DeployRequest
+from servegraph.deploy_version.plan import DeployRequest, ServiceOptions
 from servegraph.deploy_version.targets import Target
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.errors import DeployRefused, ModelError
 from servegraph.inspect_graph.inspect import inspect
 from servegraph.routine.manifest import Routine
-from servegraph.savedmodel.layout import content_digest
+from servegraph.savedmodel.layout import ROUTINE_FILE, content_digest
 from servegraph.storage import open_dir
 
+GOLDEN = [{"signature_name": "serving_default", "inputs": {"x": [1.0, 2.5]}, "outputs": {"y": [2.0, 5.0]}}]
 REAL = Path(__file__).parents[1] / "real_models"
 
 
@@ -107,27 +108,60 @@ def test_a_routine_may_give_a_graph_the_batch_that_it_takes(tmp_path: Path) -> N
     assert any(said.startswith("FIXED_BATCH: ") for said in warnings_of(behind))
 
 
-def test_stray_files_are_named_with_their_bytes(sut: Sut, tmp_path: Path) -> None:
-    model = write_tiny_model(tmp_path / "model")
-    strays = {"checkpoint": 10, "events.out.tfevents.1.host": 2000, "train/model.ckpt-5.index": 30}
-    for path, size_bytes in strays.items():
+STRAYS = {"checkpoint": 10, "events.out.tfevents.1.host": 2000, "train/model.ckpt-5.index": 30, ".DS_Store": 0}
+KNOWN = ("assets.extra/tf_serving_warmup_requests", "keras_metadata.pb", "explanation_metadata.json")
+
+
+def write_strays(model: Path) -> Path:
+    for path, size_bytes in STRAYS.items():
         (model / path).parent.mkdir(exist_ok=True)
         (model / path).write_bytes(bytes(size_bytes))
-    plan = plan_deploy(DeployRequest(str(model), "census"), sut.target)
+    return model
+
+
+def test_stray_files_are_named_and_stay_behind(sut: Sut, tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "model", golden=GOLDEN)
+    for path in KNOWN:
+        (model / path).parent.mkdir(exist_ok=True)
+        (model / path).write_bytes(b"")
+    whole = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
+    digest = content_digest(open_dir(str(model)))
+    request = DeployRequest(str(write_strays(model)), "census")
+    plan = plan_deploy(request, sut.target)
     assert plan.refusal() is None
-    assert plan.model.digest == content_digest(open_dir(str(model)))
+    assert (plan.model.digest, plan.model.file_count) == (digest, len(whole))
     (said,) = (warning for warning in plan.warnings if warning.startswith("STRAY_FILES: "))
-    assert (
-        "(2.04 kB): checkpoint (10 B), events.out.tfevents.1.host (2.00 kB), train/model.ckpt-5.index (30 B). " in said
-    )
+    assert "left behind: .DS_Store (0 B), checkpoint (10 B), events.out.tfevents.1.host (2.00 kB), train/" in said
+    assert "30 B) (2.04 kB in all)" in said
+    done = deploy(request, sut.target)
+    assert done.outcome == "created"
+    found = {name for name in sut.files() if any(name.endswith(f"/{path}") for path in (*whole, *STRAYS))}
+    assert {path for path in (*whole, *STRAYS) if any(name.endswith(f"/{path}") for name in found)} == whole
+    shutil.rmtree(model / "train")
+    assert deploy(request, sut.target).outcome == "unchanged"
+
+
+def test_of_many_stray_files_the_first_are_named(tmp_path: Path) -> None:
+    model = write_strays(write_tiny_model(tmp_path / "model"))
     for number in range(MAX_NAMED):
         (model / f"notes-{number}.txt").write_text("")
-    (said,) = (
-        warning
-        for warning in plan_deploy(DeployRequest(str(model), "census"), sut.target).warnings
-        if warning.startswith("STRAY_FILES: ")
-    )
-    assert " and 3 more. " in said
+    (said,) = warnings_of(examine(DeployRequest(str(model), "census")))
+    assert " and 4 more (2.04 kB in all). " in said
+
+
+def test_what_a_routine_or_an_image_of_ones_own_may_read_goes_along(tmp_path: Path) -> None:
+    model = str(write_strays(write_tiny_model(tmp_path / "model")))
+    prebuilt = "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest"
+    assert not examine(DeployRequest(model, "census", service=ServiceOptions(image=prebuilt))).takes_strays
+    facts = examine(DeployRequest(model, "census", service=ServiceOptions(image="gcr.io/p/mine")))
+    assert facts.digest == content_digest(open_dir(model))
+    (said,) = warnings_of(facts)
+    assert said.startswith("STRAY_FILES: of a training by their names, and deployed with what the image may read: ")
+    assert "checkpoint" in said and ".DS_Store" not in said
+    manifest = Path(model) / ROUTINE_FILE
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(Routine("module:Doubling", "predictor", False, "r.whl", "r.tar.gz").to_json())
+    assert examine(DeployRequest(model, "census")).takes_strays
 
 
 def test_of_a_whole_model_nothing_is_said(sut: Sut) -> None:

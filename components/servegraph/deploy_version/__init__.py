@@ -2,7 +2,7 @@
 
 deploy          the verb: facts about the model, plan, apply
 plan            what every target speaks in: request, plan, outcome
-served_graph    which MetaGraph of several a version is: the one for GPUs only on a GPU
+served_graph    what of a model a version is: its own files, one MetaGraph
 signature_gate  what would break a client of the version now live
 golden          requests with their recorded answers, stored in the model; how answers are compared
 probe           a real server on the staged files, asked the golden requests

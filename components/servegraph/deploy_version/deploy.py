@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from servegraph.deploy_version.golden import read_golden
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Outcome, Plan
-from servegraph.deploy_version.served_graph import chosen_tags, served
+from servegraph.deploy_version.served_graph import chosen_tags, served, takes_strays
 from servegraph.deploy_version.targets import OnStep, Target, say_nothing
 from servegraph.errors import ModelError
 from servegraph.inspect_graph.inspect import inspect_directory
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.routine.manifest import read_routine
 from servegraph.savedmodel.graph_reader import read_saved_model
-from servegraph.savedmodel.layout import STRAY_ROLES, content_digest, require_saved_model, role_of
+from servegraph.savedmodel.layout import content_digest, is_stray, require_saved_model
 from servegraph.serve.signatures import read_serving_graph
 from servegraph.storage import open_dir
 
@@ -42,11 +42,13 @@ def examine(request: DeployRequest) -> ModelFacts:
         StorageError: it cannot be read.
     """
     whole = open_dir(request.model_uri)
-    require_saved_model(whole)
+    whole_files = require_saved_model(whole)
     found = read_saved_model(whole)
     tag_sets = [graph.tags for graph in found.meta_graphs]
     tags = chosen_tags(tag_sets, request, found.path)
-    directory = served(whole, tags)
+    routine = read_routine(whole)
+    strays = takes_strays(request, routine)
+    directory = served(whole, tags, strays=strays)
     files = directory.files()
     graph = read_serving_graph(directory)
     if not graph.signatures:
@@ -57,7 +59,6 @@ def examine(request: DeployRequest) -> ModelFacts:
         )
     inspection = inspect_directory(directory)
     inspection.require_undamaged()  # before gigabytes are read for the digest, or copied
-    routine = read_routine(directory)
     return ModelFacts(
         uri=directory.uri,
         digest=content_digest(directory),
@@ -71,5 +72,6 @@ def examine(request: DeployRequest) -> ModelFacts:
         is_tf1=not graph.declares_shapes,
         routine=routine,
         fixed_batch=tuple(item for item in inspection.findings if item.code == "FIXED_BATCH"),
-        strays=tuple(info for info in files if role_of(info.path) in STRAY_ROLES),
+        strays=tuple(info for info in whole_files if is_stray(info.path)),
+        takes_strays=strays,
     )

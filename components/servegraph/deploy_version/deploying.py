@@ -159,7 +159,7 @@ class Deploying:
 
     def _upload(self) -> None:
         model, told = self._goal.model, _Told(self._goal.model.size_bytes, self._on_step)
-        source = served(self._site.open(model.uri), model.tags)
+        source = served(self._site.open(model.uri), model.tags, strays=model.takes_strays)
 
         def check() -> None:
             if content_digest(source) != model.digest:
@@ -178,7 +178,8 @@ class Deploying:
         if not model.golden_requests:
             return ()
         try:
-            return read_golden(served(self._site.open(model.uri), model.tags), model.routine)
+            directory = served(self._site.open(model.uri), model.tags, strays=model.takes_strays)
+            return read_golden(directory, model.routine)
         except StorageError as exc:  # nothing tells whether it answers rightly
             raise CannotServe(f"Its golden requests are gone: {exc.message}", code=exc.code, fix=exc.fix) from exc
 

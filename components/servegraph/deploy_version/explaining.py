@@ -15,7 +15,7 @@ from servegraph.explanations.metadata import (
     explained_output,
     vertex_spec,
 )
-from servegraph.explanations.rules import OF_A_ROUTINE, Method, explainable, numeric
+from servegraph.explanations.rules import OF_A_ROUTINE, Method, explainable, is_prebuilt, numeric
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 from servegraph.storage import open_dir
 
@@ -65,7 +65,7 @@ def spec_of(options: ServiceOptions, model: ModelFacts, image: str) -> dict[str,
     signature = model.signatures.get(DEFAULT_SIGNATURE)
     if options.explain is None or signature is None or model.routine is not None or not numeric(signature.outputs):
         return None
-    prebuilt, method = "/vertex-ai/prediction/" in image, cast("Method", options.explain)
+    prebuilt, method = is_prebuilt(image), cast("Method", options.explain)
     return vertex_spec(signature, method, options.explain_output, prebuilt=prebuilt, is_tf1=model.is_tf1)
 
 

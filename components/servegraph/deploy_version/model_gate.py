@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from servegraph.deploy_version.plan import ModelFacts
 from servegraph.errors import DeployRefused
 from servegraph.machines.sizes import format_size
+from servegraph.savedmodel.layout import role_of
+from servegraph.storage.directory import FileInfo
 
 MAX_NAMED = 10  # stray files that a warning names
+_OF_TRAINING = frozenset({"stray_checkpoint", "stray_summary"})
 
 
 def check_batch(model: ModelFacts) -> None:
@@ -25,12 +30,20 @@ def check_batch(model: ModelFacts) -> None:
 def warnings_of(model: ModelFacts) -> list[str]:
     """Return what is said of a model that is deployed all the same."""
     warnings = [f"{item.code}: {item.message} Requests cannot be batched. {item.fix}" for item in model.fixed_batch]
-    if model.strays:
-        size_bytes = sum(info.size_bytes for info in model.strays)
-        names = [f"{info.path} ({format_size(info.size_bytes)})" for info in model.strays[:MAX_NAMED]]
-        more = len(model.strays) - len(names)
-        warnings.append(
-            f"STRAY_FILES: no part of the model, and deployed with it ({format_size(size_bytes)}): {', '.join(names)}"
-            f"{f' and {more:,} more' if more else ''}. `servegraph optimize` leaves them out."
-        )
+    if said := model.takes_strays and [info for info in model.strays if role_of(info.path) in _OF_TRAINING]:
+        what = f"of a training by their names, and deployed with what {_reader(model)} may read: {_named(said)}."
+        warnings.append(f"STRAY_FILES: {what} Where it does not, remove them.")
+    elif model.strays and not model.takes_strays:
+        fix = "Files that a routine reads come with `servegraph package --artifacts DIR`."
+        warnings.append(f"STRAY_FILES: no part of the model, and left behind: {_named(model.strays)}. {fix}")
     return warnings
+
+
+def _reader(model: ModelFacts) -> str:
+    return "the routine" if model.routine is not None else "the image"
+
+
+def _named(files: Sequence[FileInfo]) -> str:
+    names = [f"{info.path} ({format_size(info.size_bytes)})" for info in files[:MAX_NAMED]]
+    more = f" and {len(files) - len(names):,} more" if len(files) > len(names) else ""
+    return f"{', '.join(names)}{more} ({format_size(sum(info.size_bytes for info in files))} in all)"

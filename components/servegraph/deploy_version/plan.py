@@ -198,7 +198,8 @@ class ModelFacts:
     is_tf1: bool = False  # no object graph: the names of tensors are those in the graph
     routine: Routine | None = None  # Python around the graph, which answers in its place
     fixed_batch: tuple[Finding, ...] = ()  # inputs and outputs whose outermost dimension is not open
-    strays: tuple[FileInfo, ...] = ()  # files that are no part of a SavedModel, and deployed with it
+    strays: tuple[FileInfo, ...] = ()  # files that are no part of a SavedModel
+    takes_strays: bool = False  # whether they are deployed all the same, as something may read them
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import re
 from datetime import date
 
 from servegraph.errors import DeployRefused
+from servegraph.explanations.rules import is_prebuilt
 
 # Availability ends, by TensorFlow version; older ones are past it. After that day no endpoint can be created with it.
 # Source: docs.cloud.google.com/gemini-enterprise-agent-platform/machine-learning/predictions/pre-built-containers,
@@ -22,7 +23,7 @@ def check_image(image: str, model_version: str, today: date, *, on_gpu: bool = F
     Raises:
         DeployRefused: it is (codes `IMAGE_ENDED`, `IMAGE_WITHOUT_GPU`, `IMAGE_TOO_OLD`, `UNKNOWN_IMAGE`).
     """
-    if "/vertex-ai/prediction/" not in image:
+    if not is_prebuilt(image):
         return
     found = _IMAGE.fullmatch(image)
     fix = "Leave --image out for servegraph's own serving image."

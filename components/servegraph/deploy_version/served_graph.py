@@ -1,7 +1,8 @@
-"""Which MetaGraph of a model a version is: the one for GPUs only on a GPU, and of several that one alone.
+"""What of a model a version is: its own files, and of several MetaGraphs one, that for GPUs only on a GPU.
 
 Servers load what is tagged `serve` and cannot always be told to load anything else (Vertex AI's prebuilt containers, a
 KServe storage URI), and TensorFlow Serving refuses on a CPU what is placed on a GPU. So the choice is made before.
+Training checkpoints and summaries stay behind (R15), and so does all else that no server of SavedModels reads.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from servegraph.deploy_version.plan import DeployRequest
+from servegraph.explanations.rules import is_prebuilt
 from servegraph.machines.choose import tags_for
+from servegraph.routine.manifest import Routine
 from servegraph.savedmodel.golden_file import golden_of
 from servegraph.savedmodel.graph import SERVING_TAG
 from servegraph.savedmodel.graph_reader import TEXT
-from servegraph.savedmodel.layout import GOLDEN_FILE
+from servegraph.savedmodel.layout import GOLDEN_FILE, without_strays
 from servegraph.savedmodel.one_meta_graph import OneMetaGraph
 from servegraph.storage import Directory
 
@@ -29,8 +32,18 @@ def chosen_tags(tag_sets: Sequence[tuple[str, ...]], request: DeployRequest, gra
     return () if is_as_it_is else tags
 
 
-def served(directory: Directory, tags: tuple[str, ...]) -> Directory:
-    """Return the model as it is deployed: with the MetaGraph of these tags alone, and its golden requests."""
+def takes_strays(request: DeployRequest, routine: Routine | None) -> bool:
+    """Whether a version has whatever lies beside the model: a routine or an image of one's own may read it."""
+    image = request.service.image
+    return routine is not None or (image is not None and not is_prebuilt(image))
+
+
+def served(directory: Directory, tags: tuple[str, ...], *, strays: bool) -> Directory:
+    """Return the model as it is deployed: with the MetaGraph of these tags alone, and its golden requests.
+
+    With `strays` files that are no part of a SavedModel are among its own.
+    """
+    directory = directory if strays else without_strays(directory)
     if not tags:
         return directory
     replaced: dict[str, bytes] = {}

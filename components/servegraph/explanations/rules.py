@@ -53,10 +53,15 @@ def explainable(
     if today >= VERTEX_END:
         return Answer(False, f"Vertex Explainable AI ended on {VERTEX_END}.", until=VERTEX_END)
     until = f"Vertex Explainable AI, which ends on {VERTEX_END}, takes one output key on a shared public endpoint"
-    if image is not None and _PREBUILT in image:
+    if image is not None and is_prebuilt(image):
         return Answer(True, f"{until}.", _methods(signature), VERTEX_END)
     reason = f"{until}; of a container that is not a prebuilt one of Google's by sampled Shapley alone."
     return Answer(True, reason, ("sampled-shapley",), VERTEX_END)
+
+
+def is_prebuilt(image: str) -> bool:
+    """Whether a container image is one of Google's that serve a SavedModel and nothing else."""
+    return _PREBUILT in image
 
 
 def numeric(tensors: Mapping[str, TensorInfo]) -> list[str]:

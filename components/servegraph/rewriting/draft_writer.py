@@ -21,7 +21,7 @@ from servegraph.rewriting.gpu_graph import for_gpu
 from servegraph.rewriting.meta_graph import put_together
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.bundle_writer import BundleWriter
-from servegraph.savedmodel.layout import STRAY_ROLES, role_of
+from servegraph.savedmodel.layout import is_stray
 
 
 def write(draft: Draft, out: Path, before: tuple[Draft, Path] | None = None, *, hollow: bool = False) -> None:
@@ -59,7 +59,7 @@ def copy_unchanged(model: Path, out: Path) -> None:
     """
     with _writing(out):
         for file in storage.open_dir(model).files():
-            if role_of(file.path) not in STRAY_ROLES:
+            if not is_stray(file.path):
                 _copy(file.path, model, out)
 
 

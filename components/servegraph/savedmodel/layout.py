@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from servegraph.errors import ModelError, StorageError
 from servegraph.storage.directory import GRAPH_FILES, Directory, FileInfo, iter_chunks
+from servegraph.storage.subset import Subset
 
 Role = Literal[
     "graph",
@@ -17,6 +18,7 @@ Role = Literal[
     "fingerprint",
     "keras_metadata",
     "debug_info",
+    "explanation_metadata",
     "stray_checkpoint",
     "stray_summary",
     "stray",
@@ -32,6 +34,7 @@ ROLES: tuple[tuple[Role, str], ...] = (
     ("fingerprint", r"fingerprint\.pb"),
     ("keras_metadata", r"keras_metadata\.pb|keras_spec\.json"),
     ("debug_info", r"debug/saved_model_debug_info\.pb"),
+    ("explanation_metadata", r"explanation_metadata\.json"),  # AI Platform reads it
     ("stray_checkpoint", r"(.*/)?(checkpoint|[^/]+\.(ckpt[^/]*|index|meta|data-\d{5}-of-\d{5})|ckpt[^/]*)"),
     ("stray_summary", r"(.*/)?events\.out\.tfevents\.[^/]*"),
     ("stray", r".*"),
@@ -46,6 +49,16 @@ STRAY_ROLES = frozenset({"stray_checkpoint", "stray_summary", "stray"})
 def role_of(path: str) -> Role:
     """Return what a file of a SavedModel directory is there for, from its path relative to the directory."""
     return next(role for role, pattern in ROLES if re.fullmatch(pattern, path, re.DOTALL))
+
+
+def is_stray(path: str) -> bool:
+    """Whether a file in a SavedModel's directory is no part of it: a training checkpoint, a summary, anything else."""
+    return role_of(path) in STRAY_ROLES
+
+
+def without_strays(directory: Directory) -> Directory:
+    """Return the directory of a SavedModel with its own files alone."""
+    return Subset(directory, lambda path: not is_stray(path))
 
 
 def content_digest(directory: Directory) -> str:
@@ -151,7 +164,7 @@ def _what_it_is(paths: list[str]) -> tuple[str, str]:
         return "its SavedModel is in a directory below", f"Give that directory: {folders[0]}."
     if any(path.endswith("model.weights.h5") for path in paths):
         return "it is an unpacked Keras file", _EXPORT_KERAS
-    if any(role_of(path) not in STRAY_ROLES for path in paths):
+    if not all(map(is_stray, paths)):
         return "its saved_model.pb is missing, or no file", "Copy the whole directory again, or export the model again."
     if {path.partition(".")[0] for path in paths} == {"variables"}:
         return "it is the variables of one", "Give the directory above."

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from servegraph.errors import StorageError
 from servegraph.storage.directory import GRAPH_FILES, Directory, FileInfo, iter_chunks
 from servegraph.storage.gcs import GcsDirectory, answering, default_client, list_objects, split_gs_uri
+from servegraph.storage.subset import Subset
 
 CHUNK_BYTES = 8 << 20  # sent in one request
 PART_BYTES = 64 << 20
@@ -92,10 +93,11 @@ def upload(
     """
     client = client or default_client(uri)
     files = source.files()
+    origin = source.directory if isinstance(source, Subset) else source  # where the bytes are, and what can copy them
     # The sum alone would take minutes to be seen: parts are counted as they are read.
     last = [info for info in files if _is_graph(info.path)]
     copy = (
-        _ServerSide(source, uri, client) if isinstance(source, GcsDirectory) else _Uploader(source, uri, client, sizes)
+        _ServerSide(origin, uri, client) if isinstance(origin, GcsDirectory) else _Uploader(source, uri, client, sizes)
     )
     copy.copy([info for info in files if info not in last], on_bytes)
     before_last()

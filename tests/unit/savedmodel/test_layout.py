@@ -25,6 +25,7 @@ MODELS = Path(__file__).parents[2] / "real_models"
         ("fingerprint.pb", "fingerprint"),
         ("keras_metadata.pb", "keras_metadata"),
         ("debug/saved_model_debug_info.pb", "debug_info"),
+        ("explanation_metadata.json", "explanation_metadata"),
         ("checkpoint", "stray_checkpoint"),
         ("model.ckpt-1200.meta", "stray_checkpoint"),
         ("train/ckpt-3.data-00000-of-00001", "stray_checkpoint"),

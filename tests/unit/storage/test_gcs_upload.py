@@ -20,6 +20,7 @@ from servegraph.interrupt import terminated_as_interrupted
 from servegraph.storage import open_dir
 from servegraph.storage.gcs import GcsDirectory
 from servegraph.storage.gcs_upload import Sizes, remove_below, staged_files, upload
+from servegraph.storage.subset import Subset
 
 KIB = 1024
 SMALL = Sizes(chunk_bytes=256 * KIB, part_bytes=512 * KIB, workers=4)
@@ -147,6 +148,23 @@ def test_from_another_bucket_the_bytes_stay_there(fake: FakeGcs, client: Any, mo
     upload(GcsDirectory("gs://source/trained", client), URI, client)
     assert contents(fake) == files(model)
     assert not [call for call in fake.calls if call.request.path.startswith(("/upload", "/download"))]
+
+
+def test_of_a_part_of_a_directory_the_rest_stays(fake: FakeGcs, client: Any, model: Path) -> None:
+    def is_graph(path: str) -> bool:
+        return path == "saved_model.pb"
+
+    for name, content in files(model).items():
+        fake.put("source", f"trained/{name}", content)
+    upload(Subset(GcsDirectory("gs://source/trained", client), is_graph), URI, client)
+    assert not [call for call in fake.calls if call.request.path.startswith(("/upload", "/download"))]
+    graph = {"saved_model.pb": files(model)["saved_model.pb"]}
+    assert contents(fake) == graph
+    upload(Subset(open_dir(model), is_graph), f"{URI}/local", client, sizes=SMALL)
+    assert contents(fake) == graph | {"local/saved_model.pb": graph["saved_model.pb"]}
+    with pytest.raises(StorageError) as caught:
+        Subset(open_dir(model), is_graph).read_bytes("variables/variables.index")
+    assert caught.value.code == "NOT_FOUND"
 
 
 def test_an_interrupt_ends_an_upload_at_once(fake: FakeGcs, client: Any, model: Path) -> None:

@@ -30,6 +30,7 @@ from servegraph.deploy_version.targets import vertex_plan as requests
 from servegraph.deploy_version.targets.vertex_api import PREFIX, VertexApi
 from servegraph.deploy_version.targets.vertex_seen import foreign_on, links_of, named_by, only, versions_of
 from servegraph.errors import DeployRefused, ServegraphError
+from servegraph.explanations.rules import is_prebuilt
 from servegraph.savedmodel.golden_file import GoldenRequest
 
 LAST_LINES = 15  # of a container's log; an error is one line of 2,000 characters
@@ -75,7 +76,7 @@ class Vertex:
         on_gpu = any(config.accelerator_type for config in (request.config, *request.fallbacks))
         check_image(image, model.tensorflow_version, today, on_gpu=on_gpu)
         if model.routine is not None:
-            if "/vertex-ai/prediction/" in image:
+            if is_prebuilt(image):
                 raise DeployRefused(
                     f"{image} serves graphs only, and the model has the routine {model.routine.predictor}.",
                     code="ROUTINE_NEEDS_OUR_IMAGE",

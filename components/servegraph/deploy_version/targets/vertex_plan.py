@@ -12,6 +12,7 @@ from servegraph.deploy_version.explaining import spec_of
 from servegraph.deploy_version.plan import ServiceOptions, Step
 from servegraph.deploy_version.remote import STABLE, Goal, Seen, SeenVersion, Shift
 from servegraph.errors import DeployRefused, InputError
+from servegraph.explanations.rules import is_prebuilt
 from servegraph.machines.catalog import load
 from servegraph.serve.options import TRUST_VARIABLE
 
@@ -59,7 +60,7 @@ def upload_model(parent: str, goal: Goal, seen: Seen, image: str) -> Step:
     """Return the step that makes the version in the registry: the first of a model, or one more."""
     options, name = goal.request.service, goal.request.name
     container: dict[str, Any] = {"imageUri": image}
-    if "/vertex-ai/prediction/" not in image:  # the prebuilt ones know their routes
+    if not is_prebuilt(image):  # the prebuilt ones know their routes
         container |= {
             "ports": [{"containerPort": PORT}],
             "predictRoute": f"/v1/models/{name}:predict",
