@@ -7,15 +7,12 @@ first a SavedModel, as it is or made so, and then written again with what its si
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from servegraph import storage
-from servegraph.errors import InputError, ModelError, StorageError
+from servegraph.errors import InputError, ModelError
 from servegraph.estimator import estimator_function
 from servegraph.export_serving_graph import sources
 from servegraph.export_serving_graph.recognize import Found, Kind, recognize
@@ -24,6 +21,7 @@ from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, Signature
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest
 from servegraph.storage.local_paths import require_loadable_path
+from servegraph.storage.staging import work_directory, writing
 
 if TYPE_CHECKING:
     from servegraph.export_serving_graph.proof import Proof
@@ -90,7 +88,7 @@ def export(
             fix="Leave out --tags; --write-tags names those of the export.",
         )
     options = _Options(schema_file, samples, trust_code, requests)
-    with _staging(out) as staging:
+    with writing(out), work_directory(out) as staging:
         written = staging / "model"
         proof = _write(found, written, staging / "source", wanted, options)
         if wanted.names:
@@ -194,28 +192,6 @@ def _also(before: Proof, after: Proof) -> Proof:
     """Return the proof of two steps, one after the other."""
     largest = max(before.max_abs_diff, after.max_abs_diff)
     return replace(before, max_abs_diff=largest, notes=(*before.notes, *after.notes))
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """Yield a directory beside `out` that is gone afterwards; what the system refuses is a `StorageError`."""
-    staging: Path | None = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # By its name: its whole path, which newer Pythons return, may have what TensorFlow takes for a wildcard.
-        staging = out.parent / Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent)).name
-        yield staging
-    except OSError as exc:
-        if isinstance(exc, StorageError):
-            raise
-        raise StorageError(
-            f"The SavedModel cannot be written to {out}: {exc}.",
-            code="CANNOT_WRITE",
-            fix="Give a directory that can be written and has space left.",
-        ) from exc
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _main_signature(path: Path) -> tuple[str, dict[str, Signature]]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +11,7 @@ from servegraph.answers.child import beside, warm_up
 from servegraph.answers.evidence import Evidence
 from servegraph.answers.golden import Recorded
 from servegraph.answers.original import ask_original
-from servegraph.errors import InputError, StorageError
+from servegraph.errors import InputError
 from servegraph.inspect_graph.inspect import inspect_directory
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.optimize import climb
@@ -34,6 +31,7 @@ from servegraph.rewriting.weights import unmatched
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import GOLDEN_FILE, content_digest
 from servegraph.storage.local import answering
+from servegraph.storage.staging import work_directory
 from servegraph.suggestion import did_you_mean
 
 
@@ -60,7 +58,7 @@ def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimi
     original = draft_reader.read(model, keep=goal.keep)
     require_room(needed_bytes(original), free_bytes())
     terms = _terms(goal)
-    with _workspace(out) as workspace, Progress("optimize", total=len(terms.rungs)) as progress:
+    with work_directory(out) as workspace, Progress("optimize", total=len(terms.rungs)) as progress:
         progress.advance("asking the original", steps=0)
         done = climb.start(original, terms, workspace, progress)
         with beside(_evidence, model, original, goal, samples) as coming:
@@ -151,20 +149,3 @@ def _notes(original: Draft, evidence: Evidence, varying: set[str], recorded: Rec
         yield f"There are no golden requests for a deploy to compare: {recorded.why_none}."
     if evidence.questions and evidence.generated:
         yield "The samples were made up from signature and graph: the agreement says nothing about accuracy."
-
-
-@contextlib.contextmanager
-def _workspace(out: Path) -> Iterator[Path]:
-    """Give a directory beside `out` for what is written on the way; nothing of it stays."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # By its name: its whole path, which newer Pythons return, may have what TensorFlow takes for a wildcard.
-        workspace = out.parent / Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent)).name
-    except OSError as exc:
-        raise StorageError(
-            f"{out} cannot be written: {exc}.", code="CANNOT_WRITE", fix="Give a path that can be written."
-        ) from exc
-    try:
-        yield workspace
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from servegraph.serve.child import ServerProcess
 from servegraph.serve.server import require_packages
 from servegraph.storage import open_dir
 from servegraph.storage.local_paths import require_loadable_path
+from servegraph.storage.staging import work_directory, writing
 
 NAME = "routine"  # of the model while it is tried
 OnStep = Callable[[str], None]
@@ -88,13 +88,12 @@ def package(request: PackageRequest, on_step: OnStep = lambda step: None) -> Pac
     samples = [] if request.samples is None else read_samples(request.samples)
     pins = [] if request.requirements is None else read_pins(request.requirements)
     described = describe(request.source, request.predictor)
-    request.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".servegraph-package-", dir=request.out.parent) as work:
-        staged = Path(work, "root", NAME, "1")
+    with writing(request.out), work_directory(request.out) as work:
+        staged = work / "root" / NAME / "1"
         on_step(f"copying {request.model}")
         copy_artifacts(request, staged)
         on_step(f"building {request.source}")
-        put_routine(request, described, pins, staged, Path(work))
+        put_routine(request, described, pins, staged, work)
         on_step("trying it through the server")
         answers, warnings = try_out(staged.parents[1], samples, on_step)
         recorded = [answer for answer in answers if answer.pop("is_stable")]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from servegraph import storage
-from servegraph.errors import StorageError
 from servegraph.rewriting.blocks import Blocks
 from servegraph.rewriting.contents import CHUNK_BYTES, Content, Literal, Stored
 from servegraph.rewriting.draft import VARIABLES, Draft
@@ -22,6 +19,7 @@ from servegraph.rewriting.meta_graph import put_together
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.layout import is_stray
+from servegraph.storage.staging import writing
 
 
 def write(draft: Draft, out: Path, before: tuple[Draft, Path] | None = None, *, hollow: bool = False) -> None:
@@ -34,7 +32,7 @@ def write(draft: Draft, out: Path, before: tuple[Draft, Path] | None = None, *, 
         StorageError: it cannot be written (code `CANNOT_WRITE`), or a file of the source cannot be read.
         ModelError: the source's tensors are damaged.
     """
-    with _writing(out):
+    with writing(out):
         out.mkdir(parents=True)
         for path in draft.files:
             _copy(path, draft.source, out)
@@ -47,7 +45,7 @@ def write(draft: Draft, out: Path, before: tuple[Draft, Path] | None = None, *, 
 
 def fill(draft: Draft, out: Path) -> None:
     """Write the tensors of the draft at `out`, which is hollow. Raises as `write` does."""
-    with _writing(out):
+    with writing(out):
         _write_tensors(draft, out, hollow=False)
 
 
@@ -57,7 +55,7 @@ def copy_unchanged(model: Path, out: Path) -> None:
     Raises:
         StorageError: it cannot be written (code `CANNOT_WRITE`).
     """
-    with _writing(out):
+    with writing(out):
         for file in storage.open_dir(model).files():
             if not is_stray(file.path):
                 _copy(file.path, model, out)
@@ -68,21 +66,6 @@ def _copy(path: str, model: Path, out: Path) -> None:
     (out / path).parent.mkdir(parents=True, exist_ok=True)
     with storage.open_dir(model).stream(path) as source, (out / path).open("wb") as target:
         shutil.copyfileobj(source, target, CHUNK_BYTES)
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Make an OSError a StorageError (`CANNOT_WRITE`) that says what to do."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as exc:
-        raise StorageError(
-            f"The model cannot be written to {out}: {exc}.",
-            code="CANNOT_WRITE",
-            fix="Give a directory that can be written and has space left.",
-        ) from exc
 
 
 def _same_tensors(one: Draft, other: Draft) -> bool:
