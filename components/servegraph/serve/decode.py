@@ -11,7 +11,7 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -203,9 +203,14 @@ def _columns_of_rows(rows: Any, signature: Signature) -> dict[str, Any]:
                 f"instances[{index}] is {kind(row)}, the ones before it are objects.",
                 fix="Name the inputs in every row, or in none.",
             )
-        if row.keys() != wanted:
+        if not _is_enough(row.keys(), signature):
             raise RequestError(f"instances[{index}] {_difference(row.keys(), wanted)}", fix=_inputs(wanted))
-    return {name: [row[name] for row in rows] for name in wanted}
+        if row.keys() != rows[0].keys():
+            raise RequestError(
+                f"instances[{index}] has the inputs {sorted(row)}, the ones before it {sorted(rows[0])}.",
+                fix="Leave an input that has a default out of all rows, or of none.",
+            )
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def _columns(columns: Any, signature: Signature) -> dict[str, Any]:
@@ -218,7 +223,7 @@ def _columns(columns: Any, signature: Signature) -> dict[str, Any]:
             )
         (name,) = wanted
         return {name: columns}
-    if columns.keys() != wanted:
+    if not _is_enough(columns.keys(), signature):
         raise RequestError(f"'inputs' {_difference(columns.keys(), wanted)}", fix=_inputs(wanted))
     return dict(columns)
 
@@ -226,6 +231,12 @@ def _columns(columns: Any, signature: Signature) -> dict[str, Any]:
 def _is_named(value: Any) -> bool:
     """Whether `value` is an object of named inputs, and not one that carries bytes."""
     return isinstance(value, dict) and not (value.keys() == {"b64"} and isinstance(value["b64"], str))
+
+
+def _is_enough(names: Set[str], signature: Signature) -> bool:
+    """Whether these are inputs of a signature, and all that it has no defaults for."""
+    wanted = signature.inputs.keys()
+    return names == wanted or wanted - {*signature.defaults} <= names <= wanted
 
 
 def _difference(found: Any, wanted: Any) -> str:

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +30,8 @@ from servegraph.serve.trial import Trial, made_up_requests, stored_trials
 from servegraph.storage import open_dir
 
 _log = logging.getLogger(__name__)
+
+Defaults = Mapping[str, Mapping[str, Array]]
 
 # What a model's operations may blame on the request; all else is the model's or the machine's fault.
 _CALLER_ERRORS = ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE")
@@ -63,16 +65,23 @@ class Model:
 
     is_routine = False
 
-    def __init__(self, loaded: Any, graph: ServingGraph, options: ModelOptions, name: str) -> None:
-        """Keep `loaded`, which `tf.saved_model.load` returned: its functions hold their variables weakly."""
+    def __init__(
+        self, loaded: Any, graph: ServingGraph, options: ModelOptions, name: str, defaults: Defaults | None = None
+    ) -> None:
+        """Keep `loaded`, which `tf.saved_model.load` returned: its functions hold their variables weakly.
+
+        `defaults` are, by signature, the inputs that a request may leave out.
+        """
         self.graph = graph
         self.shareable: frozenset[str] = frozenset()
         self._loaded = loaded
+        self._defaults = whole = defaults or {}
         calls = {name: public_call(loaded.signatures[name]) for name in graph.signatures}
         self._calls: dict[str, Call] = calls
 
         def run(signature_name: str, inputs: Mapping[str, Array], _keep: Any = loaded) -> Mapping[str, Array]:
-            return _run(calls[signature_name], inputs)
+            left_out = whole.get(signature_name)
+            return _run(calls[signature_name], {**left_out, **inputs} if left_out else inputs)
 
         # No closure holds the model itself: once no request does, it is freed, and the threads of its lane end.
         self.run = run
@@ -134,7 +143,7 @@ class Model:
         by_signature: dict[str, list[Mapping[str, Array]]] = {name: [] for name in self.graph.signatures}
         for trial in stored:
             self._ask_stored(trial)
-            by_signature[trial.signature_name].append(trial.inputs)
+            by_signature[trial.signature_name].append({**self._defaults.get(trial.signature_name, {}), **trial.inputs})
         for name, signature in self.graph.signatures.items():
             made_up = made_up_requests(name, signature, meta_graph)
             examples = by_signature[name][:4]
@@ -235,8 +244,10 @@ def load_model(directory: Path, options: ModelOptions | None = None) -> Model:
     if options.batch_rows is None:
         stored = read_settings(directory) if options.uses_settings else None
         options = replace(options, batch_rows=DEFAULT_BATCH_ROWS if stored is None else stored.batch_rows)
-    model = Model(loaded, graph, options, name=f"{directory.parent.name}-{directory.name}")
-    model.try_out(stored_trials(directory, graph.signatures, with_golden=options.is_probed), meta_graph_of(directory))
+    meta_graph = meta_graph_of(directory)
+    name = f"{directory.parent.name}-{directory.name}"
+    model = Model(loaded, graph, options, name, _defaults_of(meta_graph, graph.signatures))
+    model.try_out(stored_trials(directory, graph.signatures, with_golden=options.is_probed), meta_graph)
     return model
 
 
@@ -280,6 +291,18 @@ def meta_graph_of(directory: Path) -> Any:
     except Exception:  # it has been loaded: this reading is for examples only
         return None
     return next((graph for graph in graphs if list(graph.meta_info_def.tags) == [SERVING_TAG]), None)
+
+
+def _defaults_of(meta_graph: Any, signatures: Iterable[str]) -> Defaults:
+    """Return by signature the values of the inputs that a request may leave out, none where they cannot be read."""
+    import tensorflow as tf
+
+    if meta_graph is None:
+        return {}
+    values = {name: meta_graph.signature_def[name].defaults for name in signatures}
+    return {
+        name: {key: tf.make_ndarray(value) for key, value in found.items()} for name, found in values.items() if found
+    }
 
 
 def _run(call: Call, inputs: Mapping[str, Array]) -> Mapping[str, Array]:

@@ -22,12 +22,14 @@ _Key = tuple[str, tuple[tuple[str, tuple[int, ...], np.dtype[np.generic]], ...]]
 def is_shareable(signature: Signature) -> bool:
     """Whether rows of several requests can go through `signature` together, by its declared shapes.
 
-    Every input and every output must have a free leading dimension. Where an output has another free one and no input
-    has, what a row holds decides how long all of them are.
+    Every input and every output must have a free leading dimension, and no input a default, which is of no row. Where
+    an output has another free one and no input has, what a row holds decides how long all of them are.
     """
     inputs, outputs = list(signature.inputs.values()), list(signature.outputs.values())
     shapes = {id(info): info.shape for info in (*inputs, *outputs) if info.encoding == "dense" and info.shape}
     if len(shapes) < len(inputs) + len(outputs) or any(shape[0] is not None for shape in shapes.values()):
+        return False
+    if signature.defaults:
         return False
     is_free = [any(None in shapes[id(info)][1:] for info in side) for side in (inputs, outputs)]
     return is_free[0] or not is_free[1]

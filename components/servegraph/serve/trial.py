@@ -76,7 +76,10 @@ def _warmup(directory: Path, signatures: Mapping[str, Signature]) -> list[Trial]
 
 def _fits(request: Any, signatures: Mapping[str, Signature]) -> bool:
     signature = signatures.get(request.signature_name)
-    return signature is not None and request.inputs.keys() == signature.inputs.keys()
+    if signature is None:
+        return False
+    given = {*request.inputs}
+    return signature.inputs.keys() - {*signature.defaults} <= given <= signature.inputs.keys()
 
 
 def _golden(directory: Path, signatures: Mapping[str, Signature]) -> list[Trial]:

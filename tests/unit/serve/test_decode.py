@@ -164,6 +164,29 @@ def test_what_json_cannot_carry(dtype, encoding):
     assert caught.value.code == "UNIMPLEMENTED"
 
 
+SCALED = ServingGraph(
+    {"serving_default": Signature("", {"x": info(), "scale": info(shape=(None,))}, {"y": info()}, ("scale",))}, True
+)
+
+
+@pytest.mark.parametrize("document", [{"instances": [{"x": 1}, {"x": 2}]}, {"inputs": {"x": [1, 2]}}])
+def test_an_input_that_has_a_default_may_be_left_out(document):
+    assert ask(document, SCALED).inputs.keys() == {"x"}
+    whole = json.loads(json.dumps(document).replace('"x"', '"scale": 2, "x"', 1))
+    with pytest.raises(RequestError):  # of one row of two, or one value as a column
+        ask(whole, SCALED)
+
+
+def test_an_input_with_a_default_is_left_out_of_all_rows_or_of_none():
+    both = ask({"instances": [{"x": 1, "scale": 2}, {"x": 1, "scale": 3}]}, SCALED)
+    assert both.inputs["scale"].tolist() == [2, 3]
+    for rows in ([{"x": 1}, {"x": 1, "scale": 3}], [{"x": 1, "scale": 3}, {"x": 1}]):
+        with pytest.raises(RequestError, match=r"instances\[1\] has the inputs .* the ones before it"):
+            ask({"instances": rows}, SCALED)
+    with pytest.raises(RequestError, match=r"lacks the inputs \['x'\]"):
+        ask({"inputs": {"scale": [1]}}, SCALED)
+
+
 # One row a mistake: the body, what the answer has to say.
 BAD_REQUESTS = [
     (b"", "JSON Parse error"),

@@ -190,6 +190,7 @@ def test_only_free_leading_dimensions_on_both_sides_are_shareable():
         assert not is_shareable(Signature("", {"x": info(shape)}, {"y": info((None,))}))
         assert not is_shareable(Signature("", {"x": info((None,))}, {"y": info(shape)}))
     assert not is_shareable(Signature("", {"x": info((None,), "sparse")}, {"y": info((None,))}))
+    assert not is_shareable(Signature("", {"x": info((None,))}, {"y": info((None,))}, ("x",)))
     # How long an answer is must follow from how long what is asked is, which those of one call have in common.
     assert is_shareable(Signature("", {"x": info((None, None))}, {"y": info((None, None))}))
     assert not is_shareable(Signature("", {"x": info((None, 2))}, {"y": info((None, None))}))
