@@ -133,7 +133,7 @@ def test_sigterm_ends_it_and_nothing_stays(model, tmp_path):
     program = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()"]
     with subprocess.Popen([*program, "optimize", str(model), str(tmp_path / "out")], stderr=subprocess.PIPE) as tool:
         while not any(tmp_path.glob(".out-*/*")):
-            assert tool.poll() is None
+            assert tool.poll() is None, tool.communicate()[1]
             time.sleep(0.01)
         tool.send_signal(signal.SIGTERM)
         tool.communicate(timeout=60)
