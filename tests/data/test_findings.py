@@ -39,7 +39,15 @@ SOURCES = list(Path(servegraph.__file__).parent.glob("inspect_graph/*.py"))
 SOURCES += Path(servegraph.__file__).parent.glob("savedmodel/*.py")
 # Codes of errors that no finding is made of.
 NO_FINDINGS = {
-    *("NOT_A_SAVED_MODEL", "NO_MODEL", "BAD_TENSOR", "WRITE_FAILED", "MODEL_NOT_SERVABLE", "BAD_GOLDEN_REQUESTS")
+    *(
+        "NOT_A_SAVED_MODEL",
+        "NO_MODEL",
+        "BAD_TENSOR",
+        "WRITE_FAILED",
+        "MODEL_NOT_SERVABLE",
+        "BAD_GOLDEN_REQUESTS",
+        "BAD_ROW",
+    )
 }
 
 

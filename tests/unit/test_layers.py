@@ -61,3 +61,15 @@ def test_nothing_imports_what_is_above_it(package: str) -> None:
     if package in FORMAT_AND_PLACES:
         packages = {top for top in tops if (ROOT / top).is_dir()}
         assert packages <= FORMAT_AND_PLACES[package]
+
+
+def test_no_package_needs_itself_by_way_of_another() -> None:
+    needs = {
+        package.name: {top for module in imported(package) if (ROOT / (top := module.partition(".")[0])).is_dir()}
+        for package in ROOT.iterdir()
+        if (package / "__init__.py").exists()
+    }
+    while free := {name for name, others in needs.items() if not others & needs.keys()}:
+        for name in free:
+            del needs[name]
+    assert needs == {}

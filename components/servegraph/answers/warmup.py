@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from servegraph.answers.dtypes import is_text, numpy_type
 from servegraph.answers.samples import InputSpec, Samples, fitting, together
-from servegraph.data.tfrecord_file import records
 from servegraph.errors import DataError
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
+from servegraph.savedmodel.tfrecord import records
 from servegraph.savedmodel.wire import Malformed, fields, payloads
 from servegraph.storage import match
 

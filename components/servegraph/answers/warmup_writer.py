@@ -15,9 +15,9 @@ from servegraph.answers import sample_lines, warmup
 from servegraph.answers.ask import Servable
 from servegraph.answers.samples import InputSpec, are_same
 from servegraph.answers.warmup import PREDICT_LOG, WARMUP_FILE, WarmupRequest
-from servegraph.data.tfrecord_file import framed
 from servegraph.errors import DataError, ModelError
 from servegraph.savedmodel.graph import Signature
+from servegraph.savedmodel.tfrecord import framed
 from servegraph.savedmodel.wire import encode_bytes
 
 LARGEST_BYTES = 100_000_000  # a fifth of what the smallest machine's model may be (500 MB on MLS1), in which it counts

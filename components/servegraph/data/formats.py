@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, TypeVar
 
-from servegraph.data import tfrecord_file
 from servegraph.errors import DataError, StorageError
+from servegraph.savedmodel.tfrecord import is_tfrecord
 from servegraph.storage import FileRef
 from servegraph.storage.data_files import Compression
 
@@ -49,7 +49,7 @@ def look(file: FileRef) -> tuple[FileRef, Format]:
         if error.code != "DAMAGED" or not _is_misnamed(file):
             raise
         return look(replace(file, compression=None))
-    if tfrecord_file.is_tfrecord(head):
+    if is_tfrecord(head):
         return file, "tfrecord"
     compression = _by_magic(head, _COMPRESSED)
     if compression and file.compression is None:
@@ -72,7 +72,7 @@ def _is_misnamed(file: FileRef) -> bool:
     with file.open() as stream:
         head = stream.read(_HEAD_BYTES)
     compression = _by_magic(head, _COMPRESSED)
-    return compression != file.compression if compression else tfrecord_file.is_tfrecord(head) or _is_text(head)
+    return compression != file.compression if compression else is_tfrecord(head) or _is_text(head)
 
 
 def _is_text(head: bytes) -> bool:
