@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,13 +96,14 @@ def test_a_fixed_batch_is_refused_by_services_and_said_on_this_machine(sut: Sut,
         assert sut.files() == []
 
 
-def test_a_routine_may_give_a_graph_the_batch_that_it_takes(tmp_path: Path) -> None:
-    model = write_tiny_model(tmp_path / "model", inputs={"x": ("float32", [8, 3])})
-    facts = examine(DeployRequest(str(model), "census"))
-    with pytest.raises(DeployRefused) as caught:
-        check_batch(facts)
-    assert caught.value.code == "FIXED_BATCH"
-    behind = replace(facts, routine=Routine("module:Doubling", "predictor", False, "", ""))
+def test_code_of_ones_own_may_give_a_graph_the_batch_that_it_takes(tmp_path: Path) -> None:
+    model = str(write_tiny_model(tmp_path / "model", inputs={"x": ("float32", [8, 3])}))
+    prebuilt = "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest"
+    for image in (None, prebuilt):
+        with pytest.raises(DeployRefused) as caught:
+            check_batch(examine(DeployRequest(model, "census", service=ServiceOptions(image=image))))
+        assert caught.value.code == "FIXED_BATCH"
+    behind = examine(DeployRequest(model, "census", service=ServiceOptions(image="mine.example/padding:1")))
     check_batch(behind)
     assert any(said.startswith("FIXED_BATCH: ") for said in warnings_of(behind))
 
@@ -152,7 +152,7 @@ def test_of_many_stray_files_the_first_are_named(tmp_path: Path) -> None:
 def test_what_a_routine_or_an_image_of_ones_own_may_read_goes_along(tmp_path: Path) -> None:
     model = str(write_strays(write_tiny_model(tmp_path / "model")))
     prebuilt = "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest"
-    assert not examine(DeployRequest(model, "census", service=ServiceOptions(image=prebuilt))).takes_strays
+    assert not examine(DeployRequest(model, "census", service=ServiceOptions(image=prebuilt))).for_own_code
     facts = examine(DeployRequest(model, "census", service=ServiceOptions(image="gcr.io/p/mine")))
     assert facts.digest == content_digest(open_dir(model))
     (said,) = warnings_of(facts)
@@ -161,7 +161,7 @@ def test_what_a_routine_or_an_image_of_ones_own_may_read_goes_along(tmp_path: Pa
     manifest = Path(model) / ROUTINE_FILE
     manifest.parent.mkdir(parents=True)
     manifest.write_text(Routine("module:Doubling", "predictor", False, "r.whl", "r.tar.gz").to_json())
-    assert examine(DeployRequest(model, "census")).takes_strays
+    assert examine(DeployRequest(model, "census")).for_own_code
 
 
 def test_of_a_whole_model_nothing_is_said(sut: Sut) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from servegraph.deploy_version.golden import read_golden
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Outcome, Plan
-from servegraph.deploy_version.served_graph import chosen_tags, served, takes_strays
+from servegraph.deploy_version.served_graph import chosen_tags, for_own_code, served
 from servegraph.deploy_version.targets import OnStep, Target, say_nothing
 from servegraph.errors import ModelError
 from servegraph.inspect_graph.inspect import inspect_directory
@@ -47,7 +47,7 @@ def examine(request: DeployRequest) -> ModelFacts:
     tag_sets = [graph.tags for graph in found.meta_graphs]
     tags = chosen_tags(tag_sets, request, found.path)
     routine = read_routine(whole)
-    strays = takes_strays(request, routine)
+    strays = for_own_code(request, routine)
     directory = served(whole, tags, strays=strays)
     files = directory.files()
     graph = read_serving_graph(directory)
@@ -73,5 +73,5 @@ def examine(request: DeployRequest) -> ModelFacts:
         routine=routine,
         fixed_batch=tuple(item for item in inspection.findings if item.code == "FIXED_BATCH"),
         strays=tuple(info for info in whole_files if is_stray(info.path)),
-        takes_strays=strays,
+        for_own_code=strays,
     )

@@ -159,7 +159,7 @@ class Deploying:
 
     def _upload(self) -> None:
         model, told = self._goal.model, _Told(self._goal.model.size_bytes, self._on_step)
-        source = served(self._site.open(model.uri), model.tags, strays=model.takes_strays)
+        source = served(self._site.open(model.uri), model.tags, strays=model.for_own_code)
 
         def check() -> None:
             if content_digest(source) != model.digest:
@@ -178,7 +178,7 @@ class Deploying:
         if not model.golden_requests:
             return ()
         try:
-            directory = served(self._site.open(model.uri), model.tags, strays=model.takes_strays)
+            directory = served(self._site.open(model.uri), model.tags, strays=model.for_own_code)
             return read_golden(directory, model.routine)
         except StorageError as exc:  # nothing tells whether it answers rightly
             raise CannotServe(f"Its golden requests are gone: {exc.message}", code=exc.code, fix=exc.fix) from exc

@@ -17,12 +17,13 @@ _OF_TRAINING = frozenset({"stray_checkpoint", "stray_summary"})
 def check_batch(model: ModelFacts) -> None:
     """Refuse a model whose outermost dimension is fixed, for services that send it batches of any size.
 
-    A routine stands between the requests and the graph and may give it what it takes: then it is only a warning.
+    A routine or an image of one's own stands between the requests and the graph and may give it what it takes: then it
+    is only a warning.
 
     Raises:
         DeployRefused: it is (code `FIXED_BATCH`).
     """
-    if model.fixed_batch and model.routine is None:
+    if model.fixed_batch and not model.for_own_code:
         first, more = model.fixed_batch[0], len(model.fixed_batch) - 1
         raise DeployRefused(f"{first.message}{f' And {more:,} more.' if more else ''}", code=first.code, fix=first.fix)
 
@@ -30,10 +31,10 @@ def check_batch(model: ModelFacts) -> None:
 def warnings_of(model: ModelFacts) -> list[str]:
     """Return what is said of a model that is deployed all the same."""
     warnings = [f"{item.code}: {item.message} Requests cannot be batched. {item.fix}" for item in model.fixed_batch]
-    if said := model.takes_strays and [info for info in model.strays if role_of(info.path) in _OF_TRAINING]:
+    if said := model.for_own_code and [info for info in model.strays if role_of(info.path) in _OF_TRAINING]:
         what = f"of a training by their names, and deployed with what {_reader(model)} may read: {_named(said)}."
         warnings.append(f"STRAY_FILES: {what} Where it does not, remove them.")
-    elif model.strays and not model.takes_strays:
+    elif model.strays and not model.for_own_code:
         fix = "Files that a routine reads come with `servegraph package --artifacts DIR`."
         warnings.append(f"STRAY_FILES: no part of the model, and left behind: {_named(model.strays)}. {fix}")
     return warnings

@@ -199,7 +199,7 @@ class ModelFacts:
     routine: Routine | None = None  # Python around the graph, which answers in its place
     fixed_batch: tuple[Finding, ...] = ()  # inputs and outputs whose outermost dimension is not open
     strays: tuple[FileInfo, ...] = ()  # files that are no part of a SavedModel
-    takes_strays: bool = False  # whether they are deployed all the same, as something may read them
+    for_own_code: bool = False  # whether a routine or an image of one's own answers, which may read them as well
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ def chosen_tags(tag_sets: Sequence[tuple[str, ...]], request: DeployRequest, gra
     return () if is_as_it_is else tags
 
 
-def takes_strays(request: DeployRequest, routine: Routine | None) -> bool:
-    """Whether a version has whatever lies beside the model: a routine or an image of one's own may read it."""
+def for_own_code(request: DeployRequest, routine: Routine | None) -> bool:
+    """Whether a routine or an image of one's own answers: it may read whatever lies beside the model."""
     image = request.service.image
     return routine is not None or (image is not None and not is_prebuilt(image))
 

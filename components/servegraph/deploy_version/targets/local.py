@@ -173,7 +173,7 @@ class LocalTarget:
         staged = staging / name / version
         is_copy = any(step.action == "copy" for step in plan.steps)
         if is_copy:
-            source = served(open_dir(plan.model.uri), plan.model.tags, strays=plan.model.takes_strays)
+            source = served(open_dir(plan.model.uri), plan.model.tags, strays=plan.model.for_own_code)
             copy_model(source, staged, plan.model.digest, lambda path: on_step(f"copying {path}"))
         else:
             with answering("write", staged):
