@@ -151,8 +151,13 @@ def test_of_many_stray_files_the_first_are_named(tmp_path: Path) -> None:
 
 def test_what_a_routine_or_an_image_of_ones_own_may_read_goes_along(tmp_path: Path) -> None:
     model = str(write_strays(write_tiny_model(tmp_path / "model")))
-    prebuilt = "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest"
-    assert not examine(DeployRequest(model, "census", service=ServiceOptions(image=prebuilt))).for_own_code
+    for known in (
+        "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest",
+        "europe-west4-docker.pkg.dev/p/servegraph/python-serving:0.1.0",
+        "localhost:5000/python-serving@sha256:1234",
+        "tensorflow/serving",
+    ):
+        assert not examine(DeployRequest(model, "census", service=ServiceOptions(image=known))).for_own_code
     facts = examine(DeployRequest(model, "census", service=ServiceOptions(image="gcr.io/p/mine")))
     assert facts.digest == content_digest(open_dir(model))
     (said,) = warnings_of(facts)

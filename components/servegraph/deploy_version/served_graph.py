@@ -7,6 +7,7 @@ Training checkpoints and summaries stay behind (R15), and so does all else that 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from servegraph.deploy_version.plan import DeployRequest
@@ -19,6 +20,8 @@ from servegraph.savedmodel.graph_reader import TEXT
 from servegraph.savedmodel.layout import GOLDEN_FILE, without_strays
 from servegraph.savedmodel.one_meta_graph import OneMetaGraph
 from servegraph.storage import Directory
+
+_OURS_OR_TF_SERVING = re.compile(r"(^|/)(python-serving|tensorflow/serving)(:[^/]*|@[^/]*)?$")  # in any registry
 
 
 def chosen_tags(tag_sets: Sequence[tuple[str, ...]], request: DeployRequest, graph_file: str) -> tuple[str, ...]:
@@ -35,7 +38,9 @@ def chosen_tags(tag_sets: Sequence[tuple[str, ...]], request: DeployRequest, gra
 def for_own_code(request: DeployRequest, routine: Routine | None) -> bool:
     """Whether a routine or an image of one's own answers: it may read whatever lies beside the model."""
     image = request.service.image
-    return routine is not None or (image is not None and not is_prebuilt(image))
+    return routine is not None or (
+        image is not None and not is_prebuilt(image) and not _OURS_OR_TF_SERVING.search(image)
+    )
 
 
 def served(directory: Directory, tags: tuple[str, ...], *, strays: bool) -> Directory:
