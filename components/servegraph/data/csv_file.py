@@ -41,11 +41,21 @@ def records(file: FileRef, delimiter: str) -> Iterator[list[str]]:
         reader = csv.reader(text, delimiter=delimiter)
         try:
             yield from (record for record in reader if record)
-        except (csv.Error, UnicodeDecodeError) as exc:
+        except UnicodeDecodeError as exc:
+            before, byte = exc.object[: exc.start + 1], exc.object[exc.start]
+            line = reader.line_num + len(before.splitlines())  # all lines before are read before more is decoded
             raise DataError(
-                f"{file.uri} cannot be read as CSV near line {reader.line_num + 1}: {exc}.",
+                f"{file.uri} is not UTF-8: line {line} has the byte 0x{byte:02x} where none can stand.",
                 code="BAD_ROW",
-                fix="Give UTF-8 text with one record a line.",
+                fix="Write it in UTF-8; of a file in Latin-1: iconv -f latin1 -t utf-8 FILE.",
+            ) from exc
+        except csv.Error as exc:
+            what, fix = str(exc), "Give UTF-8 text with one record a line."
+            if "field limit" in what:  # the quote that nobody closed, far more often than one long text
+                what = f"a cell has more than {csv.field_size_limit():,} characters"
+                fix = "Close the quote that opens that cell; if it is one text, shorten it, or leave the column out."
+            raise DataError(
+                f"{file.uri} cannot be read as CSV near line {reader.line_num + 1}: {what}.", code="BAD_ROW", fix=fix
             ) from exc
 
 

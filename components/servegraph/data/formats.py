@@ -54,7 +54,7 @@ def look(file: FileRef) -> tuple[FileRef, Format]:
     compression = _by_magic(head, _COMPRESSED)
     if compression and file.compression is None:
         return look(replace(file, compression=compression))
-    what = _by_magic(head, _FOREIGN) or ("JSON" if _is_json(head) else None)
+    what = _by_magic(head, _FOREIGN) or ("JSON" if _is_json(head) else _wide_text(head))
     if what:
         raise DataError(
             f"{file.uri} is {what}, not CSV or TFRecord.",
@@ -82,6 +82,14 @@ def _is_text(head: bytes) -> bool:
 
 def _by_magic(head: bytes, kinds: Mapping[bytes, Kind]) -> Kind | None:
     return next((kind for magic, kind in kinds.items() if head.startswith(magic)), None)
+
+
+def _wide_text(head: bytes) -> str | None:
+    """Return what the file is where it is UTF-16 or UTF-32 without a mark, of which UTF-8 makes text full of zeros.
+
+    Delimiters, digits and line ends have a zero beside them there, in any language; in UTF-8 a zero is an accident.
+    """
+    return "text in UTF-16 or UTF-32" if head.count(0) * 16 > len(head) else None
 
 
 def _is_json(head: bytes) -> bool:

@@ -76,7 +76,7 @@ def test_what_is_compressed_by_its_name_only_is_read_as_it_is(tmp_path):
             read(str(tmp_path / name), SCHEMA)
         assert caught.value.code == "DAMAGED"
     (tmp_path / "h.csv.gz").write_bytes("age,y\n1,Müller\n".encode("latin-1"))
-    with pytest.raises(DataError, match="near line 1: 'utf-8' codec can't decode"):
+    with pytest.raises(DataError, match="line 2 has the byte 0xfc where none can stand"):
         read(str(tmp_path / "h.csv.gz"), SCHEMA)
 
 
@@ -89,6 +89,9 @@ def test_what_is_compressed_by_its_name_only_is_read_as_it_is(tmp_path):
         (b"PAR1\x15\x04\x15", "a Parquet file"),
         (b"PK\x03\x04\x14\x00", "a ZIP archive or an Excel workbook"),
         (GOOD.encode("utf-16"), "text in UTF-16"),
+        (GOOD.encode("utf-16-le"), "text in UTF-16 or UTF-32"),  # without a mark, as some tools write it
+        (GOOD.encode("utf-16-be"), "text in UTF-16 or UTF-32"),
+        ("ЖЖЖ,y\nЖЖЖЖЖЖ,1\n".encode("utf-16-le"), "text in UTF-16 or UTF-32"),
     ],
 )
 def test_what_is_no_table_is_named(tmp_path, content, what):
@@ -97,6 +100,24 @@ def test_what_is_no_table_is_named(tmp_path, content, what):
         with pytest.raises(DataError, match=f"d.csv is {what}, not CSV or TFRecord") as caught:
             take(str(tmp_path / "d.csv"))
         assert caught.value.code == "WRONG_FORMAT"
+
+
+def test_the_line_of_a_byte_that_is_no_utf_8_is_named(tmp_path):
+    lines = (
+        b"age,job,n,y\n" + b'1,"a\r\nb",2,x\n' * 5_000 + "1,é,2,x\n".encode("latin-1")
+    )  # far behind what is decoded at once
+    (tmp_path / "d.csv").write_bytes(lines)
+    for take in (infer, lambda path: read(path, SCHEMA)):
+        with pytest.raises(DataError, match="line 10002 has the byte 0xe9") as caught:
+            take(str(tmp_path / "d.csv"))
+        assert caught.value.code == "BAD_ROW" and "iconv" in caught.value.fix
+
+
+def test_a_cell_beyond_all_measure_is_told_from_text_in_another_encoding(tmp_path):
+    path = write(tmp_path / "d.csv", 'age,job,n,y\n1,"a,2,x\n' + "1,b,2,z\n" * 20_000)
+    with pytest.raises(DataError, match="a cell has more than 131,072 characters") as caught:
+        infer(path)
+    assert caught.value.fix.startswith("Close the quote")
 
 
 def test_json_in_a_cell_and_names_like_magic_are_text(tmp_path):
