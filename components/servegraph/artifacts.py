@@ -28,6 +28,7 @@ class TrainedModel:
     trainer: str
     metrics: dict[str, float] = field(default_factory=dict)
     digest: str = ""  # of all files, the schema too
+    notes: list[str] = field(default_factory=list)  # on what was decided about its data
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ def record(run: Run, prediction: dict[str, Any] | None) -> dict[str, Any]:
         "steps": [{"name": s.name, "status": s.status, "seconds": s.seconds} for s in run.steps],
         "skipped": checked.parameter("reason") if checked.parameter("decision") == "skip" else None,
         "model_bytes": {name: int(size) for name, size in sizes.items() if size is not None},
+        "notes": trained.get("notes", []),  # on what was decided about the data
         "metrics": trained.get("metrics", {}),  # of the trained model, which is not the one that is deployed
         "optimized_metrics": _measured_after(optimized, evaluation),
         "optimized": optimized,

@@ -1,6 +1,7 @@
 """A run's record and its page: what they say of the steps, the metrics and the deployment."""
 
 import errno
+import html
 import json
 import os
 import re
@@ -32,6 +33,20 @@ def left(folder, step, **metadata):
     (folder / step).mkdir(parents=True)
     rows = {artifact: {"artifacts": [{"metadata": row}]} for artifact, row in metadata.items()}
     (folder / step / "executor_output.json").write_text(json.dumps({"artifacts": rows}))
+
+
+def test_what_was_decided_about_the_data_is_shown(tmp_path, capsys):
+    notes = [
+        "'text' is free text, of which each value is taken whole.",
+        "'hours' is taken as text: '0,5' is no number.",
+    ]
+    folder = tmp_path / "pipeline"
+    left(folder, "train", model={"TrainedModel": {"size_bytes": 9, "metrics": {}, "notes": notes}})
+    document = finish(Run(tmp_path, {}, steps=[StepRecord("train", "succeeded")], pipeline_dir=folder))
+    assert document["notes"] == notes
+    _show(document)
+    shown, page = capsys.readouterr().out, html.unescape((tmp_path / "report.html").read_text())
+    assert all(note in shown and note in page for note in notes)
 
 
 @pytest.mark.parametrize("measured", ["optimize", "evaluate", None])

@@ -75,12 +75,12 @@ def train(
     outputs = Outputs.at(model.path, checkpoint_dir or checkpoints.path, logs.path, samples.path)
     trained = train(request, hyperparameters, outputs)
     digests = content_digest(storage.open_dir(model.path)), file_digest(Path(samples.path))
+    scalars, notes = trained.evaluation.scalars, list(trained.notes)
     artifacts.record(
-        model,
-        artifacts.TrainedModel(trained.file, trained.size_bytes, trainer, trained.evaluation.scalars, digests[0]),
+        model, artifacts.TrainedModel(trained.file, trained.size_bytes, trainer, scalars, digests[0], notes)
     )
     artifacts.record(samples, artifacts.HeldOut(trained.label, digests[1]))
-    for name, value in trained.evaluation.scalars.items():
+    for name, value in scalars.items():
         metrics.log_metric(name, value)
     if trained.evaluation.confusion:
         classification_metrics.log_confusion_matrix(list(trained.classes), trained.evaluation.confusion)

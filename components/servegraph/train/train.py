@@ -65,6 +65,7 @@ class Trained:
     eval_rows: int
     label: str  # its key in the samples
     file: str  # what stands for the model, below its directory
+    notes: tuple[str, ...]  # on what was decided about the data, where the schema was inferred
 
 
 def train(request: TrainRequest, hyperparameters: Mapping[str, Any], outputs: Outputs) -> Trained:
@@ -96,7 +97,7 @@ def _train(
     import keras
 
     trainer = load_trainer(request.trainer)
-    schema = load_schema(request)
+    schema, notes = load_schema(request)
     data, eval_data = load_data(request, schema)
     described = with_classes(schema, data.classes)
     claim(outputs.checkpoints, identity_of(request, described, hyperparameters), writes=is_chief(strategy))
@@ -121,7 +122,7 @@ def _train(
     write_schema(described, outputs.model)
     write_samples(eval_data, outputs.samples)
     size_bytes = (outputs.model / MODEL_FILE).stat().st_size
-    return Trained(size_bytes, evaluation, data.classes, len(data), len(eval_data), schema.label, MODEL_FILE)
+    return Trained(size_bytes, evaluation, data.classes, len(data), len(eval_data), schema.label, MODEL_FILE, notes)
 
 
 def _train_estimator(make: str, request: TrainRequest, hyperparameters: dict[str, Any], outputs: Outputs) -> Trained:
@@ -134,7 +135,7 @@ def _train_estimator(make: str, request: TrainRequest, hyperparameters: dict[str
             code="NO_WARM_START",
             fix="Leave warm_start empty.",
         )
-    schema = load_schema(request)
+    schema, notes = load_schema(request)
     data, eval_data = load_data(request, schema)
     schema = with_classes(with_vocabularies(schema, data), data.classes)
     claim(outputs.checkpoints, identity_of(request, schema, hyperparameters), writes=True)
@@ -146,22 +147,22 @@ def _train_estimator(make: str, request: TrainRequest, hyperparameters: dict[str
     write_schema(schema, outputs.model)
     size_bytes = training.keep(trained, outputs.model)
     write_samples(eval_data, outputs.samples)
-    return Trained(size_bytes, evaluation, data.classes, len(data), len(eval_data), schema.label, RECORD_FILE)
+    return Trained(size_bytes, evaluation, data.classes, len(data), len(eval_data), schema.label, RECORD_FILE, notes)
 
 
-def load_schema(request: TrainRequest) -> Schema:
-    """Return the schema: the file named, the sample's own, or one inferred from the data."""
+def load_schema(request: TrainRequest) -> tuple[Schema, tuple[str, ...]]:
+    """Return the schema (the file named, the sample's own, or one inferred from the data), and notes of the last."""
     if request.schema:
         file = storage.match(request.schema)[0]
         with file.open_binary() as stream:
-            return schema_file.parse(stream.read().decode("utf-8", "replace"), request.schema)
+            return schema_file.parse(stream.read().decode("utf-8", "replace"), request.schema), ()
     if request.data == census.NAME:
         described = census.ESTIMATOR_SCHEMA if estimator_function(request.trainer) else census.SCHEMA
-        return schema_file.parse(described.read_text(), "of the census sample")
+        return schema_file.parse(described.read_text(), "of the census sample"), ()
     inferred = infer(request.data, request.label)
     for note in inferred.notes:
         print(f"note: {note}")
-    return inferred.schema
+    return inferred.schema, inferred.notes
 
 
 def load_data(request: TrainRequest, schema: Schema) -> tuple[Table, Table]:

@@ -99,6 +99,8 @@ def _show(document: dict[str, Any]) -> None:
         if metrics:
             told = (f"{metric_name(name)} {metric_value(value)}" for name, value in metrics.items())
             line("metrics", f"{whose}: {', '.join(told)}")
+    for note in document["notes"]:
+        line("note", note)
     if choice:
         price = choice.get("price_per_hour")
         accelerator = (

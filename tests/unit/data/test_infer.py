@@ -186,7 +186,7 @@ class TestInfer:
 
     def test_training_says_the_notes(self, tmp_path, capsys):
         path = write(tmp_path / "d.csv", "x,y\n1,a\nNA,b\n")
-        assert load_schema(TrainRequest(data=path)) == infer(path).schema
+        assert load_schema(TrainRequest(data=path)) == (infer(path).schema, infer(path).notes)
         assert capsys.readouterr().out == f"note: {infer(path).notes[0]}\n"
 
     def test_tfrecord(self, tmp_path):

@@ -279,7 +279,7 @@ def test_a_new_volume_holds_no_checkpoints(tmp_path):
 )
 def test_a_default_that_is_written_out_makes_no_other_training(table, tmp_path, trainer, written_out, other):
     request = TrainRequest(data=table, trainer=trainer)
-    schema = load_schema(request)
+    schema, _ = load_schema(request)
     (tmp_path / "weights").touch()
 
     def identity(hyperparameters):
