@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from kfp import components, local
-from kfp.local import docker_task_handler, subprocess_task_handler, task_dispatcher
+from kfp.local import subprocess_task_handler, task_dispatcher
 from kfp.local.orchestrator import enhanced_dag_orchestrator
 
 from servegraph.storage.directory import local_path
@@ -47,14 +47,13 @@ def main() -> None:
     subprocess_task_handler.replace_python_executable = replace_interpreter
     cache = StepCache(Path(request["pipeline_root"]), takes=request["cache"])
     subprocess_task_handler.run_local_subprocess = _in_process(cache, subprocess_task_handler.run_local_subprocess)
-    docker_task_handler.run_docker_container = _in_container(cache)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a container ends with its step
     conditions = enhanced_dag_orchestrator.ConditionEvaluator
     conditions._resolve_pipeline_channel = staticmethod(resolve_channel)
     task_dispatcher.run_single_task_implementation = _reporting(
         task_dispatcher.run_single_task_implementation, lambda event: print(json.dumps(event), file=events), cache
     )
-    runner = _docker(request) if request["runner"] == "docker" else local.SubprocessRunner(use_venv=False)
+    runner = _docker(request, cache) if request["runner"] == "docker" else local.SubprocessRunner(use_venv=False)
     local.init(
         runner=runner,
         pipeline_root=request["pipeline_root"],
@@ -71,14 +70,16 @@ def main() -> None:
         sys.exit(1)
 
 
-def _docker(request: dict[str, Any]) -> Any:
+def _docker(request: dict[str, Any], cache: StepCache) -> Any:
     """Return the runner for containers that see the output directory and the local files that parameters name.
 
     They run as the directory's owner, with a read-only root file system: what a step writes is its output, or in /tmp.
     kfp.local itself mounts the pipeline root alone, and runs them as the image says.
     """
     from docker.types import Mount
+    from kfp.local import docker_task_handler  # it imports docker, which only this runner needs
 
+    docker_task_handler.run_docker_container = _in_container(cache)
     output_dir = request["output_dir"]
     owner = Path(output_dir).stat()
     parameters = request["parameters"]

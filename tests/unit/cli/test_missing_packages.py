@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import metadata
@@ -83,6 +84,33 @@ def test_what_a_module_of_the_user_lacks_is_not_ours(tmp_path: Path) -> None:
     code, error = servegraph(tmp_path, set(), "submit", "--engine", "kfp", "--plan", "--pipeline", "flow:f")
     assert (code, error["code"]) == (2, "UNKNOWN_PIPELINE")
     assert "a_module_of_mine" in error["message"]
+
+
+FLOW = """
+from kfp import dsl
+
+@dsl.component(install_kfp_package=False)
+def greet() -> str:
+    return "hello"
+
+@dsl.pipeline
+def flow():
+    greet()
+"""
+
+
+def test_steps_that_are_processes_need_no_docker(tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text(FLOW)
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/docker.py").write_text("raise ModuleNotFoundError('No module named docker', name='docker')")
+    done = subprocess.run(
+        [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()", "run", "--pipeline", "flow:flow"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "without")},  # the child that runs the steps has it too
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["a_module_of_mine", "tensorflow.a_missing_part", None])
