@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 from servegraph.errors import InputError
 
-# One row a module that is imported only where it is needed: the extras that bring it.
+# One row a module that is imported only where it is needed: the extras that bring it, first that of most verbs which
+# need it (README has the table).
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "tensorflow": ("train", "serve"),
-    "keras": ("train", "serve"),  # this and the next three: TensorFlow needs them too
-    "numpy": ("train", "serve"),
-    "h5py": ("train", "serve"),
-    "ml_dtypes": ("train", "serve"),
+    "tensorflow": ("serve", "train"),
+    "keras": ("serve", "train"),  # this and the next three: TensorFlow needs them too
+    "numpy": ("serve", "train"),
+    "h5py": ("serve", "train"),
+    "ml_dtypes": ("serve", "train"),
     "tensorboard": ("train",),
-    "kfp": ("train", "cloud"),
+    "kfp": ("cloud", "train"),
     "httptools": ("serve", "train"),
     "orjson": ("serve", "train"),
     "prometheus_client": ("serve", "train"),
@@ -44,10 +45,15 @@ def of_extra(error: ImportError) -> InputError | None:
     return package_missing(error.name)
 
 
-def require(modules: Sequence[str], what: str) -> None:
-    """Raise `InputError` (code `PACKAGE_MISSING`) where `what` needs modules that are not installed."""
+def require(modules: Sequence[str], what: str, extra: str = "") -> None:
+    """Raise `InputError` (code `PACKAGE_MISSING`) where `what` needs modules that are not installed.
+
+    The extras that bring all of them are named; first `extra`, the one that all of `what` needs.
+    """
     if missing := [name for name in modules if importlib.util.find_spec(name) is None]:
-        raise _error(f"{what} needs packages that are not installed: {', '.join(missing)}.", EXTRAS[missing[0]])
+        extras = [one for one in EXTRAS[missing[0]] if all(one in EXTRAS[name] for name in missing)]
+        extras.sort(key=lambda one: one != extra)
+        raise _error(f"{what} needs packages that are not installed: {', '.join(missing)}.", extras)
 
 
 def package_missing(module: str, what: str = "This") -> InputError:

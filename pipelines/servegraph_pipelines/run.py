@@ -110,7 +110,7 @@ def run(output_dir: Path, request: LocalRequest, on_change: Callable[[Run], None
     if request.runner == "docker":
         _require_docker()
     elif request.specification.name in foresight.OWN:
-        require(("tensorflow",), "Training on this machine")
+        require(("tensorflow",), "Training on this machine", "train")
     specification = request.specification
     places = {name: str(output_dir / folder) for name, folder in PLACES.items() if name in specification.parameters}
     settings = {**places, **request.parameters}

@@ -53,6 +53,7 @@ def command(
     after the data (without a date), unless there is a model_name. Ends with a prediction of the deployed version and a
     report.
     """
+    from servegraph.extras import require
     from servegraph_pipelines import flows, foresight
     from servegraph_pipelines.cli.step_display import StepDisplay
     from servegraph_pipelines.naming import filled_in
@@ -60,6 +61,8 @@ def command(
     from servegraph_pipelines.run import PLACES, LocalRequest, run
     from servegraph_pipelines.run_report import finish
 
+    of_ours = pipeline in flows.FLOWS and runner == "subprocess"  # in images, and in flows of others, all may be there
+    require(("kfp", "tensorflow") if of_ours else ("kfp",), "Running a pipeline on this machine", "train")
     specification = flows.load(pipeline)
     values = gather(specification, params_file, params, PLACES)
     foresight.check_files(specification, values)

@@ -55,15 +55,15 @@ def servegraph(place: Path, missing: set[str], *arguments: str) -> tuple[int, An
     [
         ("kfp", "train", ["run"]),
         ("tensorflow", "train", ["run"]),
-        ("kfp", "train", ["submit", "--engine", "kfp", "--plan"]),
+        ("kfp", "cloud", ["submit", "--engine", "kfp", "--plan"]),
         (
             "kubernetes",
             "cloud",
             ["deploy", MODEL, "--target", "kserve", "--name", "m", "--namespace", "n", "--staging", "gs://b/m"],
         ),
         ("googleapiclient", "cloud", ["explain", MODEL]),
-        ("tensorflow", "train", ["export", MODEL, "out"]),
-        ("tensorflow", "train", ["optimize", MODEL, "out"]),
+        ("tensorflow", "serve", ["export", MODEL, "out"]),
+        ("tensorflow", "serve", ["optimize", MODEL, "out"]),
         ("orjson", "serve", ["measure", MODEL]),
         ("httptools", "serve", ["package", "routine.py", MODEL, "out", "--predictor", "routine:Echo"]),
         ("hatchling", "package", ["package", "routine.py", MODEL, "out", "--predictor", "routine:Echo"]),
@@ -84,6 +84,11 @@ def test_what_a_module_of_the_user_lacks_is_not_ours(tmp_path: Path) -> None:
     code, error = servegraph(tmp_path, set(), "submit", "--engine", "kfp", "--plan", "--pipeline", "flow:f")
     assert (code, error["code"]) == (2, "UNKNOWN_PIPELINE")
     assert "a_module_of_mine" in error["message"]
+
+
+def test_of_several_missing_packages_the_extra_that_brings_all_is_named(tmp_path: Path) -> None:
+    code, error = servegraph(tmp_path, {"kfp", "tensorflow"}, "run")
+    assert (code, error["code"], error["fix"]) == (2, "PACKAGE_MISSING", "pip install 'servegraph[train]'")
 
 
 FLOW = """
