@@ -49,9 +49,11 @@ def infer(uri: str, label: str | None = None) -> Inferred:
         DataError: no rows (`EMPTY_DATA`), the label is not a column (`MISSING_COLUMN`), nothing else is; records that
             no schema could read.
     """
-    names, header, delimiter = _form(storage.match(uri))
+    files = storage.match(uri)
+    names, header, delimiter = _form(files)
     if not names:
         raise DataError(f"{uri} has no rows.", code="EMPTY_DATA", fix="Give files with records.")
+    taken = None if label else _taken(names[-1], files)
     label = label or names[-1]
     if label not in names:
         raise DataError(
@@ -76,7 +78,7 @@ def infer(uri: str, label: str | None = None) -> Inferred:
     renamed = (_renamed(column) for column in schema.features)
     notes = (_note(column, contents[column.name], label) for column in columns)
     unknown = (_only_later(name, list(where)) for name, where in ignored.items())
-    return Inferred(schema, tuple(note for note in (*unknown, *renamed, *notes) if note))
+    return Inferred(schema, tuple(note for note in (taken, *unknown, *renamed, *notes) if note))
 
 
 def _form(files: list[FileRef]) -> tuple[list[str], bool, str]:
@@ -102,6 +104,13 @@ def _form(files: list[FileRef]) -> tuple[list[str], bool, str]:
     names = column_names(rows[0]) if header else places(len(rows[0]))
     csv_file.refuse_repeated(names, file)
     return names, header, delimiter
+
+
+def _taken(label: str, files: list[FileRef]) -> str | None:
+    """Return the note on a label that nobody named: in a TFRecord, whose features have no order, any could be it."""
+    if look(files[0])[1] != "tfrecord":
+        return None
+    return f"{label!r}, the last by name of the records' features, is taken as the label; name another one as `label`."
 
 
 def _refuse_uneven(rows: list[list[str]], file: FileRef) -> None:

@@ -195,6 +195,14 @@ class TestInfer:
         assert found.column("age").dtype == "float32"
         assert found.column("job").vocabulary_size == 2
 
+    def test_a_tfrecord_whose_label_nobody_named_is_told_of(self, tmp_path):
+        path = write_tfrecord(tmp_path / "d", [{"bought": "ab"[i % 2], "hours": i / 7} for i in range(6)])
+        assert infer(path).schema.label == "hours"
+        assert (
+            infer(path).notes[0].startswith("'hours', the last by name of the records' features, is taken as the label")
+        )
+        assert not [note for note in infer(path, "bought").notes if "as the label" in note]
+
     def test_a_label_that_is_not_there(self, tmp_path):
         with pytest.raises(DataError, match="'z'"):
             inferred(write(tmp_path / "d.csv", GOOD), "z")
