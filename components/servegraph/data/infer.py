@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from servegraph import storage
@@ -220,11 +221,11 @@ def _note(column: Column, held: Contents, label: str) -> str | None:
 def _no_number(held: Contents) -> str | None:
     """Return why a column is text whose values are mostly written like numbers; None if they are not."""
     strange = [value for value in held.values if not is_number(value)]
-    like_numbers = len(held.values) - len(strange) + sum(map(_is_number_with_comma, strange))
+    like_numbers = len(held.values) - len(strange) + sum(_mark(value) is not None for value in strange)
     if not strange or like_numbers <= len(held.values) / 2 or _are_codes(held.values):
         return None
-    if _is_number_with_comma(example := min(strange)):
-        return f"{example!r} is no number for its comma; write numbers with a decimal point and no other mark"
+    if mark := _mark(example := min(strange)):
+        return f"{example!r} is no number for its {mark}; write numbers with a decimal point and no other mark"
     return f"{example!r} is no number, but most of its values are"
 
 
@@ -239,9 +240,15 @@ def _are_codes(values: set[str]) -> bool:
     return max(digits) >= CODE_DIGITS and min(digits) >= max(digits) - 1
 
 
-def _is_number_with_comma(value: str) -> bool:
-    """Whether it is a number with a decimal comma, or with marks between thousands."""
-    return "," in value and is_number(value.replace(",", "").replace(".", ""))
+def _mark(value: str) -> str | None:
+    """Return what a number has that none may have: a decimal comma, marks between thousands, a currency, per cent."""
+    ends = value.lstrip("+-")[:1], value[-1:]
+    signs = [one for one in ends if one == "%" or (one and unicodedata.category(one) == "Sc")]
+    bare = value.replace(signs[0], "", 1) if signs else value
+    plain = bare.replace(",", "").replace(".", "") if "," in bare else bare
+    if plain == value or not is_number(plain):
+        return None
+    return signs[0] if signs else "comma"
 
 
 def _is_free_text(held: Contents) -> bool:

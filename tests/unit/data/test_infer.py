@@ -154,7 +154,7 @@ class TestInfer:
 
     def test_a_number_that_is_none_gives_a_default(self, tmp_path):
         path = write_tfrecord(tmp_path / "d", [{"x": x, "y": y} for x, y in [(float("nan"), "a"), (1.0, "b")]])
-        found = infer(path)
+        found = infer(path, "y")
         assert found.schema.column("x") == Column("x", "float32", default=1.0)
         assert found.notes == ("1 cells of 'x' say that there is no number; they get the default 1.0.",)
         assert read(path, found.schema).features["x"].tolist() == [1.0, 1.0]
@@ -167,6 +167,9 @@ class TestInfer:
             ("1 2 many 3", "a b a b", "'x' is taken as text: 'many' is no number"),
             ("1,5 2,5 3,5 4,5", "a b a b", "'x' is taken as text: '1,5' is no number for its comma"),
             ("1.234,5 2.234,5 3,5 4", "a b a b", "'x' is taken as text: '1.234,5' is no number for its comma"),
+            ("$5 -$7.50 $1,200 $8", "a b a b", "'x' is taken as text: '$1,200' is no number for its $"),
+            ("5% 7.5% 12% 8%", "a b a b", "'x' is taken as text: '12%' is no number for its %"),
+            ("1 2 3 4", "€5 €7 €5 €8", "'y' is taken as text: '€5' is no number for its €"),
             ("10.0.0.1 10.0.0.2 3,a 4,b", "a b a b", None),
             ("1 2 3 4", "10 20 30 10", "The 3 different whole numbers of the label 'y' are taken as classes"),
             ("1 2 3 4", "0 1 0 1", None),
