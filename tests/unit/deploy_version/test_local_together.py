@@ -57,6 +57,24 @@ def test_what_is_lost_is_not_rolled_back_to(root: Path, target: LocalTarget, tmp
     assert target.versions("census").live == "2"
 
 
+def test_a_version_that_lost_some_of_its_files_is_lost_and_deployed_anew(
+    root: Path, target: LocalTarget, tmp_path: Path
+) -> None:
+    model = write_model(tmp_path, "1")
+    (model / "assets").mkdir()
+    (model / "assets/words.txt").write_text("a b c")
+    deploy(request(model), target)
+    version = root / "census/1"
+    (version / "assets/note.txt").write_text("of somebody who looked")  # more than was deployed is no loss
+    assert not target.versions("census").versions[0].files_lost
+    (version / "assets/note.txt").unlink()
+    (version / "assets/words.txt").unlink()
+    assert target.versions("census").versions[0].files_lost
+    outcome = deploy(request(model), target)
+    assert (outcome.outcome, outcome.version) == ("updated", "2")
+    assert (root / "census/2/assets/words.txt").read_text() == "a b c"
+
+
 def test_a_deploy_that_fails_does_not_take_a_lost_version_from_a_running_server(root: Path, tmp_path: Path) -> None:
     deploy(request(write_model(tmp_path, "1")), LocalTarget(root, probe=say_yes))
     shutil.rmtree(root / "census" / "1")

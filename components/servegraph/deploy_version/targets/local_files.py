@@ -40,8 +40,20 @@ def see(model_dir: Path) -> Seen:
         leftovers=leftovers(model_dir),
         adoptable=dict(_digests(model_dir, set(state.unfinished) & set(directories))),
         live_routine=_routine_of(model_dir, state.live),
-        lost=tuple(number for number in sorted(state.versions) if not holds_model(model_dir / str(number))),
+        lost=tuple(n for n, record in sorted(state.versions.items()) if not _is_whole(model_dir / str(n), record)),
     )
+
+
+def _is_whole(version_dir: Path, record: VersionRecord) -> bool:
+    """Whether all that was deployed is there, told by its size, which costs no reading; what was added may be more."""
+    if not holds_model(version_dir):
+        return False
+    try:
+        return sum(info.size_bytes for info in open_dir(version_dir).files()) >= record.size_bytes
+    except StorageError as error:
+        if error.code != "NOT_FOUND":
+            raise
+        return False  # it was removed meanwhile
 
 
 def _routine_of(model_dir: Path, live: int | None) -> Routine | None:
