@@ -18,16 +18,33 @@ _LIMITS: Mapping[str, Limits] = {
 }
 
 
+LARGEST_BATCH, SMALLEST_BATCH = 256, 8
+STEPS_PER_EPOCH = 32  # at least, where the records are enough: with one step an epoch next to nothing is learned
+
+
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What `hyperparameters` may set. `hidden_units` are layer widths, `learning_rate` is Adam's."""
+    """What `hyperparameters` may set. `hidden_units` are layer widths, `learning_rate` is Adam's.
+
+    Without a `batch_size` it is that of `batch_of`.
+    """
 
     epochs: int = 10
-    batch_size: int = 256
+    batch_size: int | None = None
     learning_rate: float = 2e-3
     hidden_units: tuple[int, ...] = (128, 64)
     embedding_width: int = 8
     dropout: float = 0.2
+
+    def batch_of(self, records: int) -> int:
+        """Return the batch size for so many records: 256 unless given, of few records less, so that they are learned.
+
+        Then it is the power of two that gives an epoch 32 steps or more, and 8 at least.
+        """
+        if self.batch_size is not None:
+            return self.batch_size
+        fitting = 1 << max(records // STEPS_PER_EPOCH, 1).bit_length() - 1
+        return min(LARGEST_BATCH, max(SMALLEST_BATCH, fitting))
 
 
 def defaults() -> dict[str, Any]:
@@ -53,7 +70,8 @@ def parse_hyperparameters(given: dict[str, Any]) -> Hyperparameters:
         if name == "hidden_units":
             values[name] = _widths(name, value, known[name])
         else:
-            values[name] = limited(name, value, _LIMITS[name], known[name])
+            default = known[name] or f"{LARGEST_BATCH}, less of few records"
+            values[name] = limited(name, value, _LIMITS[name], default)
     return Hyperparameters(**values)
 
 

@@ -33,7 +33,8 @@ def train(args: TrainArgs) -> keras.Model:
         InputError: a hyperparameter is not known or out of range, or the checkpoint has more epochs than asked for.
     """
     chosen = parse_hyperparameters(dict(args.hyperparameters))
-    steps = chosen.epochs * -(-len(args.data) // chosen.batch_size)
+    batch_size = chosen.batch_of(len(args.data))
+    steps = chosen.epochs * -(-len(args.data) // batch_size)
     rate = keras.optimizers.schedules.CosineDecay(chosen.learning_rate, steps)
     resumed = checkpoints.newest(args.checkpoint_dir)
     if resumed:
@@ -57,7 +58,7 @@ def train(args: TrainArgs) -> keras.Model:
         model,
         args,
         epochs=chosen.epochs,
-        batch_size=chosen.batch_size,
+        batch_size=batch_size,
         first_epoch=first_epoch,
         label_scale=_spread(args.data.labels),
     )

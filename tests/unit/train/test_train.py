@@ -14,6 +14,7 @@ import pytest
 from servegraph.data import schema_file
 from servegraph.data.table import read
 from servegraph.errors import InputError, TrainerError
+from servegraph.train.hyperparameters import parse_hyperparameters
 from servegraph.train.identity import claim, identity_of
 from servegraph.train.request import DEFAULT_TRAINER, TrainRequest
 from servegraph.train.train import Outputs, load_schema, train
@@ -178,10 +179,19 @@ def test_a_trainer_that_is_not_there(table, tmp_path, name):
 
 
 @pytest.mark.parametrize(
+    ("records", "batch"), [(1, 8), (144, 8), (600, 16), (8_191, 128), (8_192, 256), (1_000_000, 256)]
+)
+def test_few_records_are_taken_in_small_batches(records, batch):
+    assert parse_hyperparameters({}).batch_of(records) == batch
+    assert parse_hyperparameters({"batch_size": 64.0}).batch_of(records) == 64
+
+
+@pytest.mark.parametrize(
     ("bad", "says"),
     [
         ({"epoch": 1}, "It has epochs, batch_size"),
         ({"epochs": 0}, "epochs is 0. Fix: Give a whole number of at least 1; the default is 10"),
+        ({"batch_size": 0}, "batch_size is 0. .* the default is 256, less of few records"),
         ({"epochs": "many"}, "epochs is 'many'"),
         ({"epochs": math.inf}, "epochs is inf"),
         ({"dropout": 1.0}, "dropout is 1.0. Fix: Give a number of at least 0 and below 1; the default is 0.2"),
