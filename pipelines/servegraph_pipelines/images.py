@@ -41,7 +41,12 @@ class ImageChoice:
                 "An image lock and a registry or a tag are given.", code="BAD_IMAGE", fix="Give one of them."
             )
         rows = (
-            ("registry", self.registry, _REGISTRY, "Write it as images are named, like europe-docker.pkg.dev/P/R."),
+            (
+                "registry",
+                self.registry,
+                _REGISTRY,
+                "Write host and path in small letters, like us-docker.pkg.dev/my-project/my-repository.",
+            ),
             ("tag", self.tag, _TAG, "Write letters, digits, '_', '.' and '-', like 1.2.0."),
         )
         for what, value, form, fix in rows:

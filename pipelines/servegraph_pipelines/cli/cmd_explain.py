@@ -52,6 +52,12 @@ def command(
     from servegraph.serve.signatures import read_serving_graph
     from servegraph.storage import open_dir
 
+    if write and platform != "ai-platform":
+        raise InputError(
+            f"Only AI Platform reads {METADATA_FILE}, not {platform}.",
+            code="NOT_FOR_THIS_TARGET",
+            fix="Give --platform ai-platform, or leave --write out: Vertex AI is told at the deploy.",
+        )
     directory = open_dir(model)
     require_saved_model(directory)
     graph = read_serving_graph(directory)
@@ -71,11 +77,11 @@ def command(
             metadata = ai_platform_metadata(signature, output, is_tf1=not graph.declares_shapes)
             told = {"explanationConfig": ai_platform_config(chosen), METADATA_FILE: metadata}
     if write:
-        if METADATA_FILE not in told:
-            raise InputError(
-                f"{METADATA_FILE} is for --platform ai-platform.",
-                code="NOT_FOR_THIS_TARGET",
-                fix="Give --platform ai-platform, or leave --write out: Vertex AI is told at the deploy.",
+        if not told:
+            raise Refusal(
+                f"There is nothing to write: {platform} cannot explain it: {told_by.reason}",
+                code="NO_EXPLANATIONS",
+                fix="Leave --write out.",
             )
         directory.write_bytes(METADATA_FILE, json.dumps(told[METADATA_FILE], indent=2).encode() + b"\n")
     if as_json:

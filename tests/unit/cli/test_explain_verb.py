@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 from tests.tiny_models import write_tiny_model
 
+from servegraph.errors import InputError, Refusal
 from servegraph_pipelines.cli import app
 
 
@@ -22,3 +24,16 @@ def test_the_baseline_of_an_image_is_shortened_in_the_text(tmp_path: Path) -> No
     assert inputs["n"]["inputBaselines"] == [[0.0, 0.0, 0.0]]
     whole = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)["explanationSpec"]["metadata"]["inputs"]
     assert whole["x"]["inputBaselines"] == [[[[0.0] * 3] * 32] * 32]
+
+
+def test_what_cannot_be_written_says_why(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "m", inputs={"x": ("string", [None])})
+    for platform, kind, code in (
+        ("vertex", InputError, "NOT_FOR_THIS_TARGET"),
+        ("ai-platform", Refusal, "NO_EXPLANATIONS"),
+    ):
+        with pytest.raises(kind) as caught:
+            app.main(["explain", str(model), "--platform", platform, "--write"], standalone_mode=False)
+        assert caught.value.code == code
+    assert "cannot explain it" in caught.value.message
+    assert not (tmp_path / "m/explanation_metadata.json").exists()
