@@ -26,7 +26,7 @@ from servegraph.rewriting import draft_reader, draft_writer
 from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.meta_graph import ServingGraph
 from servegraph.rewriting.strip import strip
-from servegraph.savedmodel.graph import SavedModelGraph
+from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, SUPERVISED, SavedModelGraph
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.ops import has_lost_its_kernel
 
@@ -55,6 +55,7 @@ def serving_only(model: Path, out: Path, wanted: Wanted, samples: str | None = N
             code="NO_SIGNATURE",
             fix="Save it with signatures, or name a function of it: --signature serving_default=NAME.",
         )
+    _refuse_supervised(draft.serving_graphs[0], chosen)
     if draft.untouched:
         raise ExportRefused(
             f"What serving needs of {model} cannot be told apart, because {draft.untouched[0]}.",
@@ -74,7 +75,21 @@ def serving_only(model: Path, out: Path, wanted: Wanted, samples: str | None = N
             code="LOST_KERNEL",
             fix="Serve it with a TensorFlow of the time that saved it, or train a model of another kind.",
         )
-    return _compare(out, evidence, stale)
+    return _compare(out, evidence, [note for note in (stale, "" if wanted.signatures else _nameless(chosen)) if note])
+
+
+def _refuse_supervised(graph: ServingGraph, chosen: Mapping[str, str]) -> None:
+    """Raise `ExportRefused` (`TRAINING_BAGGAGE`) for a signature that an Estimator trains or evaluates with.
+
+    It takes labels, and an evaluation counts on from request to request: such answers cannot even be compared.
+    """
+    methods = {name: graph.signatures[name].method_name for name in chosen.values()}
+    if supervised := {name: method for name, method in methods.items() if method.startswith(SUPERVISED)}:
+        raise ExportRefused(
+            f"What was chosen is to train or to evaluate: {', '.join(f'{n} ({m})' for n, m in supervised.items())}.",
+            code="TRAINING_BAGGAGE",
+            fix="Leave out --tags, so that the MetaGraph {serve} is taken, or name another signature with --signature.",
+        )
 
 
 def _without_kernel(draft: Draft) -> list[str]:
@@ -136,7 +151,18 @@ def _ask(model: Path, definitions: Sequence[MetaGraphDef], chosen: Mapping[str, 
     return Evidence(tuple(questions), asked.silent)
 
 
-def _compare(out: Path, evidence: Evidence, stale: str) -> Proof:
+def _nameless(chosen: Mapping[str, str]) -> str:
+    """Say that requests have to name a signature, as to a canned Estimator that TensorFlow exported for JSON."""
+    if DEFAULT_SIGNATURE in chosen:
+        return ""
+    main = "predict" if "predict" in chosen else next(iter(chosen))
+    return (
+        f"No signature is called {DEFAULT_SIGNATURE}, so every request has to name one: {', '.join(chosen)}. "
+        f"With --signature {DEFAULT_SIGNATURE}={main} that one need not be named."
+    )
+
+
+def _compare(out: Path, evidence: Evidence, further: Sequence[str]) -> Proof:
     notes = evidence.doubts
     require_asked(evidence)
     measured = require_same_answers(
@@ -144,7 +170,7 @@ def _compare(out: Path, evidence: Evidence, stale: str) -> Proof:
     )
     largest = max(one.everything.max_abs_diff for one in measured)
     notes += [_through(out, evidence, loader) for loader in LOADERS if loader not in evidence.loaders]
-    return Proof(evidence.rows, largest, (*notes, *([stale] if stale else [])))
+    return Proof(evidence.rows, largest, (*notes, *further))
 
 
 def _through(out: Path, evidence: Evidence, loader: Loader) -> str:

@@ -245,6 +245,13 @@ _WEIGHT = (
     Rule("OPTIMIZER_STATE", "warning", "What an optimizer keeps is stored.", _OPTIMIZE, "R2"),
     Rule("UNREAD_TENSORS", "warning", "Variables are stored that no signature reads.", _OPTIMIZE, "R2"),
     Rule("DUPLICATE_TENSORS", "warning", "Tensors are stored more than once.", _OPTIMIZE, "R14"),
+    Rule(
+        "TRAINING_GRAPH",
+        "warning",
+        "A MetaGraph is there to train or to evaluate: servers do not load it.",
+        _EXPORT,
+        "R2",
+    ),
     Rule("TRAINING_OPS", "warning", "A signature reaches operations that are for training.", _EXPORT, "R2"),
     Rule(
         "TRAINING_OPS_STORED",

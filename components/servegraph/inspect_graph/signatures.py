@@ -63,6 +63,9 @@ def check_signatures(graph: SavedModelGraph) -> Iterator[Finding]:
         if not signatures:
             yield finding("NO_SIGNATURE", f"{where} has none.")
             continue
+        if SERVING_TAG not in meta_graph.tags and all(signature.is_supervised for signature in signatures.values()):
+            yield finding("TRAINING_GRAPH", f"{where} has {', '.join(sorted(signatures))}.")
+            continue
         if DEFAULT_SIGNATURE not in signatures:
             yield finding("NO_SERVING_DEFAULT", f"{where} has {', '.join(sorted(signatures))}.")
         if not any(signature.method_name == PREDICT for signature in signatures.values()):

@@ -17,6 +17,7 @@ SERVING_TAG = "serve"  # of the MetaGraph that servers load
 DEFAULT_SIGNATURE = "serving_default"
 INIT_SIGNATURE = "__saved_model_init_op"
 TRAIN_SIGNATURE = "__saved_model_train_op"
+SUPERVISED = "tensorflow/supervised/"  # begins the method of an Estimator's signatures that train or evaluate
 
 # None is a dimension of unknown size; a shape of None has an unknown number of dimensions.
 Shape = tuple[int | None, ...] | None
@@ -38,6 +39,11 @@ class Signature(NamedTuple):
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
     defaults: tuple[str, ...] = ()
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether it is one that an Estimator wrote to train or to evaluate: it takes labels."""
+        return self.method_name.startswith(SUPERVISED)
 
 
 class Saver(NamedTuple):

@@ -305,6 +305,28 @@ def test_a_signature_that_trains_can_be_left_out(tmp_path):
     assert export(tmp_path / "both", tmp_path / "out", wanted=wanted).signatures == ("serving_default",)
 
 
+def test_what_an_estimator_evaluates_with_is_refused_and_what_has_no_default_is_said(tmp_path):
+    """As `experimental_export_all_saved_models` writes it of a canned Estimator."""
+    builder = v1.saved_model.Builder(str(tmp_path / "modes"))
+    for tag, name, method in (("eval", "eval", "supervised/eval"), ("serve", "predict", "serving/predict")):
+        with tf.Graph().as_default(), v1.Session() as session:
+            x = v1.placeholder(tf.float32, [None], name="x")
+            sides = [{n: v1.saved_model.build_tensor_info(t)} for n, t in (("x", x), ("y", tf.identity(x)))]
+            signatures = {name: v1.saved_model.build_signature_def(*sides, f"tensorflow/{method}")}
+            if tag == "eval":
+                builder.add_meta_graph_and_variables(session, [tag], signatures)
+            else:
+                builder.add_meta_graph([tag], signatures)
+    builder.save()
+    with pytest.raises(ExportRefused, match="to evaluate: eval") as caught:
+        export(tmp_path / "modes", tmp_path / "out", wanted=Wanted(tags=("eval",)))
+    assert caught.value.code == "TRAINING_BAGGAGE"
+    (note,) = export(tmp_path / "modes", tmp_path / "out").notes
+    assert "--signature serving_default=predict" in note
+    named = Wanted(signatures={"serving_default": "predict"})
+    assert export(tmp_path / "modes", tmp_path / "named", wanted=named).notes == ()
+
+
 def test_an_operation_that_lost_its_kernel_is_named(tmp_path):
     """TensorFlow still knows the operations of boosted trees, and cannot run them."""
     with tf.Graph().as_default(), v1.Session() as session:

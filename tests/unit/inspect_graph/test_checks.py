@@ -112,6 +112,21 @@ def test_a_model_that_cannot_be_asked() -> None:
     }
 
 
+def test_what_an_estimator_trains_and_evaluates_with_is_no_interface() -> None:
+    """The fixed and missing batches of losses and metrics are no fault of a model that is served without them."""
+    metric = signature({"x": X}, {"loss": Y, "metric": tensor_info("y:0", FLOAT, [0])})
+    graphs = b""
+    for tag, method in (("train", b"supervised/training"), ("eval", b"supervised/eval")):
+        its = entry(
+            tag,
+            metric.replace(encode_bytes(3, b"tensorflow/serving/predict"), encode_bytes(3, b"tensorflow/" + method)),
+        )
+        graphs += encode_bytes(2, encode_bytes(1, encode_bytes(4, tag.encode())) + encode_bytes(5, its))
+    found = list(check_signatures(read(graphs + model({"x": X}, {"y": Y}))))
+    assert [(item.code, item.severity) for item in found] == [("TRAINING_GRAPH", "warning")] * 2
+    assert "[eval] has eval" in found[1].message
+
+
 def test_two_meta_graphs_of_the_same_tags() -> None:
     assert codes(model({"x": X}, {"y": Y}) * 2) == {"SAME_TAGS": "warning"}
 
