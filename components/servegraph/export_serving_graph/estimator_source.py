@@ -11,6 +11,7 @@ from servegraph.data.schema_file import parse
 from servegraph.errors import InputError, ModelError
 from servegraph.estimator import MODEL_DIR, RECORD_FILE, estimator_function
 from servegraph.estimator.call import call
+from servegraph.export_serving_graph.interface import METHOD_NAMES
 from servegraph.export_serving_graph.signature_choice import Requests
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 from servegraph.savedmodel.graph_reader import read_saved_model
@@ -59,20 +60,25 @@ def signatures(model: Path) -> dict[str, str]:
     """Return {name: Estimator's name}: predictions are the default, further formats are called as such.
 
     TensorFlow calls the signatures of a further receiver `csv:predict`, and makes classification the default of a
-    canned classifier, which then leaves the export without one wherever the input is not a single tf.Example.
+    canned classifier, which then leaves the export without one wherever the input is not a single tf.Example. A default
+    that predicts is the choice of who wrote the Estimator, and so are the names of what else it predicts.
     """
     (meta_graph,) = read_saved_model(storage.open_dir(model)).meta_graphs
-    names = {name for name in meta_graph.signatures if not name.startswith("__saved_model_")}
-    chosen = {DEFAULT_SIGNATURE: "predict"} if "predict" in names else {}
-    for name in sorted(names):
-        receiver, _, method = name.rpartition(":")
-        if method == "predict" and receiver:
+    found = {name: value for name, value in meta_graph.signatures.items() if not name.startswith("__saved_model_")}
+    predicting = {name for name, value in found.items() if value.method_name == f"{METHOD_NAMES}predict"}
+    is_own = DEFAULT_SIGNATURE in predicting
+    default = DEFAULT_SIGNATURE if is_own else "predict"
+    chosen = {DEFAULT_SIGNATURE: default} if default in found else {}
+    for name in sorted(found.keys() - {default}):
+        receiver, _, key = name.rpartition(":")
+        if key == default:
             chosen[receiver] = name
-        elif method in ("classification", "regression") and receiver in ("", "example"):
-            chosen[method] = name
-    if not chosen:
-        chosen = {name: name for name in names}
-    return chosen
+        elif key.rpartition("/")[2] in ("classification", "regression"):  # one of several heads has its name before it
+            if receiver in ("", "example"):
+                chosen[key] = name
+        elif is_own and name in predicting and found[name] != found.get(name.removesuffix(key) + default):
+            chosen[name] = name
+    return chosen or {name: name for name in found}
 
 
 def _record(source: Path) -> dict[str, Any]:
