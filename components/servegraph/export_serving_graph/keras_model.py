@@ -84,7 +84,7 @@ def write_keras(
     _save(model, functions, out)
     refuse_baggage(out)
     _refuse_fixed_batches(out)
-    with _same_draws(model):
+    with _same_state(model):
         records = _records(serve, samples)
         if classes:
             _require_probabilities(serve, records, classes)
@@ -133,10 +133,12 @@ def _traced(model: keras.Model, function: Any) -> Any:
 
 
 @contextmanager
-def _same_draws(model: keras.Model) -> Iterator[None]:
-    """Put the states of random generators back, so that the model goes on from where the written one begins."""
-    weights = {id(weight) for weight in model.weights}
-    states = [(variable, variable.numpy()) for variable in model.variables if id(variable) not in weights]
+def _same_state(model: keras.Model) -> Iterator[None]:
+    """Put back what calls change, so that the model goes on from where the written one begins: generators, counters.
+
+    A value that is read shares its memory with the variable until that is assigned another, so this takes none.
+    """
+    states = [(variable.value, variable.value.read_value()) for variable in model.variables]
     yield
     for variable, value in states:
         variable.assign(value)

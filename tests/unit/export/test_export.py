@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from servegraph import storage
 from servegraph.answers import warmup
+from servegraph.answers.ask import Servable
 from servegraph.errors import DataError, ExportRefused, InputError, ModelError
 from servegraph.export_serving_graph.export import export
 from servegraph.export_serving_graph.signature_choice import Requests, Wanted
@@ -302,6 +303,28 @@ def test_a_model_that_draws_numbers_draws_the_same_once_written(tmp_path):
     keras.Model(x, Sampled(has_state=True)(x)).save(tmp_path / "m.keras")
     result = export(tmp_path / "m.keras", tmp_path / "out")
     assert (result.max_abs_diff <= 1e-6, result.notes) == (True, ())
+
+
+@keras.saving.register_keras_serializable(package="test")
+class Counted(keras.layers.Layer):
+    """Adds how many requests there were, which it keeps in a weight."""
+
+    def build(self, shape):
+        self.requests = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.requests.assign_add(1.0)
+        return x + self.requests
+
+
+def test_a_model_that_counts_in_a_weight_counts_on_once_written(tmp_path):
+    x = keras.Input((3,), name="x")
+    keras.Model(x, Counted()(x)).save(tmp_path / "m.keras")
+    result = export(tmp_path / "m.keras", tmp_path / "out")
+    assert (result.max_abs_diff, result.notes) == (0.0, ())
+    with Servable(tmp_path / "out") as servable:
+        answers = [servable("serving_default", {"x": np.zeros((1, 3), np.float32)}) for _ in range(2)]
+    assert [float(next(iter(answer.values()))[0, 0]) for answer in answers] == [1.0, 2.0]
 
 
 def test_what_a_model_answers_otherwise_each_time_is_left_out_of_the_proof(tmp_path):
