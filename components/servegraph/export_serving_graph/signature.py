@@ -182,7 +182,27 @@ def _named(model: keras.Model, outputs: Any) -> dict[str, tf.Tensor]:
     from servegraph.trained.inputs import leaf_names
 
     tensors = keras.tree.flatten(outputs)
-    own = list(getattr(model, "output_names", [])) or [f"output_{i}" for i in range(len(tensors))]
+    own = _own_names(model) or [f"output_{i}" for i in range(len(tensors))]
     if len(tensors) == 1 and not isinstance(outputs, dict) and tensors[0].shape.rank == 2 and tensors[0].shape[1] == 1:
         return {"values": tf.squeeze(tensors[0], axis=1)}
     return dict(zip(leaf_names(outputs, own), tensors, strict=True))
+
+
+def _own_names(model: keras.Model) -> list[str]:
+    """Return how the model calls its outputs, none where it does not.
+
+    What an embedding answers in reverse, as at the end of a language model, are no embeddings: it is called `logits`.
+    """
+    import keras
+
+    names = list(getattr(model, "output_names", []))
+    tensors = keras.tree.flatten(model.outputs) if names else []
+    return ["logits" if _is_reversed(tensor) else name for name, tensor in zip(names, tensors, strict=True)]
+
+
+def _is_reversed(tensor: keras.KerasTensor) -> bool:
+    import keras
+
+    operation, node_index, _ = tensor._keras_history
+    is_embedding = isinstance(operation, keras.layers.Embedding)
+    return is_embedding and bool(operation._inbound_nodes[node_index].arguments.kwargs.get("reverse"))

@@ -163,7 +163,14 @@ def called(name):
     return keras.Model(x, keras.layers.Dense(2, name="y")(x))
 
 
+def language_model():
+    x = keras.Input((None,), dtype="int32", name="tokens")
+    embedding = keras.layers.ReversibleEmbedding(9, 4, name="token_embedding")
+    return keras.Model(x, [embedding(embedding(x), reverse=True), embedding(x)])
+
+
 NAMED = {
+    "language-model": (language_model, ("tokens",), ("logits", "token_embedding")),
     "nested": (nested, ("age", "given_size"), ("parts_a", "parts_b", "sum")),
     "space": (lambda: called("sepal length (cm)"), ("sepal_length__cm_",), ("y",)),
     "accent": (lambda: called("\u00e2ge"), ("age",), ("y",)),
