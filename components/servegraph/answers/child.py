@@ -15,12 +15,12 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from servegraph import own_module
 from servegraph.answers.fork_server import read_message, write_message
 from servegraph.errors import ModelError
 
@@ -36,7 +36,7 @@ def warm_up() -> None:
     global _server
     if _server is None or _server.poll() is not None:
         _server = subprocess.Popen(
-            [sys.executable, "-m", "servegraph.answers.fork_server"],
+            own_module.command("servegraph.answers.fork_server"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for this process, which then ends the server and its child

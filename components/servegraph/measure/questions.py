@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from servegraph import own_module
 from servegraph.errors import ModelError, Refusal, ServegraphError, as_told
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 
@@ -53,7 +54,7 @@ def ask_for(model: Path, samples: str | None) -> Questions:
         ServegraphError: the model cannot be read, or the samples or the stored requests cannot be used.
         Refusal: none can be made for it (code `NOTHING_TO_ASK`).
     """
-    command = [sys.executable, "-m", "servegraph.measure.questions", str(model), *([samples] if samples else [])]
+    command = own_module.command("servegraph.measure.questions", str(model), *([samples] if samples else []))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = json.loads(done.stdout) if done.returncode == 0 else {}
     error = as_told(**found["error"]) if "error" in found else None

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from servegraph import own_module
 from servegraph.errors import StorageError
 from servegraph.serve.versions import model_names, version_directories
 from servegraph.storage.directory import GRAPH_FILES
@@ -108,7 +109,7 @@ def arrange(source: Path, root: Path, name: str) -> None:
 
 def _reader(source: str, target: str) -> tuple[list[str], dict[str, str]]:
     """Return the command that copies `source` with TensorFlow, and its environment."""
-    command = [sys.executable, "-m", "servegraph.serve.artifacts", source, target]
+    command = own_module.command("servegraph.serve.artifacts", source, target)
     return command, {**_SETTINGS, **os.environ, "GCS_STAT_CACHE_MAX_AGE": "0"}
 
 

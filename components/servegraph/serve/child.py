@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from servegraph import own_module
 from servegraph.errors import Refusal
 from servegraph.serve.server import listen
 
@@ -71,7 +71,7 @@ class ServerProcess:
         self._output = tempfile.TemporaryFile()
         with listener:
             descriptor = listener.fileno()
-            command = [sys.executable, "-m", *self._launch, str(self._root)]
+            command = own_module.command(*self._launch, str(self._root))
             command += ["--host", "127.0.0.1", "--listen-fd", str(descriptor), "--exit-with-stdin", *self._options]
             self._process = subprocess.Popen(
                 command,

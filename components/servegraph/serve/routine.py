@@ -9,13 +9,13 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import weakref
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from servegraph import own_module
 from servegraph.errors import ModelError, Refusal, RequestError
 from servegraph.routine.manifest import Routine
 from servegraph.serve.lane import LaneLimits, Outcome
@@ -54,7 +54,7 @@ class _Process:
         with its:
             arguments = [str(its.fileno()), str(self._directory), self._scratch]
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "servegraph.serve.routine_child", *arguments],
+                own_module.command("servegraph.serve.routine_child", *arguments),
                 pass_fds=(its.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what the routine prints is log

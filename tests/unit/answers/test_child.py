@@ -1,21 +1,21 @@
 """Functions in a process of their own: what they return and raise, beside other work, and given up with it."""
 
 import os
-import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from servegraph.answers.child import beside, in_child
-from servegraph.errors import DataError, ModelError
+from servegraph.data import schema_file
+from servegraph.errors import DataError, ModelError, SchemaError
+
+TEXT = {"capture_output": True, "text": True, "check": False}
 
 
 def fail() -> None:
     raise DataError("The line is no JSON.")
-
-
-def crash() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def ask_again_and_again() -> None:
@@ -28,13 +28,13 @@ def ask_again_and_again() -> None:
 
 def test_it_returns_and_raises_as_here():
     assert in_child(divmod, 7, 2) == (3, 1)
-    with pytest.raises(DataError, match="no JSON"):
-        in_child(fail)
+    with pytest.raises(SchemaError, match="it"):
+        in_child(schema_file.parse, "columns: 3", "it")
 
 
 def test_a_crash_ends_the_child_alone():
     with pytest.raises(ModelError) as caught:
-        in_child(crash)
+        in_child(os.abort)
     assert caught.value.code == "CRASHED"
     assert in_child(divmod, 7, 2) == (3, 1)
 
@@ -57,3 +57,13 @@ def test_other_work_that_fails_ends_it():
         raise KeyboardInterrupt
     assert time.monotonic() - started < 9  # not even the first sleep came to its end
     assert in_child(divmod, 7, 2) == (3, 1)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 always looks there")
+def test_it_imports_nothing_from_the_working_directory(tmp_path):
+    """A user's file there may be called as what TensorFlow imports."""
+    for name in ("http", "keras", "selectors"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(3)")
+    code = "from servegraph.answers.child import in_child; print(in_child(divmod, 7, 2))"
+    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.remove(''); {code}"], cwd=tmp_path, **TEXT)
+    assert (done.stdout, done.returncode) == ("(3, 1)\n", 0), done.stderr
