@@ -36,7 +36,9 @@ def ask_original(
     size that its outputs name, or of one record each, or of longer records. Answers without any value count as refused.
     `label` is `KEY` or `KEY=OUTPUT`: where samples hold the label. `steady` are the MetaGraphs, by their tags, whose
     answers do not depend on earlier requests; another one is loaded anew after a request in vain. They come with the
-    signatures that compute the same as another, each with the name of that, and so of two one is asked alone.
+    signatures that compute the same as another, each with the name of that, and so of two one is asked alone. What an
+    Estimator trains or evaluates with is not asked: it counts on from request to request, and reads what it counts at
+    the same time.
 
     Raises:
         DataError: the samples fit no signature or cannot be read, a label is missing or belongs to no output.
@@ -48,18 +50,8 @@ def ask_original(
     real, misfits = _real_samples(path, graph, samples, label_key)
     if samples and misfits and not any(any(found.values()) for found in real):
         raise _closest(samples, graph, misfits)
-    asked = []
-    for meta_graph, definition, given in zip(graph.meta_graphs, definitions, real, strict=True):
-        tries: dict[str, list[Try]] = {}
-        for name, signature in _public(meta_graph):
-            outputs = [tensor.shape for tensor in signature.outputs.values()]
-            if mine := given[name]:
-                tries[name] = [mine, *in_other_sizes([mine], outputs)]
-            else:
-                tries[name] = _made_up(_specs(signature), encodings(definition, name, path), outputs)
-        asked.append((tuple(meta_graph.tags), tries))
+    asked, silent = _to_ask(path, graph, definitions, real)
     questions: list[Question] = []
-    silent: dict[str, str] = {}
     for loader in LOADERS:
         try:
             answered, why = in_child(_ask_all, path, loader, asked, steady or {})
@@ -72,6 +64,30 @@ def ask_original(
         return found
     scored = found.main
     return Evidence(found.questions, silent, metric.score(scored.answers, scored.samples.labels, output))
+
+
+def _to_ask(
+    path: Path,
+    graph: SavedModelGraph,
+    definitions: Sequence[MetaGraphDef],
+    real: Sequence[Mapping[str, Samples | None]],
+) -> tuple[list[tuple[tuple[str, ...], Mapping[str, Sequence[Try]]]], dict[str, str]]:
+    """Return, for the tags of each MetaGraph, what each signature is tried with, and what is not asked and why."""
+    asked: list[tuple[tuple[str, ...], Mapping[str, Sequence[Try]]]] = []
+    silent: dict[str, str] = {}
+    for meta_graph, definition, given in zip(graph.meta_graphs, definitions, real, strict=True):
+        tries: dict[str, list[Try]] = {}
+        for name, signature in _public(meta_graph):
+            outputs = [tensor.shape for tensor in signature.outputs.values()]
+            if mine := given[name]:
+                tries[name] = [mine, *in_other_sizes([mine], outputs)]
+            else:
+                tries[name] = _made_up(_specs(signature), encodings(definition, name, path), outputs)
+        if supervised := [name for name, signature in meta_graph.signatures.items() if signature.is_supervised]:
+            silent[f"{', '.join(supervised)} of {list(meta_graph.tags)}"] = "what trains or evaluates is not served"
+        if tries or not supervised:
+            asked.append((tuple(meta_graph.tags), tries))
+    return asked, silent
 
 
 def _real_samples(
@@ -112,7 +128,8 @@ def _specs(signature: Signature) -> dict[str, InputSpec]:
 
 
 def _public(meta_graph: MetaGraph) -> list[tuple[str, Signature]]:
-    return [(name, s) for name, s in meta_graph.signatures.items() if not name.startswith("__saved_model")]
+    named = [(name, s) for name, s in meta_graph.signatures.items() if not name.startswith("__saved_model")]
+    return [(name, signature) for name, signature in named if not signature.is_supervised]
 
 
 def _made_up(
