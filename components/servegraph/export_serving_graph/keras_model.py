@@ -209,7 +209,8 @@ def _refuse_fixed_batches(path: Path) -> None:
             raise ExportRefused(
                 f"The {side} {fixed} have a fixed batch dimension.",
                 code="FIXED_BATCH",
-                fix="Make every output keep the outermost dimension of the inputs.",
+                fix="Make every output keep the outermost dimension of the inputs: no recurrent layer stateful=True, "
+                "no reshape to a number of records.",
             )
 
 
