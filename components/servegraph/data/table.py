@@ -31,7 +31,7 @@ class Table:
     """Records as arrays of shape [rows]: `features` by serving input name, `labels`, and the `keys` of the records.
 
     A feature is float32, int64 or object (str, as the data writes it). `labels` are int64 indices into `classes`,
-    or float32 values where `classes` is empty. `keys` are those of `record_keys`.
+    or float32 values where `classes` is empty. `keys` are those of `record_keys` over the features.
     """
 
     schema: Schema
@@ -96,7 +96,7 @@ def read(uri: str, schema: Schema, *, classes: tuple[str, ...] | None = None) ->
         part = _Part(file.uri, chunk.first_row, chunk.rows)
         for column in columns:
             parts[column.name].append(_convert(chunk.cells[column.name], column, part, schema))
-        keys.append(record_keys({column.name: chunk.cells[column.name] for column in columns}))
+        keys.append(record_keys({column.name: chunk.cells[column.name] for column in schema.features}))
         where.append(part)
     if not sum(part.rows for part in where):
         raise DataError(f"The data {uri!r} has no rows.", code="EMPTY_DATA", fix="Give files with records.")
@@ -119,8 +119,10 @@ def chunks(uri: str, schema: Schema) -> Iterator[tuple[FileRef, Chunk]]:
 def split(table: Table, every: int = 5) -> tuple[Table, Table]:
     """Return (training, evaluation) parts: a record is held out when its key is 0 modulo `every`.
 
-    So the split is fixed: it depends on nothing but the record's own cells (see `record_keys`), and equal records are
-    always on one side. A model trained before was not trained on what is held out now, unless the record is another.
+    So the split is fixed: it depends on nothing but the cells of the record's own features (see `record_keys`), and
+    records of equal features are always on one side, whatever their labels are: were they split by those, a model would
+    be trained on the one answer and asked for the other, where few combinations come again and again. A model trained
+    before was not trained on what is held out now, unless the record is another.
 
     Raises:
         DataError: one of the parts would be empty (code `TOO_FEW_ROWS`).
@@ -128,8 +130,8 @@ def split(table: Table, every: int = 5) -> tuple[Table, Table]:
     held_out = table.keys % every == 0
     if held_out.all() or not held_out.any():
         raise DataError(
-            f"{len(table)} rows with {len(np.unique(table.keys))} different records are too few to hold some out for "
-            "evaluation; equal records are kept together.",
+            f"{len(table)} rows with {len(np.unique(table.keys))} different records, labels aside, are too few to "
+            "hold some out for evaluation; equal records are kept together.",
             code="TOO_FEW_ROWS",
             fix="Give more data, or evaluation data of its own.",
         )

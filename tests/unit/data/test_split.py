@@ -23,10 +23,11 @@ class TestCensus:
 
     def test_the_split_is_fixed_and_keeps_equal_records_together(self, table):
         training, held_out = split(table)
-        assert (len(training), len(held_out)) == (26_061, 6_500)
+        assert (len(training), len(held_out)) == (26_018, 6_543)
         # In another order the same records are held out.
         _, other = split(table.take(np.arange(len(table))[::-1]))
         assert len(other) == len(held_out)
+        assert not set(held_out.keys) & set(training.keys)
         keys = {tuple(record.values()) for record in held_out.instances()}
         assert keys == {tuple(record.values()) for record in other.instances()}
         assert not keys & {tuple(record.values()) for record in training.instances()}
@@ -38,6 +39,13 @@ def test_another_class_leaves_the_split_as_it_was(tmp_path):
     more = read(write(tmp_path / "e.csv", "age,job,n,y\n" + rows + "0,p,1,a\n"), SCHEMA)
     held_out, held_out_of_more = ([*split(t)[1].features["age"]] for t in (table, more.take(np.arange(100))))
     assert held_out == held_out_of_more
+
+
+def test_a_label_decides_nothing(tmp_path):
+    rows = "".join(f"{n % 40},p,1,{'ab'[n % 3 == 0]}\n" for n in range(400))  # each record with either label
+    training, held_out = split(read(write(tmp_path / "d.csv", "age,job,n,y\n" + rows), SCHEMA))
+    assert not set(training.features["age"]) & set(held_out.features["age"])
+    assert {*held_out.labels} == {0, 1}
 
 
 def held_out_of(path, schema=None):
@@ -79,6 +87,6 @@ def test_a_record_is_on_one_side_in_every_format_and_by_every_schema(tmp_path):
 
 def test_records_that_hardly_differ_cannot_be_split(tmp_path):
     table = read(write(tmp_path / "d.csv", "age,job,n,y\n" + "1,p,1,a\n1,p,1,b\n" * 50), SCHEMA)
-    with pytest.raises(DataError, match="100 rows with 2 different records") as caught:
+    with pytest.raises(DataError, match="100 rows with 1 different records, labels aside") as caught:
         split(table)
     assert caught.value.code == "TOO_FEW_ROWS"
