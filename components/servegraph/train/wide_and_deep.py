@@ -82,11 +82,13 @@ def build(data: Table, chosen: Hyperparameters) -> keras.Model:
         else inputs[c.input_name]
         for c in schema.features
     }
-    deep, wide = [], []
+    numbers = [column.input_name for column in schema.features if not column.categorical]
+    deep = (
+        [_normalized([inputs[name] for name in numbers], [data.features[name] for name in numbers])] if numbers else []
+    )
+    wide = []
     for column in schema.features:
         value = cleaned[column.name]
-        if not column.categorical:
-            deep.append(_normalized(column, value, data.features[column.input_name]))
         if column.categorical or column.buckets:
             ids, count = _category(column, value, data)
             name = column.input_name
@@ -106,10 +108,11 @@ def build(data: Table, chosen: Hyperparameters) -> keras.Model:
     return keras.Model(inputs, _denormalized(logits, data.labels))
 
 
-def _normalized(column: Column, value: Any, values: Any) -> Any:
-    name, mean, variance = column.input_name, float(np.mean(values)), float(np.var(values)) or 1.0
-    number = layers.Reshape((1,), name=f"reshape-{name}")(value)
-    return layers.Normalization(axis=None, mean=mean, variance=variance, name=f"normalize-{name}")(number)
+def _normalized(numbers: list[Any], values: list[Any]) -> Any:
+    """Return numbers of [batch] each as one [batch, columns], normalized together: a graph has a node for each else."""
+    means = [float(np.mean(column)) for column in values]
+    variances = [float(np.var(column)) or 1.0 for column in values]
+    return layers.Normalization(mean=means, variance=variances, name="normalized-numbers")(keras.ops.stack(numbers, -1))
 
 
 def _denormalized(output: Any, labels: Any) -> Any:

@@ -18,6 +18,7 @@ from servegraph.train.hyperparameters import parse_hyperparameters
 from servegraph.train.identity import claim, identity_of
 from servegraph.train.request import DEFAULT_TRAINER, TrainRequest
 from servegraph.train.train import Outputs, load_schema, train
+from servegraph.train.wide_and_deep import build
 from servegraph.trained import MODEL_FILE, checkpoints
 
 FAST = {"epochs": 2, "hidden_units": [8], "batch_size": 64}
@@ -90,6 +91,21 @@ def test_a_float_label_is_a_regression(tmp_path):
     result = train(TrainRequest(data=str(path)), {**FAST, "epochs": 150, "dropout": 0}, outputs(tmp_path))
     assert result.classes == ()
     assert result.evaluation.scalars["r2"] > 0.9
+
+
+def test_numbers_of_all_columns_are_normalized_together(tmp_path):
+    """Each by its own mean and variance, whole numbers beside others; a layer for each would be most of a wide graph."""
+    import keras
+
+    (tmp_path / "d.csv").write_text("a,n,same,y\n" + "".join(f"{i / 8},{i * i},7,{i % 2}\n" for i in range(64)))
+    data = read(str(tmp_path / "d.csv"), load_schema(TrainRequest(data=str(tmp_path / "d.csv"), label="y"))[0])
+    model = build(data, parse_hyperparameters(FAST))
+    assert [type(layer).__name__ for layer in model.layers].count("Normalization") == 1
+    numbers = keras.Model(model.inputs, model.get_layer("normalized-numbers").output)
+    features = {name: np.asarray(values, np.float64) for name, values in data.features.items()}
+    found = np.asarray(numbers({name: data.features[name] for name in features}))
+    wanted = np.stack([(v - v.mean()) / (v.std() or 1) for v in features.values()], axis=-1)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e25])
