@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -76,7 +75,7 @@ class _Digests:
 
     def __init__(self, graph: ServingGraph) -> None:
         self._graph = graph
-        self._functions: dict[str, Digest] = {}
+        self._functions: dict[str, Digest | None] = {}  # None: there is an operation with a state of its own in it
 
     def of_signature(self, signature: SignatureDef) -> object | None:
         """Return what two signatures must have in common to be one; None if an input or output is composite.
@@ -171,9 +170,21 @@ class _Digests:
             function = self._graph.library.get(name)
             self._functions[name] = _hash(b"name", name.encode())  # of a recursive call, and of what is not here
             if function is not None:
-                with contextlib.suppress(_Cyclic):
-                    self._functions[name] = self._body(function)
-        return self._functions[name]
+                self._functions[name] = self._of(function)
+        found = self._functions[name]
+        if found is None:
+            raise _OwnState
+        return found
+
+    def _of(self, function: FunctionDef) -> Digest | None:
+        if any(map(has_own_state, function.node_def)):
+            return None
+        try:
+            return self._body(function)
+        except _OwnState:  # of a function that it calls
+            return None
+        except _Cyclic:
+            return self._functions[function.signature.name]
 
     def _body(self, function: FunctionDef) -> Digest:
         nodes = {node.name: node for node in function.node_def}

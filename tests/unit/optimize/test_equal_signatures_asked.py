@@ -9,7 +9,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from servegraph import storage
 from servegraph.answers.evidence import Evidence
 from servegraph.answers.original import ask_original
-from servegraph.optimize.equal_signatures import steady_signatures
+from servegraph.optimize.equal_signatures import computed_as, steady_signatures
 from servegraph.rewriting import draft_reader
 from servegraph.savedmodel.graph_reader import read_saved_model
 
@@ -73,3 +73,15 @@ def test_a_model_that_counts_is_asked_by_every_name(tmp_path: Path) -> None:
 
     tf.saved_model.save(module, str(tmp_path / "m"), signatures={"serve": serve, "serving_default": serve})
     assert not steady_signatures(draft_reader.read(tmp_path / "m").serving_graphs)
+
+
+def test_names_of_one_function_that_draws_numbers_stay_apart(tmp_path: Path) -> None:
+    """Each has a sequence of its own, the second and the third as well, which call what the first has called."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": x + tf.random.normal(tf.shape(x), seed=7)}
+
+    tf.saved_model.save(tf.Module(), str(tmp_path / "m"), signatures=dict.fromkeys("abc", serve))
+    (graph,) = draft_reader.read(tmp_path / "m").serving_graphs
+    assert computed_as(graph) == {}
