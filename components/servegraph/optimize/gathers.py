@@ -15,7 +15,9 @@ from servegraph.rewriting.handles import written_by
 from servegraph.rewriting.meta_graph import ServingGraph
 from servegraph.rewriting.restores import variable
 
-_GATHERS = ("ResourceGather", "GatherV2")
+_GATHERS = ("ResourceGather", "GatherV2", "Gather")
+_INDICES = "Tindices"
+_INDEX_DTYPES = ("int32", "int64")  # of a ResourceGather; a GatherV2 takes int16 as well
 
 
 def gathers_of(graph: ServingGraph) -> Mapping[str, list[NodeDef]]:
@@ -27,18 +29,30 @@ def gathers_of(graph: ServingGraph) -> Mapping[str, list[NodeDef]]:
     for node in graph.nodes.values():
         for position, tensor in enumerate(node.input):
             name = node_name(tensor)
-            if node.op in _GATHERS and position == 0 and takes_rows(node, certain):
+            if position == 0 and _is_gather(node, certain):
                 gathers.setdefault(reads.get(name, name), []).append(node)
-            elif node.op != "ReadVariableOp":
+            elif position > 0 or node.op != "ReadVariableOp":
                 other |= {name, reads.get(name, name)}
     return {handle: nodes for handle, nodes in gathers.items() if handle not in other}
 
 
+def _is_gather(node: NodeDef, nodes: Nodes) -> bool:
+    """Whether a ResourceGather can do the same."""
+    if node.op not in _GATHERS or attr(node, _INDICES).type not in map(enum, _INDEX_DTYPES):
+        return False
+    return takes_rows(node, nodes)
+
+
 def gather_from(nodes: Nodes, name: str, like: NodeDef, handle: str, dtype: str) -> str:
-    """Add a gather of the same rows from another variable."""
-    indices = "Tindices"
-    node = add(nodes, name, "ResourceGather", handle, like.input[1])
-    node.attr[indices].CopyFrom(like.attr[indices])
+    """Add a gather of the same rows from another variable, after all that the other one runs after.
+
+    That may be a check of the ids, and be said of the read of its table, or of its axis.
+    """
+    table, ids, *rest = like.input
+    left_out = [nodes[node_name(tensor)] for tensor in (table, *rest) if not tensor.startswith("^")]
+    before = [tensor for node in (like, *left_out) for tensor in node.input if tensor.startswith("^")]
+    node = add(nodes, name, "ResourceGather", handle, ids, *dict.fromkeys(before))
+    node.attr[_INDICES].CopyFrom(like.attr[_INDICES])
     node.attr["dtype"].type = enum(dtype)
     return name
 

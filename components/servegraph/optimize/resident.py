@@ -15,15 +15,14 @@ from servegraph.optimize.gathers import gather_from, gathers_of
 from servegraph.optimize.share import changes_variables
 from servegraph.rewriting.contents import Content, size_bytes
 from servegraph.rewriting.draft import Draft
-from servegraph.rewriting.forms import HALVES, Cast, Form, Part
-from servegraph.rewriting.graph import Nodes, node_name
+from servegraph.rewriting.forms import FLOATS, Cast, Form, Part
+from servegraph.rewriting.graph import Nodes, free_prefix, node_name
 from servegraph.rewriting.int8 import Int8, plan_int8
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves, with_resource_variables
 from servegraph.rewriting.restores import variable
 from servegraph.rewriting.weights import Weight, loosen, weights_of
 from servegraph.savedmodel.bundle_reader import BundleReader
 
-_DTYPES = ("float32", *HALVES)
 LEAST_ROWS = 512  # of a table; of a smaller one a call may need most
 _WORTH_BYTES = 16 * 2**20  # of a table in memory: for less, nobody need wait until it is known how fast that is
 _Choose = Callable[[Content, Form | None, BundleReader | None], Form | None]
@@ -60,7 +59,7 @@ def _holding(draft: Draft, choose: _Choose) -> Draft:
     with loose.tensors() as tensors:
         for weight in weights_of(loose):
             is_table = len(weight.content.shape) == 2 and weight.content.shape[0] >= LEAST_ROWS
-            if is_table and weight.content.dtype in _DTYPES and _is_only_gathered(weight, loose, uses):
+            if is_table and weight.content.dtype in FLOATS and _is_only_gathered(weight, loose, uses):
                 form = choose(weight.content, loose.forms.get(weight.key), tensors)
                 if form is not None:
                     forms[weight.key] = form
@@ -95,20 +94,22 @@ def _resident(
             restores.append(restore)
             continue
         device, parts = nodes[restore.handle].device, forms[key].parts
-        names = [f"{restore.handle}/{what}" for what in ("levels", "scales")[: len(parts)]]
+        held_at = free_prefix(nodes, f"{restore.handle}/held")
+        names = [f"{held_at}/{what}" for what in ("levels", "scales")[: len(parts)]]
         for name, part in zip(names, parts, strict=True):
             held = variable(nodes, name, key, part, device)
             restores.append(replace(held, tensors=(replace(held.tensors[0], part=part),)))
         for gather in gathers[restore.handle]:
-            stored = [_of_rows(nodes, gather, name, part) for name, part in zip(names, parts, strict=True)]
-            last = nodes.pop(node_name(forms[key].decode(nodes, gather.name, stored, contents[key])))
+            below = free_prefix(nodes, f"{gather.name}/rows")
+            stored = [_of_rows(nodes, below, gather, name, part) for name, part in zip(names, parts, strict=True)]
+            last = nodes.pop(node_name(forms[key].decode(nodes, below, stored, contents[key])))
             last.name = gather.name
             nodes[gather.name] = last
     return replace(graph, nodes=nodes, restores=tuple(restores))
 
 
-def _of_rows(nodes: Nodes, gather: NodeDef, name: str, part: Part) -> str:
+def _of_rows(nodes: Nodes, below: str, gather: NodeDef, name: str, part: Part) -> str:
     """Return the rows of a part that are gathered; a scale for each column is of all rows."""
     if not part.has_rows:
         return name
-    return gather_from(nodes, f"{gather.name}/{name.rpartition('/')[2]}_of_rows", gather, f"{name}/handle", part.dtype)
+    return gather_from(nodes, f"{below}/{name.rpartition('/')[2]}_stored", gather, f"{name}/handle", part.dtype)

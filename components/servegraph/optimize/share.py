@@ -16,7 +16,7 @@ from servegraph.savedmodel.bundle_index import TensorEntry
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 # Operations that change a variable. While any can run, two variables of equal value may part.
-_READ_ONLY = ("ResourceGather", "ResourceGatherNd", "StatefulPartitionedCall")
+_READ_ONLY = ("ResourceGather", "ResourceGatherNd", "StatefulPartitionedCall", "ScatterNd", "ScatterNdNonAliasingAdd")
 _CHANGES = ("Assign", "Resource", "Scatter", "Rng", "Stateful")  # the last two advance a tf.random.Generator
 
 

@@ -50,6 +50,15 @@ def renamed(nodes: Mapping[str, NodeDef], names: Mapping[str, str]) -> Nodes:
     return found
 
 
+def free_prefix(nodes: Mapping[str, NodeDef], wanted: str) -> str:
+    """Return a name that no node has, and below which there is none: this one, or with a number behind."""
+    prefix, number = wanted, 0
+    while any(name == prefix or name.startswith(f"{prefix}/") for name in nodes):
+        number += 1
+        prefix = f"{wanted}_{number}"
+    return prefix
+
+
 def output_index(tensor: str) -> int:
     """Return which output of its node a tensor is."""
     return int(tensor.partition(":")[2] or 0)
@@ -174,10 +183,10 @@ def takes_reference(node: NodeDef, position: int) -> bool:
 
 
 def takes_rows(node: NodeDef, nodes: Nodes) -> bool:
-    """Whether a gather takes rows of a whole table, as ResourceGather does without batch dimensions."""
+    """Whether a gather takes rows of a whole table, as ResourceGather and TF1's Gather do without batch dimensions."""
     if attr(node, "batch_dims").i:
         return False
-    if node.op == "ResourceGather":
+    if node.op in ("ResourceGather", "Gather"):
         return True
     axis = nodes[node_name(node.input[2])]
     return axis.op == "Const" and not tf.make_ndarray(axis.attr["value"].tensor).any()

@@ -20,6 +20,7 @@ from servegraph.rewriting.graph import (
     Nodes,
     Untransformable,
     called_functions,
+    free_prefix,
     is_handle,
     node_name,
     reachable,
@@ -174,7 +175,7 @@ def put_together(graph: ServingGraph, stored: Mapping[str, StoredAs], result: Me
     restores = graph.restores
     functions = [_plain_function(function) for _, function in sorted(graph.library.items())]
     name_resources(nodes, functions, is_short=graph.is_short)
-    prefix = _free_prefix(nodes, "s" if graph.is_short else "servegraph")
+    prefix = free_prefix(nodes, "s" if graph.is_short else "servegraph")
     result.meta_info_def.tags.extend(graph.original.meta_info_def.tags)
     result.meta_info_def.meta_graph_version = graph.original.meta_info_def.meta_graph_version
     result.meta_info_def.tensorflow_version = graph.original.meta_info_def.tensorflow_version
@@ -312,11 +313,3 @@ def _leave_out_defaults(result: MetaGraphDef, original: MetaGraphDef) -> None:
 
 def _defaults(op: OpDef) -> dict[str, AttrValue]:
     return {attribute.name: attribute.default_value for attribute in op.attr if attribute.HasField("default_value")}
-
-
-def _free_prefix(nodes: Nodes, wanted: str) -> str:
-    prefix, number = wanted, 0
-    while any(name == prefix or name.startswith(f"{prefix}/") for name in nodes):
-        number += 1
-        prefix = f"{wanted}_{number}"
-    return prefix
