@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ import pytest
 import yaml
 
 from servegraph.deploy_version.discovery import load
+from servegraph_pipelines.images import read_lock
 
 ROOT = Path(__file__).parents[2]
 BUILD: dict[str, Any] = yaml.safe_load((ROOT / "cloudbuild.yaml").read_text())
+IMAGES = ("slim", "tensorflow", "estimator", "serving")
 # https://cloud.google.com/build/docs/configuring-builds/substitute-variable-values
 BUILT_IN = {"PROJECT_ID", "BUILD_ID", "COMMIT_SHA", "LOCATION", "PROJECT_NUMBER"}
 
@@ -59,9 +63,41 @@ def test_every_substitution_is_documented_and_every_image_built():
     text = (ROOT / "cloudbuild.yaml").read_text()
     for name in BUILD["substitutions"]:
         assert re.search(rf"^#   {name} ", text, re.MULTILINE), name
-    for image in ("slim", "tensorflow", "estimator", "serving"):
+    for image in IMAGES:
         assert (ROOT / f"images/{image}/Dockerfile").is_file()
         assert f"python-{image}" in " ".join(BUILD["images"])
+
+
+DOCKER = """#!/bin/sh
+echo "docker $*" >> "$CALLS"
+[ "$1" != inspect ] || echo "${4%:*}@sha256:$(printf '%064d' 1)"
+"""
+
+
+def calls(step: str, folder: Path, **settings: str) -> list[str]:
+    """Run a step as a build that no trigger started, which has no commit; return what it asked of docker."""
+    docker = folder / "docker"
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
+    script = next(row["script"] for row in BUILD["steps"] if row["id"] == step)
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "CALLS": str(folder / "calls"), "PROJECT_ID": "p"}
+    subprocess.run(
+        ["bash", "-c", script], env={**environment, **BUILD["substitutions"], **settings}, cwd=folder, check=True
+    )
+    return (folder / "calls").read_text().splitlines()
+
+
+@pytest.mark.parametrize("commit", [{}, {"COMMIT_SHA": ""}])
+def test_images_are_built_without_a_commit_and_on_one_base_bound_to_its_digest(tmp_path, commit):
+    builds = [call for call in calls("build", tmp_path, **commit) if call.startswith("docker build")]
+    assert len(builds) == 2 * len(IMAGES)
+    assert {re.search(r"REVISION=(\S*)", call)[1] for call in builds} == {"unknown"}
+    assert {re.search(r" BASE=(\S*)", call)[1] for call in builds} == {f"python@sha256:{1:064d}"}
+
+
+def test_the_lock_that_is_pushed_is_one_that_is_read(tmp_path):
+    calls("push", tmp_path)
+    assert sorted(read_lock(tmp_path / "images.json")) == sorted(f"python-{image}" for image in IMAGES)
 
 
 def test_the_version_is_the_packages():
