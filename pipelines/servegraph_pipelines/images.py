@@ -14,7 +14,7 @@ from typing import Any
 
 from servegraph import _image
 from servegraph.errors import InputError
-from servegraph.estimator import estimator_function
+from servegraph.estimator import PREFIX, estimator_function
 from servegraph_pipelines.bindings import tasks_of
 from servegraph_pipelines.specification import Specification
 
@@ -62,17 +62,59 @@ class ImageChoice:
         prefix = f"{_image.REGISTRY}/"
         if not image.startswith(prefix):
             return image
-        name, _, version = image.removeprefix(prefix).partition(":")
+        name, bound_to = _split(image.removeprefix(prefix))
         if self.lock:
             if name not in self.lock:
                 fix = f"It has {', '.join(sorted(self.lock))}; build the image and write the lock file again."
                 raise InputError(f"The lock file has no image {name}.", code="NOT_IN_LOCK", fix=fix)
             return self.lock[name]
-        return f"{self.registry or _image.REGISTRY}/{name}:{self.tag or version}"
+        return f"{self.registry or _image.REGISTRY}/{name}{f':{self.tag}' if self.tag else bound_to}"
 
     def apply(self, specification: Specification) -> Specification:
-        """Return the pipeline with these images."""
-        return specification.with_images({image: self.of(image) for image in specification.images().values()})
+        """Return the pipeline with these images.
+
+        Raises:
+            InputError: an image is not in the lock file (code `NOT_IN_LOCK`), or none is one of servegraph's public
+                ones or already the chosen one (`NO_PUBLIC_IMAGE`).
+        """
+        images = specification.images().values()
+        if images and not any(image.startswith(f"{_image.REGISTRY}/") or self._is_of(image) for image in images):
+            raise _nothing_to_choose(specification, "A registry, tag or image lock")
+        return specification.with_images({image: self.of(image) for image in images})
+
+    def _is_of(self, image: str) -> bool:
+        """Return whether it is where it is to come from: with no choice any image is."""
+        if self.lock:
+            return image in self.lock.values()
+        start, end = f"{self.registry}/" if self.registry else "", f":{self.tag}" if self.tag else ""
+        return image.startswith(start) and image.endswith(end)
+
+
+def _split(image: str) -> tuple[str, str]:
+    """Return the name of an image and what binds it: `:TAG` or `@DIGEST`."""
+    name = re.split("[:@]", image, maxsplit=1)[0]
+    return name, image.removeprefix(name)
+
+
+def _nothing_to_choose(specification: Specification, what: str) -> InputError:
+    images = ", ".join(sorted(set(specification.images().values())))
+    return InputError(
+        f"{what} would choose nothing in the pipeline {specification.name}: its images are {images}.",
+        code="NO_PUBLIC_IMAGE",
+        fix=f"Compile it from its source, whose images are those of {_image.REGISTRY}, or leave the option out.",
+    )
+
+
+def for_estimators(specification: Specification) -> Specification:
+    """Return the pipeline with the image that has TensorFlow 2.15, whatever its trainer will be.
+
+    Raises:
+        InputError: it trains and exports in other images than the public ones (code `NO_PUBLIC_IMAGE`).
+    """
+    chosen = for_trainer(specification, {"trainer": PREFIX})
+    if _image.ESTIMATOR not in chosen.images().values():
+        raise _nothing_to_choose(specification, "TensorFlow 2.15 for Estimators")
+    return chosen
 
 
 def for_trainer(specification: Specification, parameters: Mapping[str, Any]) -> Specification:

@@ -35,8 +35,8 @@ class Choices:
         """Return the pipeline as the engine is given it; `trainer` and `target` say what its images must have.
 
         Raises:
-            InputError: no such step or resources (codes `UNKNOWN_STEP`, `BAD_RESOURCES`), or an image that the lock
-                file does not have (`NOT_IN_LOCK`).
+            InputError: no such step or resources (codes `UNKNOWN_STEP`, `BAD_RESOURCES`), an image that the lock
+                file does not have (`NOT_IN_LOCK`), or no image that could be chosen (`NO_PUBLIC_IMAGE`).
         """
         chosen = self.images.apply(for_local_target(for_trainer(specification, parameters), parameters))
         resource_parameters.refuse_twice(chosen, self.resources)

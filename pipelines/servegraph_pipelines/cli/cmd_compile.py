@@ -28,14 +28,13 @@ from servegraph_pipelines.images import ImageChoice
 def command(out: Path | None, pipeline: str, resources: tuple[str, ...], estimator: bool, images: ImageChoice) -> None:
     """Write the pipeline as YAML that Kubeflow Pipelines and Vertex AI run."""
     from servegraph.errors import StorageError
-    from servegraph.estimator import PREFIX
     from servegraph_pipelines import flows
-    from servegraph_pipelines.images import for_trainer
+    from servegraph_pipelines.images import for_estimators
     from servegraph_pipelines.resource_parameters import with_parameters
     from servegraph_pipelines.resources import parse
 
     loaded = flows.load(pipeline)
-    specification = images.apply(for_trainer(loaded, {"trainer": PREFIX} if estimator else {}))
+    specification = images.apply(for_estimators(loaded) if estimator else loaded)
     specification = with_parameters(specification, parse(resources))
     target = out or Path(specification.name.replace("-", "_") + ".yaml")
     is_file = pipeline.endswith((".yaml", ".yml", ".json"))

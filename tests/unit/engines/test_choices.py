@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from servegraph import _image
 from servegraph.errors import InputError
 from servegraph_pipelines import flows, parameters, resources
+from servegraph_pipelines.cli.cmd_compile import command as compiling
 from servegraph_pipelines.images import ImageChoice, for_local_target, read_lock
 from servegraph_pipelines.submit import Choices
 
@@ -153,6 +155,39 @@ def test_to_deploy_locally_alone_the_step_has_a_server_too(monkeypatch):
 
 def test_other_peoples_images_stay():
     assert ImageChoice(registry="r.io/x").of("python:3.11-slim") == "python:3.11-slim"
+
+
+def test_an_image_that_is_bound_to_its_digest_may_come_from_elsewhere():
+    bound = f"{_image.SLIM.split(':')[0]}@{DIGEST}"
+    assert ImageChoice(registry="r.io/x").of(bound) == f"r.io/x/python-slim@{DIGEST}"
+    assert ImageChoice(registry="r.io/x", tag="1").of(bound) == "r.io/x/python-slim:1"
+    assert ImageChoice(lock={"python-slim": f"r.io/y@{DIGEST}"}).of(bound) == f"r.io/y@{DIGEST}"
+
+
+def test_a_choice_that_would_change_nothing_is_refused():
+    elsewhere = ImageChoice(registry="r.io/x").apply(FLOW)
+    for choice in (
+        ImageChoice(registry="r.io/y"),
+        ImageChoice(tag="2"),
+        ImageChoice(lock={"python-slim": f"a@{DIGEST}"}),
+    ):
+        with pytest.raises(InputError, match=r"r\.io/x/python-slim") as caught:
+            choice.apply(elsewhere)
+        assert caught.value.code == "NO_PUBLIC_IMAGE"
+    for choice in (ImageChoice(), ImageChoice(registry="r.io/x")):  # what the file says already
+        assert choice.apply(elsewhere).images() == elsewhere.images()
+
+
+def test_a_file_that_is_compiled_for_estimators_has_their_image_or_is_refused(tmp_path):
+    for_them, again, elsewhere = (str(tmp_path / name) for name in ("first.yaml", "again.yaml", "elsewhere.yaml"))
+    run = CliRunner().invoke
+    assert run(compiling, [for_them, "--estimator"]).exit_code == 0
+    assert run(compiling, [again, "--pipeline", for_them, "--estimator"]).exit_code == 0
+    assert _image.ESTIMATOR in flows.load(again).images().values()
+    assert run(compiling, [elsewhere, "--registry", "r.io/x"]).exit_code == 0
+    refused = run(compiling, [again, "--pipeline", elsewhere, "--estimator"])
+    assert isinstance(refused.exception, InputError)
+    assert refused.exception.code == "NO_PUBLIC_IMAGE"
 
 
 def test_resources_of_a_step_and_of_no_other():
