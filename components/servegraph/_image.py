@@ -10,7 +10,7 @@ from servegraph import __version__
 
 REGISTRY = "docker.io/servegraph"
 
-TENSORFLOW = f"{REGISTRY}/python-tensorflow:{__version__}"  # up to measure: extras train and serve
-SLIM = f"{REGISTRY}/python-slim:{__version__}"  # inspect_graph, choose_machine, deploy_version
+TENSORFLOW = f"{REGISTRY}/python-tensorflow:{__version__}"  # all that needs TensorFlow: the extra train
+SLIM = f"{REGISTRY}/python-slim:{__version__}"  # all other steps: the extra cloud
 ESTIMATOR = f"{REGISTRY}/python-estimator:{__version__}"  # Estimators: 2.15 beside the above
-SERVING = f"{REGISTRY}/python-serving:{__version__}"  # the prediction server
+SERVING = f"{REGISTRY}/python-serving:{__version__}"  # the prediction server: the extra serve
