@@ -90,9 +90,17 @@ def calls(step: str, folder: Path, **settings: str) -> list[str]:
 @pytest.mark.parametrize("commit", [{}, {"COMMIT_SHA": ""}])
 def test_images_are_built_without_a_commit_and_on_one_base_bound_to_its_digest(tmp_path, commit):
     builds = [call for call in calls("build", tmp_path, **commit) if call.startswith("docker build")]
-    assert len(builds) == 2 * len(IMAGES)
+    assert len(builds) == 3 * len(IMAGES)
     assert {re.search(r"REVISION=(\S*)", call)[1] for call in builds} == {"unknown"}
     assert {re.search(r" BASE=(\S*)", call)[1] for call in builds} == {f"python@sha256:{1:064d}"}
+
+
+def test_what_the_next_build_takes_is_the_stage_that_installs(tmp_path):
+    cached = [call for call in calls("build", tmp_path) if re.search(r" -t \S+:cache ", call)]
+    assert len(cached) == len(IMAGES)
+    assert all("--target build " in call and "BUILDKIT_INLINE_CACHE=1" in call for call in cached)
+    for image in IMAGES:
+        assert re.search(r"^FROM .* AS build$", (ROOT / f"images/{image}/Dockerfile").read_text(), re.MULTILINE)
 
 
 def test_the_lock_that_is_pushed_is_one_that_is_read(tmp_path):
