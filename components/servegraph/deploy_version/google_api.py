@@ -18,6 +18,7 @@ from servegraph.deploy_version.faults import (
     is_no_capacity,
 )
 from servegraph.errors import DeployRefused, InputError
+from servegraph.storage import google_credentials
 
 TIMEOUT_S = 3 * 3600.0  # Vertex AI gives a deployment up to two hours
 
@@ -168,10 +169,14 @@ def is_loopback(url: str | None) -> bool:
     return local
 
 
-def no_credentials(exc: Exception) -> DeployRefused:
+def check_credentials() -> None:
+    """Refuse a file of credentials that can be none. Raises `DeployRefused` (code `NO_CREDENTIALS`)."""
+    if what := google_credentials.problem():
+        raise no_credentials(what)
+
+
+def no_credentials(why: object) -> DeployRefused:
     """Return the error for missing or stale credentials."""
     return DeployRefused(
-        f"Google's credentials cannot be used: {exc}",
-        code="NO_CREDENTIALS",
-        fix="Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS.",
+        f"Google's credentials cannot be used: {why}", code="NO_CREDENTIALS", fix=google_credentials.FIX
     )

@@ -10,7 +10,7 @@ import httplib2
 from google.auth.exceptions import GoogleAuthError
 from googleapiclient import discovery
 
-from servegraph.deploy_version.google_api import no_credentials
+from servegraph.deploy_version.google_api import check_credentials, no_credentials
 
 
 class Connections(httplib2.Http):  # type: ignore[misc]  # the library has no types
@@ -37,6 +37,7 @@ def open_client(service: str, version: str, url: str, scope: str | None, timeout
     """
     http = Connections(timeout=timeout_s)
     if scope is not None:
+        check_credentials()
         try:
             credentials, _ = google.auth.default(scopes=[f"https://www.googleapis.com/auth/{scope}"])
         except GoogleAuthError as exc:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 from weakref import WeakSet
 
 from servegraph.errors import StorageError
+from servegraph.storage import google_credentials
 from servegraph.storage.directory import FileInfo, as_stream, checked_path
 from servegraph.storage.unreachable import FIX, giving_up, is_unreachable
 
@@ -24,10 +26,7 @@ _CLIENTS_ANSWERED: WeakSet[Any] = WeakSet()  # those that have reached Cloud Sto
 # One row per HTTP status: code, what to do.
 _ANSWERS = {
     400: ("BAD_URI", "Check the names of the bucket and the object."),
-    401: (
-        "NO_CREDENTIALS",
-        "Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS.",
-    ),
+    401: ("NO_CREDENTIALS", google_credentials.FIX),
     403: (
         "NO_ACCESS",
         "Grant the account storage.objects.get and .list (to write, also .create and .delete).",
@@ -176,12 +175,14 @@ def default_client(uri: str) -> Any:
             code="PACKAGE_MISSING",
             fix="pip install 'servegraph[cloud]'",
         ) from exc
+    code, fix = _ANSWERS[401]
+    if not os.environ.get("STORAGE_EMULATOR_HOST") and (what := google_credentials.problem()):
+        raise StorageError(f"Cannot reach {uri!r}: {what}", code=code, fix=fix)
     try:
         return storage.Client()
     except OSError:  # no project is configured, and objects need none
         return storage.Client(project=None)
     except DefaultCredentialsError as exc:
-        code, fix = _ANSWERS[401]
         raise StorageError(f"Cannot reach {uri!r}: {exc}", code=code, fix=fix) from exc
 
 

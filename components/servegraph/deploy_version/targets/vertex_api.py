@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from servegraph.deploy_version.discovery import load, require_valid
 from servegraph.deploy_version.faults import Patience, fault_of, no_answer, unreadable
-from servegraph.deploy_version.google_api import GoogleApi, is_loopback, no_credentials
+from servegraph.deploy_version.google_api import GoogleApi, check_credentials, is_loopback, no_credentials
 from servegraph.errors import in_short
 from servegraph.extras import package_missing
 
@@ -137,6 +137,8 @@ class VertexApi(GoogleApi):
 
         make = getattr(aiplatform_v1, f"{kind}ServiceClient")
         credentials = AnonymousCredentials() if self._anonymous else None
+        if credentials is None:
+            check_credentials()
         try:
             client = make(transport="rest", client_options={"api_endpoint": self._host}, credentials=credentials)
         except GoogleAuthError as exc:
