@@ -106,18 +106,20 @@ class KubeflowEngine:
         return request.specification.with_pod_labels(request.options.labels)
 
     def submit(self, request: RunRequest) -> RunState:
-        """Create the run; the API knows no names of the caller's, so before a second try it is looked for."""
+        """Create the run; the API takes a name twice, so before a second try one is looked for that was not there."""
         specification = self.prepared(request)
         experiment = self.experiment_id()
+        before = {run.run_id for run in self.again(lambda: self._named(request.name, experiment))}
         tries = 0
 
-        def create() -> str:
+        def create() -> Any:
             nonlocal tries
             tries += 1
-            if tries > 1 and (found := self._find(request.name, experiment)):
-                return found
+            found = self._named(request.name, experiment) if tries > 1 else []
+            if new := [run for run in found if run.run_id not in before]:
+                return new[0]
             with self.package(specification) as package, self.calling(f"run {request.name}") as client:
-                made = client.run_pipeline(
+                return client.run_pipeline(
                     experiment_id=experiment,
                     job_name=request.name,
                     pipeline_package_path=package,
@@ -125,17 +127,17 @@ class KubeflowEngine:
                     pipeline_root=self.root,
                     service_account=request.options.service_account,
                 )
-            return str(made.run_id)
 
-        return self.state(self.again(create))
+        return self._state(self.again(create))
 
     def state(self, run_id: str) -> RunState:
         """Return the state of a run."""
+        return self._state(self._run(run_id))
 
-        run = self._run(run_id)
+    def _state(self, run: Any) -> RunState:
         return RunState(
-            id=run_id,
-            link=f"{self._host}/#/runs/details/{run_id}",
+            id=str(run.run_id),
+            link=f"{self._host}/#/runs/details/{run.run_id}",
             status=_RUN.get(run.state or "", "waiting"),
             steps=_steps(run),
             message=(run.error.message or "") if run.error else "",
@@ -265,11 +267,12 @@ class KubeflowEngine:
             if answer.status in TRANSIENT:  # with 401 and the like the client may know more
                 raise fault_of(answer.status, answer.reason or "", f"health of {self._host}")
 
-    def _find(self, name: str, experiment: str) -> str | None:
-        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+    def _named(self, name: str, experiment: str) -> list[Any]:
+        """Return the newest runs of that name, a hundred at most."""
+        named = json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
+        asked = {"page_size": 100, "sort_by": "created_at desc", "experiment_id": experiment, "filter": named}
         with self.calling(f"runs named {name}") as client:
-            found = client.list_runs(experiment_id=experiment, filter=json.dumps({"predicates": [predicate]})).runs
-        return str(found[0].run_id) if found else None
+            return list(client.list_runs(**asked).runs or [])
 
     def _token(self) -> str | None:
         if self._token_file is None:

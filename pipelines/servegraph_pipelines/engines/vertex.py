@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from servegraph import taken
 from servegraph.deploy_version.cloud_logging import CloudLogging, of_job
@@ -31,6 +31,7 @@ from servegraph_pipelines.resources import EngineName
 from servegraph_pipelines.specification import Specification
 from servegraph_pipelines.why import PastRun
 
+T = TypeVar("T")
 _RUN: dict[str, RunStatus] = {
     "PIPELINE_STATE_SUCCEEDED": "succeeded",
     "PIPELINE_STATE_FAILED": "failed",
@@ -109,31 +110,38 @@ class VertexEngine:
         return job
 
     def submit(self, request: RunRequest) -> RunState:
-        """Create the job under the run's own name: where an answer got lost, the second try finds it there."""
+        """Create the job under the run's own name: where an answer got lost, the second try finds it there.
+
+        That it is not there before is looked at first. Else one that is would be taken for the second try's own.
+        """
         body = self.body(request)
         params = {"parent": self.parent, "pipelineJobId": request.name}
+        if self._find(request.name) is not None:
+            raise _exists(request.name)
         tries = 0
 
-        def create() -> None:
+        def create() -> dict[str, Any]:
             nonlocal tries
             tries += 1
             try:
-                self.api.call("pipelineJobs.create", params, body)
+                return self.api.call("pipelineJobs.create", params, body)
             except Overtaken:
-                if tries == 1:  # it is somebody else's
-                    fix = "Give another --name, or none."
-                    raise Refusal(f"There is a run {request.name} already.", code="RUN_EXISTS", fix=fix) from None
+                if tries == 1:  # somebody has just made it
+                    raise _exists(request.name) from None
+                return self._job(request.name)
 
-        self.again(create)
-        return self.state(request.name)
+        return self._state(self.again(create))
 
-    def again(self, call: Callable[[], Any]) -> None:
+    def again(self, call: Callable[[], T]) -> T:
         """Call it until it is answered: faults that pass are waited out, so its second time must find the first."""
-        self._patience.again(call)
+        return self._patience.again(call)
 
     def state(self, run_id: str) -> RunState:
         """Return the state of a job."""
-        job = self._job(run_id)
+        return self._state(self._job(run_id))
+
+    def _state(self, job: Mapping[str, Any]) -> RunState:
+        run_id = job["name"].rsplit("/", 1)[-1]
         details = job.get("jobDetail", {}).get("taskDetails", [])
         return RunState(
             id=run_id,
@@ -163,8 +171,11 @@ class VertexEngine:
             raise none_before(run_id, now.specification.name)
         return now, self._past(self._job(older[0]["name"].rsplit("/", 1)[-1]))
 
+    def _find(self, run_id: str) -> dict[str, Any] | None:
+        return self.api.read("pipelineJobs.get", {"name": f"{self.parent}/pipelineJobs/{run_id}"})
+
     def _job(self, run_id: str) -> dict[str, Any]:
-        job = self.api.read("pipelineJobs.get", {"name": f"{self.parent}/pipelineJobs/{run_id}"})
+        job = self._find(run_id)
         if job is None:
             raise NotFound(f"There is no run {run_id} in {self.parent}.", fix="Check the project and the region.")
         return job
@@ -185,6 +196,11 @@ class VertexEngine:
         _, project, _, region = self.parent.split("/")
         page = "https://console.cloud.google.com/vertex-ai/pipelines/locations"
         return f"{page}/{region}/runs/{run_id}?project={project}"
+
+
+def _exists(run_id: str) -> Refusal:
+    fix = "Give another --name, or none."
+    return Refusal(f"There is a run {run_id} already.", code="RUN_EXISTS", fix=fix)
 
 
 def _taken(detail: Mapping[str, Any]) -> dict[str, str]:

@@ -195,6 +195,46 @@ def test_a_lost_answer_does_not_start_a_second_run(place: Place) -> None:
     assert place.sent() == 1
 
 
+def failing_once(path: str, method: str = "POST") -> Any:
+    """Answer the first request of a path with 503, and do nothing."""
+    struck: list[Any] = []
+
+    def once(request: Any) -> Tampering | None:
+        if request.method == method and request.path.endswith(path) and not struck:
+            struck.append(request)
+            return Tampering(after=False, status=503)
+        return None
+
+    return once
+
+
+def test_an_old_run_of_the_name_is_not_taken_for_the_one_that_is_sent(place: Place) -> None:
+    """The first try is turned away, and the second one finds the old run: it succeeded, and nothing would be run."""
+    assert place.submit("--name", "nightly", "--wait") == 0
+    place.fake.tamper = failing_once("/pipelineJobs" if place.kind == "vertex" else "/runs")
+    if place.kind == "vertex":  # where a name is one run's
+        with pytest.raises(Refusal) as caught:
+            place.submit("--name", "nightly", "--wait")
+        assert caught.value.code == "RUN_EXISTS"
+    else:
+        assert place.submit("--name", "nightly", "--wait") == 0
+        assert place.sent() == 2
+
+
+def test_a_run_that_was_made_is_told_of_though_it_cannot_be_looked_at(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_looking(request: Any) -> Tampering | None:
+        looks = request.method == "GET" and request.path.startswith("/apis/v2beta1/runs/")
+        looks |= request.method == "GET" and "/pipelineJobs/" in request.path and bool(place.fake.jobs)
+        return Tampering(after=False, status=403) if looks else None
+
+    place.fake.tamper = no_looking
+    assert place.submit("--name", "first", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "waiting"
+    assert place.sent() == 1
+
+
 def test_a_name_that_is_taken_on_vertex(capsys: pytest.CaptureFixture[str]) -> None:
     with FakeVertexPipelines() as vertex:
         where = ["--project", "p", "--region", "r", "--pipeline-root", "gs://b/root", "--api-url", vertex.url]
