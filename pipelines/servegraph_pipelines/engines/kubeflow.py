@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import json
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from servegraph import taken
 from servegraph.deploy_version.faults import TRANSIENT, NotFound, Patience, fault_of, no_answer
+from servegraph.deploy_version.google_api import is_loopback
 from servegraph.errors import InputError
 from servegraph.extras import package_missing
 from servegraph_pipelines.engines.runs import (
@@ -33,6 +35,7 @@ from servegraph_pipelines.why import PastRun
 T = TypeVar("T")
 CALL_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
+_TOKEN = re.compile(rb"[!-~]+")  # what a header may have
 _RUN: dict[str, RunStatus] = {
     "SUCCEEDED": "succeeded",
     "SKIPPED": "succeeded",
@@ -162,13 +165,14 @@ class KubeflowEngine:
         run = self._run(run_id)
         if against is not None:
             return self._past(run), self._past(self._run(against))
-        pipeline = _specification(run).name
+        pipeline = _told(run).name
         with self.calling("runs") as client:
             answer = client.list_runs(page_size=100, sort_by="created_at desc", experiment_id=run.experiment_id)
         for other in answer.runs or []:
             if str(other.created_at) < str(run.created_at):
                 before = self._run(other.run_id)
-                if _specification(before).name == pipeline:
+                specification = _specification(before)
+                if specification is not None and specification.name == pipeline:
                     return self._past(run), self._past(before)
         raise none_before(run_id, pipeline)
 
@@ -181,7 +185,7 @@ class KubeflowEngine:
 
     def _past(self, run: Any) -> PastRun:
         """Return what ran; of artifacts the API tells nothing, so that their digests are read in the steps' logs."""
-        specification = _specification(run)
+        specification = _told(run)
         names = [step.name for step in specification.steps]
         values = (run.runtime_config.parameters if run.runtime_config else None) or {}
         contents = {step.name: taken.read(self.log(run.run_id, step)) for step in _steps(run) if step.name in names}
@@ -277,26 +281,41 @@ class KubeflowEngine:
     def _token(self) -> str | None:
         if self._token_file is None:
             return None
-        if self._host.startswith("http://") and "//127.0.0.1" not in self._host and "//localhost" not in self._host:
-            what = f"A token would go to {self._host} in plain text."
-            raise InputError(what, code="INSECURE_URL", fix="Give an https:// address.")
+        is_loopback(self._host)  # elsewhere it goes out encrypted only
         try:
-            return self._token_file.read_text(encoding="utf-8").strip()
+            token = self._token_file.read_bytes().strip()
         except OSError as exc:
-            raise InputError(
-                f"The token {self._token_file} cannot be read: {exc}.",
-                code="NO_CREDENTIALS",
-                fix="Give --token-file a file that can be read and holds the token alone.",
-            ) from exc
+            raise _no_token(f"The token {self._token_file} cannot be read: {exc}.") from exc
+        if not _TOKEN.fullmatch(token):  # the client would quote it in its error
+            raise _no_token(f"The file {self._token_file} holds no token: nothing, or more than one line or word.")
+        return token.decode()
 
     def _headers(self) -> dict[str, str]:
         token = self._token()
         return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _specification(run: Any) -> Specification:
+def _no_token(what: str) -> InputError:
+    fix = "Give --token-file a file that can be read and holds the token alone."
+    return InputError(what, code="NO_CREDENTIALS", fix=fix)
+
+
+def _specification(run: Any) -> Specification | None:
+    """Return what ran; None of a run of a stored pipeline, to which the run only refers, or of one of KFP 1."""
     stored: Mapping[str, Any] = run.pipeline_spec or {}
-    return Specification(stored.get("pipeline_spec", stored))
+    document = stored.get("pipeline_spec", stored)
+    return Specification(document) if {"pipelineInfo", "root"} <= document.keys() else None
+
+
+def _told(run: Any) -> Specification:
+    specification = _specification(run)
+    if specification is None:
+        raise InputError(
+            f"The run {run.run_id} is of a pipeline that the service has stored: of its steps the run tells nothing.",
+            code="NO_SPECIFICATION",
+            fix="Name runs that `servegraph submit` or a schedule of servegraph started.",
+        )
+    return specification
 
 
 def _steps(run: Any) -> tuple[StepState, ...]:

@@ -267,13 +267,28 @@ def test_a_run_that_takes_too_long_is_left_running(place: Place) -> None:
     assert place.sent() == 1
 
 
-def test_a_token_never_goes_out_in_plain_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["kubeflow.example", "127.0.0.1.example", "localhost.example", "me@evil.example"])
+def test_a_token_never_goes_out_in_plain_text(host: str, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("secret")
     with pytest.raises(InputError) as caught:
-        Place("kfp", None, ["--host", "http://kubeflow.example", "--token-file", str(token)]).submit()
+        Place("kfp", None, ["--host", f"http://{host}", "--token-file", str(token)]).submit()
     assert caught.value.code == "INSECURE_URL"
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\n", b"secret\nsecret2", b"Bearer secret", b"\xff\xfesecret", "sécret€".encode()]
+)
+def test_what_is_no_token_is_said_and_not_shown(content: bytes, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(content)
+    with FakeKubeflow() as kubeflow:
+        with pytest.raises(InputError) as caught:
+            Place("kfp", kubeflow, ["--host", kubeflow.url, "--token-file", str(token)]).submit()
+        assert not kubeflow.calls
+    assert caught.value.code == "NO_CREDENTIALS"
+    assert str(token) in caught.value.message and "secret" not in str(caught.value)
 
 
 def patient(host: str, **options: float) -> tuple[KubeflowEngine, Clock]:

@@ -145,6 +145,23 @@ def test_kubeflow_compares_what_the_steps_say_in_their_logs(
     assert "export-serving-graph: content of trained: bb → not read" in why_of(gone, "export-serving-graph")
 
 
+def test_a_run_that_somebody_else_started_does_not_tell_its_steps(kubeflow: tuple[FakeKubeflow, Any]) -> None:
+    """A run of a stored pipeline refers to it only, one of KFP 1 has a manifest: neither is the run before."""
+    fake, run = kubeflow
+    first = run("first", {})
+    their = {**fake.runs[first], "run_id": "theirs", "display_name": "theirs"}
+    del their["pipeline_spec"]
+    stored = {"pipeline_version_reference": {"pipeline_id": "a", "pipeline_version_id": "b"}}
+    fake.runs["theirs"] = {**their, **stored}
+    fake.runs["old"] = {**their, "run_id": "old", "pipeline_spec": {"workflow_manifest": "{}"}}
+    where = ["--engine", "kfp", "--host", fake.url, "--json"]
+    assert app.main(["why", run("second", {}), "train", *where], standalone_mode=False) == 0
+    for asked in (["theirs"], ["old"], [first, "--against", "theirs"]):
+        with pytest.raises(InputError) as caught:
+            app.main(["why", asked[0], "train", *asked[1:], *where], standalone_mode=False)
+        assert caught.value.code == "NO_SPECIFICATION"
+
+
 @pytest.fixture(params=["vertex", "kfp"])
 def where(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     if request.param == "vertex":
