@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from servegraph.deploy_version.discovery import load, require_valid
-from servegraph.deploy_version.faults import fault_of, no_answer
-from servegraph.deploy_version.google_api import is_loopback
+from servegraph.deploy_version.faults import fault_of, no_answer, unreadable
+from servegraph.deploy_version.google_api import is_loopback, no_credentials
 from servegraph.extras import package_missing
 
 CALL_TIMEOUT_S = 30.0
@@ -30,6 +30,7 @@ class CloudLogging:
         Raises:
             DeployRefused: they cannot be read (`faults`).
         """
+        from google.auth.exceptions import GoogleAuthError, TransportError
         from googleapiclient.errors import HttpError
         from httplib2 import HttpLib2Error
 
@@ -44,8 +45,12 @@ class CloudLogging:
             found = self._client.entries().list(body=body).execute(num_retries=2)
         except HttpError as exc:
             raise fault_of(int(exc.status_code), str(exc.reason), "entries.list") from exc
-        except (HttpLib2Error, http.client.HTTPException, OSError) as exc:
+        except (TransportError, HttpLib2Error, http.client.HTTPException, OSError) as exc:
             raise no_answer("entries.list", exc) from exc
+        except GoogleAuthError as exc:
+            raise no_credentials(exc) from exc
+        if not isinstance(found, dict):  # the client hands on what is no JSON
+            raise unreadable("entries.list", f"{str(found)[:100]!r} is no object")
         texts = [_text(entry) for entry in reversed(found.get("entries", []))]
         return [line for text in texts for line in text.splitlines()][-most:]
 
