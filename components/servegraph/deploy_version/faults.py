@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from servegraph.errors import DeployRefused
-from servegraph.storage.unreachable import FIX, REACH_S, is_unreachable
+from servegraph.storage.unreachable import FIX, FIX_TLS, REACH_S, is_unreachable, untrusted
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ _NO_CAPACITY = re.compile(
     r"|custom_model_serving|no available capacity|Insufficient (nvidia|cpu|memory)",
     re.IGNORECASE | re.DOTALL,
 )
-_RATE = re.compile(r"per.minute|per minute|RATE_LIMIT", re.IGNORECASE)
+_RATE = re.compile(r"per.?(\d+ )?(second|minute)|RATE_LIMIT", re.IGNORECASE)
 
 
 def is_no_capacity(message: str) -> bool:
@@ -102,6 +102,8 @@ def fault_of(status: int, message: str, what: str) -> DeployRefused:
 
 def no_answer(what: str, error: Exception, fix: str = "Check the network, then run again.") -> Unavailable:
     """Return the fault for a request that got no answer; `error` is what the HTTP library raised."""
+    if why := untrusted(error):
+        return Unreachable(f"{what}: the service cannot be reached ({why}).", fix=FIX_TLS)
     if is_unreachable(error):
         return Unreachable(f"{what}: the service cannot be reached ({_reason(error)}).", fix=FIX)
     return Unavailable(f"{what}: no answer ({type(error).__name__}).", fix=fix)

@@ -20,7 +20,7 @@ from weakref import WeakSet
 from servegraph.errors import StorageError
 from servegraph.storage import google_credentials
 from servegraph.storage.directory import FileInfo, as_stream, checked_path
-from servegraph.storage.unreachable import FIX, giving_up, is_unreachable
+from servegraph.storage.unreachable import FIX, FIX_TLS, giving_up, is_unreachable, untrusted
 
 _CLIENTS_ANSWERED: WeakSet[Any] = WeakSet()  # those that have reached Cloud Storage
 # One row per HTTP status: code, what to do.
@@ -227,8 +227,10 @@ def answering(verb: str, uri: str) -> Iterator[None]:
         ) from exc
     except (GoogleAPIError, OSError) as exc:  # the errors of `requests` are OSErrors
         if is_unreachable(exc):
+            why = untrusted(exc)
+            what = "Cloud Storage cannot be reached" + (f" ({why})" if why else "")
             raise StorageError(
-                f"Cannot {verb} {uri!r}: Cloud Storage cannot be reached.", code="UNREACHABLE", fix=FIX
+                f"Cannot {verb} {uri!r}: {what}.", code="UNREACHABLE", fix=FIX_TLS if why else FIX
             ) from exc
         raise StorageError(
             f"Cannot {verb} {uri!r}: {exc}", code="UNREACHABLE", fix="Check the network, then run again."

@@ -227,7 +227,9 @@ class KubeflowEngine:
             with contextlib.redirect_stdout(io.StringIO()):
                 yield self._client
         except ApiException as exc:
-            raise fault_of(int(exc.status or 500), _message(exc), what) from exc
+            if not exc.status:  # so it passes on that there is no connection over TLS
+                raise no_answer(f"{what} of {self._host}", exc) from exc
+            raise fault_of(int(exc.status), _message(exc), what) from exc
         except (HTTPError, OSError) as exc:
             fix = "Check --host and the network, then run again."
             raise no_answer(f"{what} of {self._host}", exc, fix) from exc

@@ -115,6 +115,9 @@ def test_what_faults_are() -> None:
     rate = "Quota exceeded for quota metric 'Requests' and limit 'Requests per minute'"
     assert isinstance(fault_of(429, quota, "x"), NoCapacity)
     assert isinstance(fault_of(429, rate, "x"), Unavailable)
+    for limit in ("RequestsPerMinutePerProjectPerRegion", "Requests per 100 seconds per user", "Queries per second"):
+        said = f"Quota exceeded for quota metric 'Requests' and limit '{limit}'"
+        assert isinstance(fault_of(429, said, "x"), Unavailable)
     assert isinstance(fault_of(503, "ZONE_RESOURCE_POOL_EXHAUSTED", "x"), NoCapacity)
     assert isinstance(fault_of(503, "", "x"), Unavailable)
     assert isinstance(fault_of(409, "etag", "x"), Overtaken)

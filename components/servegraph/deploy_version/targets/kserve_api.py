@@ -165,7 +165,9 @@ def _faults(what: str) -> Iterator[None]:
     try:
         yield
     except ApiException as exc:
-        raise fault_of(int(exc.status or 500), _message(exc), what) from exc
+        if not exc.status:  # so it passes on that there is no connection over TLS
+            raise no_answer(what, exc) from exc
+        raise fault_of(int(exc.status), _message(exc), what) from exc
     except (HTTPError, OSError) as exc:
         raise no_answer(what, exc, "Check that the API server can be reached, then run again.") from exc
 
