@@ -258,9 +258,13 @@ def _limits_of(engine: Where) -> resources.EngineName:
 
 
 def _check_images(row: Mapping[str, Any]) -> None:
-    if not set(row.get("images", {})) <= {"registry", "tag", "lock"}:
-        what = f"images of {row['name']} are {row['images']!r}."
+    images = row.get("images", {})
+    what = f"images of {row['name']} are {images!r}."
+    if not set(images) <= {"registry", "tag", "lock"}:
         raise InputError(what, code="BAD_SCHEDULE", fix="It has registry, tag and lock.")
+    # To YAML a tag like 1.10 is the number 1.1.
+    if not all(value is None or isinstance(value, str) for value in images.values()):
+        raise InputError(what, code="BAD_SCHEDULE", fix="Write each as text, a number in quotes.")
 
 
 def _choices(row: Mapping[str, Any], folder: Path) -> Choices:

@@ -296,6 +296,8 @@ def test_what_cannot_be_paused_or_resumed_is_as_it_was(place: Place) -> None:
         ({"parameters": {"seed": "1"}}, "BAD_PARAMETER"),
         ({"resources": {"trian": {"cpu": 1}}}, "UNKNOWN_STEP"),
         ({"place": {"projct": "p"}}, "BAD_SCHEDULE"),
+        ({"images": {"regstry": "r.io/x"}}, "BAD_SCHEDULE"),
+        ({"images": {"registry": "r.io/x", "tag": 1.2}}, "BAD_SCHEDULE"),
         ({"notify": ["true"]}, "NOT_FOR_ENGINE"),
     ],
 )
