@@ -33,7 +33,7 @@ columns:
 
 def run(folder: Path, *params: str, pipeline: str = "train-and-deploy") -> dict:
     small = [f"data={folder}/data.csv", f"schema={folder}/schema.yaml", "trainer=estimator", "model_name=kinds"]
-    small += ['hyperparameters={"train_steps": 300, "first_layer_size": 8, "num_layers": 1}', *params]
+    small += ['hyperparameters={"train_steps": 600, "first_layer_size": 8, "num_layers": 1}', *params]
     command = [*SERVEGRAPH, "run", "--pipeline", pipeline, "--output-dir", str(folder / "out"), "--json"]
     done = subprocess.run(
         [*command, *(text for param in small for text in ("--param", param))], capture_output=True, text=True
