@@ -1,4 +1,4 @@
-"""The rung that keeps embedding tables in memory as they are stored, in half precision or as int8.
+"""The rung that keeps embedding tables in memory as they are stored, as a smaller float or as int8.
 
 Of a table that is only gathered from, each call needs a few rows: these are turned back into floats, with the bits that
 the whole table would have had, and it stays as small as it is on disk for as long as the model is served.
@@ -36,7 +36,7 @@ def keep_resident(draft: Draft) -> Draft:
 def stay_resident(draft: Draft) -> Draft:
     """Hold large tables that are only gathered from in the form in which they are stored, and turn back gathered rows.
 
-    Those stored in half precision and as int8; the answers have the same bits as before.
+    Those stored as a smaller float and as int8; the answers have the same bits as before.
     """
     return _holding(draft, _as_stored)
 
