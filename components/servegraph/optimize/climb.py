@@ -18,6 +18,7 @@ from servegraph.errors import ModelError, StorageError
 from servegraph.machines.sizes import format_size
 from servegraph.optimize import served_memory, speed
 from servegraph.optimize.attempts import Attempts
+from servegraph.optimize.free_memory import free_bytes, lack_of_room
 from servegraph.optimize.making import Making
 from servegraph.optimize.result import Step
 from servegraph.optimize.rungs import COMPRESS, Rung, expected_by_compressing
@@ -257,6 +258,8 @@ class Climb:
         if rung.speed is not None:
             if self.fits(self.best) and not self.fits(found):
                 return f"makes the model larger than the budget: {format_size(found.size)}"
+            if reason := lack_of_room(self.best.draft, found.draft, free_bytes()):
+                return reason
             try:
                 ratios = speed.ratios(self.best.path, found.path, self.attempts.evidence.main)
                 return speed.objection(ratios, rung.speed) or served_memory.objection(

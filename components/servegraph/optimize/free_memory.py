@@ -6,7 +6,9 @@ from pathlib import Path
 
 from servegraph.errors import ModelError
 from servegraph.machines.sizes import format_size
+from servegraph.rewriting.contents import size_bytes
 from servegraph.rewriting.draft import Draft
+from servegraph.rewriting.restores import StoredTensor
 
 # What is in a graph is there many times: for 307 MB of constants this process takes 2.1 GB above TensorFlow's import,
 # and the one that asks 5.7 GB.
@@ -39,6 +41,27 @@ def free_bytes(proc: Path = _MEMINFO, cgroups: Path = Path("/sys/fs/cgroup")) ->
 def needed_bytes(draft: Draft) -> int:
     """Return about what it takes to change the model and ask it."""
     return draft.variables_bytes + _GRAPH_TIMES * draft.graph_bytes
+
+
+def held_bytes(draft: Draft) -> int:
+    """Return what the variables of the largest MetaGraph take once it is served; text does not count."""
+
+    def held(tensor: StoredTensor) -> int:
+        content = draft.contents[tensor.key]
+        if tensor.part is not None:
+            return tensor.part.size_bytes
+        return 0 if content.dtype == "string" else size_bytes(content)
+
+    sums = (sum(held(t) for restore in graph.restores for t in restore.tensors) for graph in draft.serving_graphs)
+    return max(sums, default=0)
+
+
+def lack_of_room(one: Draft, other: Draft, free: int | None) -> str:
+    """Return that two models cannot be served side by side, empty where they can, or the system does not say."""
+    needed = held_bytes(one) + held_bytes(other)
+    if free is None or needed <= free:
+        return ""
+    return f"not compared: both at once take about {format_size(needed)} of memory, and {format_size(free)} are free"
 
 
 def require_room(needed_bytes: int, free: int | None) -> None:

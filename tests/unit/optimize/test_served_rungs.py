@@ -10,7 +10,7 @@ import tensorflow as tf
 from servegraph import storage
 from servegraph.answers.ask import Servable
 from servegraph.answers.tolerance import Tolerance
-from servegraph.optimize import speed
+from servegraph.optimize import climb, speed
 from servegraph.optimize.constants import as_constants
 from servegraph.optimize.fold import fold
 from servegraph.optimize.goal import Goal
@@ -178,6 +178,13 @@ class TestLadder:
         result = optimize(model, tmp_path / "out", Goal(rungs=("strip", "fold", "constants")))
         step = result.steps[-1]
         assert step.kept or "times as fast at batch 1" in step.reason or "of memory" in step.reason
+
+    def test_models_that_do_not_fit_into_the_memory_together_are_not_compared(self, model, tmp_path, monkeypatch):
+        monkeypatch.setattr(climb, "free_bytes", lambda: 90_000)
+        result = optimize(model, tmp_path / "out", Goal(rungs=("fold", "resident")))
+        step = result.steps[-1]
+        assert not step.kept
+        assert step.reason == "not compared: both at once take about 138 kB of memory, and 90.0 kB are free"
 
     def test_none_may_take_more_memory_than_the_original(self, tmp_path, monkeypatch):
         """Weights in the graph are there several times once it is loaded, here 2 MB against one copy of them."""
