@@ -261,7 +261,7 @@ class Climb:
             if reason := lack_of_room(self.best.draft, found.draft, free_bytes()):
                 return reason
             try:
-                ratios = speed.ratios(self.best.path, found.path, self.attempts.evidence.main)
+                ratios = speed.ratios(self.best.path, found.path, self.attempts.evidence)
                 return speed.objection(ratios, rung.speed) or served_memory.objection(
                     found.draft.source, found.path, self.attempts.evidence.main
                 )

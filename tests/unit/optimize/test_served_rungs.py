@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from servegraph import storage
 from servegraph.answers.ask import Servable
+from servegraph.answers.evidence import Evidence, Question
+from servegraph.answers.samples import Samples
 from servegraph.answers.tolerance import Tolerance
 from servegraph.optimize import climb, speed
 from servegraph.optimize.constants import as_constants
@@ -192,14 +194,29 @@ class TestLadder:
         made.weights = tf.Variable(np.random.default_rng(0).normal(size=(700, 700)).astype(np.float32))
         serve = tf.function(lambda x: {"y": x @ made.weights}, [tf.TensorSpec([None, 700], tf.float32, name="x")])
         tf.saved_model.save(made, str(tmp_path / "model"), signatures=serve)
-        monkeypatch.setattr(speed, "ratios", lambda *_: {1: 2.0})
+        monkeypatch.setattr(speed, "ratios", lambda *_: {"batch 1": 2.0})
         result = optimize(tmp_path / "model", tmp_path / "out", Goal(rungs=("fold", "constants")))
         assert [step.kept for step in result.steps] == [True, False]
         assert re.fullmatch(r"takes .* MB of memory when it is served, the original .* MB", result.steps[1].reason)
 
 
 def test_a_rung_pays_where_one_size_is_faster_and_none_slower():
-    assert speed.objection({1: 1.2, 32: 1.0}, speed.FASTER) == ""
-    assert "1.00 times as fast at batch 32" in speed.objection({1: 1.01, 32: 1.0}, speed.FASTER)
-    assert speed.objection({1: 1.3, 32: 0.9}, speed.FASTER)
-    assert speed.objection({1: 0.98}, speed.AS_FAST) == ""
+    assert speed.objection({"batch 1": 1.2, "batch 32": 1.0}, speed.FASTER) == ""
+    assert "1.00 times as fast at batch 32" in speed.objection({"batch 1": 1.01, "batch 32": 1.0}, speed.FASTER)
+    assert speed.objection({"batch 1": 1.3, "batch 32": 0.9}, speed.FASTER)
+    assert speed.objection({"batch 1": 0.98}, speed.AS_FAST) == ""
+
+
+def test_every_signature_is_timed_that_answers_in_its_own_way(tmp_path):
+    """The slowest need not be the default; one that takes no other requests than it was asked is left out."""
+    spec = [tf.TensorSpec([None], tf.float32, "x")]
+    factors = {"serving_default": 1.0, "same": 1.0, "doubled": 2.0, "pairs": 3.0}
+    made = {
+        name: tf.function(lambda x, by=by: {"y": by * (tf.reshape(x, [2]) if by == factors["pairs"] else x)}, spec)
+        for name, by in factors.items()
+    }
+    tf.saved_model.save(tf.Module(), str(tmp_path / "m"), signatures=made)
+    samples = Samples({"x": np.ones(2, np.float32)}, rows=2, generated=True)
+    asked = [Question(("serve",), "session", n, samples, [{"y": np.full(2, by)}]) for n, by in factors.items()]
+    found = speed.ratios(tmp_path / "m", tmp_path / "m", Evidence(tuple(asked), {}))
+    assert set(found) == {f"batch {size} of {name!r}" for size in (1, 32) for name in ("serving_default", "doubled")}
