@@ -131,13 +131,21 @@ class Optimized:
             figures[f"{self.metric_name}_after"] = self.metric_after
         return figures
 
+    @property
+    def _shrinking(self) -> list[Step]:
+        """The rungs that are there to make the files smaller; of the others no limit of the tolerance decides."""
+        from servegraph.optimize.rungs import RUNGS
+
+        others = {rung.name for rung in RUNGS if not rung.may_shrink}
+        return [step for step in self.steps if step.name not in others]
+
     def options(self) -> list[Option]:
         """Return what going on would take, none where it fits: rungs that were undone, or in part, or not named."""
         from servegraph.optimize.rungs import RUNGS  # which import TensorFlow, as who shows a result need not
 
         if self.fits:
             return []
-        undone = [option for step in self.steps if (option := step.option(self.after_bytes))]
+        undone = [option for step in self._shrinking if (option := step.option(self.after_bytes))]
         tried = {step.name for step in self.steps}
         unnamed = [
             Option(rung.name, rung.what, ("rungs", "samples") if rung.trims and self.samples_generated else ("rungs",))
@@ -153,7 +161,7 @@ class Optimized:
         if self.fits:
             return None
         tried = ", ".join(f"{s.name} {format_size(s.bytes)}" for s in self.steps if s.kept) or "none that helped"
-        costs = [cost for step in self.steps if (cost := step.going_on(self.after_bytes))]
+        costs = [cost for step in self._shrinking if (cost := step.going_on(self.after_bytes))]
         tried_too = {step.name for step in self.steps}
         left_out = [r.name for r in RUNGS if r.is_default and r.may_shrink and r.name not in tried_too]
         further = [f"Add the rungs that --rungs left out: {', '.join(left_out)}."] if left_out else []

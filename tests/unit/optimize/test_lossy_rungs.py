@@ -116,6 +116,18 @@ class TestLossyRungs:
         figures = Optimized(9, 8, None, tuple(steps), 4, True, 1, "", ()).figures()
         assert (figures["agreement"], figures["max_abs_diff"]) == (1.0, 0.4)
 
+    def test_a_rung_that_was_too_slow_takes_no_more_loss(self):
+        steps = (
+            Step("quarter", "", True, 9, 0.6, 0.5),
+            Step("resident", "", False, 8, 0.6, 0.5, reason="does not pay"),
+        )
+        result = Optimized(20, 9, 5, steps, 4, False, 1, "", ())
+        shortfall = result.shortfall()
+        assert shortfall is not None
+        assert "to go on" not in shortfall.message.lower()
+        assert "loss" not in shortfall.fix
+        assert "resident" not in {option.name for option in result.options()}
+
     def test_where_all_was_kept_more_loss_is_no_advice(self, tmp_path):
         dense_model(tmp_path / "m")
         shortfall = optimize(tmp_path / "m", tmp_path / "out", Goal(1, Tolerance(0))).shortfall()
