@@ -135,6 +135,7 @@ def _changes(file: Path, names: tuple[str, ...], act: Any, *, runs: bool = False
     refused before the first is touched."""
     from servegraph.errors import InputError
     from servegraph.interrupt import terminated_as_interrupted
+    from servegraph_pipelines.schedules.converge import require_possible
     from servegraph_pipelines.schedules.schedulers import open_scheduler
     from servegraph_pipelines.schedules.spec import read
 
@@ -146,6 +147,8 @@ def _changes(file: Path, names: tuple[str, ...], act: Any, *, runs: bool = False
     found = []
     for schedule in chosen if runs else ():
         schedule.prepare()
+        with open_scheduler(schedule) as scheduler:
+            require_possible(scheduler, schedule)
     for schedule in chosen:
         with terminated_as_interrupted(), open_scheduler(schedule) as scheduler:
             found.append(act(scheduler, schedule))

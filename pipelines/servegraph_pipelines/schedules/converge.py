@@ -85,11 +85,17 @@ class Change:
         return {"name": self.name, "engine": self.engine, "outcome": self.outcome, "why": list(self.why)}
 
 
+def require_possible(scheduler: Scheduler, schedule: Schedule) -> None:
+    """Refuse what the scheduler cannot run, or not at such times; nothing is sent. Raises `InputError`."""
+    scheduler.content(schedule)
+    scheduler.timing(schedule)
+
+
 def plan(scheduler: Scheduler, schedule: Schedule) -> Change:
     """Return what `apply` would do now; nothing is changed."""
+    require_possible(scheduler, schedule)
     found = scheduler.find(schedule.name)
     if not found:
-        scheduler.timing(schedule)  # what cannot be kept is refused here already
         return Change(schedule.name, schedule.engine, "created", ("there is none of that name.",))
     why = _differences(scheduler, schedule, found[-1])
     if len(found) > 1:

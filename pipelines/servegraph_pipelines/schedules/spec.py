@@ -109,6 +109,8 @@ _KINDS: dict[type, str] = {
     bool: "true or false",
     list: "a list",
 }
+# Of what is in a mapping; what the others have is checked where it is used. A tag 1.10 would be 1.1 as a number.
+_INNER: dict[str, tuple[type, ...]] = {"place": (str, int), "images": (str,)}
 _REQUIRED = ("name", "cron", "engine", "pipeline")
 
 
@@ -157,7 +159,7 @@ def _schedule(row: dict[str, Any], folder: Path) -> Schedule:
         make_request=functools.partial(_request, row, folder, compiled, values),
         place=_place(place, name, folder),
         folder=folder.absolute(),
-        directory=(folder / Path(directory).expanduser()).absolute() if directory else None,
+        directory=(folder / Path(str(directory)).expanduser()).absolute() if directory else None,
         timer=place.get("scheduler"),
         on_failure=OnFailure(row.get("pause_after_failures"), tuple(map(str, row.get("notify", [])))),
         paused=row.get("paused"),
@@ -208,6 +210,8 @@ def _check_keys(row: Mapping[str, Any]) -> None:
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             fix = f"Write {' or '.join(_KINDS[kind] for kind in kinds)}."
             raise InputError(f"{key} of the schedule {name!r} is {value!r}.", code="BAD_SCHEDULE", fix=fix)
+        if isinstance(value, dict):
+            _check_inner(f"{key} of the schedule {name!r}", value, _INNER.get(key))
     for key in _REQUIRED:
         if key not in row:
             raise InputError(f"The schedule {name!r} has no {key}.", code="BAD_SCHEDULE", fix=f"Write `{key}: …`.")
@@ -226,6 +230,16 @@ def _check_keys(row: Mapping[str, Any]) -> None:
                 code="BAD_SCHEDULE",
                 fix="Write 1 or more, or leave it out.",
             )
+
+
+def _check_inner(what: str, values: Mapping[Any, Any], kinds: tuple[type, ...] | None) -> None:
+    for key, value in values.items():
+        if not isinstance(key, str):
+            fix = f"Write {_KINDS[str]}."
+            raise InputError(f"{what} has the key {key!r}.", code="BAD_SCHEDULE", fix=fix)
+        if kinds is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            fix = f"Write {_KINDS[str]}."
+            raise InputError(f"{key} in {what} is {value!r}.", code="BAD_SCHEDULE", fix=fix)
 
 
 def _check_engine(schedule: Schedule) -> None:

@@ -299,6 +299,11 @@ def test_what_cannot_be_paused_or_resumed_is_as_it_was(place: Place) -> None:
         ({"images": {"regstry": "r.io/x"}}, "BAD_SCHEDULE"),
         ({"images": {"registry": "r.io/x", "tag": 1.2}}, "BAD_SCHEDULE"),
         ({"notify": ["true"]}, "NOT_FOR_ENGINE"),
+        ({"labels": {5: "x"}}, "BAD_SCHEDULE"),
+        ({"resources": {5: {"cpu": 1}}}, "BAD_SCHEDULE"),
+        ({"images": {"tag": 1.10}}, "BAD_SCHEDULE"),
+        ({"place": {"directory": [1]}}, "BAD_SCHEDULE"),
+        ({"place": {"project": None}}, "BAD_SCHEDULE"),
     ],
 )
 def test_a_bad_file_is_refused_before_anything_is_sent(place: Place, changes: dict[str, Any], code: str) -> None:
@@ -306,6 +311,18 @@ def test_a_bad_file_is_refused_before_anything_is_sent(place: Place, changes: di
     with pytest.raises(InputError) as caught:
         place.run("apply")
     assert caught.value.code == code
+    assert place.fake.calls == []
+
+
+@pytest.mark.parametrize("verb", ["apply", "diff"])
+def test_what_a_scheduler_cannot_run_is_refused_before_any_other_is_touched(place: Place, verb: str) -> None:
+    place.declare()
+    (first,) = yaml.safe_load(place.file.read_text())["schedules"]
+    key = "projects/p/locations/elsewhere/keyRings/r/cryptoKeys/k"  # kfp has none, and vertex takes its region's
+    place.file.write_text(yaml.safe_dump({"schedules": [first, {**first, "name": "other", "encryption_key": key}]}))
+    with pytest.raises(InputError) as caught:
+        place.run(verb)
+    assert caught.value.code == ("OTHER_REGION" if place.kind == "vertex" else "NOT_FOR_ENGINE")
     assert place.fake.calls == []
 
 
