@@ -32,23 +32,30 @@ class Operations:
         cancel: Callable[[str], None],
         poll_s: float,
         patience: Callable[[], Patience],
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """Ask for the state of an operation at most every `poll_s`."""
+        """Ask for the state of an operation at most every `poll_s`, for `timeout_s`."""
         self._get, self._cancel, self._poll_s, self._patience = get, cancel, poll_s, patience
+        self._timeout_s = timeout_s
         self._in_flight: str | None = None
 
-    def wait(self, operation: str, what: str) -> None:
-        """Wait for an operation to end well. Raises `NoCapacity`, `CannotServe`, or another fault."""
+    def wait(self, operation: str, what: str, *, is_ours: bool = False) -> None:
+        """Wait for an operation to end well. Raises `NoCapacity`, `CannotServe`, or another fault.
+
+        One of ours that does not end is cancelled: what it was to make can only be taken back once it is over.
+        """
         self._in_flight = operation
-        deadline_s = time.monotonic() + TIMEOUT_S
+        deadline_s = time.monotonic() + self._timeout_s
         pause_s = min(0.5, self._poll_s)
         while True:
             found = self._patience().again(lambda: self._get(operation))
             if found.get("done"):
                 break
             if time.monotonic() > deadline_s:
+                if is_ours:
+                    self.cancel()
                 raise CannotServe(
-                    f"{what} did not end within {TIMEOUT_S:g} s ({operation}).",
+                    f"{what} did not end within {self._timeout_s:g} s ({operation}).",
                     fix="See in the cloud console what it waits for, then deploy again.",
                 )
             time.sleep(pause_s)
@@ -105,7 +112,7 @@ class GoogleApi:
         """Send a request and wait for the operation that it started, if it did."""
         answer = self.call(method, params, body)
         if "/operations/" in str(answer.get("name", "")):
-            self.running.wait(str(answer["name"]), method)
+            self.running.wait(str(answer["name"]), method, is_ours=True)
 
     def _operation(self, name: str) -> Mapping[str, Any]:
         raise NotImplementedError

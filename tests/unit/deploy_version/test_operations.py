@@ -25,3 +25,13 @@ def test_each_code_says_what_to_do(number, words, code, fix):
     with pytest.raises(DeployRefused, match=f"models.upload failed: {words.rstrip('.')}") as failed:
         running.wait("operations/1", "models.upload")
     assert failed.value.code == code and failed.value.fix.startswith(fix)
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_one_that_never_ends_is_cancelled_where_it_is_ours(is_ours):
+    cancelled = []
+    running = Operations(lambda name: {"done": False}, cancelled.append, 0.01, Patience, timeout_s=0)
+    with pytest.raises(DeployRefused, match="did not end within 0 s") as failed:
+        running.wait("operations/1", "endpoints.deployModel", is_ours=is_ours)
+    assert failed.value.code == "CANNOT_SERVE"
+    assert cancelled == (["operations/1"] if is_ours else [])
