@@ -197,6 +197,17 @@ def test_a_version_that_is_deployed_twice(vertex: Place) -> None:
     assert dict(vertex.target.rollback("census", "census@1#778").traffic) == {"census@1#778": 100}
 
 
+def test_a_copy_of_our_version_is_not_deployed_beside_it(vertex: Place) -> None:
+    """A copy in the registry (`models.copy`) has our labels, and is newer than the version that runs."""
+    vertex.deploy("1")
+    (versions,) = vertex.service.models.values()
+    versions["2"] = {**versions["1"], "versionId": "2", "versionAliases": []}
+    assert vertex.deploy("1").outcome == "unchanged"
+    second = vertex.deploy("2")
+    assert (second.version, second.previous, second.traffic) == ("3", "1", {"3": 100})
+    assert vertex.deploy("1").traffic == {"1": 100}
+
+
 def test_ours_whose_config_map_was_lost_is_known_by_itself(kserve: Place) -> None:
     kserve.deploy("1")
     del kserve.service.objects["ConfigMap", "census-servegraph"]

@@ -80,8 +80,12 @@ class Seen:
     own: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, identity: str) -> SeenVersion | None:
-        """Return the version with `identity`, the newest if there are several, or None."""
-        return next((version for version in self.versions if identity and version.identity == identity), None)
+        """Return the version with `identity`, or None; of several one that runs, with traffic if there is, the newest.
+
+        A copy of a version in a registry is such another one: it cannot run beside that which does.
+        """
+        found = [version for version in self.versions if identity and version.identity == identity]
+        return max(found, key=lambda version: (version.state == "ready", version.share > 0), default=None)
 
     def version(self, name: str | None) -> SeenVersion | None:
         """Return the version of that name, or None."""
