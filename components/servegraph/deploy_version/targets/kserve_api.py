@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from servegraph.deploy_version.faults import NotFound, Overtaken, Patience, faul
 from servegraph.deploy_version.google_api import is_loopback
 from servegraph.errors import DeployRefused, in_short
 from servegraph.extras import package_missing
+from servegraph.yaml_problem import yaml_problem
 
 GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 CALL_TIMEOUT_S = 60.0
@@ -139,22 +141,38 @@ class KserveApi:
             try:
                 _load(config, settings, self._context)
             except config.ConfigException as exc:
-                raise DeployRefused(
-                    f"Kubernetes is not configured: {exc}",
-                    code="NO_CREDENTIALS",
-                    fix="Set KUBECONFIG, or give --context; within a cluster, run as a service account.",
-                ) from exc
+                raise _not_configured(str(exc)) from exc
+            if not all(text.isascii() and text.isprintable() for text in settings.api_key.values()):
+                raise _not_configured("its token has characters that no token has, such as an end of line.")
         settings.retries = False  # there is one rule for trying again, and it is not the HTTP library's
         return client.ApiClient(settings)
 
 
 def _load(config: Any, settings: Any, context: str | None) -> None:
+    import yaml
+
+    file = os.environ.get("KUBECONFIG") or None  # its own default is of when it was imported
     try:
-        config.load_kube_config(context=context, client_configuration=settings)
-    except config.ConfigException:
-        if context:
-            raise
-        config.load_incluster_config(client_configuration=settings)
+        config.load_kube_config(file, context=context, client_configuration=settings)
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, OSError) as exc:
+        # Its loader checks little of what it reads.
+        said = f" {yaml_problem(exc)}" if isinstance(exc, yaml.YAMLError) else ""
+        raise config.ConfigException(f"the kubeconfig is none.{said}") from exc
+    except config.ConfigException as exc:
+        try:
+            if context:
+                raise
+            config.load_incluster_config(client_configuration=settings)
+        except config.ConfigException:
+            raise exc from None  # the one of the kubeconfig says more
+
+
+def _not_configured(why: str) -> DeployRefused:
+    return DeployRefused(
+        f"Kubernetes is not configured: {why}",
+        code="NO_CREDENTIALS",
+        fix="Set KUBECONFIG, or give --context; within a cluster, run as a service account.",
+    )
 
 
 @contextlib.contextmanager
