@@ -159,6 +159,19 @@ def is_label(key: str, value: str) -> bool:
     return bool(is_formed) and not key.startswith(("vertex-ai-", "goog-"))
 
 
+def host_of(service: str, region: str | None) -> str:
+    """Return the host of a service in a region: nothing but a name may become a part of it, as credentials go there.
+
+    Raises:
+        InputError: `region` is no name of one (code `BAD_REGION`).
+    """
+    if region is None:
+        return f"{service}.googleapis.com"
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", region):
+        raise InputError(f"{region!r} is no region.", code="BAD_REGION", fix="Give one like us-central1.")
+    return f"{region}-{service}.googleapis.com"
+
+
 def is_loopback(url: str | None) -> bool:
     """Whether `url` is that of an emulator on this machine, which gets no credentials.
 

@@ -19,7 +19,7 @@ from servegraph.deploy_version.faults import Patience, Unreachable
 from servegraph.deploy_version.targets.ai_platform_api import AiPlatformApi
 from servegraph.deploy_version.targets.kserve_api import KserveApi
 from servegraph.deploy_version.targets.vertex_api import VertexApi
-from servegraph.errors import StorageError
+from servegraph.errors import InputError, StorageError
 from servegraph.storage.gcs import answering
 from servegraph.storage.unreachable import REACH_S
 from servegraph_pipelines.engines.kubeflow import KubeflowEngine
@@ -56,6 +56,14 @@ def stranger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[s
 
         threading.Thread(target=accept, daemon=True).start()
         yield f"https://127.0.0.1:{listener.getsockname()[1]}", "self-signed certificate in TLS"
+
+
+@pytest.mark.parametrize("region", ["evil.example?", "evil.example#", "us central1", "US", ""])
+def test_no_region_leads_to_another_host(region: str) -> None:
+    for api in (VertexApi, AiPlatformApi):
+        with pytest.raises(InputError) as caught:
+            api(region)
+        assert caught.value.code == "BAD_REGION"
 
 
 @pytest.mark.parametrize("service", CALLS)

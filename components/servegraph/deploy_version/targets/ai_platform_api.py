@@ -10,7 +10,7 @@ from typing import Any
 
 from servegraph.deploy_version.discovery import load, require_valid
 from servegraph.deploy_version.faults import Patience, fault_of, no_answer, unreadable
-from servegraph.deploy_version.google_api import GoogleApi, is_loopback, no_credentials
+from servegraph.deploy_version.google_api import GoogleApi, host_of, is_loopback, no_credentials
 from servegraph.extras import package_missing
 
 PREFIX = "ml.projects."
@@ -31,8 +31,7 @@ class AiPlatformApi(GoogleApi):
         timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         """Name the service; nothing is imported or sent yet."""
-        prefix = f"{region}-" if region else ""
-        self._url = url or f"https://{prefix}ml.googleapis.com"
+        self._url = url or f"https://{host_of('ml', region)}"
         self._anonymous, self._timeout_s = is_loopback(url), timeout_s
         super().__init__(poll_s, patience)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from servegraph.deploy_version.discovery import load, require_valid
 from servegraph.deploy_version.faults import Patience, fault_of, no_answer, unreadable
-from servegraph.deploy_version.google_api import GoogleApi, check_credentials, is_loopback, no_credentials
+from servegraph.deploy_version.google_api import GoogleApi, check_credentials, host_of, is_loopback, no_credentials
 from servegraph.errors import in_short
 from servegraph.extras import package_missing
 
@@ -72,7 +72,7 @@ class VertexApi(GoogleApi):
         timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         """Name the service; nothing is imported or sent yet."""
-        self._host = url or f"{region}-aiplatform.googleapis.com"
+        self._host = url or host_of("aiplatform", region)
         self._anonymous, self._timeout_s = is_loopback(url), timeout_s
         super().__init__(poll_s, patience)
 
