@@ -36,6 +36,7 @@ T = TypeVar("T")
 CALL_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
 _TOKEN = re.compile(rb"[!-~]+")  # what a header may have
+_WITH_NAME = re.compile(r"(\w+://)?[^/?#]*@")  # an address with a name, or a password, before the host
 _RUN: dict[str, RunStatus] = {
     "SUCCEEDED": "succeeded",
     "SKIPPED": "succeeded",
@@ -77,7 +78,17 @@ class KubeflowEngine:
         patience: Callable[[], Patience] = Patience,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
-        """Name the place; nothing is imported or sent yet. Without a token, the client's own configuration counts."""
+        """Name the place; nothing is imported or sent yet. Without a token, the client's own configuration counts.
+
+        Raises:
+            InputError: a password stands in the address, which is shown and logged (code `BAD_URL`).
+        """
+        if _WITH_NAME.match(host):
+            raise InputError(
+                "The address of Kubeflow Pipelines has a name or a password in it.",
+                code="BAD_URL",
+                fix="Leave them out, and give a token with --token-file.",
+            )
         self._connect_timeout_s = connect_timeout_s
         self._host, self._namespace, self._experiment = host.rstrip("/"), namespace, experiment
         self.root, self._token_file = pipeline_root, token_file

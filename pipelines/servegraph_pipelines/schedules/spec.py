@@ -29,6 +29,7 @@ from servegraph_pipelines.submit import Choices
 
 Where = Literal["vertex", "kfp", "local"]
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_OF_A_MACHINE = ("localtime", "posixrules")  # files among the time zones that name none
 
 
 @dataclass(frozen=True)
@@ -290,10 +291,12 @@ def _choices(row: Mapping[str, Any], folder: Path) -> Choices:
 
 
 def _zone(zone: Any) -> str:
+    fix = "Write one like Europe/Berlin or UTC."
+    if zone in _OF_A_MACHINE:
+        raise InputError(f"{zone!r} is another time zone on every machine.", code="BAD_SCHEDULE", fix=fix)
     try:
         ZoneInfo(str(zone))
     except (ValueError, OSError, KeyError) as exc:
-        fix = "Write one like Europe/Berlin or UTC."
         raise InputError(f"{zone!r} is no time zone.", code="BAD_SCHEDULE", fix=fix) from exc
     return str(zone)
 

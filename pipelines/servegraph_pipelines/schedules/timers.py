@@ -188,7 +188,14 @@ def machine_zone() -> str:
     """Return the time zone of this machine's clock."""
     if zone := os.environ.get("TZ", "").removeprefix(":"):
         return zone
-    link = Path("/etc/localtime")
-    target = str(link.resolve()) if link.exists() else ""
-    zone = target.partition("zoneinfo/")[2] or "UTC"
+    zone = zone_of(Path("/etc"))
     return "UTC" if zone in ("Etc/UTC", "Etc/UCT", "Universal", "Zulu") else zone
+
+
+def zone_of(etc: Path) -> str:
+    """Return what a machine's files say: what `localtime` leads to, or where that is a copy, Debian's `timezone`."""
+    link, name = etc / "localtime", etc / "timezone"
+    if zone := os.path.realpath(link).partition("zoneinfo/")[2]:
+        return zone
+    written = name.read_text(encoding="utf-8", errors="replace").strip() if link.exists() and name.is_file() else ""
+    return written or "UTC"

@@ -328,6 +328,17 @@ def test_a_host_whose_network_drops_packets_is_given_up_soon() -> None:
     assert "connect timeout=0.05" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "host", ["https://me:hidden@kfp.example", "me:hidden@kfp.example", "https://hidden@kfp.example/"]
+)
+def test_a_password_in_an_address_is_refused_and_not_shown(host: str) -> None:
+    with pytest.raises(InputError) as refused:
+        KubeflowEngine(host)
+    assert refused.value.code == "BAD_URL"
+    assert "hidden" not in str(refused.value)
+    KubeflowEngine("https://kfp.example/me@home")  # a path is none
+
+
 def test_a_host_that_is_none_or_another_is_refused_at_once() -> None:
     engine, clock = patient("http://kubeflow.example:port")
     with pytest.raises(InputError) as refused:

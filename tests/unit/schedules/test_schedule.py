@@ -290,6 +290,7 @@ def test_what_cannot_be_paused_or_resumed_is_as_it_was(place: Place) -> None:
         ({"crno": "x"}, "BAD_SCHEDULE"),
         ({"name": "Nightly"}, "BAD_SCHEDULE"),
         ({"time_zone": "Mars/Base"}, "BAD_SCHEDULE"),
+        ({"time_zone": "localtime"}, "BAD_SCHEDULE"),
         ({"concurrency": 0}, "BAD_SCHEDULE"),
         ({"catch_up": "no"}, "BAD_SCHEDULE"),
         ({"parameters": {"sed": 1}}, "UNKNOWN_PARAMETER"),

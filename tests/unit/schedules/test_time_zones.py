@@ -2,6 +2,7 @@
 
 import functools
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from servegraph.errors import InputError
 from servegraph_pipelines.schedules.cron import Cron, parse
 from servegraph_pipelines.schedules.time_zones import in_zone
+from servegraph_pipelines.schedules.timers import zone_of
 
 START = datetime(2026, 2, 20, tzinfo=timezone.utc)  # over the end of a short month
 
@@ -86,3 +88,14 @@ def test_what_can_be_said_is_said(line, zone, there, moved):
 def test_what_cannot_is_refused(line, zone, there, word):
     with pytest.raises(InputError, match=word):
         in_zone(parse(line), zone, there, START)
+
+
+def test_the_zone_of_a_machine_is_what_its_clock_is_a_link_to_or_else_what_it_names(tmp_path: Path) -> None:
+    assert zone_of(tmp_path) == "UTC"
+    (tmp_path / "localtime").write_bytes(b"TZif2")  # a copy, as some images have
+    assert zone_of(tmp_path) == "UTC"
+    (tmp_path / "timezone").write_text("Europe/Berlin\n")
+    assert zone_of(tmp_path) == "Europe/Berlin"
+    (tmp_path / "localtime").unlink()
+    (tmp_path / "localtime").symlink_to("/usr/share/zoneinfo/Asia/Kolkata")
+    assert zone_of(tmp_path) == "Asia/Kolkata"
