@@ -1,8 +1,7 @@
 """Large matrices stored in blocks of rows, each turned back into its place: that takes little more than the result.
 
-TensorFlow's allocator keeps what restoring took at the most. Turning back a whole matrix needs what is stored of it
-beside the result, and for int4 more than the result again; that a server of one large embedding table would hold for
-good, unless a later variable fits into it.
+TensorFlow's allocator gives nothing back. Turning back a whole matrix needs what is stored of it beside the result, and
+for int4 more than the result again; that a server would hold for good.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
-from math import isqrt
 
 from servegraph.rewriting.contents import Content, size_bytes
 from servegraph.rewriting.forms import Form, Part, RowForm
@@ -19,10 +16,13 @@ from servegraph.rewriting.graph import Nodes
 from servegraph.savedmodel.bundle_reader import BundleReader
 
 LARGE_BYTES = 1 << 20  # of a tensor that is turned back by itself, one after the other
-# Blocks cost memory as well, and time while a model is loaded.
-_LEAST_EXCESS_BYTES = 16 << 20
-_LEAST_EXCESS = 1 / 8  # of all that is turned back
-_COST_BYTES = 200_000  # of each: what reads and turns it back, against two of its size that are needed at a time
+# A loop takes 2 MB itself, and time while a model is loaded: it is for what takes more beside the result, which
+# counts in all that a server holds.
+_LEAST_BYTES = 4 << 20
+_LEAST_PART = 32
+_RANK = len(("rows", "columns"))
+_BLOCK_BYTES = 512 << 10
+_MOST_BLOCKS = 1000  # about: the index names them all, and a look into it is needed for each
 _ROWS = 32  # a block has a multiple of as many: an int4 group
 
 
@@ -45,56 +45,64 @@ class Blocks:
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """The parts in the order of the inner form's, where it is cut the blocks of one after the other."""
-        return tuple(piece for part in self.inner.parts for piece in (self._pieces(part) if part.has_rows else [part]))
+        return tuple(piece for part in self.inner.parts for piece in (self._pieces[part] if part.has_rows else [part]))
 
-    def parts_of(self, number: int) -> list[Part]:
-        """The parts that block `number` is turned back of, in the order of the inner form's."""
-        return [self._pieces(part)[number] if part.has_rows else part for part in self.inner.parts]
+    def own_parts(self, number: int) -> list[Part]:
+        """The parts of block `number` alone."""
+        return [self._pieces[part][number] for part in self.inner.parts if part.has_rows]
 
     def stored(self, content: Content, tensors: BundleReader | None) -> Iterable[Iterator[bytes]]:
         """Yield the bytes of each part, to be taken in this order."""
         for part, chunks in zip(self.inner.parts, self.inner.stored(content, tensors), strict=True):
-            yield from _cut(chunks, [piece.size_bytes for piece in self._pieces(part)]) if part.has_rows else [chunks]
+            yield from _cut(chunks, [piece.size_bytes for piece in self._pieces[part]]) if part.has_rows else [chunks]
 
     def decode_block(self, nodes: Nodes, name: str, stored: list[str], number: int) -> str:
         """Add nodes below `name` that turn a block back."""
         rows = self.blocks[number]
         return self.inner.of_rows(rows.start, rows.shape).decode(nodes, name, stored, rows)
 
-    def _pieces(self, part: Part) -> list[Part]:
+    @cached_property
+    def _pieces(self) -> dict[Part, list[Part]]:
         starts = [self.inner.leading(rows.start, rows.shape[1]) for rows in self.blocks]
-        ends = [*starts[1:], part.shape[0]]
-        return [
-            Part(f"{part.suffix}:{number:02d}", part.dtype, (end - start, *part.shape[1:]))
-            for number, (start, end) in enumerate(zip(starts, ends, strict=True))
-        ]
+        return {
+            part: [
+                Part(f"{part.suffix}:{number:03d}", part.dtype, (end - start, *part.shape[1:]))
+                for number, (start, end) in enumerate(zip(starts, [*starts[1:], part.shape[0]], strict=True))
+            ]
+            for part in self.inner.parts
+            if part.has_rows
+        }
 
 
-def in_blocks(contents: Mapping[str, Content], forms: Mapping[str, Form], whole: set[str]) -> dict[str, Form | Blocks]:
+def in_blocks(
+    contents: Mapping[str, Content], forms: Mapping[str, Form], whole: set[str], held_bytes: int
+) -> dict[str, Form | Blocks]:
     """Return the forms, those of matrices in blocks that would leave much memory behind; those in `whole` stay so.
 
-    What is large is turned back one after the other, the largest first: what one leaves is there for the next.
+    `held_bytes` is what the model held that these are tensors of: where it held twice as much, there is room enough.
     """
-    sizes = {key: size_bytes(contents[key]) for key in forms if key in contents}
-    order = sorted((key for key, size in sizes.items() if size >= LARGE_BYTES), key=lambda key: (-sizes[key], key))
-    total = sum(sizes[key] for key in order)
+    total = sum(size_bytes(content) for content in contents.values() if content.dtype != "string")
+    least = max(_LEAST_BYTES, total // _LEAST_PART) + max(held_bytes - total, 0)
     found: dict[str, Form | Blocks] = {**forms}
-    for key, until in zip(order, accumulate(sizes[key] for key in order), strict=True):
-        form, content = forms[key], contents[key]
-        if key in whole or not isinstance(form, RowForm) or len(content.shape) != len(("rows", "columns")):
+    for key, form in forms.items():
+        content = contents.get(key)
+        if content is None or key in whole or not isinstance(form, RowForm) or len(content.shape) != _RANK:
             continue
-        excess = form.beside_bytes(content) - (total - until)
-        if excess >= max(_LEAST_EXCESS_BYTES, _LEAST_EXCESS * total):
-            found[key] = Blocks(form, tuple(_blocks(content)))
+        blocks = tuple(_blocks(content)) if form.beside_bytes(content) >= least else ()
+        if len(blocks) > 1:
+            found[key] = Blocks(form, blocks)
     return found
 
 
 def _blocks(content: Content) -> Iterator[Rows]:
+    """Yield blocks of equal size, and last one that is up to twice as large."""
     rows, width = content.shape
-    count = isqrt(size_bytes(content) // _COST_BYTES)  # the least memory for both
-    step = -(-rows // count // _ROWS) * _ROWS
-    for start in range(0, rows, step):
-        yield Rows(start, content.dtype, (min(step, rows - start), width))
+    least = max(_BLOCK_BYTES, size_bytes(content) // _MOST_BLOCKS)
+    step = max(rows * least // (size_bytes(content) * _ROWS), 1) * _ROWS
+    last = max(rows // step - 1, 0) * step
+    for start in range(0, last, step):
+        yield Rows(start, content.dtype, (step, width))
+    yield Rows(last, content.dtype, (rows - last, width))
 
 
 def _cut(chunks: Iterator[bytes], sizes: Iterable[int]) -> Iterator[Iterator[bytes]]:

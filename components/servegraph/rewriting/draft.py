@@ -43,6 +43,7 @@ class Draft:
     checkpoint keys or variables that lossy rungs leave as they are, `kept` the keys that they name. `on_gpu` is a
     MetaGraph that follows from the only one in `graphs` and is made of it again when the draft is written, so that a
     change of one is a change of both. With `has_short_keys` tensors are written under numbers instead of their keys.
+    `variables_bytes` is about what the variables of the source take once it is loaded; text counts as on disk.
     """
 
     source: Path
@@ -56,6 +57,7 @@ class Draft:
     kept: frozenset[str] = frozenset()
     on_gpu: OnGpu | None = None
     has_short_keys: bool = False
+    variables_bytes: int = 0
 
     @property
     def names(self) -> dict[str, str]:
@@ -68,7 +70,8 @@ class Draft:
         """What is written for each key."""
         names, restores = self.names, self.restores
         whole = {t.key for r in restores for t in r.tensors if t.part or t.slice_spec or len(r.tensors) > 1}
-        forms = in_blocks(self.contents, self.forms, whole | {*self.aliases, *self.aliases.values()})
+        whole |= {*self.aliases, *self.aliases.values()}
+        forms = in_blocks(self.contents, self.forms, whole, self.variables_bytes)
         return {key: StoredAs(names[key], content, forms.get(key)) for key, content in self.contents.items()}
 
     @property
@@ -89,12 +92,6 @@ class Draft:
             return replace(self, graphs=(for_gpu(graph, self.on_gpu.precision),), on_gpu=None)
         untouched = {0: self.untouched[number]} if number in self.untouched else {}
         return replace(self, graphs=(self.graphs[number],), untouched=untouched, on_gpu=None)
-
-    @property
-    def variables_bytes(self) -> int:
-        """About what the variables of the model take once it is loaded; text counts as what it takes on disk."""
-        with self.tensors() as tensors:
-            return sum(entry.size_bytes for entry in tensors.entries.values()) if tensors else 0
 
     @property
     def graph_bytes(self) -> int:

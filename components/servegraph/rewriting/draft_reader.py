@@ -78,9 +78,16 @@ def read(path: Path, keep: tuple[str, ...] = ()) -> Draft:
                 _log.debug("MetaGraph %d cannot be taken apart.", number, exc_info=True)
                 graphs.append(meta_graph)
                 untouched[number] = f"it cannot be taken apart: {type(exc).__name__}: {str(exc)[:200]}"
-        contents = {key: Stored.whole(entry) for key, entry in tensors.entries.items()} if tensors else {}
-        draft = replace(draft, graphs=tuple(graphs), untouched=untouched, contents=contents, on_gpu=on_gpu)
-        return replace(draft, kept=_kept(draft, tensors.entries if tensors else {}))
+        entries = tensors.entries if tensors else {}
+        draft = replace(
+            draft,
+            graphs=tuple(graphs),
+            untouched=untouched,
+            contents={key: Stored.whole(entry) for key, entry in entries.items()},
+            on_gpu=on_gpu,
+            variables_bytes=sum(entry.size_bytes for entry in entries.values()),
+        )
+        return replace(draft, kept=_kept(draft, entries))
 
 
 def _kept(draft: Draft, entries: Mapping[str, TensorEntry]) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from servegraph.rewriting.blocks import Blocks
 from servegraph.rewriting.contents import Content
-from servegraph.rewriting.forms import Form, Part, add, enum
+from servegraph.rewriting.forms import Form, Part, add, constant, enum
 from servegraph.rewriting.graph import Nodes
 
 VARIABLES = {"VarHandleOp", "VariableV2", "Variable"}
@@ -77,3 +77,23 @@ def variable(nodes: Nodes, name: str, key: str, like: Content | Part, device: st
     put = NodeDef(op="AssignVariableOp")
     put.attr["dtype"].type = dtype
     return Restore(handle.name, (StoredTensor(key, "", dtype),), put)
+
+
+def read(
+    nodes: Nodes, name: str, filename: str, parts: Sequence[tuple[str, int, str]], after: NodeDef | None
+) -> list[str]:
+    """Add a RestoreV2 of these parts (key, dtype enum, slice) that runs after another node; return its outputs."""
+    if not parts:  # all of them are forms that need nothing from the files
+        return []
+    keys, dtypes, specs = zip(*parts, strict=True)
+    slices = constant(nodes, f"{name}/slices", specs, "string")
+    node = add(nodes, name, "RestoreV2", filename, constant(nodes, f"{name}/keys", keys, "string"), slices)
+    node.attr["dtypes"].list.type.extend(dtypes)
+    run_after(node, after)
+    return [f"{name}:{index}" for index in range(len(parts))]
+
+
+def run_after(node: NodeDef, after: NodeDef | None) -> None:
+    """Let a node run once another has, if there is one."""
+    if after is not None:
+        node.input.append(f"^{after.name}")

@@ -11,9 +11,10 @@ from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
 from servegraph.rewriting.blocks import LARGE_BYTES, Blocks
 from servegraph.rewriting.contents import size_bytes
-from servegraph.rewriting.forms import Part, add, constant, enum
+from servegraph.rewriting.forms import add, constant
 from servegraph.rewriting.graph import Nodes
-from servegraph.rewriting.restores import VARIABLES, Restore, StoredAs, StoredTensor
+from servegraph.rewriting.restore_loop import restore_in_place
+from servegraph.rewriting.restores import VARIABLES, Restore, StoredAs, StoredTensor, read
 
 
 def write_restores(
@@ -37,14 +38,14 @@ def write_restores(
             puts[number] = _put(nodes, f"{prefix}/{{}}_{number}", restore, reader, stored)
     after: NodeDef | None = None
     for number, restore in large:
-        name, read = f"{prefix}/{{}}_{number}", f"{prefix}/restore_{number}"
+        name = f"{prefix}/{{}}_{number}"
         found = stored[restore.tensors[0].key]
         if isinstance(found.form, Blocks):
-            value = _in_its_place(nodes, name.format("decode"), read, filename.name, found, found.form, after)
+            value = restore_in_place(nodes, name.format("decode"), filename.name, found, found.form, after)
             after = puts[number] = _put_node(nodes, name, restore)
             after.input.append(value)
         else:
-            reader = _Reader(nodes, read, filename.name, [(number, restore)], stored, after)
+            reader = _Reader(nodes, name.format("restore"), filename.name, [(number, restore)], stored, after)
             after = puts[number] = _put(nodes, name, restore, reader, stored)
     reads = {
         node.input[0]: node.name for node in nodes.values() if node.op == "ReadVariableOp" and len(node.input) == 1
@@ -102,38 +103,11 @@ class _Reader:
     ) -> None:
         tensors = [tensor for _, restore in restores for tensor in restore.tensors]
         parts = [(*part, tensor.slice_spec) for tensor in tensors for part in _parts(tensor, stored)]
-        self._outputs = iter(_read(nodes, name, filename, parts, after))
+        self._outputs = iter(read(nodes, name, filename, parts, after))
 
     def take(self, count: int) -> list[str]:
         """Return the next outputs."""
         return [next(self._outputs) for _ in range(count)]
-
-
-def _read(
-    nodes: Nodes,
-    name: str,
-    filename: str,
-    parts: Sequence[tuple[str, int, str]],
-    after: NodeDef | None,
-    slices: str = "",
-) -> list[str]:
-    """Add a RestoreV2 of these parts (key, dtype enum, slice) that runs after another node; return its outputs.
-
-    `slices` is a constant that holds them already.
-    """
-    if not parts:  # all of them are forms that need nothing from the files
-        return []
-    keys, dtypes, specs = zip(*parts, strict=True)
-    slices = slices or constant(nodes, f"{name}/slices", specs, "string")
-    read = add(nodes, name, "RestoreV2", filename, constant(nodes, f"{name}/keys", keys, "string"), slices)
-    read.attr["dtypes"].list.type.extend(dtypes)
-    _run_after(read, after)
-    return [f"{name}:{index}" for index in range(len(parts))]
-
-
-def _run_after(node: NodeDef, after: NodeDef | None) -> None:
-    if after is not None:
-        node.input.append(f"^{after.name}")
 
 
 def _put_node(nodes: Nodes, name: str, restore: Restore) -> NodeDef:
@@ -157,41 +131,6 @@ def _put(nodes: Nodes, name: str, restore: Restore, reader: _Reader, stored: Map
             name_of = name.format(f"decode_{index}" if index else "decode")
             put.input.append(found.form.decode(nodes, name_of, parts, found.content))
     return put
-
-
-def _in_its_place(
-    nodes: Nodes, name: str, read: str, filename: str, found: StoredAs, blocks: Blocks, after: NodeDef | None
-) -> str:
-    """Add what turns a matrix back block by block, each read once the one before is in its place; return its output.
-
-    A loaded node takes about 15 kB, so blocks share what they can.
-    """
-    dtype = blocks.blocks[0].dtype
-    done = add(nodes, name, "Empty", constant(nodes, f"{name}/shape", found.content.shape, "int32"))
-    done.attr["dtype"].type = enum(dtype)
-    _run_after(done, after)
-    strides = constant(nodes, f"{name}/strides", [1], "int64")
-    begin = constant(nodes, f"{name}/begin", [0], "int64")
-    shared = [part for part in blocks.inner.parts if not part.has_rows]
-    given = dict(zip(shared, _read(nodes, read, filename, _whole(found, shared), after), strict=True))
-    slices = ""
-    for number, rows in enumerate(blocks.blocks):
-        parts = blocks.parts_of(number)
-        own = _whole(found, [part for part in parts if part.has_rows])
-        slices = slices or constant(nodes, f"{read}/own/slices", [""] * len(own), "string")
-        outputs = iter(_read(nodes, f"{read}/{number}", filename, own, done, slices))
-        stored = [next(outputs) if part.has_rows else given[part] for part in parts]
-        block = blocks.decode_block(nodes, f"{name}/{number}", stored, number)
-        end = constant(nodes, f"{name}/{number}/end", [rows.start + rows.shape[0]], "int64")
-        done = add(nodes, f"{name}/{number}/placed", "TensorStridedSliceUpdate", done.name, begin, end, strides, block)
-        done.attr["T"].type, done.attr["Index"].type = enum(dtype), enum("int64")
-        begin = end
-    placed: str = done.name
-    return placed
-
-
-def _whole(found: StoredAs, parts: Sequence[Part]) -> list[tuple[str, int, str]]:
-    return [(*named, "") for named in found.named(parts)]
 
 
 def _parts(tensor: StoredTensor, stored: Mapping[str, StoredAs]) -> list[tuple[str, int]]:

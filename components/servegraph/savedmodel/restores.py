@@ -62,15 +62,34 @@ class Restores:
                 for key in behind:
                     self.targets[key] = (*self.targets[key], target) if key in self.targets else (target,)
 
-    def _requests(self, node: Node, nodes: Mapping[str, Node], names: dict[str, list[str]]) -> list[str]:
-        """Return the keys that a RestoreV2 asks for, in order, noting their types; `names` are those already read."""
-        source = node_of(node.inputs[1]) if len(node.inputs) > 1 else ""
+    def _requests(self, node: Node, nodes: Mapping[str, Node], names: dict[str, list[str]]) -> list[Sequence[str]]:
+        """Return the keys that each output of a RestoreV2 stands for, noting their types.
+
+        In a loop it is a row after the other of a constant that has as many columns as it has outputs. `names` are
+        those already read.
+        """
+        source = _constant_behind(node.inputs[1], nodes) if len(node.inputs) > 1 else ""
         if source not in names:
             strings = attr_strings(nodes[source]) if source in nodes else None
             names[source] = [key.decode("utf-8", "replace") for key in strings or ()]
-        keys = names[source]
-        self.requested.update(zip(keys, attr_types(node, "dtypes"), strict=False))
-        return keys
+        keys, types = names[source], attr_types(node, "dtypes")
+        if len(keys) > len(types) > 0:
+            found: list[Sequence[str]] = [keys[index :: len(types)] for index in range(len(types))]
+        else:
+            found = [(key,) for key in keys]
+        for each, dtype in zip(found, types, strict=False):
+            self.requested.update(dict.fromkeys(each, dtype))
+        return found
+
+
+def _constant_behind(reference: str, nodes: Mapping[str, Node]) -> str:
+    """Return the constant that a value is, or is picked from by what has it as its first input."""
+    for _ in range(MAX_HANDED_ON):
+        node = nodes.get(node_of(reference))
+        if node is None or node.op == "Const" or not node.inputs:
+            break
+        reference = node.inputs[0]
+    return node_of(reference)
 
 
 def copies(nodes: Mapping[str, Node], restored: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -114,7 +133,9 @@ def origin(reference: str, nodes: Mapping[str, Node]) -> str:
     return reference
 
 
-def _keys_behind(reference: str, nodes: Mapping[str, Node], keys: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _keys_behind(
+    reference: str, nodes: Mapping[str, Node], keys: Mapping[str, Sequence[Sequence[str]]]
+) -> Iterator[str]:
     """Yield the checkpoint keys that a value is computed from: of quantized weights the levels and their scales."""
     seen, pending = {reference}, [reference]
     while pending:
@@ -122,7 +143,7 @@ def _keys_behind(reference: str, nodes: Mapping[str, Node], keys: Mapping[str, S
         if source in keys:
             index = _last_number(output)
             if index < len(keys[source]):
-                yield keys[source][index]
+                yield from keys[source][index]
         elif source in nodes:
             inputs = [name for name in nodes[source].inputs if not name.startswith("^") and name not in seen]
             seen.update(inputs)
