@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
@@ -118,25 +119,29 @@ def _import_restores(narrow: Path, tags: Sequence[str], graph: tf.Graph) -> list
         if name in wanted:
             continue
         wanted[name] = None
-        data = [t for t in nodes[name].input if not t.startswith("^")]  # the order of restoring does not matter
+        needed = _inputs(nodes[name], puts)
         if name in puts:
-            handles[node_name(data[0])] = data[0]
-            data = data[1:]
-        stack.extend(map(node_name, data))
+            handles[node_name(needed[0])] = needed[0]
+            needed = needed[1:]
+        stack.extend(map(node_name, needed))
     filename = node_name(meta_graph.saver_def.filename_tensor_name)
     definition = GraphDef()
     for name in wanted:
         copy = definition.node.add()
         copy.CopyFrom(nodes[name])
         copy.name = "filename" if name == filename else name
-        inputs = [t for t in nodes[name].input if not t.startswith("^")]
-        copy.input[:] = ["filename" if node_name(t) == filename else t for t in inputs]
+        copy.input[:] = ["filename" if node_name(t) == filename else t for t in _inputs(nodes[name], puts)]
     for handle in handles:
         definition.node.add().CopyFrom(nodes[handle])
     existing = {op.name for op in graph.get_operations()}
     shared = {f"{handle}:0": graph.get_tensor_by_name(f"{handle}:0") for handle in handles if handle in existing}
     tf.graph_util.import_graph_def(definition, input_map=shared, name="narrow")
     return [graph.get_operation_by_name(f"narrow/{name}") for name in puts]
+
+
+def _inputs(node: NodeDef, puts: set[str]) -> list[str]:
+    """Return the inputs without the order in which variables are restored: here each is by itself."""
+    return [t for t in node.input if not (t.startswith("^") and node_name(t) in puts)]
 
 
 def _distance(want: Mapping[str, NDArray[Any]], have: Mapping[str, NDArray[Any]]) -> float:

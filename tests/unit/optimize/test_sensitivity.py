@@ -11,6 +11,7 @@ from servegraph.answers.evidence import Question
 from servegraph.answers.samples import Samples
 from servegraph.optimize import sensitivity
 from servegraph.optimize.goal import Goal
+from servegraph.optimize.int4 import plan_int4
 from servegraph.optimize.optimize import optimize
 from servegraph.optimize.rungs import planned
 from servegraph.rewriting import draft_reader, draft_writer
@@ -22,35 +23,42 @@ SIZE = 96
 MATTERS = {"a": 1e-3, "b": 1.0, "c": 1e-3, "d": 0.1}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Four weights alike in size and noise, of which the answers depend on one far more than on another."""
+def save(path, size):
+    """Save four weights alike in size and noise, of which the answers depend on one far more than on another."""
     draw = np.random.default_rng(0)
     made = tf.Module()
     for name in MATTERS:
-        setattr(made, name, tf.Variable(draw.normal(size=(SIZE, SIZE)).astype(np.float32), name=name))
+        setattr(made, name, tf.Variable(draw.normal(size=(size, SIZE)).astype(np.float32), name=name))
 
-    @tf.function(input_signature=[tf.TensorSpec([None, SIZE], tf.float32, name="x")])
+    @tf.function(input_signature=[tf.TensorSpec([None, size], tf.float32, name="x")])
     def serve(x):
         return {"y": tf.add_n([x @ getattr(made, name) * scale for name, scale in MATTERS.items()])}
 
-    path = tmp_path_factory.mktemp("four") / "model"
     tf.saved_model.save(made, str(path), signatures=serve)
     return path
 
 
-def asked(rows):
-    inputs = {"x": np.random.default_rng(1).normal(size=(rows, SIZE)).astype(np.float32)}
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("four") / "model", SIZE)
+
+
+def asked(rows, size):
+    inputs = {"x": np.random.default_rng(1).normal(size=(rows, size)).astype(np.float32)}
     return Question(("serve",), "session", "serving_default", Samples(inputs, rows, generated=True), [])
 
 
-def test_each_alone(model, tmp_path):
-    loose = loosen(draft_reader.read(model))
-    with loose.tensors() as tensors:
-        forms = planned(loose, plan_int8, tensors)
+@pytest.mark.parametrize(("plan", "size", "tensors"), [(plan_int8, SIZE, 8), (plan_int4, 8000, 40)])
+def test_each_alone(plan, size, tensors, tmp_path):
+    """The second are large enough to be turned back in blocks, five each."""
+    loose = loosen(draft_reader.read(save(tmp_path / "model", size)))
+    with loose.tensors() as reader:
+        forms = planned(loose, plan, reader)
     draft_writer.write(loose, tmp_path / "loose")
     draft_writer.write(replace(loose, forms=forms), tmp_path / "narrow")
-    found = sensitivity.measure(tmp_path / "loose", tmp_path / "narrow", list(weights_of(loose)), asked(64))
+    with BundleReader(storage.open_dir(tmp_path / "narrow")) as written:
+        assert len(written.entries) == tensors
+    found = sensitivity.measure(tmp_path / "loose", tmp_path / "narrow", list(weights_of(loose)), asked(64, size))
     distances = {key.split("/")[0]: distance for key, distance in found.items()}
     for name, scale in MATTERS.items():
         assert distances[name] == pytest.approx(distances["b"] * scale, rel=0.5)
