@@ -86,7 +86,7 @@ def closeness(uri: str, specs: Mapping[str, InputSpec], signature: str) -> float
 def _lines(uri: str) -> Iterator[tuple[str, Any]]:
     """Yield where each line is and what it holds."""
     for file in match(uri):
-        with file.open_binary() as stream:
+        with file.open_text() as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.strip():
                     continue

@@ -11,14 +11,13 @@ from typing import Literal, TypeVar
 from servegraph.errors import DataError, StorageError
 from servegraph.savedmodel.tfrecord import is_tfrecord
 from servegraph.storage import FileRef
-from servegraph.storage.data_files import Compression
+from servegraph.storage.data_files import COMPRESSED
 
 Format = Literal["csv", "tfrecord"]
 Kind = TypeVar("Kind")
 
 _HEAD_BYTES = 1 << 16
 # First bytes, none of which UTF-8 text has.
-_COMPRESSED: Mapping[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\0": "xz"}
 _FOREIGN: Mapping[bytes, str] = {
     b"PAR1\x15": "a Parquet file",
     b"PK\x03\x04": "a ZIP archive or an Excel workbook",
@@ -51,7 +50,7 @@ def look(file: FileRef) -> tuple[FileRef, Format]:
         return look(replace(file, compression=None))
     if is_tfrecord(head):
         return file, "tfrecord"
-    compression = _by_magic(head, _COMPRESSED)
+    compression = _by_magic(head, COMPRESSED)
     if compression and file.compression is None:
         return look(replace(file, compression=compression))
     what = _by_magic(head, _FOREIGN) or ("JSON" if _is_json(head) else _wide_text(head))
@@ -71,7 +70,7 @@ def _is_misnamed(file: FileRef) -> bool:
     """
     with file.open() as stream:
         head = stream.read(_HEAD_BYTES)
-    compression = _by_magic(head, _COMPRESSED)
+    compression = _by_magic(head, COMPRESSED)
     return compression != file.compression if compression else is_tfrecord(head) or _is_text(head)
 
 

@@ -6,8 +6,8 @@ import functools
 import glob
 import io
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, cast
 
@@ -17,6 +17,9 @@ from servegraph.storage.directory import as_stream, local_path
 Compression = Literal["gzip", "xz", "bzip2"]
 
 _SUFFIXES: dict[str, Compression] = {".gz": "gzip", ".xz": "xz", ".bz2": "bzip2"}
+# First bytes, none of which UTF-8 text has; those of bzip2 are letters.
+COMPRESSED: Mapping[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\0": "xz"}
+_BZIP2 = b"BZh"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,19 @@ class FileRef:
             return stored
         decompressed = _Decompressed(stored, self.compression, self.uri)
         return cast("BinaryIO", io.BufferedReader(decompressed, 1 << 18))
+
+    def open_text(self) -> BinaryIO:
+        """Open a file of text as `open_binary` does, compressed as its content says: a download may keep a `.gz`.
+
+        Raises:
+            StorageError: as of `open_binary`.
+        """
+        with self.open() as stored:
+            head = stored.read(max(map(len, COMPRESSED)))
+        compression = next((kind for magic, kind in COMPRESSED.items() if head.startswith(magic)), None)
+        if compression is None and self.compression == "bzip2" and head.startswith(_BZIP2):
+            compression = "bzip2"
+        return replace(self, compression=compression).open_binary()
 
 
 def match(uri: str | Path, *, client: Any = None) -> list[FileRef]:

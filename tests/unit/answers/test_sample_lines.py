@@ -1,12 +1,15 @@
 """Sample requests are read from JSON lines; what does not fit is named."""
 
+import bz2
+import gzip
 import json
+import lzma
 
 import pytest
 
 from servegraph.answers import sample_lines
 from servegraph.answers.samples import InputSpec
-from servegraph.errors import DataError
+from servegraph.errors import DataError, StorageError
 
 SPECS = {"x": InputSpec("float32", (None, 2)), "word": InputSpec("string", (None,))}
 IDS = {"ids": InputSpec("int32", (None, None))}
@@ -110,3 +113,21 @@ def test_no_records(read):
 def test_a_dtype_that_json_cannot_hold(read):
     with pytest.raises(DataError, match="complex64"):
         read([{"x": 1}], {"x": InputSpec("complex64", (None,))})
+
+
+@pytest.mark.parametrize("name", ["s.jsonl", "s.jsonl.gz", "s.jsonl.xz", "s.jsonl.bz2"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress], ids=["plain", "gzip", "xz"])
+def test_the_content_says_how_samples_are_compressed(pack, name, tmp_path):
+    """A browser inflates what it fetches, and keeps the name."""
+    (tmp_path / name).write_bytes(pack(b'{"ids": [1]}\n'))
+    assert sample_lines.read(str(tmp_path / name), IDS).rows == 1
+
+
+def test_samples_in_bzip2_and_damaged_ones(tmp_path):
+    whole, cut = tmp_path / "s.jsonl.bz2", tmp_path / "s.jsonl.gz"
+    whole.write_bytes(bz2.compress(b'{"ids": [1]}\n'))
+    cut.write_bytes(gzip.compress(b'{"ids": [1]}\n')[:-9])
+    assert sample_lines.read(str(whole), IDS).rows == 1
+    with pytest.raises(StorageError) as caught:
+        sample_lines.read(str(cut), IDS)
+    assert caught.value.code == "DAMAGED"
