@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -17,6 +18,7 @@ from servegraph.saved_model_loading import loaded_with
 _SEEDS = ("seed", "seed2")
 _SEED = 1  # of all operations alike: they are named differently once a graph is rewritten
 _CLOCK = "Timestamp"  # the operation
+_UNSEEDABLE = "NonDeterministicInts"  # has no seed, as it is there to make some
 NOW = 1.7e9  # seconds since 1970, in 2023
 
 
@@ -43,7 +45,25 @@ def _seed(saved_model: SavedModel) -> None:
     for node in filter(_is_unseeded, _nodes(saved_model)):
         for name in _SEEDS:
             node.attr[name].i = _SEED
+    for meta_graph in saved_model.meta_graphs:
+        _draw_one(meta_graph.graph_def.node, "{}")
+        for function in meta_graph.graph_def.library.function:
+            _draw_one(function.node_def, "{}:output:0")
     _stop_clock(saved_model, NOW)
+
+
+def _draw_one(nodes: Any, output: str) -> None:
+    """Let what draws integers without a seed give the same one for all; `output` is how the nodes name a constant's."""
+    for node in [node for node in nodes if node.op == _UNSEEDABLE]:
+        dtype, shape_dtype = node.attr["dtype"].type or tf.int64, node.attr["shape_dtype"].type or tf.int64
+        constant = nodes.add(name=f"{node.name}/{_UNSEEDABLE}", op="Const", device=node.device)
+        constant.attr["dtype"].type = tf.as_dtype(dtype).as_datatype_enum
+        constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(_SEED, dtype))
+        node.op = "Fill"  # whose output has the same name in a function
+        node.input.insert(1, output.format(constant.name))
+        node.attr.clear()
+        node.attr["T"].type = tf.as_dtype(dtype).as_datatype_enum
+        node.attr["index_type"].type = tf.as_dtype(shape_dtype).as_datatype_enum
 
 
 def _stop_clock(saved_model: SavedModel, seconds: float) -> list[str]:

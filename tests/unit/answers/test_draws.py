@@ -26,6 +26,7 @@ class Noisy(tf.Module):
             "noise": x + tf.random.normal(tf.shape(x)),
             "seeded": x + tf.random.normal(tf.shape(x), seed=7),
             "calls": self.calls.assign_add(1.0),
+            "unseedable": tf.raw_ops.NonDeterministicInts(shape=tf.shape(x, tf.int64), dtype=tf.uint64),
             "served_at": tf.fill(tf.shape(x)[:1], tf.timestamp()),
             "year": tf.cast(tf.timestamp(), tf.int64) // 31_556_952,
         }
@@ -64,7 +65,17 @@ def test_it_is_the_same_time_at_each_load(path, loader):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
+def test_what_has_no_seed_answers_the_same_at_each_load(path, loader):
+    answered = []
+    for _ in range(2):
+        with same_draws(), Servable(path, loader=loader) as servable:
+            answered.append(servable("serving_default", {"x": X})["unseedable"])
+    assert np.array_equal(*answered)
+    assert (answered[0].dtype, answered[0].shape) == (np.uint64, (2, 3))
+
+
+@pytest.mark.parametrize("loader", LOADERS)
 def test_what_differs_from_call_to_call_is_found(path, loader):
     samples = generate({"x": InputSpec("float32", (None, 3))})
     question = Question(("serve",), loader, "serving_default", samples, [])
-    assert outputs_that_vary(path, question) == {"noise", "seeded", "calls", "served_at", "year"}
+    assert outputs_that_vary(path, question) == {*("noise", "seeded", "calls", "unseedable", "served_at", "year")}
