@@ -46,11 +46,15 @@ _NOTHING_FIXED = "nothing is answered that stays the same from call to call"
 
 @dataclass(frozen=True)
 class Recorded:
-    """What was written: the lines of {serve}; outputs left out of some that were not finite; why there is no line."""
+    """What was written: the lines of {serve}; outputs left out of some that were not finite; why there is no line.
+
+    `crowded_out` is how many lines more there would be if the budget left room for them.
+    """
 
     lines: int
     not_finite: tuple[str, ...] = ()
     why_none: str = ""
+    crowded_out: int = 0
 
 
 def write(
@@ -82,7 +86,7 @@ def write(
     left_out: set[str] = set()
     obstacles: dict[str, None] = {}  # in their order
     row_bytes = 0.0
-    done = 0
+    done = crowded_out = 0
     for number, (request, answer) in enumerate(zip(samples.requests(), answers, strict=True)):
         rows = max((len(values) for values in request.values() if values.ndim), default=1)
         done += rows if samples.is_batched else 1
@@ -96,17 +100,19 @@ def write(
             continue
         line = _lines_of(signature, request, held, {tags: other[number] for tags, other in others.items()})
         row_bytes = len(line) / rows
-        if sum(map(len, lines)) + len(line) <= (min(allowance, free) if lines else free):
+        size = sum(map(len, lines)) + len(line)
+        if size <= (min(allowance, free) if lines else free):
             lines.append(line)
             left_out |= answer.keys() - held.keys()
         else:
             obstacles[_TOO_LARGE if len(line) > LARGEST_BYTES else _NO_ROOM] = None
+            crowded_out += free < size <= allowance
     if not lines:
         return Recorded(0, why_none="; ".join(obstacles))
     with answering("write", path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"".join(lines))  # a gzip file may have several members, one after the other
-    return Recorded(len(lines), tuple(sorted(left_out)))
+    return Recorded(len(lines), tuple(sorted(left_out)), crowded_out=crowded_out)
 
 
 def _lines_of(signature: str, request: Arrays, answer: Arrays, others: Mapping[tuple[str, ...], Arrays]) -> bytes:

@@ -81,7 +81,7 @@ class Climb:
     def run(self, evidence: Evidence) -> None:
         """Try all rungs in order, then ask the result through every loader; `evidence` has at least one question.
 
-        Room is left for golden requests where they are small.
+        Room is left for golden requests where they are small, but at the cost of accuracy.
         """
         self.attempts.evidence = evidence
         budget = self.terms.budget_bytes
@@ -102,9 +102,14 @@ class Climb:
         """The best model so far."""
         return self.attempts.best
 
-    def fits(self, written: Written) -> bool:
-        """Whether a model is within the budget, with what will be added to it."""
-        return self.terms.budget_bytes is not None and written.size + self.reserved_bytes <= self.terms.budget_bytes
+    def fits(self, written: Written, *, alone: bool = False) -> bool:
+        """Whether a model is within the budget, with what will be added to it; `alone` without that."""
+        budget, added = self.terms.budget_bytes, 0 if alone else self.reserved_bytes
+        return budget is not None and written.size + added <= budget
+
+    def _is_met(self, rung: Rung, best: Written) -> bool:
+        """Whether the budget asks for no such rung: for golden requests names are given, and no accuracy."""
+        return self.fits(best, alone=rung.loss == "tolerance")
 
     def _climb_each(self, rungs: Iterable[Rung]) -> Iterator[Step]:
         """Write and ask what each rung makes, and keep or undo it; what fits once it is deflated is to lose no more."""
@@ -112,7 +117,7 @@ class Climb:
         for rung in rungs:
             if self._may_fit_deflated(rung, self.best):
                 step, found = self._climb(COMPRESS, asks=True)
-                if found is not None and self.fits(found):
+                if found is not None and self.fits(found, alone=True):
                     is_deflated = True
                     yield self._taken(COMPRESS, step, found)
                 elif found is not None:
@@ -131,11 +136,11 @@ class Climb:
     def _may_fit_deflated(self, rung: Rung, best: Written) -> bool:
         """Whether deflating, of which this is judged by a glance, may do instead of a rung that loses more."""
         budget = self.terms.budget_bytes
-        if rung.plan is None or self.terms.climbs_all or budget is None or self.fits(best):
+        if rung.plan is None or self.terms.climbs_all or budget is None or self._is_met(rung, best):
             return False
         if self._saving is None or self._saving[0] is not best.draft:
             self._saving = (best.draft, expected_by_compressing(best.draft))
-        return best.size + self.reserved_bytes - _HOPE * self._saving[1] <= budget
+        return best.size - _HOPE * self._saving[1] <= budget
 
     def _climb_together(self, rungs: Sequence[Rung]) -> Iterator[Step]:
         """Write what each rung makes and ask the last of it; where that must not stay, climb one after the other."""
@@ -239,9 +244,9 @@ class Climb:
     def _why_not(self, rung: Rung, best: Written) -> str:
         """Return why a rung is not climbed from `best`, empty where it is."""
         is_asked_for = self.terms.climbs_all or self.terms.budget_bytes is not None
-        if not rung.waits or (is_asked_for and not self.fits(best)):
+        if not rung.waits or (is_asked_for and not self._is_met(rung, best)):
             return ""
-        return "not needed: it fits" if self.fits(best) else _NO_BUDGET
+        return "not needed: it fits" if self._is_met(rung, best) else _NO_BUDGET
 
     def _needs(self, reason: str, found: Written | None) -> tuple[str, ...]:
         """Return what a rung that is left out needs to be kept: a budget, or other limits; empty where none helps."""

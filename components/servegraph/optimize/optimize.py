@@ -147,5 +147,8 @@ def _notes(original: Draft, evidence: Evidence, varying: set[str], recorded: Rec
         yield f"NaN or infinite, and there not in the golden requests: {', '.join(recorded.not_finite)}."
     if recorded.why_none:
         yield f"There are no golden requests for a deploy to compare: {recorded.why_none}."
+    if recorded.lines and recorded.crowded_out:
+        of_all = recorded.lines + recorded.crowded_out
+        yield f"The budget leaves room for {recorded.lines} of {of_all} golden requests."
     if evidence.questions and evidence.generated:
         yield "The samples were made up from signature and graph: the agreement says nothing about accuracy."

@@ -4,6 +4,7 @@ import json
 
 import keras
 import numpy as np
+import tensorflow as tf
 from tests.unit.optimize.small_models import dense_model, stored, text_model
 
 from servegraph.answers.ask import Servable
@@ -199,3 +200,23 @@ class TestLossyRungs:
             request = {"x": np.array(rows, np.float32)}
             want, have = (s("serving_default", request)["output_0"].argmax(-1) for s in (before, after))
         assert (want == have).mean() >= 0.99
+
+
+def test_no_accuracy_is_given_for_golden_requests(tmp_path):
+    """Room for them is kept where a rung costs names alone; a lossy one is not climbed for it."""
+    model = tf.Module()
+    wide = np.random.default_rng(0).normal(size=(8, 40_000)).astype(np.float32)
+    model.first, model.last = tf.Variable(wide), tf.Variable(wide.T / 200)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8], tf.float32, "x")])
+    def serve(x):
+        return {"y": tf.nn.relu(x @ model.first) @ model.last}
+
+    tf.saved_model.save(model, str(tmp_path / "m"), signatures=serve)
+    rungs = ("strip", "fold", "halve", "quarter")
+    halved = optimize(tmp_path / "m", tmp_path / "halved", Goal(rungs=rungs[:3]))
+    budget = halved.steps[-1].bytes + halved.golden_bytes - 1
+    result = optimize(tmp_path / "m", tmp_path / "out", Goal(budget, rungs=rungs))
+    assert result.fits
+    assert [step.name for step in result.steps if step.kept][-1] == "halve"
+    assert f"leaves room for {result.golden_requests} of {halved.golden_requests} golden" in str(result.notes)
