@@ -132,12 +132,7 @@ def _eager_call(function: Any) -> Call:
 
 def _session_call(session: tf.compat.v1.Session, definition: Any) -> Call:
     encoded = [name for name, info in definition.inputs.items() if not info.name]
-    outputs = {
-        part: tensor
-        for name, info in definition.outputs.items()
-        for part, tensor in _parts(name, _tensors(info))
-        if tensor  # that of an initialization is an operation, which answers nothing
-    }
+    outputs = tensors_of(definition.outputs)
 
     def call(request: dict[str, Any]) -> dict[str, Any]:
         _require(request, definition.inputs, encoded)
@@ -155,6 +150,15 @@ def _require(request: Mapping[str, Any], taken: Mapping[str, Any], encoded: Sequ
         raise ValueError(f"the inputs {sorted(encoded)} are ragged or sparse, which a request cannot hold")
     if unknown := sorted(request.keys() - taken.keys()):
         raise ValueError(f"it has no inputs {unknown}; its inputs are {sorted(taken)}")
+
+
+def tensors_of(outputs: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tensors of a signature's outputs as a session is asked for them; of a ragged or sparse one its parts.
+
+    That of an initialization is an operation, which answers nothing.
+    """
+    parts = (part for name, info in outputs.items() for part in _parts(name, _tensors(info)))
+    return {part: tensor for part, tensor in parts if tensor}
 
 
 def _tensors(info: Any) -> list[str]:

@@ -15,9 +15,10 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
-from servegraph.answers.ask import Arrays
+from servegraph.answers.ask import Arrays, short_message, tensors_of
 from servegraph.answers.child import in_child
 from servegraph.answers.evidence import Question
+from servegraph.errors import ModelError
 from servegraph.rewriting.graph import node_name
 from servegraph.rewriting.weights import Weight
 from servegraph.savedmodel.bundle_reader import VARIABLES_PREFIX
@@ -85,19 +86,23 @@ def _probe_all(
         saver, definition = meta_graph.saver_def, meta_graph.signature_def[signature]
         wide = _by_handle(session.graph.get_operation_by_name(saver.restore_op_name).control_inputs)
         narrowed = _by_handle(_import_restores(narrow, tags, session.graph))
-        outputs = {name: info.name for name, info in definition.outputs.items()}
+        outputs = tensors_of(definition.outputs)
         files = {
             saver.filename_tensor_name: str(loose / VARIABLES_PREFIX),
             "narrow/filename:0": str(narrow / VARIABLES_PREFIX),
         }
 
         feeds = {definition.inputs[name].name: value for name, value in request.items()}
-        want = session.run(outputs, feeds)
         distances = []
-        for group in groups:
-            session.run([narrowed[handle] for handle in group if handle in narrowed], files)
-            distances.append(_distance(want, session.run(outputs, feeds)))
-            session.run([wide[handle] for handle in group if handle in wide], files)
+        try:
+            want = session.run(outputs, feeds)
+            for group in groups:
+                session.run([narrowed[handle] for handle in group if handle in narrowed], files)
+                distances.append(_distance(want, session.run(outputs, feeds)))
+                session.run([wide[handle] for handle in group if handle in wide], files)
+        except tf.errors.OpError as exc:
+            message = f"The signature {signature!r} of {loose} fails with other weights: {short_message(exc)}"
+            raise ModelError(message, code="CANNOT_CALL") from exc
         return distances
 
 
@@ -145,15 +150,21 @@ def _inputs(node: NodeDef, puts: set[str]) -> list[str]:
 
 
 def _distance(want: Mapping[str, NDArray[Any]], have: Mapping[str, NDArray[Any]]) -> float:
-    """Root mean square change of all float outputs, each in units of its spread; 1 where a decision changed."""
+    """Root mean square change of all float outputs, each in units of its spread; 1 where a decision changed.
+
+    Of an output with another size, as of a detector that found more, all have changed.
+    """
     total, count = 0.0, 0
     for name, value in want.items():
         before, after = np.asarray(value), np.asarray(have[name])
-        if before.dtype.kind == "f":
+        if before.shape != after.shape:
+            changed = max(before.size, after.size)
+            total, count = total + changed, count + changed
+        elif before.dtype.kind == "f":
             with np.errstate(over="ignore", invalid="ignore"):  # what is not finite becomes a large change
                 spread = float(np.std(before)) or float(np.abs(before).max(initial=0)) or 1.0
                 change = np.nan_to_num((after.astype(np.float64) - before) / spread, nan=1e6, posinf=1e6, neginf=1e6)
             total, count = total + float(np.square(change).sum()), count + change.size
-        elif before.shape == after.shape:
+        else:
             total, count = total + float((before != after).sum()), count + before.size
     return float(np.sqrt(total / count)) if count else 0.0

@@ -15,6 +15,7 @@ from servegraph.optimize.int4 import plan_int4
 from servegraph.optimize.optimize import optimize
 from servegraph.optimize.rungs import planned
 from servegraph.rewriting import draft_reader, draft_writer
+from servegraph.rewriting.forms import plan_half
 from servegraph.rewriting.int8 import plan_int8
 from servegraph.rewriting.weights import loosen, weights_of
 from servegraph.savedmodel.bundle_reader import BundleReader
@@ -80,3 +81,25 @@ def test_a_budget_is_spent_on_what_matters(model, tmp_path):
 def test_few_samples_where_one_takes_long(shape, products, rows):
     question = Question(("serve",), "session", "y", Samples({"x": np.broadcast_to(0.0, (300, *shape))}, 300, False), [])
     assert len(sensitivity._probe(question, products)["x"]) == rows
+
+
+def test_answers_of_other_sizes_and_ragged_ones(tmp_path):
+    """What a detector finds is another number of boxes with other weights: all of them have changed."""
+    made = tf.Module()
+    made.edge = tf.Variable(np.linspace(0, 1, 3_001, dtype=np.float32)[1:], name="edge")
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def serve(x):
+        found = tf.boolean_mask(x, 1e3 * tf.reduce_sum(made.edge - tf.round(made.edge * 64) / 64) + x > 0)
+        return {"found": found, "ragged": tf.RaggedTensor.from_row_lengths(found, [tf.size(found)])}
+
+    tf.saved_model.save(made, str(tmp_path / "m"), signatures=serve)
+    loose = loosen(draft_reader.read(tmp_path / "m"))
+    with loose.tensors() as tensors:
+        forms = planned(loose, plan_half, tensors)
+    draft_writer.write(loose, tmp_path / "loose")
+    draft_writer.write(replace(loose, forms=forms), tmp_path / "narrow")
+    inputs = {"x": np.linspace(-300, 300, 50, dtype=np.float32)}
+    question = Question(("serve",), "session", "serving_default", Samples(inputs, 50, generated=True), [])
+    (moved,) = sensitivity.measure(tmp_path / "loose", tmp_path / "narrow", list(weights_of(loose)), question).values()
+    assert 0.9 < moved <= 1
