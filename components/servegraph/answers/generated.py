@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from servegraph.answers import left_out
 from servegraph.answers.composites import compose, composites
 from servegraph.answers.dtypes import is_float, numpy_type
 from servegraph.answers.made_up import Care, Draw, Encoding
@@ -45,8 +47,9 @@ def generate(
     """Make up records that fit the dtypes and shapes: numbers of two decimals, small ids, short words.
 
     `encodings` says what an input must hold (`encodings.encodings` reads it off the graph). The more `care`, the fewer
-    models refuse them (`Draw`), and the less they say. `free` is how long dimensions are that a shape leaves open. With
-    `counting` a lone integer is a number of something, such as of steps to take: never 0.
+    models refuse them (`Draw`), and the less they say; with `some` an input that has a default is asked with that.
+    `free` is how long dimensions are that a shape leaves open. With `counting` a lone integer is a number of something,
+    such as of steps to take: never 0.
 
     Raises:
         DataError: a dtype that no request can hold (code `CANNOT_MAKE_UP`).
@@ -54,7 +57,7 @@ def generate(
     draw = Draw(np.random.default_rng(seed), care)
     if care == "most":  # one number fits with whatever an input of unknown shape is computed with
         specs = {
-            name: InputSpec(spec.dtype, () if spec.shape is None and spec.dtype != "string" else spec.shape)
+            name: replace(spec, shape=() if spec.shape is None and spec.dtype != "string" else spec.shape)
             for name, spec in specs.items()
         }
     batched = is_batched(specs)
@@ -81,6 +84,8 @@ def _request(
 ) -> Request:
     inputs = {}
     for name, spec in specs.items():
+        if spec.default is not None and draw.care != "little":
+            continue
         encoding = encodings.get(name)
         is_mask = "mask" in name.lower() and encoding is None
         try:
@@ -91,12 +96,12 @@ def _request(
                 code="CANNOT_MAKE_UP",
                 fix="Export a signature whose inputs are numbers, booleans or text.",
             ) from exc
-    return inputs
+    return left_out.filled(inputs, specs)
 
 
 def _lone_integers(specs: Mapping[str, InputSpec], encodings: Mapping[str, Encoding]) -> list[str]:
     """Return the inputs of one integer, of which the graph does not say what it must be."""
-    lone = [name for name, spec in specs.items() if spec.shape == () and name not in encodings]
+    lone = [n for n, spec in specs.items() if spec.shape == () and spec.default is None and n not in encodings]
     return [name for name in lone if np.issubdtype(numpy_type(specs[name].dtype), np.integer)]
 
 

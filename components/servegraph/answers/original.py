@@ -16,7 +16,7 @@ from servegraph.answers.encodings import encodings
 from servegraph.answers.evidence import Evidence, Question
 from servegraph.answers.generated import Try, longer, made, say_something, tell_apart
 from servegraph.answers.made_up import Encoding
-from servegraph.answers.samples import InputSpec, Samples, are_same, in_other_sizes
+from servegraph.answers.samples import InputSpec, Samples, are_same, in_other_sizes, specs_of
 from servegraph.errors import DataError, InputError, ModelError
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, MetaGraph, SavedModelGraph, Signature
 
@@ -82,7 +82,7 @@ def _to_ask(
             if mine := given[name]:
                 tries[name] = [mine, *in_other_sizes([mine], outputs)]
             else:
-                tries[name] = _made_up(_specs(signature), encodings(definition, name, path), outputs)
+                tries[name] = _made_up(specs_of(signature), encodings(definition, name, path), outputs)
         if supervised := [name for name, signature in meta_graph.signatures.items() if signature.is_supervised]:
             silent[f"{', '.join(supervised)} of {list(meta_graph.tags)}"] = "what trains or evaluates is not served"
         if tries or not supervised:
@@ -100,7 +100,7 @@ def _real_samples(
     for meta_graph in graph.meta_graphs:
         found.append({})
         for name, signature in _public(meta_graph):
-            specs = _specs(signature)
+            specs = specs_of(signature)
             try:
                 given = sample_lines.read(samples, specs, label=label_key, signature=name) if samples else None
                 found[-1][name] = given or warmup.samples(warm, name, specs)
@@ -112,7 +112,7 @@ def _real_samples(
 
 def _closest(samples: str, graph: SavedModelGraph, misfits: Mapping[str, DataError]) -> DataError:
     """Return why samples do not fit the signature that they are most likely meant for, with what the others take."""
-    taken = {name: _specs(signature) for meta in reversed(graph.meta_graphs) for name, signature in _public(meta)}
+    taken = {name: specs_of(signature) for meta in reversed(graph.meta_graphs) for name, signature in _public(meta)}
     meant = max(
         misfits, key=lambda name: (sample_lines.closeness(samples, taken[name], name), name == DEFAULT_SIGNATURE)
     )
@@ -121,10 +121,6 @@ def _closest(samples: str, graph: SavedModelGraph, misfits: Mapping[str, DataErr
     if not others or all(misfit.message == why.message for misfit in misfits.values()):
         return why  # such as a line that is no JSON, whatever the signature
     return DataError(why.message, code=why.code, fix=f"{why.fix} Of the other signatures {', '.join(others)}.")
-
-
-def _specs(signature: Signature) -> dict[str, InputSpec]:
-    return {key: InputSpec(tensor.dtype, tensor.shape) for key, tensor in signature.inputs.items()}
 
 
 def _public(meta_graph: MetaGraph) -> list[tuple[str, Signature]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from servegraph.answers import left_out
 from servegraph.answers.dtypes import numpy_type
 from servegraph.answers.json_values import from_json, lengths
 from servegraph.answers.samples import InputSpec, Request, Samples, fitting, is_batched, length_of, together
@@ -31,8 +32,10 @@ def read(
 
     A line may also be a whole request, {"inputs": {input name: [values of the batch]}, …} as in a golden file; one
     whose `signature_name` is not `signature` is passed over. A signature without a batch dimension takes a line as
-    one request. Bytes may stand as {"b64": …}. Keys that are no inputs are passed over, but for `label`, which every
-    line must have then (a whole request: one a record). No further line is read once there are `limit` records.
+    one request; there an input with a batch may be given as one row. Where a line leaves out what the signature has a
+    default of, that is asked. Bytes may stand as {"b64": …}. Keys that are no inputs are passed over, but for `label`,
+    which every line must have then (a whole request: one a record). No further line is read once there are `limit`
+    records.
 
     Raises:
         DataError: not JSON, an input or the label is missing, a value has the wrong dtype or shape, no records
@@ -52,8 +55,7 @@ def read(
             requests += _stack(pending, specs, f"{uri}{aim}")
             pending = []
             values = _inputs(line[_WHOLE_REQUEST], specs, where, whose)
-            at = f"{where}{aim}"
-            requests.append({key: _array(values[key], spec, f"input {key!r} of {at}") for key, spec in specs.items()})
+            requests.append(left_out.filled(_arrays(values, specs, f"{where}{aim}"), specs))
             labels += _batch_labels(line, label, requests[-1] if is_batched(specs) else None, where)
         else:
             pending.append(_inputs(line, specs, where, whose))
@@ -108,14 +110,14 @@ def _is_whole_request(line: Any) -> bool:
 def _inputs(record: Any, specs: Mapping[str, InputSpec], where: str, whose: str) -> dict[str, Any]:
     if (not isinstance(record, dict) or record.keys() == {"b64"}) and len(specs) == 1:
         return {next(iter(specs)): record}
-    missing = [name for name in specs if not isinstance(record, dict) or name not in record]
-    if missing:
+    missing = left_out.missing(record if isinstance(record, dict) else (), specs)
+    if missing or not isinstance(record, dict):
         raise DataError(
             f"{where} has no value for the inputs {missing} of {whose}.",
             code="BAD_SAMPLES",
             fix=f"Give every input of {whose}: {list(specs)}.",
         )
-    return {name: record[name] for name in specs}
+    return {name: record[name] for name in specs if name in record}
 
 
 def _label(line: Any, key: str, where: str) -> Any:
@@ -146,24 +148,38 @@ def _batch_labels(line: Any, key: str | None, request: Request | None, where: st
 
 
 def _stack(records: Sequence[Mapping[str, Any]], specs: Mapping[str, InputSpec], source: str) -> list[Request]:
-    """Return records as requests: neighbours with the same lengths together, each alone where there is no batch."""
+    """Return records as requests: neighbours with the same lengths together, each alone where there is no batch.
+
+    Each is alone as well where a default that it is asked with is none of rows.
+    """
     if not is_batched(specs):
-        return [
-            {name: _array(record[name], spec, f"input {name!r} of {source}") for name, spec in specs.items()}
-            for record in records
-        ]
-    free = [name for name, spec in specs.items() if spec.shape is None or None in spec.shape[1:]]
-    alike = groupby(records, key=lambda record: [lengths(record[name]) for name in free])
-    return [
-        {
-            name: _array([record[name] for record in group], spec, f"input {name!r} of {source}")
-            for name, spec in specs.items()
-        }
-        for group in (list(group) for _, group in alike)
-    ]
+        return [left_out.filled(_arrays(record, specs, source, of_record=True), specs) for record in records]
+    free = {name for name, spec in specs.items() if spec.shape is None or None in spec.shape[1:]}
+    apart = {name for name, spec in specs.items() if spec.default is not None and not left_out.is_one_row(name, spec)}
+
+    def kind(numbered: tuple[int, Mapping[str, Any]]) -> Any:
+        number, record = numbered
+        return [*record], [lengths(record[name]) for name in record if name in free], apart <= record.keys() or number
+
+    requests = []
+    for _, alike in groupby(enumerate(records), key=kind):
+        group = [record for _, record in alike]
+        values = {name: [record[name] for record in group] for name in group[0]}
+        requests.append(left_out.filled(_arrays(values, specs, source), specs))
+    return requests
 
 
-def _array(values: Any, spec: InputSpec, where: str) -> NDArray[Any]:
+def _arrays(
+    values: Mapping[str, Any], specs: Mapping[str, InputSpec], source: str, *, of_record: bool = False
+) -> Request:
+    return {
+        name: _array(value, specs[name], f"input {name!r} of {source}", of_record=of_record)
+        for name, value in values.items()
+    }
+
+
+def _array(values: Any, spec: InputSpec, where: str, *, of_record: bool) -> NDArray[Any]:
+    """Return the values of an input, `of_record` where they may lack the batch, which then is one."""
     try:
         kind = numpy_type(spec.dtype)
         if kind.kind == "c":
@@ -180,6 +196,7 @@ def _array(values: Any, spec: InputSpec, where: str) -> NDArray[Any]:
         raise DataError(
             f"The {where} is not {spec.dtype} throughout: {exc}.", code="BAD_SAMPLES", fix="Give values of that type."
         ) from exc
-    if spec.shape is not None and spec.shape[:1] == (1,) and array.ndim == len(spec.shape) - 1:
-        array = array[None]  # the record of a signature whose batch is always one
+    batches = (1, None) if of_record else (1,)
+    if spec.shape and spec.shape[0] in batches and array.ndim == len(spec.shape) - 1:
+        array = array[None]
     return fitting(array, spec, where)

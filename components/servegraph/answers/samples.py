@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from servegraph.errors import DataError
+from servegraph.savedmodel.graph import Signature
 
 GOLDEN_ROWS = 16
 _EDGES = (1, 3, GOLDEN_ROWS)
@@ -21,10 +22,14 @@ Request = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """Dtype name and shape of a signature's input; `shape` includes the batch, None is a free dimension."""
+    """Dtype name and shape of a signature's input; `shape` includes the batch, None is a free dimension.
+
+    `default` is what a server takes for it where a request leaves it out, as an encoded TensorProto; see `left_out`.
+    """
 
     dtype: str
     shape: tuple[int | None, ...] | None
+    default: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,13 @@ def together(requests: Sequence[Request], specs: Mapping[str, InputSpec], labels
         ]
     rows = sum(map(length_of, parts)) if batched else len(parts)
     return Samples(parts[0], rows, False, batched, tuple(parts[1:]), tuple(labels))
+
+
+def specs_of(signature: Signature) -> dict[str, InputSpec]:
+    """Return what the inputs of a signature are."""
+    return {
+        name: InputSpec(info.dtype, info.shape, signature.defaults.get(name)) for name, info in signature.inputs.items()
+    }
 
 
 def is_batched(specs: Mapping[str, InputSpec]) -> bool:

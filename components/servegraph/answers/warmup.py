@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from servegraph.answers import left_out
 from servegraph.answers.dtypes import is_text, numpy_type
 from servegraph.answers.samples import InputSpec, Samples, fitting, together
 from servegraph.errors import DataError
@@ -81,22 +82,23 @@ def samples(requests: Sequence[WarmupRequest], signature: str, specs: Mapping[st
 
 
 def _fitting(request: WarmupRequest, specs: Mapping[str, InputSpec], where: str) -> dict[str, NDArray[Any]]:
-    if request.inputs.keys() != specs.keys():
+    if left_out.missing(request.inputs, specs) or request.inputs.keys() - specs.keys():
         raise DataError(
             f"The {where} has the inputs {sorted(request.inputs)}, the signature {sorted(specs)}.",
             code="BAD_SAMPLES",
             fix=_FIX,
         )
-    for name, spec in specs.items():
-        have = request.inputs[name].dtype
-        wanted = numpy_type(spec.dtype)
+    given = {name: request.inputs[name] for name in specs if name in request.inputs}
+    for name, values in given.items():
+        have, wanted = values.dtype, numpy_type(specs[name].dtype)
         if have != wanted and not (is_text(have) and is_text(wanted)):
             raise DataError(
-                f"The input {name!r} of {where} is {have}, the signature wants {spec.dtype}.",
+                f"The input {name!r} of {where} is {have}, the signature wants {specs[name].dtype}.",
                 code="BAD_SAMPLES",
                 fix=_FIX,
             )
-    return {name: fitting(request.inputs[name], spec, f"input {name!r} of {where}") for name, spec in specs.items()}
+    fit = {name: fitting(values, specs[name], f"input {name!r} of {where}") for name, values in given.items()}
+    return left_out.filled(fit, specs)
 
 
 def _requests(record: bytes) -> Iterator[WarmupRequest]:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from servegraph.answers import sample_lines, warmup
 from servegraph.answers.ask import Servable
-from servegraph.answers.samples import InputSpec, are_same
+from servegraph.answers.samples import are_same, specs_of
 from servegraph.answers.warmup import PREDICT_LOG, WARMUP_FILE, WarmupRequest
 from servegraph.errors import DataError, ModelError
 from servegraph.savedmodel.graph import Signature
@@ -32,7 +32,7 @@ def write(model: Path, signature_name: str, signature: Signature, samples: str) 
         DataError: the records do not fit the signature, are more than 1000 (code `TOO_MANY_REQUESTS`) or too large
             (`TOO_LARGE`), are not answered (`BAD_WARMUP_REQUESTS`).
     """
-    specs = {name: InputSpec(tensor.dtype, tensor.shape) for name, tensor in signature.inputs.items()}
+    specs = specs_of(signature)
     records = sample_lines.read(samples, specs, limit=warmup.MOST_RECORDS + 1, signature=signature_name)
     requests = [WarmupRequest(signature_name, request) for request in records.batches(1)]
     if len(requests) > warmup.MOST_RECORDS:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from servegraph import storage
 from servegraph.answers import metric, sample_lines
 from servegraph.answers.ask import Servable
-from servegraph.answers.samples import InputSpec, Samples, in_other_sizes
+from servegraph.answers.samples import Samples, in_other_sizes, specs_of
 from servegraph.errors import DataError, InputError, ModelError
 from servegraph.evaluate.judge import Criteria, Evaluation, Measured, judge
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, SERVING_TAG, Shape, Signature
@@ -35,7 +35,7 @@ class _Asked:
     def __init__(self, path: Path, records: str, label: str, output: str | None) -> None:
         """Load it and ask. Raises `ModelError`, `DataError`."""
         self.name, signature, tags = _signature(path)
-        specs = {key: InputSpec(tensor.dtype, tensor.shape) for key, tensor in signature.inputs.items()}
+        specs = specs_of(signature)
         given = sample_lines.read(records, specs, label=label, signature=self.name)
         self._servable = _load(path, tags)
         self.samples, answers = self._ask(given, [tensor.shape for tensor in signature.outputs.values()])

@@ -79,7 +79,7 @@ def collect(model: Path, samples: str | None) -> Questions:
     """
     from servegraph.answers import sample_lines
     from servegraph.answers.json_values import to_json
-    from servegraph.answers.samples import InputSpec, is_batched
+    from servegraph.answers.samples import is_batched, specs_of
     from servegraph.serve.signatures import read_serving_graph
     from servegraph.serve.trial import stored_trials
     from servegraph.storage import open_dir
@@ -88,7 +88,7 @@ def collect(model: Path, samples: str | None) -> Questions:
     if not signatures:
         raise ModelError("The model has no signature.", code=NOTHING_TO_ASK, fix="Export the model with a signature.")
     name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else min(signatures)
-    specs = {key: InputSpec(info.dtype, info.shape) for key, info in signatures[name].inputs.items()}
+    specs = specs_of(signatures[name])
     takes_batches = is_batched(specs)
     golden = [trial.inputs for trial in stored_trials(model, signatures) if trial.signature_name == name]
     if samples is not None:

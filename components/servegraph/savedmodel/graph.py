@@ -33,12 +33,12 @@ class TensorInfo(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """One signature. `defaults` are the inputs a request may leave out."""
+    """One signature. `defaults` are the inputs a request may leave out, each with its value: an encoded TensorProto."""
 
     method_name: str
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
-    defaults: tuple[str, ...] = ()
+    defaults: Mapping[str, bytes] = {}
 
     @property
     def is_supervised(self) -> bool:

@@ -212,7 +212,7 @@ def _asset(message: bytes, assets: dict[str, str]) -> None:
 def _signature(message: bytes) -> Signature:
     inputs: dict[str, TensorInfo] = {}
     outputs: dict[str, TensorInfo] = {}
-    defaults: list[str] = []
+    defaults: dict[str, bytes] = {}
     method_name = ""
     for field in fields(message):
         if field.number in (1, 2):
@@ -221,8 +221,9 @@ def _signature(message: bytes) -> Signature:
         elif field.number == 3:
             method_name = text(message, field)
         elif field.number == 4:
-            defaults.append(_map_entry(message[field.start : field.end])[0])
-    return Signature(method_name, dict(sorted(inputs.items())), dict(sorted(outputs.items())), tuple(defaults))
+            key, value = _map_entry(message[field.start : field.end])
+            defaults[key] = value
+    return Signature(method_name, dict(sorted(inputs.items())), dict(sorted(outputs.items())), defaults)
 
 
 def _tensor_info(message: bytes, depth: int = 0) -> TensorInfo:

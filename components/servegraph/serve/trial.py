@@ -55,9 +55,10 @@ def made_up_requests(name: str, signature: Signature, meta_graph: Any) -> list[M
     """Return requests for one signature: a few rows, then single ones unlike them; none where none can be made up."""
     from servegraph.answers.encodings import encodings
     from servegraph.answers.generated import generate
+    from servegraph.answers.samples import specs_of
     from servegraph.serve.unlike_rows import unlike_rows
 
-    specs = _specs(signature)
+    specs = specs_of(signature)
     try:
         found = {} if meta_graph is None else encodings(meta_graph, name)
         made = generate(specs, rows=_MADE_UP_ROWS, encodings=found, care="some")
@@ -111,9 +112,3 @@ def _trial(request: GoldenRequest, signatures: Mapping[str, Signature]) -> Trial
             values = read(found, asked.outputs[key])
             outputs[key] = Recorded(values.reshape(-1), values.shape)
     return Trial(name, inputs, outputs, request.within)
-
-
-def _specs(signature: Signature) -> dict[str, Any]:
-    from servegraph.answers.samples import InputSpec
-
-    return {name: InputSpec(info.dtype, info.shape) for name, info in signature.inputs.items()}

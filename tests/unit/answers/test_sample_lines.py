@@ -5,7 +5,9 @@ import gzip
 import json
 import lzma
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from servegraph.answers import sample_lines
 from servegraph.answers.samples import InputSpec
@@ -131,3 +133,39 @@ def test_samples_in_bzip2_and_damaged_ones(tmp_path):
     with pytest.raises(StorageError) as caught:
         sample_lines.read(str(cut), IDS)
     assert caught.value.code == "DAMAGED"
+
+
+def default(value, dtype="float32"):
+    return tf.make_tensor_proto(np.array(value, dtype)).SerializeToString()
+
+
+def test_what_a_line_leaves_out_is_asked_with_the_default_of_the_signature(read):
+    specs = {"x": InputSpec("float32", (None, 2)), "scale": InputSpec("float32", (), default(3))}
+    lines = [{"x": [1, 2]}, {"x": [3, 4], "scale": 5}, {"inputs": {"x": [[5, 6], [7, 8]]}}, {"x": [[9, 9]]}]
+    found = read(lines, specs)
+    assert [(r["x"].tolist(), r["scale"].item()) for r in found.batches(8)] == [
+        ([[1, 2]], 3),
+        ([[3, 4]], 5),
+        ([[5, 6], [7, 8]], 3),
+        ([[9, 9]], 3),
+    ]
+    with pytest.raises(DataError, match=r"no value for the inputs \['x'\]"):
+        read([{"scale": 1}], specs)
+
+
+def test_a_default_of_one_row_stands_for_each_row_and_another_is_asked_as_it_stands(read):
+    rows = {**IDS, "of": InputSpec("float32", (None,), default([2]))}
+    found = read([{"ids": [1]}, {"ids": [2]}, {"ids": [3], "of": 4}, {"inputs": {"ids": [[5], [6]]}}], rows)
+    assert (found.rows, found.is_batched) == (5, True)
+    assert found.inputs["of"].tolist() == [2, 2, 4, 2, 2]
+    whole = {**IDS, "stops": InputSpec("float32", (None,), default([7, 8, 9]))}
+    found = read([{"ids": [1]}, {"ids": [2]}], whole)
+    assert [(r["ids"].tolist(), r["stops"].tolist()) for r in found.batches(8)] == [
+        ([[1]], [7, 8, 9]),
+        ([[2]], [7, 8, 9]),
+    ]
+
+
+def test_a_default_that_does_not_fit_its_input_is_said(read):
+    with pytest.raises(DataError, match="default of the input 'scale' has the shape"):
+        read([{"ids": [1]}], {**IDS, "scale": InputSpec("float32", (), default([1, 2]))})

@@ -158,6 +158,13 @@ def test_requests_without_a_common_batch_stay_apart(model):
     assert [sorted(request) for request in found.batches(1)] == [["rate", "x"]] * 2
 
 
+def test_what_a_request_leaves_out_has_its_default(model):
+    requests = warmup.read(model(predict({"x": np.float32([[1], [2]])})))
+    rate = InputSpec("float32", (), tf.make_tensor_proto(0.5).SerializeToString())
+    found = warmup.samples(requests, "serving_default", {"x": InputSpec("float32", (None, 1)), "rate": rate})
+    assert [request["rate"].tolist() for request in found.batches(1)] == [0.5]
+
+
 @pytest.mark.parametrize(
     ("specs", "says"),
     [

@@ -22,7 +22,7 @@ def test_a_default_stands_for_what_a_request_leaves_out(tmp_path: Path) -> None:
     path = tmp_path / "scaled" / "1"
     tf.saved_model.save(scaled, str(path), signatures=scaled.serve)
     model = load_model(path)
-    assert model.signatures["serving_default"].defaults == ("scale",)
+    assert [*model.signatures["serving_default"].defaults] == ["scale"]
     assert not model.shareable
 
     def answer(body: bytes) -> list[list[float]]:
