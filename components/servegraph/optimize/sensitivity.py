@@ -112,12 +112,16 @@ def _by_handle(restoring: Iterable[tf.Operation]) -> dict[str, tf.Operation]:
 
 
 def _import_restores(narrow: Path, tags: Sequence[str], graph: tf.Graph) -> list[tf.Operation]:
-    """Add what restores the narrow model, as `narrow/…`, into the variables of this graph; return what assigns them."""
+    """Add what restores the narrow model, as `narrow/…`, into the variables of this graph; return what assigns them.
+
+    Tables are the same in both.
+    """
     meta_graph: MetaGraphDef = SavedModelLoader(str(narrow)).get_meta_graph_def_from_tags(list(tags))
     nodes = {node.name: node for node in meta_graph.graph_def.node}
     handles: dict[str, str] = {}
     wanted: dict[str, None] = {}
-    stack = [node_name(t) for t in nodes[meta_graph.saver_def.restore_op_name].input]
+    restored = [node_name(t) for t in nodes[meta_graph.saver_def.restore_op_name].input]
+    stack = [name for name in restored if nodes[name].op in _PUTS]
     puts = set(stack)
     while stack:
         name = stack.pop()

@@ -83,6 +83,19 @@ def test_few_samples_where_one_takes_long(shape, products, rows):
     assert len(sensitivity._probe(question, products)["x"]) == rows
 
 
+def moved(made, serve, inputs, tmp_path):
+    """Return how far each weight of a module moves its answers when it is halved."""
+    tf.saved_model.save(made, str(tmp_path / "m"), signatures=serve)
+    loose = loosen(draft_reader.read(tmp_path / "m"))
+    with loose.tensors() as tensors:
+        forms = planned(loose, plan_half, tensors)
+    draft_writer.write(loose, tmp_path / "loose")
+    draft_writer.write(replace(loose, forms=forms), tmp_path / "narrow")
+    rows = len(next(iter(inputs.values())))
+    question = Question(("serve",), "session", "serving_default", Samples(inputs, rows, generated=True), [])
+    return sensitivity.measure(tmp_path / "loose", tmp_path / "narrow", list(weights_of(loose)), question)
+
+
 def test_answers_of_other_sizes_and_ragged_ones(tmp_path):
     """What a detector finds is another number of boxes with other weights: all of them have changed."""
     made = tf.Module()
@@ -90,16 +103,24 @@ def test_answers_of_other_sizes_and_ragged_ones(tmp_path):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
     def serve(x):
-        found = tf.boolean_mask(x, 1e3 * tf.reduce_sum(made.edge - tf.round(made.edge * 64) / 64) + x > 0)
+        edge = 1e3 * tf.reduce_sum(made.edge - tf.round(made.edge * 64) / 64)
+        found = tf.boolean_mask(x, edge + x > 0)
         return {"found": found, "ragged": tf.RaggedTensor.from_row_lengths(found, [tf.size(found)])}
 
-    tf.saved_model.save(made, str(tmp_path / "m"), signatures=serve)
-    loose = loosen(draft_reader.read(tmp_path / "m"))
-    with loose.tensors() as tensors:
-        forms = planned(loose, plan_half, tensors)
-    draft_writer.write(loose, tmp_path / "loose")
-    draft_writer.write(replace(loose, forms=forms), tmp_path / "narrow")
-    inputs = {"x": np.linspace(-300, 300, 50, dtype=np.float32)}
-    question = Question(("serve",), "session", "serving_default", Samples(inputs, 50, generated=True), [])
-    (moved,) = sensitivity.measure(tmp_path / "loose", tmp_path / "narrow", list(weights_of(loose)), question).values()
-    assert 0.9 < moved <= 1
+    (distance,) = moved(made, serve, {"x": np.linspace(-300, 300, 50, dtype=np.float32)}, tmp_path).values()
+    assert 0.9 < distance <= 1
+
+
+def test_a_table_that_is_restored_beside_the_weights(tmp_path):
+    """A dense hash table is made of the keys that it must not hold."""
+    made = tf.Module()
+    made.table = tf.lookup.experimental.DenseHashTable(tf.string, tf.int64, -1, "<empty>", "<deleted>")
+    made.table.insert(["a", "b"], tf.constant([1, 2], tf.int64))
+    made.rows = tf.Variable(np.random.default_rng(0).normal(size=(500, 8)).astype(np.float32), name="rows")
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="word")])
+    def serve(word):
+        return {"row": tf.gather(made.rows, made.table.lookup(word) + 1)}
+
+    (distance,) = moved(made, serve, {"word": np.array([b"a", b"b", b"c"], object)}, tmp_path).values()
+    assert 0 < distance < 1e-3
