@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from servegraph.savedmodel.wire import Malformed, payloads
+
 _KINDS = ("layers", "initializers", "regularizers", "constraints", "optimizers", "losses", "metrics")
 _RUN_CODE = {"Lambda"}
 # What Keras writes into a configuration, or looks up, and has under no public name of those kinds.
@@ -26,6 +28,7 @@ _OWN = """
     VocabularyFileCategoricalColumn WeightedCategoricalColumn CrossedColumn IndicatorColumn EmbeddingColumn
     SequenceCategoricalColumn SequenceNumericColumn
 """
+_OP = 2  # the field of NodeDef
 _VERSION = re.compile(r"V[12]$")  # BatchNormalizationV1 and GRUV2 are layers, ZerosV2 is an initializer
 # Keys of a configuration whose text is the path of a file that is read, and whose value is a function in any spelling.
 _FILES = ("vocabulary", "vocabulary_file", "ckpt_to_load_from")
@@ -68,6 +71,34 @@ _CALLS = {
     "ClassMethod": (("cls_symbol", "method_name"), _TO_RAGGED),
 }
 
+# Operations that Keras of TensorFlow 2.0 to 2.3 makes layers of: they compute with the values of tensors.
+_OPERATIONS = """
+    Abs Acos Acosh Add AddN AddV2 All Angle Any ArgMax ArgMin AsString Asin Asinh Atan Atan2 Atanh AvgPool AvgPool3D
+    BatchMatMul BatchMatMulV2 BatchToSpaceND BiasAdd Bincount Bitcast BitwiseAnd BitwiseOr BitwiseXor BroadcastTo
+    Bucketize Cast Ceil Cholesky ClipByValue Complex ComplexAbs Concat ConcatV2 Conj Const Conv2D
+    Conv2DBackpropInput Conv3D CropAndResize Cross Cumprod Cumsum DepthToSpace DepthwiseConv2dNative Diag DiagPart
+    Digamma Dilation2D Div DivNoNan DynamicPartition DynamicStitch Einsum Elu EnsureShape Equal Erf Erfc Exp
+    ExpandDims Expm1 ExtractImagePatches FFT FFT2D FakeQuantWithMinMaxArgs FakeQuantWithMinMaxVars Fill Floor
+    FloorDiv FloorMod FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual
+    HSVToRGB IFFT IFFT2D IRFFT IRFFT2D Identity IdentityN Imag InTopKV2 Inv Invert InvertPermutation IsFinite IsInf
+    IsNan L2Loss LRN LeakyRelu LeftShift Less LessEqual Lgamma LinSpace Log Log1p LogSoftmax LogicalAnd LogicalNot
+    LogicalOr MatMul MatrixBandPart MatrixDeterminant MatrixDiag MatrixDiagPart MatrixDiagPartV2 MatrixDiagPartV3
+    MatrixDiagV2 MatrixDiagV3 MatrixInverse MatrixSetDiag MatrixSetDiagV2 MatrixSetDiagV3 MatrixSolve
+    MatrixTriangularSolve Max MaxPool MaxPool3D MaxPoolV2 Maximum Mean Min Minimum MirrorPad Mod Mul MulNoNan
+    Multinomial Neg NonMaxSuppressionV2 NonMaxSuppressionV3 NonMaxSuppressionV4 NonMaxSuppressionV5 NotEqual OneHot
+    OnesLike Pack Pad PadV2 Pow PreventGradient Prod Qr RFFT RFFT2D RGBToHSV RandomShuffle RandomStandardNormal
+    RandomUniform RandomUniformInt Range Rank Real RealDiv Reciprocal ReduceJoin RegexReplace Relu Relu6 Reshape
+    ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor Reverse ReverseSequence ReverseV2 RightShift Rint
+    Roll Round Rsqrt ScatterNd SegmentMax SegmentMean SegmentMin SegmentProd SegmentSum Select SelectV2 Selu Shape
+    ShapeN Sigmoid Sign Sin Sinh Size Slice Softmax SoftmaxCrossEntropyWithLogits Softplus Softsign SpaceToBatchND
+    SpaceToDepth SparseSoftmaxCrossEntropyWithLogits SparseToDense Split SplitV Sqrt Square SquaredDifference
+    Squeeze StatelessRandomNormal StatelessRandomUniform StaticRegexReplace StopGradient StridedSlice StringJoin
+    StringLength StringLower StringStrip StringToHashBucketFast StringToHashBucketStrong StringToNumber StringUpper
+    Sub Substr Sum Svd Tan Tanh TensorScatterAdd TensorScatterSub TensorScatterUpdate Tile TopK TopKV2 Transpose
+    TruncateDiv TruncateMod TruncatedNormal Unique UniqueV2 Unpack UnravelIndex UnsortedSegmentMax
+    UnsortedSegmentMin UnsortedSegmentProd UnsortedSegmentSum Where Xdivy Xlogy ZerosLike
+"""
+
 
 @dataclass(frozen=True)
 class Names:
@@ -108,12 +139,27 @@ class Names:
             called = ".".join(str(arguments.get(key)) for key in keys)
             if not may_be.fullmatch(called) or called.rpartition(".")[2] in _LOOK_UP | _READ:
                 return f"{name} of {called}"
+        elif name == "TensorFlowOpLayer":
+            if (operation := _operation(arguments.get("node_def"))) not in _OPERATIONS.split():
+                return f"{name} of {operation}"
         elif name not in self.classes and _VERSION.sub("", name) not in self.classes:
             return name
         by_module = module is None or re.fullmatch(r"keras(\.\w+)*", str(module))
         if not by_module or named.get("registered_name") not in (None, name):
             return f"{name} of {module}, registered as {named.get('registered_name')}"
         return next((f"{name} with {told}" for told in _reached(arguments)), None)
+
+
+def _operation(node: Any) -> str | None:
+    """Return which operation a NodeDef names, given as JSON or, by TensorFlow 2.0 and 2.1, encoded as text."""
+    if isinstance(node, dict):
+        return str(node.get("op"))
+    try:
+        message = str(node).encode()
+        named = [message[start:end].decode() for start, end in payloads(message, _OP)]
+    except (Malformed, UnicodeError):
+        return None
+    return named[-1] if named else None  # of a field that stands there several times protobuf takes the last
 
 
 def _reached(arguments: dict[str, Any]) -> Iterator[str]:

@@ -105,6 +105,21 @@ def called(function, name="TFOpLambda"):
     return {"class_name": name, "registered_name": name, "config": {"name": "added", "function": function}}
 
 
+def operation(node, constants=None):
+    """A layer as Keras of TensorFlow 2.0 to 2.3 makes one of an operation."""
+    config = {"name": "added", "trainable": True, "dtype": "float32", "node_def": node, "constants": constants or {}}
+    return {"class_name": "TensorFlowOpLayer", "config": config}
+
+
+def node_def(op):
+    return {"name": "added", "op": op, "input": ["x", "y"], "attr": {"T": {"type": "DT_FLOAT"}}}
+
+
+def encoded(*ops):
+    """A NodeDef as text, with one operation after the other."""
+    return "\n\x05added" + "".join(f"\x12{chr(len(op))}{op}" for op in ops)
+
+
 OF_VALUES = """
     __operators__.add audio.decode_wav bitcast compat.v1.losses.huber_loss compat.v1.to_float debugging.assert_equal
     debugging.check_numerics dtypes.saturate_cast dynamic_partition io.decode_csv io.decode_jpeg io.encode_base64
@@ -128,6 +143,8 @@ COMPUTE = {
     "version-1": {"class_name": "BatchNormalizationV1", "config": {}},
     "version-2": {"class_name": "GRU", "config": {"kernel_initializer": {"class_name": "ZerosV2", "config": {}}}},
     "ragged": {"class_name": "InstanceMethod", "config": {"attr_name": "row_lengths"}},
+    "operation": operation(node_def("AddV2"), {"1": 2.0}),
+    "operation-encoded": operation(encoded("Mul")),
     "to-ragged": {"class_name": "ClassMethod", "config": {"cls_symbol": "RaggedTensor", "method_name": "from_tensor"}},
 }
 
@@ -165,6 +182,41 @@ def test_no_function_that_reaches_out_of_a_model_is_let_in():
     assert {f: list(names.strangers(layer)) for f, layer in layers.items()} == {
         f: [f"TFOpLambda of {f}"] for f in layers
     }
+
+
+def test_no_operation_that_reaches_out_of_a_model_is_let_in():
+    names = keras2.Names.of(keras)
+    others = {"EagerPyFunc", "PyFuncStateless", "StatefulPartitionedCall", "While", "ReadVariableOp", "XlaCustomCallV2"}
+    for op in {*DANGER_OF, *others}:
+        for node in (node_def(op), encoded(op), encoded("Mul", op)):
+            assert list(names.strangers(operation(node))) == [f"TensorFlowOpLayer of {op}"]
+    for node in (None, {}, "", "\x12\x7f", 5):
+        assert list(names.strangers(operation(node))) == ["TensorFlowOpLayer of None"]
+
+
+@ready
+def test_a_model_of_operations_as_tensorflow_2_3_writes_it(tmp_path):
+    """Its input is doubled by an operation on the way to the layer that took it."""
+    file = shutil.copy(MODELS / "keras2.h5", tmp_path / "m.h5")
+    with h5py.File(file, "r+") as opened:
+        config = json.loads(opened.attrs["model_config"])
+        layers = config["config"]["layers"]
+        node = {"name": "mul", "op": "Mul", "input": ["image", "mul/y"], "attr": {"T": {"type": "DT_FLOAT"}}}
+        added = {**operation(node, {"1": 2.0}), "name": "tf_op_layer_mul", "inbound_nodes": [[["image", 0, 0, {}]]]}
+        added["config"]["name"] = "mul"
+        layers[1]["inbound_nodes"] = json.loads(
+            json.dumps(layers[1]["inbound_nodes"]).replace('"image"', '"tf_op_layer_mul"')
+        )
+        layers.insert(1, added)
+        opened.attrs["model_config"] = json.dumps(config)
+    export(file, tmp_path / "doubled")
+    export(MODELS / "keras2.h5", tmp_path / "plain")
+    image = np.random.default_rng(0).normal(size=(2, 4, 4, 2)).astype(np.float32)
+    answers = []
+    for path, asked in ((tmp_path / "doubled", image), (tmp_path / "plain", 2 * image)):
+        with Servable(path) as servable:
+            answers.append(servable("serving_default", {"image": asked})["probabilities"])
+    assert np.allclose(*answers, atol=1e-6)
 
 
 def test_a_refusal_names_the_function_of_a_layer(tmp_path):
