@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from servegraph import storage, text_operations
+from servegraph.answers.composites import sparse_parts
 from servegraph.errors import ModelError
 from servegraph.savedmodel.graph_reader import read_saved_model
 
@@ -131,14 +132,13 @@ def _eager_call(function: Any) -> Call:
 
 
 def _session_call(session: tf.compat.v1.Session, definition: Any) -> Call:
-    encoded = [name for name, info in definition.inputs.items() if not info.name]
+    fed = fed_tensors(definition.inputs)
+    encoded = [name for name, info in definition.inputs.items() if info.WhichOneof("encoding") == "composite_tensor"]
     outputs = tensors_of(definition.outputs)
 
     def call(request: dict[str, Any]) -> dict[str, Any]:
-        _require(request, definition.inputs, encoded)
-        answers: dict[str, Any] = session.run(
-            outputs, {definition.inputs[name].name: value for name, value in request.items()}
-        )
+        _require(request, fed, encoded)
+        answers: dict[str, Any] = session.run(outputs, {fed[name]: value for name, value in request.items()})
         return answers
 
     return call
@@ -147,9 +147,22 @@ def _session_call(session: tf.compat.v1.Session, definition: Any) -> Call:
 def _require(request: Mapping[str, Any], taken: Mapping[str, Any], encoded: Sequence[str]) -> None:
     """Raise ValueError where a request is not one tensor for each input."""
     if encoded:
-        raise ValueError(f"the inputs {sorted(encoded)} are ragged or sparse, which a request cannot hold")
+        raise ValueError(f"the inputs {sorted(encoded)} are composite tensors, which a request cannot hold")
     if unknown := sorted(request.keys() - taken.keys()):
         raise ValueError(f"it has no inputs {unknown}; its inputs are {sorted(taken)}")
+
+
+def fed_tensors(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tensors of a signature's inputs by the names of what is asked; of a sparse one its parts.
+
+    They are called as `tf.saved_model.load` calls them. A composite one is left out: no request holds it.
+    """
+    dense = {name: info.name for name, info in inputs.items() if info.name}
+    sparse = [(name, info.coo_sparse) for name, info in inputs.items() if info.WhichOneof("encoding") == "coo_sparse"]
+    for name, coo in sparse:
+        tensors = (coo.indices_tensor_name, coo.values_tensor_name, coo.dense_shape_tensor_name)
+        dense |= dict(zip(sparse_parts(name), tensors, strict=True))
+    return dense
 
 
 def tensors_of(outputs: Mapping[str, Any]) -> dict[str, str]:

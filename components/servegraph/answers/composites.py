@@ -14,7 +14,8 @@ import numpy as np
 
 from servegraph.answers.dtypes import numpy_type
 from servegraph.answers.made_up import Draw, Encoding, Known
-from servegraph.answers.samples import InputSpec, Request
+from servegraph.answers.samples import InputSpec, Request, specs_of
+from servegraph.savedmodel.graph import Signature
 
 OPEN_WIDTH = 8  # of a sparse dimension of which the graph does not say how large
 _ENTRIES = 4  # of a sparse row
@@ -73,6 +74,24 @@ class Ragged:
     def parts(self) -> tuple[str, ...]:
         """The names of its inputs."""
         return self.values, *self.splits
+
+
+def sparse_parts(name: str) -> tuple[str, str, str]:
+    """Return what indices, values and dense shape of an input that is a sparse tensor are called."""
+    return f"{name}_indices", f"{name}_values", f"{name}_dense_shape"
+
+
+def asked_specs(signature: Signature) -> dict[str, InputSpec]:
+    """Return what a signature is asked with: its inputs; of one that is a sparse tensor, as in TF1, its parts."""
+    found: dict[str, InputSpec] = {}
+    for name, spec in specs_of(signature).items():
+        if signature.inputs[name].encoding != "sparse":
+            found[name] = spec
+            continue
+        rank = None if spec.shape is None else len(spec.shape)
+        parts = (InputSpec("int64", (None, rank)), InputSpec(spec.dtype, (None,)), InputSpec("int64", (rank,)))
+        found |= zip(sparse_parts(name), parts, strict=True)
+    return found
 
 
 def composites(specs: Mapping[str, InputSpec]) -> list[Sparse | Ragged]:

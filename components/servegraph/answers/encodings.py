@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from servegraph.answers.composites import sparse_parts
 from servegraph.answers.input_flow import Scope, attr, flow
 from servegraph.answers.looked_up import Fills, rows_of, rows_of_matrix
 from servegraph.answers.made_up import (
@@ -69,6 +70,8 @@ def encodings(meta_graph: Any, signature: str, source: Path | None = None) -> di
     fills = Fills(root, assets)
     found: dict[str, Encoding] = {}
     for name, info in meta_graph.signature_def[signature].inputs.items():
+        if info.WhichOneof("encoding") == "coo_sparse":
+            found |= _sparse(fills, root, name, info)
         if not info.name:
             continue
         sizes = [size.size for size in info.tensor_shape.dim]
@@ -77,6 +80,18 @@ def encodings(meta_graph: Any, signature: str, source: Path | None = None) -> di
         if encoding is not None:
             found[name] = encoding
     return found
+
+
+def _sparse(fills: Fills, scope: Scope, name: str, info: Any) -> dict[str, Encoding]:
+    """Return what the values of a sparse tensor must be, and its size: that of the signature, or of the graph."""
+    _, values, dense_shape = sparse_parts(name)
+    columns = [size.size for size in info.tensor_shape.dim][1:]
+    known = Known((columns[0] - 1,)) if len(columns) == 1 and columns[0] > 0 else None
+    found = {
+        values: _meaning(fills, scope, info.coo_sparse.values_tensor_name, tf.as_dtype(info.dtype)),
+        dense_shape: known or _columns(scope, info.coo_sparse.dense_shape_tensor_name),
+    }
+    return {part: encoding for part, encoding in found.items() if encoding is not None}
 
 
 def _meaning(fills: Fills, scope: Scope, tensor: str, dtype: tf.DType) -> Encoding | None:

@@ -11,12 +11,13 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from servegraph.answers import generated, metric, sample_lines, warmup
 from servegraph.answers.ask import LOADERS, Loader, Servable
 from servegraph.answers.child import in_child
+from servegraph.answers.composites import asked_specs
 from servegraph.answers.draws import same_draws
 from servegraph.answers.encodings import encodings
 from servegraph.answers.evidence import Evidence, Question
 from servegraph.answers.generated import Try, longer, made, say_something, tell_apart
 from servegraph.answers.made_up import Encoding
-from servegraph.answers.samples import InputSpec, Samples, are_same, in_other_sizes, specs_of
+from servegraph.answers.samples import InputSpec, Samples, are_same, in_other_sizes
 from servegraph.errors import DataError, InputError, ModelError
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, MetaGraph, SavedModelGraph, Signature
 
@@ -82,7 +83,7 @@ def _to_ask(
             if mine := given[name]:
                 tries[name] = [mine, *in_other_sizes([mine], outputs)]
             else:
-                tries[name] = _made_up(specs_of(signature), encodings(definition, name, path), outputs)
+                tries[name] = _made_up(asked_specs(signature), encodings(definition, name, path), outputs)
         if supervised := [name for name, signature in meta_graph.signatures.items() if signature.is_supervised]:
             silent[f"{', '.join(supervised)} of {list(meta_graph.tags)}"] = "what trains or evaluates is not served"
         if tries or not supervised:
@@ -100,7 +101,7 @@ def _real_samples(
     for meta_graph in graph.meta_graphs:
         found.append({})
         for name, signature in _public(meta_graph):
-            specs = specs_of(signature)
+            specs = asked_specs(signature)
             try:
                 given = sample_lines.read(samples, specs, label=label_key, signature=name) if samples else None
                 found[-1][name] = given or warmup.samples(warm, name, specs)
@@ -112,7 +113,7 @@ def _real_samples(
 
 def _closest(samples: str, graph: SavedModelGraph, misfits: Mapping[str, DataError]) -> DataError:
     """Return why samples do not fit the signature that they are most likely meant for, with what the others take."""
-    taken = {name: specs_of(signature) for meta in reversed(graph.meta_graphs) for name, signature in _public(meta)}
+    taken = {name: asked_specs(signature) for meta in reversed(graph.meta_graphs) for name, signature in _public(meta)}
     meant = max(
         misfits, key=lambda name: (sample_lines.closeness(samples, taken[name], name), name == DEFAULT_SIGNATURE)
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from servegraph.answers import gate, golden
-from servegraph.answers.evidence import Answers, Evidence
+from servegraph.answers.evidence import Answers, Evidence, Question
 from servegraph.answers.generated import say_something
 from servegraph.answers.golden import Recorded
 from servegraph.answers.repeats import outputs_that_vary, without
@@ -34,8 +34,11 @@ def record(best: Written, path: Path, evidence: Evidence, budget_bytes: int | No
 
     What it answers otherwise from call to call no deployment could compare.
     """
-    if not evidence.questions:  # a copy of the original may have its own
-        return Recorded(0, why_none="" if (path / GOLDEN_FILE).exists() else "the original could not be asked")
+    cannot = "the original could not be asked" if not evidence.questions else ""
+    if evidence.questions and _is_in_parts(best.draft, evidence.main):
+        cannot = f"no request of a server holds the sparse tensors that {evidence.main.signature!r} takes"
+    if cannot:  # a copy of the original may have its own
+        return Recorded(0, why_none="" if (path / GOLDEN_FILE).exists() else cannot)
     main = evidence.main
     given = next((found.given for found in best.measured if found.loader == main.loader), ())
     if not given:  # what is left after a rung was undone, or all of the original
@@ -57,3 +60,9 @@ def record(best: Written, path: Path, evidence: Evidence, budget_bytes: int | No
             if say_something(brief_answers[main.tags]) and (recorded := write(brief, brief_answers)).lines:
                 return recorded
     return write(main.samples, answers)
+
+
+def _is_in_parts(draft: Draft, question: Question) -> bool:
+    """Whether a signature was asked with the parts of what it takes whole."""
+    [definition] = [one for one in draft.definitions if {*one.meta_info_def.tags} == {*question.tags}]
+    return not question.samples.inputs.keys() <= {*definition.signature_def[question.signature].inputs}

@@ -15,7 +15,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
-from servegraph.answers.ask import Arrays, short_message, tensors_of
+from servegraph.answers.ask import Arrays, fed_tensors, short_message, tensors_of
 from servegraph.answers.child import in_child
 from servegraph.answers.evidence import Question
 from servegraph.errors import ModelError
@@ -92,7 +92,8 @@ def _probe_all(
             "narrow/filename:0": str(narrow / VARIABLES_PREFIX),
         }
 
-        feeds = {definition.inputs[name].name: value for name, value in request.items()}
+        fed = fed_tensors(definition.inputs)
+        feeds = {fed[name]: value for name, value in request.items()}
         distances = []
         try:
             want = session.run(outputs, feeds)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
+from servegraph.answers.ask import fed_tensors
 from servegraph.answers.child import in_child
 from servegraph.answers.evidence import Question
 from servegraph.answers.samples import Samples
@@ -232,7 +233,7 @@ def _count(
     with tf.compat.v1.Session(graph=tf.Graph()) as session, session.graph.as_default():
         meta_graph = SavedModelLoader(str(path)).load(session, list(tags))
         definition = meta_graph.signature_def[signature]
-        inputs = {name: info.name for name, info in definition.inputs.items()}
+        inputs = fed_tensors(definition.inputs)
         there = _behind([session.graph.get_tensor_by_name(i.name).op for i in definition.outputs.values() if i.name])
         fetches = {table: [f"{n}:0" for n in finds if n in there] for table, finds in tables.items()}
         found: dict[str, list[Ids]] = {table: [] for table in tables}

@@ -16,7 +16,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow.python.framework import op_def_registry
 
 from servegraph.rewriting import Precision
-from servegraph.rewriting.graph import attr, node_name
+from servegraph.rewriting.graph import attr, node_name, tensors_of
 from servegraph.rewriting.meta_graph import ServingGraph
 
 _DTYPES = {"bfloat16": DT_BFLOAT16, "float16": DT_HALF}
@@ -29,7 +29,12 @@ PRODUCTS, FOLLOWING = frozenset(_PRODUCTS.split()), frozenset(_FOLLOWING.split()
 
 def lowered_graph(graph: ServingGraph, precision: Precision) -> ServingGraph:
     """Return the graph with its main body in a lower precision; functions stay as they are."""
-    fed = {node_name(info.name) for s in graph.signatures.values() for info in s.inputs.values()}
+    fed = {
+        node_name(tensor)
+        for signature in graph.signatures.values()
+        for info in signature.inputs.values()
+        for tensor in tensors_of(info)
+    }
     body = _Body(graph.nodes, lambda name, _: name, _DTYPES[precision], fed)
     nodes = body.rewritten()
     signatures = {}

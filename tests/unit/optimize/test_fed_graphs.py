@@ -1,10 +1,13 @@
 """Graphs of TF1 of which a request replaces more than the placeholders: each rung answers as the original did."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from tests.tf1_models import assert_same, changed, graph_with, save, signature, weights
 
+from servegraph.answers.ask import LOADERS, Servable
 from servegraph.optimize.constants import as_constants
 from servegraph.optimize.fold import fold
 from servegraph.optimize.goal import Goal
@@ -117,3 +120,27 @@ def test_an_input_whose_open_dimension_must_be_one_is_asked(tmp_path):
 
     result = optimize(graph_with(beside, tmp_path / "m"), tmp_path / "out", Goal(rungs=("strip", "quarter")))
     assert [step.name for step in result.steps if step.kept] == ["strip", "quarter"]
+
+
+def sparse_input(path, session):
+    x = tf1.sparse_placeholder(tf.float32, [None, 300], name="x")
+    y = tf.nn.softmax(tf.sparse.sparse_dense_matmul(x, weights("w", [300, 8])))
+    return save(path, session, {"serving_default": signature({"x": x}, {"y": y})})
+
+
+@pytest.mark.parametrize("has_samples", [True, False])
+def test_a_sparse_tensor_is_asked_by_its_parts(tmp_path, has_samples):
+    """Its width is that of the signature: no other can be multiplied with the weights."""
+    path = graph_with(sparse_input, tmp_path / "m")
+    request = {"x_indices": [[0, 3], [1, 299]], "x_values": [1.0, 2.0], "x_dense_shape": [2, 300]}
+    (tmp_path / "s.jsonl").write_text(json.dumps({"inputs": request}))
+    samples = str(tmp_path / "s.jsonl") if has_samples else None
+    result = optimize(path, tmp_path / "out", Goal(rungs=("strip", "fold", "halve")), samples)
+    assert {step.name for step in result.steps if step.kept} >= {"strip", "halve"}
+    assert not any("Not asked" in note for note in result.notes)
+    assert "no request of a server holds the sparse tensors that 'serving_default' takes" in str(result.notes)
+    asked = {name: np.array(value, np.float32 if name == "x_values" else np.int64) for name, value in request.items()}
+    for loader in LOADERS:
+        with Servable(path, loader=loader) as before, Servable(tmp_path / "out", loader=loader) as after:
+            answers = [servable("serving_default", asked)["y"] for servable in (before, after)]
+        assert np.allclose(*answers, atol=1e-2)
