@@ -20,6 +20,7 @@ from servegraph.answers.composites import sparse_parts
 from servegraph.answers.input_flow import Scope, attr, flow
 from servegraph.answers.looked_up import Fills, rows_of, rows_of_matrix
 from servegraph.answers.made_up import (
+    SOUND_RATE,
     Base64Text,
     CsvText,
     Encoding,
@@ -28,6 +29,8 @@ from servegraph.answers.made_up import (
     ImageBytes,
     Known,
     NumberText,
+    SequenceExampleSpec,
+    SoundBytes,
 )
 from servegraph.rewriting.meta_graph import assets_of
 
@@ -55,6 +58,16 @@ _OF_IDS = (tf.int32, tf.int64, tf.float32)  # what Keras 2 gives an Embedding wh
 _KEEP_SIZE = (("Identity", 0), ("Cast", 0), ("SparseToDense", 1))  # with the number of the input
 # Which input is the matrix, where another one is a sparse tensor's size, or what it became as a dense tensor.
 _MULTIPLIED = {("SparseTensorDenseMatMul", 2): 3, ("MatMul", 0): 1}
+# Of ParseSequenceExampleV2: the groups of outputs in their order, each with the attribute of its types, the input of
+# its names, and how many outputs a feature has.
+_SEQUENCE_OUTPUTS = (
+    ("context", "sparse", "context_sparse_types", 2, 3),
+    ("context", "dense", "Tcontext_dense", 3, 1),
+    ("context", "ragged", "context_ragged_value_types", 4, 2),
+    ("feature_list", "sparse", "feature_list_sparse_types", 5, 3),
+    ("feature_list", "dense", "feature_list_dense_types", 6, 2),
+    ("feature_list", "ragged", "feature_list_ragged_value_types", 7, 3),
+)
 _GATHERS = ("GatherV2", "Gather", "ResourceGather")
 
 
@@ -148,6 +161,11 @@ def _image(fills: Fills, scope: Scope, node: Any) -> Encoding:
     return ImageBytes("png" if node.op == "DecodePng" else "jpeg")
 
 
+def _sound(fills: Fills, scope: Scope, node: Any) -> Encoding:
+    channels, samples = (attr(node, name).i for name in ("desired_channels", "desired_samples"))
+    return SoundBytes(channels if channels > 0 else 1, samples if samples > 0 else SOUND_RATE)
+
+
 def _number(fills: Fills, scope: Scope, node: Any) -> Encoding:
     return NumberText(tf.as_dtype(attr(node, "out_type").type or tf.float32).is_floating)
 
@@ -183,6 +201,24 @@ def _example(fills: Fills, scope: Scope, node: Any) -> Encoding | None:
     return ExampleSpec(features)
 
 
+def _sequence_example(fills: Fills, scope: Scope, node: Any) -> Encoding | None:
+    """Return what a parsed SequenceExample has, None where the names are not in the graph."""
+    groups: dict[str, dict[str, Feature]] = {"context": {}, "feature_list": {}}
+    flat = 0
+    for group, kind, types, keys, extra in _SEQUENCE_OUTPUTS:
+        dtypes, names = _dtypes(node, types), _texts(scope, [node.input[keys]])
+        if names is None:
+            return None
+        shapes = [[size.size for size in shape.dim] for shape in attr(node, f"{group}_dense_shapes").list.shape]
+        first = flat + (len(dtypes) if kind == "sparse" else 0)
+        for number, (key, dtype) in enumerate(zip(names, dtypes, strict=True)):
+            count = prod(map(abs, shapes[number])) if kind == "dense" else VARIABLE_LENGTH
+            output = scope.output(node, f"{group}_{kind}_values", number, first + number)
+            groups[group][key] = _feature(fills, scope, dtype, count, output)
+        flat += extra * len(dtypes)
+    return SequenceExampleSpec(groups["context"], groups["feature_list"])
+
+
 def _feature(fills: Fills, scope: Scope, dtype: str, count: int, output: str) -> Feature:
     return Feature(dtype, count, _meaning(fills, scope, output, tf.as_dtype(dtype)))
 
@@ -214,11 +250,13 @@ DECODERS: Mapping[str, Callable[[Fills, Scope, Any], Encoding | None]] = {
     "ParseExample": _example,
     "ParseExampleV2": _example,
     "ParseSingleExample": _example,
+    "ParseSequenceExampleV2": _sequence_example,
     "DecodeJpeg": _image,
     "DecodeAndCropJpeg": _image,
     "ExtractJpegShape": _image,
     "DecodeImage": _image,
     "DecodePng": _image,
+    "DecodeWav": _sound,
     "DecodeCSV": _csv,
     "StringToNumber": _number,
 }

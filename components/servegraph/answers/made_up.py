@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import functools
+import io
+import wave
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -16,6 +18,10 @@ from servegraph.answers.dtypes import is_float, is_text, numpy_type
 
 WORDS = (b"alpha", b"beta", b"gamma", b"a b", b"")
 IMAGE_SIDE = 64  # pixels
+SOUND_RATE = 16_000  # samples a second
+_TONE, _NOISE = 0.2, 0.5  # of a made-up sound: radians a sample, and times the tone
+_LOUDNESS, _LOUDEST = 8000, 32_767  # of samples of 16 bits
+_MOST_STEPS = 3  # of a sequence
 _SEVERAL = 6  # words of a text; one in as many is unknown
 _SEEN = 0.9  # of what a mask covers
 PERIOD = 2037  # of three channels, and no divisor of a usual size, so that rows do not begin alike
@@ -134,6 +140,27 @@ class ImageBytes:
 
 
 @dataclass(frozen=True)
+class SoundBytes:
+    """A WAV file of so many channels and samples."""
+
+    channels: int
+    samples: int
+
+    def encode(self, draw: Draw) -> bytes:
+        """Return noise over a tone, the tone alone with the most care."""
+        noise = 0 if draw.care == "most" else draw.random.normal(size=min(self.samples, PERIOD)) * _NOISE
+        tone = np.sin(np.arange(self.samples) * _TONE) + np.resize(noise, self.samples)
+        levels = np.clip(tone * _LOUDNESS, -_LOUDEST, _LOUDEST).astype("<i2")
+        written = io.BytesIO()
+        with wave.open(written, "wb") as file:
+            file.setnchannels(self.channels)
+            file.setsampwidth(levels.itemsize)
+            file.setframerate(SOUND_RATE)
+            file.writeframes(np.repeat(levels, self.channels).tobytes())
+        return written.getvalue()
+
+
+@dataclass(frozen=True)
 class Base64Text:
     """Web-safe base64 of what it holds, as `tf.io.decode_base64` takes it."""
 
@@ -152,6 +179,15 @@ class Feature:
     count: int
     encoding: Encoding | None = None
 
+    def fill(self, made: Any, draw: Draw) -> None:
+        """Put values into a `tf.train.Feature`."""
+        if self.dtype == "string":
+            made.bytes_list.value.extend(draw.numbers("string", self.count, self.encoding))
+        elif self.dtype == "float32":
+            made.float_list.value.extend(draw.numbers("float32", self.count))
+        else:
+            made.int64_list.value.extend(draw.numbers("int64", self.count, self.encoding))
+
 
 @dataclass(frozen=True)
 class ExampleSpec:
@@ -165,15 +201,28 @@ class ExampleSpec:
 
         example = tf.train.Example()
         for name, feature in sorted(self.features.items()):
-            values: Any
-            if feature.dtype == "string":
-                values = draw.numbers("string", feature.count, feature.encoding)
-                example.features.feature[name].bytes_list.value.extend(values)
-            elif feature.dtype == "float32":
-                example.features.feature[name].float_list.value.extend(draw.numbers("float32", feature.count))
-            else:
-                ids = draw.numbers("int64", feature.count, feature.encoding)
-                example.features.feature[name].int64_list.value.extend(ids)
+            feature.fill(example.features.feature[name], draw)
+        return bytes(example.SerializeToString(deterministic=True))
+
+
+@dataclass(frozen=True)
+class SequenceExampleSpec:
+    """A serialized tf.SequenceExample: features of the whole, and those that each of its steps has."""
+
+    context: Mapping[str, Feature]
+    steps: Mapping[str, Feature]
+
+    def encode(self, draw: Draw) -> bytes:
+        """Return one serialized SequenceExample of a few steps, of one with the most care."""
+        import tensorflow as tf
+
+        example = tf.train.SequenceExample()
+        for name, feature in sorted(self.context.items()):
+            feature.fill(example.context.feature[name], draw)
+        steps = 1 if draw.care == "most" else int(draw.random.integers(1, _MOST_STEPS + 1))
+        for name, feature in sorted(self.steps.items()):
+            for _ in range(steps):
+                feature.fill(example.feature_lists.feature_list[name].feature.add(), draw)
         return bytes(example.SerializeToString(deterministic=True))
 
 

@@ -9,7 +9,16 @@ from servegraph import storage
 from servegraph.answers.ask import Servable
 from servegraph.answers.encodings import encodings
 from servegraph.answers.generated import generate
-from servegraph.answers.made_up import Base64Text, CsvText, ExampleSpec, Feature, ImageBytes, NumberText
+from servegraph.answers.made_up import (
+    Base64Text,
+    CsvText,
+    ExampleSpec,
+    Feature,
+    ImageBytes,
+    NumberText,
+    SequenceExampleSpec,
+    SoundBytes,
+)
 from servegraph.answers.samples import InputSpec
 from servegraph.savedmodel.graph_reader import read_saved_model
 
@@ -60,6 +69,33 @@ def csv(text):
     return {"age": age, "length": tf.strings.length(word)}
 
 
+def sequences(text):
+    context = {"age": tf.io.FixedLenFeature([2], tf.float32), "words": tf.io.VarLenFeature(tf.string)}
+    steps = {
+        "pixels": tf.io.FixedLenSequenceFeature([3], tf.float32),
+        "image": tf.io.FixedLenSequenceFeature([], tf.string),
+        "ids": tf.io.VarLenFeature(tf.int64),
+        "counts": tf.io.RaggedFeature(tf.int64),
+    }
+    whole, each, _ = tf.io.parse_sequence_example(text, context, steps)
+    decoded = tf.map_fn(
+        lambda one: tf.reduce_mean(tf.cast(tf.io.decode_jpeg(one), tf.float32)), each["image"][:, 0], tf.float32
+    )
+    sums = [
+        tf.reduce_sum(each["pixels"], [1, 2]),
+        decoded,
+        tf.cast(tf.sparse.reduce_sum(each["ids"], [1, 2]), tf.float32),
+    ]
+    return {"y": tf.add_n(sums) + whole["age"][:, 0], "words": tf.sparse.to_dense(whole["words"]), "n": each["counts"]}
+
+
+def sound(text):
+    def decode(one):
+        return tf.reduce_mean(tf.audio.decode_wav(one, desired_channels=2, desired_samples=500).audio)
+
+    return {"y": tf.map_fn(decode, text, tf.float32)}
+
+
 def number(text):
     return {"y": tf.strings.to_number(tf.strings.strip(text), tf.int64)}
 
@@ -98,6 +134,19 @@ CASES = [
         ),
     ),
     (example_one_by_one, ExampleSpec({"age": Feature("float32", 1), "ids": Feature("int64", 2)})),
+    (
+        sequences,
+        SequenceExampleSpec(
+            {"age": Feature("float32", 2), "words": Feature("string", 2)},
+            {
+                "pixels": Feature("float32", 3),
+                "image": Feature("string", 1, IMAGE),
+                "ids": Feature("int64", 2),
+                "counts": Feature("int64", 2),
+            },
+        ),
+    ),
+    (sound, SoundBytes(2, 500)),
     (image, IMAGE),
     (base64_image, Base64Text(ImageBytes("png"))),
     (csv, CsvText(("int32", "float32", "string"), ";")),
