@@ -48,13 +48,15 @@ _NOTHING_FIXED = "nothing is answered that stays the same from call to call"
 class Recorded:
     """What was written: the lines of {serve}; outputs left out of some that were not finite; why there is no line.
 
-    `crowded_out` is how many lines more there would be if the budget left room for them.
+    `crowded_out` is how many lines more there would be if the budget left room for them. `in_parts` are outputs that
+    were left out because they are ragged or sparse: a model is asked for their parts, which no server answers.
     """
 
     lines: int
     not_finite: tuple[str, ...] = ()
     why_none: str = ""
     crowded_out: int = 0
+    in_parts: tuple[str, ...] = ()
 
 
 def write(

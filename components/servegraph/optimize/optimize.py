@@ -145,6 +145,8 @@ def _notes(original: Draft, evidence: Evidence, varying: set[str], recorded: Rec
         yield f"Answered otherwise from call to call, and not in the golden requests: {', '.join(sorted(varying))}."
     if recorded.not_finite:
         yield f"NaN or infinite, and there not in the golden requests: {', '.join(recorded.not_finite)}."
+    if recorded.in_parts:
+        yield f"Ragged or sparse, and not in the golden requests: {', '.join(recorded.in_parts)}."
     if recorded.why_none:
         yield f"There are no golden requests for a deploy to compare: {recorded.why_none}."
     if recorded.lines and recorded.crowded_out:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from servegraph.answers import gate, golden
 from servegraph.answers.evidence import Answers, Evidence, Question
@@ -40,6 +43,8 @@ def record(best: Written, path: Path, evidence: Evidence, budget_bytes: int | No
     if cannot:  # a copy of the original may have its own
         return Recorded(0, why_none="" if (path / GOLDEN_FILE).exists() else cannot)
     main = evidence.main
+    outputs = _definition(best.draft, main).outputs
+    parts = {name for answer in main.answers for name in answer if name not in outputs}
     given = next((found.given for found in best.measured if found.loader == main.loader), ())
     if not given:  # what is left after a rung was undone, or all of the original
         [measured] = gate.measure(path, evidence, [main.loader])
@@ -49,8 +54,15 @@ def record(best: Written, path: Path, evidence: Evidence, budget_bytes: int | No
     free = None if budget_bytes is None else max(budget_bytes - size, 0)
 
     def write(samples: Samples, its: Mapping[tuple[str, ...], Answers]) -> Recorded:
-        fixed = {tags: [without(answer, varying) for answer in answers] for tags, answers in its.items()}
-        return golden.write(path, main.signature, samples, fixed.pop(main.tags), size, free, fixed)
+        left_out = varying | parts
+        fixed = {tags: [without(answer, left_out) for answer in answers] for tags, answers in its.items()}
+        found = golden.write(path, main.signature, samples, fixed.pop(main.tags), size, free, fixed)
+        is_all_in_parts = all(parts >= answer.keys() for answer in main.answers)
+        return replace(
+            found,
+            in_parts=tuple(sorted({name.rpartition("/")[0] for name in parts})),
+            why_none="all that is answered is ragged or sparse" if is_all_in_parts else found.why_none,
+        )
 
     brief = golden.in_brief(main.samples, answers[main.tags], size)
     if brief is not None:
@@ -64,5 +76,10 @@ def record(best: Written, path: Path, evidence: Evidence, budget_bytes: int | No
 
 def _is_in_parts(draft: Draft, question: Question) -> bool:
     """Whether a signature was asked with the parts of what it takes whole."""
-    [definition] = [one for one in draft.definitions if {*one.meta_info_def.tags} == {*question.tags}]
-    return not question.samples.inputs.keys() <= {*definition.signature_def[question.signature].inputs}
+    return not question.samples.inputs.keys() <= {*_definition(draft, question).inputs}
+
+
+def _definition(draft: Draft, question: Question) -> SignatureDef:
+    """Return the signature that was asked."""
+    found = next(one for one in draft.definitions if {*one.meta_info_def.tags} == {*question.tags})
+    return found.signature_def[question.signature]

@@ -202,6 +202,26 @@ def test_golden_requests_do_without_what_is_not_finite(tmp_path):
     assert any("not in the golden requests: log" in note for note in result.notes)
 
 
+def test_ragged_and_sparse_outputs_are_not_in_the_golden_requests(tmp_path):
+    """A server answers them whole, if at all; a model is asked for their parts."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, "lengths")])
+    def both(lengths):
+        return {"ragged": tf.ragged.range(lengths), "sum": lengths + 1}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, "lengths")])
+    def ragged(lengths):
+        return {"ragged": tf.ragged.range(lengths)}
+
+    for serve, why in ((both, "Ragged or sparse, and not in the golden requests: ragged."), (ragged, "all that is")):
+        path, out = tmp_path / why / "m", tmp_path / why / "out"
+        tf.saved_model.save(tf.Module(), str(path), signatures=serve)
+        result = optimize(path, out, Goal(rungs=("strip",)))
+        assert why in str(result.notes)
+        lines = gzip.decompress((out / GOLDEN_FILE).read_bytes()).splitlines() if result.golden_requests else []
+        assert {tuple(json.loads(line)["outputs"]) for line in lines} == ({("sum",)} if serve is both else set())
+
+
 @pytest.mark.parametrize("line", ['{"x": [1, 2]}', '{"x": ["a", 2, 3, 4]}', "{", '{"z": 1}', ""])
 def test_bad_samples_are_refused(tmp_path, line):
     module(tmp_path / "m")

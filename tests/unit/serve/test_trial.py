@@ -50,6 +50,25 @@ def test_what_was_recorded_of_a_large_answer_is_compared(model: Path, caplog: py
         assert refused.value.code == "GOLDEN_MISMATCH"
 
 
+def test_an_answer_without_a_value_is_as_recorded(tmp_path: Path) -> None:
+    """Of no boxes JSON does not say that each would have four sides."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def serve(x):
+        return {"boxes": tf.boolean_mask(tf.stack([x] * 4, axis=1), x > 1), "pairs": tf.zeros([2, 0, 3])}
+
+    path = tmp_path / "boxes" / "1"
+    tf.saved_model.save(tf.Module(), str(path), signatures=serve)
+    samples = Samples({"x": np.zeros(1, np.float32)}, 1, generated=False)
+    none, one = np.zeros([0, 4], np.float32), np.zeros([1, 4], np.float32)
+    golden.write(path, "serving_default", samples, [{"boxes": none, "pairs": np.zeros([2, 0, 3], np.float32)}], 10**6)
+    load_model(path)
+    for wrong in ({"boxes": one}, {"pairs": np.zeros([1, 0, 3], np.float32)}):
+        golden.write(path, "serving_default", samples, [wrong], 10**6)
+        with pytest.raises(ModelError, match="answered otherwise than recorded"):
+            load_model(path)
+
+
 def test_too_few_values_are_no_golden_request(model: Path, caplog: pytest.LogCaptureFixture) -> None:
     x = np.ones([1, SIDE], np.float32)
     record(model, x[:, :, None] * x[:, None, :], x)
