@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -31,6 +33,7 @@ def config(context: str = "c", more: str = "", token: str = "secret") -> str:
         (config(context="other"), "other"),
         (config(more=", certificate-authority: /nowhere/ca.crt"), "/nowhere/ca.crt"),
         (config(token="secret\\nmore"), "an end of line"),
+        (config().replace('token: "secret"', "tokenFile: /nowhere/token"), "/nowhere/token cannot be read"),
         (None, "No configuration found"),
     ],
 )
@@ -46,3 +49,29 @@ def test_what_is_wrong_is_said(
         KserveApi("default").get("ConfigMap", "m")
     assert caught.value.code == "NO_CREDENTIALS"
     assert words in caught.value.message and "secret" not in str(caught.value)
+
+
+def test_a_token_file_may_end_in_an_end_of_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As kubectl has it, and `echo` writes it. The loader sets the token again before each request."""
+    sent = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            sent.append(self.headers["authorization"])
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        (tmp_path / "token").write_text("of-a-file\n")
+        place = f"http://127.0.0.1:{server.server_port}"
+        content = config().replace("https://127.0.0.1:1", place).replace('token: "secret"', "tokenFile: token")
+        (tmp_path / "config").write_text(content)
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+        api = KserveApi("default")
+        assert [api.get("ConfigMap", "m"), api.get("InferenceService", "m")] == [None, None]
+        api.close()
+        server.shutdown()
+    assert sent == ["Bearer of-a-file"] * 2

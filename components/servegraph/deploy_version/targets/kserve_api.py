@@ -154,7 +154,10 @@ def _load(config: Any, settings: Any, context: str | None) -> None:
     file = os.environ.get("KUBECONFIG") or None  # its own default is of when it was imported
     try:
         config.load_kube_config(file, context=context, client_configuration=settings)
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, OSError) as exc:
+        _trim_tokens(settings)
+    except OSError as exc:  # of a token: of other files that it names, the loader itself says which is not there
+        raise config.ConfigException(f"{exc.filename or file} cannot be read: {exc.strerror or exc}.") from exc
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as exc:
         # Its loader checks little of what it reads.
         said = f" {yaml_problem(exc)}" if isinstance(exc, yaml.YAMLError) else ""
         raise config.ConfigException(f"the kubeconfig is none.{said}") from exc
@@ -165,6 +168,22 @@ def _load(config: Any, settings: Any, context: str | None) -> None:
             config.load_incluster_config(client_configuration=settings)
         except config.ConfigException:
             raise exc from None  # the one of the kubeconfig says more
+
+
+def _trim_tokens(settings: Any) -> None:
+    """Take what is around a token off, such as the end of line that a file ends in, as kubectl does: always anew.
+
+    The loader sets token and hook again before each request, as the token may have to be renewed.
+    """
+    renew = settings.refresh_api_key_hook
+
+    def trim(now: Any) -> None:
+        if renew is not None:
+            renew(now)
+        now.api_key = {name: text.strip() for name, text in now.api_key.items()}
+        now.refresh_api_key_hook = trim
+
+    trim(settings)
 
 
 def _not_configured(why: str) -> DeployRefused:
