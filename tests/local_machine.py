@@ -10,6 +10,7 @@ import yaml
 
 from servegraph_pipelines import flows
 from servegraph_pipelines.cli import app
+from servegraph_pipelines.schedules.timers import machine_zone
 
 FLOW = Path(flows.__file__).with_name("train_and_deploy.yaml")
 # A crontab and a systemctl that keep what they are told, for machines that have neither.
@@ -48,6 +49,7 @@ class Machine:
 
     def declare(self, **changes: Any) -> None:
         row = {"name": "nightly", "cron": "0 3 * * MON", "engine": "local", "pipeline": str(FLOW)}
+        row["time_zone"] = machine_zone()  # all that cron takes
         row["place"] = {"scheduler": self.scheduler, "directory": str(self.kept.parent)}
         row["parameters"] = {"seed": 3, "hyperparameters": {"epochs": 2}}
         self.file.write_text(yaml.safe_dump({"schedules": [row | changes]}))

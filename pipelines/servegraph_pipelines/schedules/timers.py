@@ -185,11 +185,18 @@ def call(line: list[str], given: str | None = None, *, nothing: re.Pattern[str] 
 
 
 def machine_zone() -> str:
-    """Return the time zone of this machine's clock."""
-    if zone := os.environ.get("TZ", "").removeprefix(":"):
-        return zone
-    zone = zone_of(Path("/etc"))
+    """Return the time zone that cron runs by: the machine's. TZ of this shell is none that cron is told."""
+    zone = _started_in(Path("/proc/1/environ")) or zone_of(Path("/etc"))
     return "UTC" if zone in ("Etc/UTC", "Etc/UCT", "Universal", "Zulu") else zone
+
+
+def _started_in(environ: Path) -> str:
+    """Return TZ as the first process of a container may have been given it, which all others then have."""
+    with contextlib.suppress(OSError):  # most users may not read it
+        for variable in environ.read_bytes().split(b"\0"):
+            if variable.startswith(b"TZ="):
+                return os.fsdecode(variable[3:]).removeprefix(":")
+    return ""
 
 
 def zone_of(etc: Path) -> str:

@@ -20,7 +20,7 @@ def fixture_make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
         for name, content in (("crontab", CRONTAB), ("systemctl", SYSTEMCTL), ("loginctl", LOGINCTL)):
             (programs / name).write_text(content)
             (programs / name).chmod(stat.S_IRWXU)
-        for name, value in (("HOME", str(home)), ("PATH", f"{programs}:{os.environ['PATH']}"), ("TZ", "UTC")):
+        for name, value in (("HOME", str(home)), ("PATH", f"{programs}:{os.environ['PATH']}")):
             monkeypatch.setenv(name, value)
         for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
             monkeypatch.delenv(name, raising=False)

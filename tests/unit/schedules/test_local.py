@@ -15,6 +15,7 @@ import pytest
 from tests.local_machine import Machine, data
 
 from servegraph.errors import ServegraphError
+from servegraph_pipelines.schedules.timers import machine_zone
 
 
 def outcome(capsys: pytest.CaptureFixture[str]) -> Any:
@@ -27,7 +28,7 @@ def test_on_this_machine(machine: Machine, capsys: pytest.CaptureFixture[str]) -
     machine.declare()
     machine.run("apply")
     assert outcome(capsys) == "created"
-    wanted = "0 3 * * 1 " if machine.scheduler == "cron" else "OnCalendar=Mon *-*-* 03:00:00 UTC"
+    wanted = "0 3 * * 1 " if machine.scheduler == "cron" else f"OnCalendar=Mon *-*-* 03:00:00 {machine_zone()}"
     assert wanted in machine.lines()
     machine.run("apply")
     assert outcome(capsys) == "unchanged"
@@ -59,7 +60,6 @@ def test_a_line_that_is_gone_is_put_back(machine: Machine, capsys: pytest.Captur
 
 def test_without_a_scheduler_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("TZ", "UTC")
     machine = Machine(tmp_path, "cron")
     machine.declare()
     with pytest.raises(ServegraphError) as caught:
@@ -67,6 +67,18 @@ def test_without_a_scheduler_nothing_is_left(tmp_path: Path, monkeypatch: pytest
     assert caught.value.code == "NO_SCHEDULER"
     assert machine.run("list") == 0
     assert machine.run("diff") == 1
+
+
+def test_cron_runs_by_the_clock_of_the_machine_and_not_of_the_shell(
+    cron: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = "Asia/Kathmandu" if machine_zone() != "Asia/Kathmandu" else "Asia/Tokyo"
+    monkeypatch.setenv("TZ", elsewhere)
+    cron.declare(time_zone=elsewhere)
+    with pytest.raises(ServegraphError, match=f"cron runs by the clock of this machine, which is {machine_zone()}"):
+        cron.run("apply")
+    cron.declare()
+    assert cron.run("apply") == 0
 
 
 def test_what_is_paused_is_deleted_where_the_scheduler_is_gone(cron: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
