@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from tests.contract.world import GOLDEN, World, assert_nothing_is_left, in_a_process, wait_for
+from tests.contract.world import GOLDEN, SPLITTING, World, assert_nothing_is_left, in_a_process, wait_for
 from tests.emulators.http_server import Answer, Request, Tampering, json_answer
 from tests.tiny_models import Y, write_tiny_model
 
@@ -176,7 +176,7 @@ def test_a_version_that_answers_with_errors_gets_no_traffic(world: World) -> Non
     world.tampering = lambda index, request: Tampering(False, 500) if ":predict" in request.path else None
     with pytest.raises(DeployRefused, match=r"Golden request 1 .* without traffic, got no answer: .* 500") as refused:
         deploy(world.request("2"), world.target)
-    assert refused.value.code == "PROBE_FAILED"
+    assert refused.value.code == "PROBE_FAILED" and "the version is gone" in refused.value.fix
     found = world.target.versions("erring")
     assert [(v.version, v.traffic_percent) for v in found.versions] == [("1", 100)]
     assert len(world.storage.names("bucket")) == 3
@@ -268,8 +268,32 @@ def test_what_cannot_be_taken_back_is_named(world: World) -> None:
     }
     with pytest.raises(
         DeployRefused, match=f"Something of it is left: .* 403 .* Still to do: {left.get(world.kind, '')}"
-    ):
+    ) as refused:
         deploy(world.request("2"), world.target)
+    assert "is gone" not in refused.value.fix
+
+
+@pytest.mark.parametrize("then", ["deploy", "rollback"])
+def test_traffic_that_cannot_be_given_back_is_said_with_both_ways_out(world: World, then: str) -> None:
+    world.fresh("half")
+    world.is_watched = False
+    share = 50 if world.kind in SPLITTING else 100
+
+    def lose(index: int, request: Request) -> Tampering | None:
+        changes = request.method != "GET" and ":predict" not in request.path and "/b/bucket" not in request.path
+        return Tampering(False, 403) if changes and world.traffic().get("2", 0) == share else None
+
+    world.tampering = lose
+    with pytest.raises(DeployRefused, match=rf"version 2 had {share} %.* of the traffic") as refused:
+        deploy(world.request("2"), world.target)
+    assert refused.value.code == "NO_ACCESS"
+    assert "deploy again" in refused.value.fix and "to give version 1 all traffic" in refused.value.fix
+    world.tampering = lambda index, request: None
+    if then == "deploy":
+        world.check(deploy(world.request("2"), world.target))
+    else:
+        world.target.rollback("half")
+        assert {version: share for version, share in world.traffic().items() if share} == {"1": 100}
 
 
 def test_the_way_back_stays_where_a_version_fails_under_traffic(world: World) -> None:

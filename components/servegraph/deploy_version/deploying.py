@@ -97,7 +97,7 @@ class Deploying:
         self._goal = replace(self._goal, config=config)
 
     def _withdraw(self, fault: Exception | None) -> None:
-        """Leave nothing of the version. What cannot be removed is said, and does not hide `fault`.
+        """Leave nothing of the version, and say so. What cannot be removed is said too, and does not hide `fault`.
 
         A version that had traffic before keeps it, unless it is at fault itself: it is no half-made one.
         """
@@ -106,11 +106,12 @@ class Deploying:
             return
         was, uri = before.of(self._goal.identity), self._goal.artifact_uri
         stays = was is not None and was.share > 0 and not isinstance(fault, (CannotServe, NoCapacity))
+        now: Seen | None = None
         missing: tuple[Step, ...] = ()
 
         def back(seen: Seen) -> tuple[Step, ...]:
-            nonlocal missing
-            missing = self._back(seen, before, stays=stays)
+            nonlocal now, missing
+            now, missing = seen, self._back(seen, before, stays=stays)
             return missing
 
         try:
@@ -119,10 +120,15 @@ class Deploying:
                 remove_below(uri, self._staging.client)
         except ServegraphError as exc:
             undone = "; ".join(f"{step.action} {step.detail}" for step in missing) or f"remove {uri}"
-            left = f"Something of it is left: {exc.message} Still to do: {undone}."
-            self._on_step(left)
+            why = "" if isinstance(fault, ServegraphError) and exc.message == fault.message else f"{exc.message} "
+            left = f"Something of it is left: {why}Still to do: {undone}."
+            share, how = _with_traffic(now, self._goal)
+            self._on_step(f"{left} {share} {how}")
             if isinstance(fault, ServegraphError):
-                fault.message = f"{fault.message} {left}"
+                fault.message, fault.fix = f"{fault.message} {left} {share}".rstrip(), f"{fault.fix} {how}".rstrip()
+        else:
+            if isinstance(fault, ServegraphError) and not stays and seen.shares == before.shares:
+                fault.fix = f"The traffic is where it was and the version is gone. {fault.fix}"
 
     def _back(self, seen: Seen, before: Seen, *, stays: bool) -> tuple[Step, ...]:
         if seen.busy:
@@ -237,8 +243,20 @@ class Deploying:
         return CannotServe(
             f"Golden request {request.line} ({request.asked}) of {name}, asked {when}, {what}",
             code="PROBE_FAILED",
-            fix="The traffic is where it was and the version is gone. Mend the model and deploy again.",
+            fix="Mend the model and deploy again.",
         )
+
+
+def _with_traffic(seen: Seen | None, goal: Goal) -> tuple[str, str]:
+    """Return what to say of traffic that the version may keep: how it was shared out last, and what ends that."""
+    if seen is None:
+        return "", "`servegraph versions` tells how the traffic is shared out now."
+    mine = seen.of(goal.identity)
+    if mine is None or not mine.share:
+        return "", ""
+    shares = ", ".join(f"version {version} had {share} %" for version, share in seen.shares.items())
+    go_back = f", or `servegraph rollback` to give version {seen.way_back} all traffic" if seen.way_back else ""
+    return f"When last looked at, {shares} of the traffic.", f"Then deploy again to go on from there{go_back}."
 
 
 class _Told:
