@@ -50,6 +50,14 @@ class Reason:
         return f"{self.step}: {self.what}: {self.before} → {self.now}"
 
 
+def require_step(run: PastRun, step: str) -> None:
+    """Raise `InputError` (code `UNKNOWN_STEP`) where a run has no such step."""
+    names = [known.name for known in run.specification.steps]
+    if step not in names:
+        what = f"The run {run.id} has no step {step!r}."
+        raise InputError(what, code="UNKNOWN_STEP", fix=f"{did_you_mean(step, names)}It has {', '.join(names)}.")
+
+
 def why(step: str, before: PastRun, now: PastRun) -> list[Reason]:
     """Return what differs in a step and in those it depends on, its own first; empty where a cache would answer.
 
@@ -57,10 +65,7 @@ def why(step: str, before: PastRun, now: PastRun) -> list[Reason]:
         InputError: one of the runs has no such step (code `UNKNOWN_STEP`).
     """
     for run in (before, now):
-        names = [known.name for known in run.specification.steps]
-        if step not in names:
-            what = f"The run {run.id} has no step {step!r}."
-            raise InputError(what, code="UNKNOWN_STEP", fix=f"{did_you_mean(step, names)}It has {', '.join(names)}.")
+        require_step(run, step)
     found: list[Reason] = []
     asked = [step]
     for name in asked:

@@ -27,14 +27,16 @@ def command(run: str, step: str, against: str | None, engine_name: Any, place: A
     from servegraph.storage.local_paths import require_local
     from servegraph_pipelines.engines import open_engine
     from servegraph_pipelines.step_keys import local_runs
-    from servegraph_pipelines.why import why, why_here
+    from servegraph_pipelines.why import require_step, why, why_here
 
     if engine_name == "local":
         folder, other = local_runs(require_local(run), step, require_local(against) if against else None)
         reasons, ids = why_here(step, other, folder), (folder.name, other.name)
     else:
         with contextlib.closing(open_engine(engine_name, place)) as engine:
-            now, before = engine.past(run, against)
+            now = engine.past(run)
+            require_step(now, step)
+            before = engine.past_before(run) if against is None else engine.past(against)
         reasons, ids = why(step, before, now), (now.id, before.id)
     if as_json:
         rows = [{"step": r.step, "what": r.what, "before": r.before, "now": r.now} for r in reasons]

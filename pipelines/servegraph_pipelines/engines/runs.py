@@ -136,8 +136,11 @@ class Engine(Protocol):
     def log(self, run_id: str, step: StepState) -> list[str]:
         """Return the last lines that a step printed, empty where they cannot be read."""
 
-    def past(self, run_id: str, against: str | None) -> tuple[PastRun, PastRun]:
-        """Return a run and the one to compare it with: `against`, or the one before it of the same pipeline.
+    def past(self, run_id: str) -> PastRun:
+        """Return what ran."""
+
+    def past_before(self, run_id: str) -> PastRun:
+        """Return what ran before, of the same pipeline.
 
         Raises:
             InputError: there is none before it (code `NO_RUN_BEFORE`).

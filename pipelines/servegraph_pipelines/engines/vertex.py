@@ -158,18 +158,20 @@ class VertexEngine:
         except (Refusal, Unavailable):
             return []  # to read logs is another permission than to run pipelines
 
-    def past(self, run_id: str, against: str | None) -> tuple[PastRun, PastRun]:
-        """Return a job and `against`, or the job before it of the same pipeline."""
-        now = self._past(self._job(run_id))
-        if against is not None:
-            return now, self._past(self._job(against))
-        created = self._job(run_id).get("createTime", "")
-        asked = {"parent": self.parent, "filter": f'pipeline_name="{now.specification.name}"'}
+    def past(self, run_id: str) -> PastRun:
+        """Return what ran."""
+        return self._past(self._job(run_id))
+
+    def past_before(self, run_id: str) -> PastRun:
+        """Return what ran before, of the same pipeline."""
+        job = self._job(run_id)
+        pipeline = self._past(job).specification.name
+        asked = {"parent": self.parent, "filter": f'pipeline_name="{pipeline}"'}
         rows = self.api.pages("pipelineJobs.list", {**asked, "orderBy": "create_time desc"}, "pipelineJobs")
-        older = [row for row in rows if row.get("createTime", "") < created]
+        older = [row for row in rows if row.get("createTime", "") < job.get("createTime", "")]
         if not older:
-            raise none_before(run_id, now.specification.name)
-        return now, self._past(self._job(older[0]["name"].rsplit("/", 1)[-1]))
+            raise none_before(run_id, pipeline)
+        return self.past(older[0]["name"].rsplit("/", 1)[-1])
 
     def _find(self, run_id: str) -> dict[str, Any] | None:
         return self.api.read("pipelineJobs.get", {"name": f"{self.parent}/pipelineJobs/{run_id}"})

@@ -83,12 +83,12 @@ class KubeflowSchedules:
         """Return the runs of the recurring run among the newest of the experiment."""
 
         def newest() -> Any:
-            with self._engine.calling("runs") as client:
+            with self._engine.place.calling("runs") as client:
                 return client.list_runs(
                     page_size=100, sort_by="created_at desc", experiment_id=found.body.experiment_id
                 )
 
-        return [_past(row) for row in self._engine.again(newest).runs or [] if row.recurring_run_id == found.id]
+        return [_past(row) for row in self._engine.place.again(newest).runs or [] if row.recurring_run_id == found.id]
 
     def delete(self, found: Found) -> None:
         """Remove it."""
@@ -120,10 +120,10 @@ class KubeflowSchedules:
             tries += 1
             if tries > 1 and self._rows(name):  # an answer got lost: it is there
                 return
-            with self._engine.calling(name) as client:
+            with self._engine.place.calling(name) as client:
                 send(client)
 
-        self._engine.again(make)
+        self._engine.place.again(make)
 
     def _rows(self, name: str) -> list[Any]:
         """Return the recurring runs of that name, of all pages."""
@@ -135,10 +135,10 @@ class KubeflowSchedules:
         while True:
 
             def page(token: str = token) -> Any:
-                with self._engine.calling(f"recurring runs named {name}") as client:
+                with self._engine.place.calling(f"recurring runs named {name}") as client:
                     return client.list_recurring_runs(page_token=token, **asked)
 
-            answer = self._engine.again(page)
+            answer = self._engine.place.again(page)
             rows += answer.recurring_runs or []
             token = answer.next_page_token or ""
             if not token:
@@ -148,10 +148,10 @@ class KubeflowSchedules:
         """Enable, disable or delete a recurring run; each is the same done twice."""
 
         def switch() -> None:
-            with self._engine.calling(f"{what} of recurring run {recurring_run_id}") as client:
+            with self._engine.place.calling(f"{what} of recurring run {recurring_run_id}") as client:
                 getattr(client, f"{what}_recurring_run")(recurring_run_id)
 
-        self._engine.again(switch)
+        self._engine.place.again(switch)
 
     def _digest(self, schedule: Schedule) -> str:
         prepared, options = self._engine.prepared(schedule.request), schedule.request.options

@@ -183,6 +183,9 @@ def test_the_run_before_is_found(where: list[str], capsys: pytest.CaptureFixture
     with pytest.raises(InputError) as caught:
         call("why", first, "train")
     assert caught.value.code == "NO_RUN_BEFORE"
+    with pytest.raises(InputError) as caught:
+        call("why", first, "trian")  # what is mistyped is told before what is not there
+    assert caught.value.code == "UNKNOWN_STEP"
     second = call(*SUBMIT, "--name", "second", "--param", "seed=2")["run"]
     found = call("why", second, "train")
     assert found["against"] == first
