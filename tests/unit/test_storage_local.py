@@ -225,12 +225,19 @@ class TestUris:
         for uri in (f"file://{quoted}", f"file://localhost{quoted}", str(tmp_path / "with space")):
             assert open_dir(uri).read_bytes("f") == b"x"
 
-    @pytest.mark.parametrize("uri", ["s3://bucket/x", "http://host/x", "GS://bucket"])
+    @pytest.mark.parametrize("uri", ["s3://bucket/x", "http://host/x"])
     def test_unknown_schemes(self, uri: str) -> None:
         with refused("UNKNOWN_SCHEME"):
             open_dir(uri)
         with refused("UNKNOWN_SCHEME"):
             match(uri)
+
+    @pytest.mark.parametrize("uri", ["gs:/bucket/x", "gs:bucket/x", "GS://bucket/x", "gcs://bucket/x"])
+    def test_a_mistyped_address_is_told(self, uri: str) -> None:
+        for look in (open_dir, match):
+            with pytest.raises(StorageError, match="Write gs://bucket/x") as caught:
+                look(uri)
+            assert caught.value.code == "BAD_URI"
 
     def test_an_empty_text_is_not_the_current_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "data.csv").write_text("a,b\n1,2\n")

@@ -138,10 +138,6 @@ def _not_a_saved_model(uri: str, what: str, fix: str) -> ModelError:
 
 def _mistaken_uri(uri: str, error: StorageError) -> tuple[str, str] | None:
     """Explain a URI that cannot be listed, if it tells what was meant."""
-    if mistyped := re.match(r"(?i)(gs|gcs|g|gss):/*(.*)", uri):
-        if not uri.startswith("gs://"):
-            return "it is a mistyped address", f"Write gs://{mistyped[2]}"
-        return None
     if error.code not in ("NOT_A_DIRECTORY", "NOT_A_FILE"):
         return None
     name = PurePosixPath(uri).name

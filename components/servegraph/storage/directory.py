@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol, cast
@@ -13,6 +14,8 @@ from servegraph.errors import StorageError
 STREAM_CHUNK_BYTES = 8 << 20
 # Of a SavedModel, the first before the second; written last, so that a model that has one is complete.
 GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
+# What is written for gs://, and would be a path on this machine.
+_MISTYPED = re.compile(r"(gs|gcs|g|gss):/*", re.IGNORECASE)
 
 
 class FileInfo(NamedTuple):
@@ -82,7 +85,7 @@ def open_dir(uri: str | Path) -> Directory:
     Nothing is read: a directory that does not exist is reported by the first use.
 
     Raises:
-        StorageError: the scheme is not known (code `UNKNOWN_SCHEME`), or no bucket is named (code `BAD_URI`).
+        StorageError: the scheme is not known (code `UNKNOWN_SCHEME`), or it is mistyped or names no bucket (`BAD_URI`).
     """
     local = local_path(uri)
     if local is not None:
@@ -98,11 +101,17 @@ def local_path(uri: str | Path) -> Path | None:
     """Return the local path that `uri` names, or None where it names an object on Cloud Storage.
 
     Raises:
-        StorageError: the scheme is not known (code `UNKNOWN_SCHEME`).
+        StorageError: the scheme is not known (code `UNKNOWN_SCHEME`), or it is a mistyped gs:// (`BAD_URI`).
     """
     text = str(uri)
     scheme, found, rest = text.partition("://")
-    if isinstance(uri, Path) or not found:
+    if isinstance(uri, Path):
+        return uri
+    if scheme != "gs" and (mistyped := _MISTYPED.match(text)):
+        raise StorageError(
+            f"{text!r} is a mistyped address.", code="BAD_URI", fix=f"Write gs://{text[mistyped.end() :]}"
+        )
+    if not found:
         return Path(text)
     if scheme == "file":
         from urllib.parse import unquote

@@ -68,7 +68,7 @@ def test_json_is_the_only_output_and_an_error_is_exit_1(tmp_path: Path) -> None:
         (["nowhere"], "NOT_FOUND", "no such file"),
         ([MODELS], "NOT_A_SAVED_MODEL", "directories below"),
         ([MODELS / "module/saved_model.pb"], "NOT_A_SAVED_MODEL", "Give the directory"),
-        (["gs:/bucket/model"], "NOT_A_SAVED_MODEL", "gs://bucket/model"),
+        (["gs:/bucket/model"], "BAD_URI", "gs://bucket/model"),
         ([MODELS / "module", "--platform", "mainframe"], "UNKNOWN_PLATFORM", "vertex"),
         ([MODELS / "module", "--html", "/nowhere/report.html"], "", "/nowhere"),
         ([], "BAD_USAGE", "MODEL"),

@@ -104,12 +104,6 @@ def test_a_file_is_not_a_directory(tmp_path: Path) -> None:
         require_saved_model(open_dir(tmp_path / "saved_model.pb"))
 
 
-@pytest.mark.parametrize("uri", ["gs:/bucket/model", "gs:bucket/model"])
-def test_a_mistyped_address_is_recognised(uri: str) -> None:
-    with pytest.raises(ModelError, match="Write gs://bucket/model"):
-        require_saved_model(open_dir(uri))
-
-
 def test_what_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         require_saved_model(open_dir(tmp_path / "nothing"))
