@@ -14,7 +14,7 @@ from typing import Any
 from servegraph.errors import InputError, ModelError, Refusal, StorageError
 from servegraph.extras import require
 from servegraph.package_routine.build import build
-from servegraph.package_routine.requirements import Pin, Platform, fetch_wheels, of_the_server, read_pins
+from servegraph.package_routine.requirements import Pin, Platform, fetch_wheels, read_pins, to_fetch
 from servegraph.routine.manifest import FOLDER, GOLDEN, MANIFEST, Routine, read_routine
 from servegraph.savedmodel.layout import require_saved_model
 from servegraph.serve.child import ServerProcess
@@ -87,6 +87,7 @@ def package(request: PackageRequest, on_step: OnStep = lambda step: None) -> Pac
     require_saved_model(open_dir(request.model))
     samples = [] if request.samples is None else read_samples(request.samples)
     pins = [] if request.requirements is None else read_pins(request.requirements)
+    to_fetch(pins)  # what is missing for that is said before anything is made
     described = describe(request.source, request.predictor)
     with writing(request.out), work_directory(request.out) as work:
         staged = work / "root" / NAME / "1"
@@ -168,7 +169,6 @@ def put_routine(
     `described` is what `describe` returned of it.
     """
     interface, needs_servegraph = described
-    provided = of_the_server() if pins else frozenset()
     texts = [str(pin) for pin in pins]
     adapted = request.predictor if interface == "predictor" else None
     top = request.predictor.split(":")[0].split(".")[0]
@@ -177,8 +177,7 @@ def put_routine(
     folder.mkdir(parents=True)
     for path in built:
         shutil.copy(path, folder / path.name)
-    missing = [pin for pin in pins if pin.name not in provided]
-    wheels = fetch_wheels(missing, request.platform, folder / "wheels")
+    wheels = fetch_wheels(to_fetch(pins), request.platform, folder / "wheels")
     routine = Routine(
         predictor=request.predictor,
         interface=interface,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import re
 import subprocess
 import sys
@@ -100,6 +101,23 @@ def of_the_server() -> frozenset[str]:
     return frozenset(known)
 
 
+def to_fetch(pins: Iterable[Pin]) -> list[Pin]:
+    """Return the pins of what no server has.
+
+    Raises:
+        InputError: there are some, and no pip here to fetch them (code `PACKAGE_MISSING`): uv makes environments so.
+    """
+    provided = of_the_server()
+    found = [pin for pin in pins if pin.name not in provided]
+    if found and importlib.util.find_spec("pip") is None:
+        raise InputError(
+            f"pip, which fetches {found[0]} and what else the routine needs, is not installed here.",
+            code="PACKAGE_MISSING",
+            fix="python -m ensurepip, or uv pip install pip",
+        )
+    return found
+
+
 def fetch_wheels(pins: Iterable[Pin], platform: Platform, directory: Path) -> list[str]:
     """Download the wheel of each pin into `directory` with pip, which checks the hashes; return their names.
 
@@ -121,7 +139,7 @@ def fetch_wheels(pins: Iterable[Pin], platform: Platform, directory: Path) -> li
         raise Refusal(
             f"The wheels of the requirements cannot be had: {said[-1] if said else 'pip does not say why'}",
             code="CANNOT_FETCH",
-            fix="See that pip is installed and reaches a package index, and that each pin has a wheel.",
+            fix="See that pip reaches a package index, and that each pin has a wheel.",
         )
     return sorted(path.name for path in directory.glob("*.whl"))
 

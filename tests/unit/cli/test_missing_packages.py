@@ -91,6 +91,18 @@ def test_of_several_missing_packages_the_extra_that_brings_all_is_named(tmp_path
     assert (code, error["code"], error["fix"]) == (2, "PACKAGE_MISSING", "pip install 'servegraph[train]'")
 
 
+def test_pip_is_needed_only_to_fetch_what_no_server_has(tmp_path: Path) -> None:
+    (tmp_path / "routine.py").write_text(ROUTINE.replace("Echo", "Nothing"))
+    (tmp_path / "wanted.txt").write_text("numpy==2.1.0\n")
+    call = ["package", "routine.py", MODEL, "out", "--predictor", "routine:Echo", "--requirements", "wanted.txt"]
+    _, error = servegraph(tmp_path, {"pip"}, *call)
+    assert error["code"] == "NO_PREDICTOR"  # what comes later
+    (tmp_path / "wanted.txt").write_text("numpy==2.1.0\nsomething-else==1.0\n")
+    code, error = servegraph(tmp_path, {"pip"}, *call)
+    assert (code, error["code"]) == (2, "PACKAGE_MISSING")
+    assert "something-else==1.0" in error["message"] and "uv pip install pip" in error["fix"]
+
+
 FLOW = """
 from kfp import dsl
 
