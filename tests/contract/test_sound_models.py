@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tests.bad_models.damage import flip_bit
 from tests.emulators.gcs import FakeGcs
 from tests.emulators.remote_places import FAKES, Emulated
 from tests.tiny_models import write_tiny_model
@@ -74,6 +75,16 @@ def test_a_model_that_lacks_a_file_is_refused_as_inspect_does(
     with pytest.raises(ModelError) as caught:
         deploy(DeployRequest(str(damaged), "census"), sut.target)
     assert (caught.value.code, caught.value.message, caught.value.fix) == (code, found.message, found.fix)
+    assert sut.files() == []
+
+
+def test_variables_that_are_not_what_was_written_are_refused_before_they_are_sent(sut: Sut, tmp_path: Path) -> None:
+    damaged = shutil.copytree(REAL / "module", tmp_path / "damaged")
+    flip_bit("variables/variables.data-00000-of-00001", 5)(damaged)
+    (found,) = (item for item in inspect(str(damaged), verify=True).findings if item.code == "CRC_MISMATCH")
+    with pytest.raises(ModelError) as caught:
+        deploy(DeployRequest(str(damaged), "census"), sut.target)
+    assert (caught.value.code, caught.value.message, caught.value.fix) == (found.code, found.message, found.fix)
     assert sut.files() == []
 
 

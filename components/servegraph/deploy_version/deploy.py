@@ -7,7 +7,7 @@ from servegraph.deploy_version.plan import DeployRequest, ModelFacts, Outcome, P
 from servegraph.deploy_version.served_graph import chosen_tags, for_own_code, served
 from servegraph.deploy_version.targets import OnStep, Target, say_nothing
 from servegraph.errors import ModelError
-from servegraph.inspect_graph.inspect import inspect_directory
+from servegraph.inspect_graph.inspect import inspect_directory, require_sound_tensors
 from servegraph.interrupt import terminated_as_interrupted
 from servegraph.routine.manifest import read_routine
 from servegraph.savedmodel.graph_reader import read_saved_model
@@ -59,6 +59,7 @@ def examine(request: DeployRequest) -> ModelFacts:
         )
     inspection = inspect_directory(directory)
     inspection.require_undamaged()  # before gigabytes are read for the digest, or copied
+    require_sound_tensors(directory)  # before it is uploaded, and a machine fails to load it
     return ModelFacts(
         uri=directory.uri,
         digest=content_digest(directory),

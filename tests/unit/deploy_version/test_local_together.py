@@ -9,6 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.bad_models.damage import flip_bit
+from tests.tiny_models import DEBUG_FILE
 from tests.unit.deploy_version.local_deploys import (
     files_below,
     request,
@@ -73,6 +75,23 @@ def test_a_version_that_lost_some_of_its_files_is_lost_and_deployed_anew(
     outcome = deploy(request(model), target)
     assert (outcome.outcome, outcome.version) == ("updated", "2")
     assert (root / "census/2/assets/words.txt").read_text() == "a b c"
+
+
+def test_a_version_whose_bytes_changed_is_not_rolled_back_to_and_deployed_anew(
+    root: Path, target: LocalTarget, tmp_path: Path
+) -> None:
+    models = [write_model(tmp_path, content) for content in "12"]
+    for model in models:
+        deploy(request(model), target)
+    for version in "12":
+        flip_bit(DEBUG_FILE, 0)(root / "census" / version)
+    with pytest.raises(DeployRefused, match="not those that were deployed") as caught:
+        target.rollback("census")
+    assert caught.value.code == "FILES_LOST"
+    done = deploy(request(models[1]), target)
+    assert (done.outcome, done.version, done.removed) == ("updated", "3", ("2",))
+    assert any("damaged" in warning for warning in done.warnings)
+    assert deploy(request(models[1]), target).outcome == "unchanged"
 
 
 def test_a_deploy_that_fails_does_not_take_a_lost_version_from_a_running_server(root: Path, tmp_path: Path) -> None:

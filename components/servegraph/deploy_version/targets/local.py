@@ -28,7 +28,7 @@ from servegraph.deploy_version.probe import probe as server_probe
 from servegraph.deploy_version.served_graph import served
 from servegraph.deploy_version.staging import copy_model, make_staging, remove_tree
 from servegraph.deploy_version.targets import OnStep, say_nothing
-from servegraph.deploy_version.targets.local_files import see
+from servegraph.deploy_version.targets.local_files import is_whole, see
 from servegraph.deploy_version.targets.local_plan import Seen, make_plan, make_record, to_clear
 from servegraph.deploy_version.targets.local_state import announced, finished, rolled_back, surplus, switched
 from servegraph.errors import DeployRefused, InputError
@@ -58,7 +58,7 @@ class LocalTarget:
     def plan(self, request: DeployRequest, model: ModelFacts) -> Plan:
         """Return what `apply` would do now."""
         model_dir = self._model_dir(request.name)
-        return make_plan(request, model, see(model_dir), model_dir)
+        return make_plan(request, model, see(model_dir, model.digest), model_dir)
 
     def apply(self, plan: Plan, on_step: OnStep = say_nothing) -> Outcome:
         """Do what the plan says, or, where another change came between, what it has become."""
@@ -68,7 +68,7 @@ class LocalTarget:
             require_packages()  # before anything is copied
         with self._changing(model_dir):
             on_step("locked")
-            seen = see(model_dir)
+            seen = see(model_dir, plan.model.digest)
             plan = make_plan(plan.request, plan.model, seen, model_dir)
             refusal = plan.refusal()
             if refusal is not None:
@@ -295,18 +295,20 @@ def _outcome(
 
 
 def _require_files(number: int, seen: Seen, model_dir: Path) -> None:
-    """Refuse a version that is not there.
+    """Refuse a version that is not there, or not what was deployed: its files are read.
 
     Raises:
         InputError: nothing knows of it (code `NOT_DEPLOYED`).
-        DeployRefused: its files are gone (code `FILES_LOST`).
+        DeployRefused: its files are gone or damaged (code `FILES_LOST`).
     """
     there = f"Versions: {', '.join(map(str, sorted(seen.usable.versions))) or 'none'}."
     if number not in seen.state.versions:
         raise InputError(f"{model_dir.name} has no version {number}.", code="NOT_DEPLOYED", fix=there)
-    if number in seen.lost:
+    version_dir = model_dir / str(number)
+    if not is_whole(version_dir, seen.state.versions[number], read=True):
+        what = "are gone from" if number in seen.lost else "are not those that were deployed to"
         raise DeployRefused(
-            f"The files of version {number} of {model_dir.name} are gone from {str(model_dir / str(number))!r}.",
+            f"The files of version {number} of {model_dir.name} {what} {str(version_dir)!r}.",
             code="FILES_LOST",
             fix=f"Put them back, or deploy the model again. {there}",
         )

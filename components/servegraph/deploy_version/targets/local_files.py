@@ -19,8 +19,8 @@ from servegraph.storage import open_dir
 from servegraph.storage.local import answering
 
 
-def see(model_dir: Path) -> Seen:
-    """Return what is below `model_dir`, which need not exist.
+def see(model_dir: Path, digest: str | None = None) -> Seen:
+    """Return what is below `model_dir`, which need not exist; versions of `digest` are read, and lost if they differ.
 
     Raises:
         InputError: its state file cannot be understood (code `BAD_STATE`), or versions without one have zeros before
@@ -40,16 +40,27 @@ def see(model_dir: Path) -> Seen:
         leftovers=leftovers(model_dir),
         adoptable=dict(_digests(model_dir, set(state.unfinished) & set(directories))),
         live_routine=_routine_of(model_dir, state.live),
-        lost=tuple(n for n, record in sorted(state.versions.items()) if not _is_whole(model_dir / str(n), record)),
+        lost=tuple(
+            number
+            for number, record in sorted(state.versions.items())
+            if not is_whole(model_dir / str(number), record, read=record.digest == digest)
+        ),
     )
 
 
-def _is_whole(version_dir: Path, record: VersionRecord) -> bool:
-    """Whether all that was deployed is there, told by its size, which costs no reading; what was added may be more."""
+def is_whole(version_dir: Path, record: VersionRecord, *, read: bool) -> bool:
+    """Whether all that was deployed is there, told by its size, which costs no reading; what was added may be more.
+
+    With `read` it is told by its content too, where nothing was added.
+    """
     if not holds_model(version_dir):
         return False
     try:
-        return sum(info.size_bytes for info in open_dir(version_dir).files()) >= record.size_bytes
+        directory = open_dir(version_dir)
+        size_bytes = sum(info.size_bytes for info in directory.files())
+        if read and size_bytes == record.size_bytes:
+            return content_digest(directory) == record.digest
+        return size_bytes >= record.size_bytes
     except StorageError as error:
         if error.code != "NOT_FOUND":
             raise

@@ -28,7 +28,7 @@ class Seen:
     `managed` is False where versions lie there without a state file, in TF Serving's plain layout; `state` is
     then what it would say. `adoptable` maps directories that may become a version to the digest of their
     files: those that a deploy before this one announced or began to remove, and those of a plain layout. `lost` are
-    versions of the state whose files are gone, as with a disk.
+    versions of the state whose files are gone or damaged, as with a disk.
     """
 
     state: ModelState = field(default_factory=ModelState)
@@ -204,7 +204,8 @@ def _warnings(decision: _Decision, model: ModelFacts, seen: Seen) -> tuple[str, 
         numbers = ", ".join(map(str, seen.lost))
         then = "this deploy forgets them" if decision.switch else "undeploy them"
         warnings.append(
-            f"The files of versions are gone, which can be neither served nor rolled back to: {numbers}; {then}."
+            f"The files of versions are gone or damaged, so that they can be neither served nor rolled back to: "
+            f"{numbers}; {then}."
         )
     if seen.managed and seen.foreign:
         numbers = ", ".join(map(str, seen.foreign))
