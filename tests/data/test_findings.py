@@ -43,7 +43,6 @@ NO_FINDINGS = {
         "NOT_A_SAVED_MODEL",
         "NO_MODEL",
         "BAD_TENSOR",
-        "WRITE_FAILED",
         "MODEL_NOT_SERVABLE",
         "BAD_GOLDEN_REQUESTS",
         "BAD_ROW",

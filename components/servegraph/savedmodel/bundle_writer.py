@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
@@ -11,7 +10,7 @@ from types import TracebackType
 
 import google_crc32c
 
-from servegraph.errors import InputError, StorageError
+from servegraph.errors import InputError
 from servegraph.savedmodel.bundle_index import (
     TensorEntry,
     encode_entry,
@@ -24,6 +23,7 @@ from servegraph.savedmodel.dtypes import BY_NAME
 from servegraph.savedmodel.sstable import mask, write_table
 from servegraph.savedmodel.string_tensors import lengths_checksum
 from servegraph.savedmodel.wire import encode_varint
+from servegraph.storage.local import answering
 
 _LONG_BYTES = 4_000_000  # a tensor of which it pays to read and write at the same time
 
@@ -48,7 +48,7 @@ class BundleWriter:
         self._offset = 0
         self._temporary = self._prefix.with_name(f".{self._prefix.name}.data.partial")
         self._temporary_index = self._prefix.with_name(f".{self._prefix.name}.index.partial")
-        with _disk(self._prefix):
+        with answering("write", self._prefix):
             self._prefix.parent.mkdir(parents=True, exist_ok=True)
             self._data = self._temporary.open("wb", buffering=0)
 
@@ -115,7 +115,7 @@ class BundleWriter:
 
     def close(self) -> None:
         """Write the index and make both files visible, the data file first."""
-        with _disk(self._prefix):
+        with answering("write", self._prefix):
             self._data.truncate(self._offset)  # a hole at the end
             self._data.close()
             with self._temporary_index.open("wb") as file:
@@ -164,7 +164,7 @@ class BundleWriter:
     def _store(self, key: str, dtype: str, shape: tuple[int, ...], chunks: Iterable[bytes]) -> TensorEntry:
         start, crc = self._offset, 0
         is_long = prod(shape) * (BY_NAME[dtype].size_bytes or 0) >= _LONG_BYTES
-        with _disk(self._prefix):
+        with answering("write", self._prefix):
             for chunk in _ahead(iter(chunks)) if is_long else chunks:
                 crc = google_crc32c.extend(crc, chunk)
                 self._write(chunk)
@@ -189,7 +189,7 @@ class BundleWriter:
     def _copy_stored(self, piece: TensorEntry, source: BundleReader, key: str) -> TensorEntry:
         if self._is_hollow:
             start, self._offset = self._offset, self._offset + piece.size_bytes
-            with _disk(self._prefix):
+            with answering("write", self._prefix):
                 self._data.seek(self._offset)
             return piece._replace(key=key, shard=0, offset=start)
         if piece.dtype in ("string", "variant"):
@@ -232,17 +232,3 @@ def _ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
         while (chunk := coming.result()) is not None:
             coming = thread.submit(next, chunks, None)
             yield chunk
-
-
-@contextlib.contextmanager
-def _disk(prefix: Path) -> Iterator[None]:
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as exc:
-        raise StorageError(
-            f"Writing the variables at {prefix} failed: {exc.strerror or exc}.",
-            code="WRITE_FAILED",
-            fix="Free space on the disk, or choose another output directory.",
-        ) from exc

@@ -1,6 +1,6 @@
 """Rungs that lose nothing are asked together; one that changes an answer all the same is found and undone."""
 
-import errno
+import resource
 from dataclasses import replace
 from functools import partial
 
@@ -21,7 +21,6 @@ from servegraph.optimize.rungs import RUNGS, Rung
 from servegraph.optimize.terms import Terms
 from servegraph.progress import Progress
 from servegraph.rewriting import draft_reader, draft_writer
-from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.graph_reader import read_saved_model
 
 tf1 = tf.compat.v1
@@ -157,14 +156,15 @@ def test_the_result_shares_no_file_with_the_model(model, tmp_path):
     assert (tmp_path / "out" / data).stat().st_nlink == 1
 
 
-def test_a_full_disk_is_one_error_and_nothing_stays(model, tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(BundleWriter, "_write", refuse)
-    with pytest.raises(StorageError) as caught:
-        optimize(model, tmp_path / "out", Goal())
-    assert caught.value.code == "WRITE_FAILED"
+def test_no_room_is_one_error_and_nothing_stays(model, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes of a file; the variables have 256
+    try:
+        with pytest.raises(StorageError) as caught:
+            optimize(model, tmp_path / "out", Goal())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.code == "DISK_FULL"
     assert "[" not in caught.value.message  # no error within another
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
