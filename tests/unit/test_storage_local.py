@@ -16,7 +16,7 @@ import pytest
 
 from servegraph.errors import StorageError
 from servegraph.storage import match, open_dir
-from servegraph.storage.local import LocalDirectory, answering
+from servegraph.storage.local import LocalDirectory, answering, write_file
 
 
 @contextmanager
@@ -210,6 +210,28 @@ class TestWriting:
     def test_what_the_system_says(self, number: int, code: str) -> None:
         with refused(code), answering("write", Path("/x")):
             raise OSError(number, os.strerror(number))
+
+    def test_what_a_user_wants_written_is_written_whole_or_not_at_all(self, tmp_path: Path) -> None:
+        out, link = tmp_path / "report.html", tmp_path / "link"
+        out.write_text("of yesterday")
+        link.symlink_to(out)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        try:
+            with refused("DISK_FULL"):
+                write_file(out, b"x" * 2000)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert (out.read_text(), len(list(tmp_path.iterdir()))) == ("of yesterday", 2)
+        write_file(link, b"of today")
+        assert (out.read_text(), link.is_symlink()) == ("of today", True)
+        reading, writing = os.pipe()
+        write_file(Path(f"/dev/fd/{writing}"), b"for a program")
+        assert os.read(reading, 100) == b"for a program"
+        os.close(reading)
+        os.close(writing)
+        with refused("NOT_A_FILE"):
+            write_file(tmp_path, b"x")
 
     def test_a_parent_that_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "f").write_text("x")

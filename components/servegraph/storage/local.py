@@ -63,20 +63,9 @@ class LocalDirectory:
     def write_bytes(self, path: str, content: bytes) -> None:
         """Write a whole small file under a temporary name and rename it; parents are made."""
         target = self._inside(path)
-        temporary = target.with_name(f".{target.name[:80]}.{os.urandom(4).hex()}.tmp")
         with answering("write", target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                # "x" and not tempfile: the permissions are then the user's umask, as of any other file.
-                with temporary.open("xb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())  # else a crash after the rename can leave an empty file
-                temporary.replace(target)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
-                raise
+        write_whole(target, content)
 
     def _inside(self, path: str) -> Path:
         """The path of a file below; raises `LINK_OUTSIDE` where links lead out of the directory."""
@@ -126,6 +115,37 @@ def open_file(path: Path) -> BinaryIO:
         if not stat.S_ISREG(mode):  # opening a pipe would wait for its other end
             raise IsADirectoryError(errno.EISDIR, "it is not a regular file")
         return path.open("rb")
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write what a user wants at `path`, whole or not at all; links are followed, and a pipe or device is written to.
+
+    Raises:
+        StorageError: it cannot be written; what was there before still is.
+    """
+    with answering("write", path):
+        # Below /dev is what a shell has open: another file of the name would not be it.
+        if path.exists() and (not path.is_file() or path.is_relative_to("/dev")):
+            path.write_bytes(content)  # a directory is refused
+            return
+    write_whole(Path(os.path.realpath(path)), content)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name and rename it. Raises `StorageError`; then it is as it was."""
+    temporary = path.with_name(f".{path.name[:80]}.{os.urandom(4).hex()}.tmp")
+    with answering("write", path):
+        try:
+            # "x" and not tempfile: the permissions are then the user's umask, as of any other file.
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # else a crash after the rename can leave an empty file
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from servegraph_pipelines.images import ImageChoice
 @image_options
 def command(out: Path | None, pipeline: str, resources: tuple[str, ...], estimator: bool, images: ImageChoice) -> None:
     """Write the pipeline as YAML that Kubeflow Pipelines and Vertex AI run."""
-    from servegraph.errors import StorageError
+    from servegraph.storage.local import write_file
     from servegraph_pipelines import flows
     from servegraph_pipelines.images import for_estimators
     from servegraph_pipelines.resource_parameters import with_parameters
@@ -40,12 +40,5 @@ def command(out: Path | None, pipeline: str, resources: tuple[str, ...], estimat
     is_file = pipeline.endswith((".yaml", ".yml", ".json"))
     as_it_is = specification == loaded and not is_file  # with the header that the compiler writes
     text = flows.compiled(flows.function(pipeline)) if as_it_is else specification.to_yaml()
-    try:
-        target.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise StorageError(
-            f"The pipeline cannot be written to {target}: {exc}.",
-            code="CANNOT_WRITE",
-            fix="Give a path that can be written, in a directory that has space left.",
-        ) from exc
+    write_file(target, text.encode())
     click.echo(str(target))

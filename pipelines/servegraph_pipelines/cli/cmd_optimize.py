@@ -10,7 +10,7 @@ import click
 from servegraph.errors import StorageError
 from servegraph.extras import require
 from servegraph.quiet_tensorflow import import_tensorflow_quietly
-from servegraph.storage.local import answering
+from servegraph.storage.local import write_file
 from servegraph_pipelines.cli.local_paths import NEW_FILE, LocalPath
 from servegraph_pipelines.cli.outcome import echo, print_json, show_error
 
@@ -79,8 +79,7 @@ def command(
 
     result = optimize(model, out, goal, samples)
     if html is not None:
-        with answering("write", html):
-            html.write_text(render(result, str(model)), encoding="utf-8")
+        write_file(html, render(result, str(model)).encode())
     if as_json:
         print_json(result.to_json())
     else:

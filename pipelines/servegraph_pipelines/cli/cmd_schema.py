@@ -18,8 +18,10 @@ def command(data: str, label: str | None, out: Path | None) -> None:
     """Infer the schema of DATA (CSV or TFRecord: a path, a glob or gs://) and write it as YAML for editing."""
     from servegraph.data.infer import infer
     from servegraph.data.schema_file import dump
-    from servegraph.errors import StorageError
+    from servegraph.storage.local import write_file
 
+    if out is not None and out.exists():
+        _require_other(out, data)
     inferred = infer(data, label)
     for note in inferred.notes:
         echo(f"note: {note}", err=True)
@@ -27,11 +29,15 @@ def command(data: str, label: str | None, out: Path | None) -> None:
     if out is None:
         click.echo(text, nl=False)
         return
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise StorageError(
-            f"The schema cannot be written to {out}: {exc}.",
-            code="CANNOT_WRITE",
-            fix="Give a path that can be written, in a directory that has space left.",
-        ) from exc
+    write_file(out, text.encode())
+
+
+def _require_other(out: Path, data: str) -> None:
+    """Raise `InputError` (code `OUTPUT_EXISTS`) where the schema would take the place of data."""
+    from servegraph.errors import InputError
+    from servegraph.storage import match
+
+    if str(out.resolve()) in {str(Path(file.uri).resolve()) for file in match(data)}:
+        raise InputError(
+            f"{str(out)!r} holds the data itself.", code="OUTPUT_EXISTS", fix="Give --out another file for the schema."
+        )

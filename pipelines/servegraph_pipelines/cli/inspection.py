@@ -19,10 +19,9 @@ def show(
     inspection = inspect(model, verify=verify, platform=platform)
     if html is not None:
         from servegraph.inspect_graph.html import render as render_html
-        from servegraph.storage.local import answering
+        from servegraph.storage.local import write_file
 
-        with answering("write", html):
-            html.write_text(render_html(inspection), encoding="utf-8")
+        write_file(html, render_html(inspection).encode())
     if as_json:
         print_json(inspection.to_json())
     else:

@@ -130,6 +130,16 @@ def test_what_tensorflow_takes_for_a_pattern_is_refused_at_the_beginning(
     assert [path.name for path in (tmp_path / "data[v1]").iterdir()] == ["model"]
 
 
+def test_a_schema_does_not_take_the_place_of_the_data(tmp_path: Path) -> None:
+    data = tmp_path / "sales.csv"
+    data.write_text("length,kind\n1,no\n2,yes\n")
+    with pytest.raises(InputError, match="holds the data itself"):
+        app.main(["schema", str(tmp_path / "*.csv"), "--out", str(data)], standalone_mode=False)
+    assert data.read_text().startswith("length")
+    app.main(["schema", str(data), "--out", str(tmp_path / "schema.yaml")], standalone_mode=False)
+    assert "kind" in (tmp_path / "schema.yaml").read_text()
+
+
 def test_a_relative_path_in_a_directory_with_brackets_is_loadable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
