@@ -68,8 +68,8 @@ def export(
         DataError: the warmup requests are too many, too large, or not answered.
         InputError: `out` exists already (code `OUTPUT_EXISTS`), TensorFlow could load no model from there or from the
             source (`UNLOADABLE_PATH`), or it is not clear what is meant (`WHICH_SOURCE`,
-            `WHICH_SIGNATURE`, `WHICH_TENSORS`, `WHICH_METAGRAPH`, `NO_SUCH_SIGNATURE`, `NO_METAGRAPHS`),
-            or names do not fit (see `interface`).
+            `WHICH_SIGNATURE`, `WHICH_TENSORS`, `WHICH_METAGRAPH`, `NO_SUCH_SIGNATURE`, `NO_METAGRAPHS`,
+            `NO_SCHEMA_NEEDED`), or names do not fit (see `interface`).
         StorageError: `out` cannot be written (code `CANNOT_WRITE`).
     """
     require_loadable_path(out, "OUT")
@@ -81,12 +81,7 @@ def export(
     if found.kind not in ("keras", "python"):  # what Keras loads itself is no pattern
         require_loadable_path(Path(found.path), "SOURCE")
     wanted = wanted or Wanted()
-    if wanted.tags and found.kind != "saved_model":
-        raise InputError(
-            f"{found.path} is no SavedModel, so there are no MetaGraphs to choose from by tags.",
-            code="NO_METAGRAPHS",
-            fix="Leave out --tags; --write-tags names those of the export.",
-        )
+    _require_fitting(found, wanted, schema_file)
     options = _Options(schema_file, samples, trust_code, requests)
     with writing(out), work_directory(out) as staging:
         written = staging / "model"
@@ -124,6 +119,22 @@ def export_artifact(
     requests = Requests(trainer=trainer)
     wanted = Wanted(gpu_graph=precision(gpu_graph))
     return export(Path(source), Path(out), samples=samples, trust_code=trust_code, wanted=wanted, requests=requests)
+
+
+def _require_fitting(found: Found, wanted: Wanted, schema_file: Path | None) -> None:
+    """Raise `InputError` (`NO_METAGRAPHS`, `NO_SCHEMA_NEEDED`) where an option says nothing of such a source."""
+    if wanted.tags and found.kind != "saved_model":
+        raise InputError(
+            f"{found.path} is no SavedModel, so there are no MetaGraphs to choose from by tags.",
+            code="NO_METAGRAPHS",
+            fix="Leave out --tags; --write-tags names those of the export.",
+        )
+    if schema_file is not None and found.kind in ("saved_model", "tf1_checkpoint"):
+        raise InputError(
+            f"{found.path} has its inputs and outputs already; a schema is for Keras models, Estimators and functions.",
+            code="NO_SCHEMA_NEEDED",
+            fix="Leave --schema out; --rename-input and --rename-output change names.",
+        )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Names and methods of signatures: an export that keeps an older version's names, and classify and regress."""
 
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -204,6 +205,18 @@ def test_tags_choose_nothing_where_there_is_one_graph(tmp_path):
     with pytest.raises(InputError) as caught:
         export(keras_model(tmp_path / "a", "size", 3), tmp_path / "out", wanted=Wanted(tags=("serve",)))
     assert caught.value.code == "NO_METAGRAPHS"
+
+
+def test_a_schema_says_nothing_of_a_model_that_has_its_signatures(tmp_path):
+    (tmp_path / "schema.yaml").write_text("no matter what")
+    with pytest.raises(InputError) as caught:
+        export(
+            Path(__file__).parents[2] / "real_models/keras_dense",
+            tmp_path / "out",
+            schema_file=tmp_path / "schema.yaml",
+        )
+    assert caught.value.code == "NO_SCHEMA_NEEDED"
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_tags_are_written_and_said_to_be_for_nobody_by_default(tmp_path):
