@@ -12,6 +12,8 @@ from servegraph.rewriting.graph import Nodes
 from servegraph.rewriting.loop import Typed, repeat
 from servegraph.rewriting.restores import StoredAs, read, run_after
 
+_HOST = "/device:CPU:0"  # what is for a GPU gets there as a whole, and not with every turn
+
 
 def restore_in_place(
     nodes: Nodes, name: str, filename: str, found: StoredAs, blocks: Blocks, after: NodeDef | None
@@ -22,6 +24,15 @@ def restore_in_place(
     allocator takes memory by the region, each at least twice as large as the one before and with a table of 1/32 of
     it: so there is a small one, which all other blocks fit into, when it takes the large one.
     """
+    made: Nodes = {}
+    done = _restored(made, name, filename, found, blocks, after)
+    for node in made.values():
+        node.device = _HOST
+    nodes.update(made)
+    return done
+
+
+def _restored(nodes: Nodes, name: str, filename: str, found: StoredAs, blocks: Blocks, after: NodeDef | None) -> str:
     *others, last = blocks.blocks
     shared = [part for part in blocks.inner.parts if not part.has_rows]
     scales = read(nodes, f"{name}/shared", filename, [(*named, "") for named in found.named(shared)], after)
