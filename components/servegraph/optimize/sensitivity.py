@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,8 @@ def _probe_all(
                 session.run([wide[handle] for handle in group if handle in wide], files)
         except tf.errors.OpError as exc:
             message = f"The signature {signature!r} of {loose} fails with other weights: {short_message(exc)}"
-            raise ModelError(message, code="CANNOT_CALL") from exc
+            fix = "Leave the rung out, or name the weights to keep whole (--keep)."
+            raise ModelError(message, code="CANNOT_CALL", fix=fix) from exc
         return distances
 
 
@@ -121,16 +122,16 @@ def _import_restores(narrow: Path, tags: Sequence[str], graph: tf.Graph) -> list
     nodes = {node.name: node for node in meta_graph.graph_def.node}
     handles: dict[str, str] = {}
     wanted: dict[str, None] = {}
-    restored = [node_name(t) for t in nodes[meta_graph.saver_def.restore_op_name].input]
-    stack = [name for name in restored if nodes[name].op in _PUTS]
-    puts = set(stack)
+    restored = {node_name(t) for t in nodes[meta_graph.saver_def.restore_op_name].input}
+    puts = [name for name in restored if nodes[name].op in _PUTS]
+    stack = [*puts]
     while stack:
         name = stack.pop()
         if name in wanted:
             continue
         wanted[name] = None
-        needed = _inputs(nodes[name], puts)
-        if name in puts:
+        needed = _inputs(nodes[name], restored)
+        if name in restored:
             handles[node_name(needed[0])] = needed[0]
             needed = needed[1:]
         stack.extend(map(node_name, needed))
@@ -140,7 +141,7 @@ def _import_restores(narrow: Path, tags: Sequence[str], graph: tf.Graph) -> list
         copy = definition.node.add()
         copy.CopyFrom(nodes[name])
         copy.name = "filename" if name == filename else name
-        copy.input[:] = ["filename" if node_name(t) == filename else t for t in _inputs(nodes[name], puts)]
+        copy.input[:] = ["filename" if node_name(t) == filename else t for t in _inputs(nodes[name], restored)]
     for handle in handles:
         definition.node.add().CopyFrom(nodes[handle])
     existing = {op.name for op in graph.get_operations()}
@@ -149,9 +150,9 @@ def _import_restores(narrow: Path, tags: Sequence[str], graph: tf.Graph) -> list
     return [graph.get_operation_by_name(f"narrow/{name}") for name in puts]
 
 
-def _inputs(node: NodeDef, puts: set[str]) -> list[str]:
-    """Return the inputs without the order in which variables are restored: here each is by itself."""
-    return [t for t in node.input if not (t.startswith("^") and node_name(t) in puts)]
+def _inputs(node: NodeDef, restored: Collection[str]) -> list[str]:
+    """Return the inputs without the order in which `restored` are: here each is by itself."""
+    return [t for t in node.input if not (t.startswith("^") and node_name(t) in restored)]
 
 
 def _distance(want: Mapping[str, NDArray[Any]], have: Mapping[str, NDArray[Any]]) -> float:
