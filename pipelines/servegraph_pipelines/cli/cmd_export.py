@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from servegraph.quiet_tensorflow import import_tensorflow_quietly
 from servegraph_pipelines.cli.local_paths import LocalPath
 from servegraph_pipelines.cli.outcome import echo, print_json
+
+if TYPE_CHECKING:
+    from servegraph.export_serving_graph.signature_choice import Wanted
 
 
 @click.command("export")
@@ -76,8 +79,7 @@ def command(
     import_tensorflow_quietly()
     from servegraph.estimator import estimator_function
     from servegraph.export_serving_graph.export import export
-    from servegraph.export_serving_graph.interface import WantedNames, parse_methods
-    from servegraph.export_serving_graph.signature_choice import Requests, Wanted, pairs, precision
+    from servegraph.export_serving_graph.signature_choice import Requests
     from servegraph.machines.sizes import format_size
     from servegraph.trained.trainer import import_source
 
@@ -89,28 +91,13 @@ def command(
         trainer=trainer,
         warmup=names["warmup"],
     )
-    wanted = Wanted(
-        signatures=pairs(names["signatures"], "--signature"),
-        inputs=pairs(names["inputs"], "--input"),
-        outputs=pairs(names["outputs"], "--output"),
-        constants=pairs(names["constants"], "--constant"),
-        tags=tuple(tag for tag in names["tags"].split(",") if tag),
-        gpu_graph=precision(names["gpu_graph"]),
-        names=WantedNames(
-            inputs=pairs(names["new_inputs"], "--rename-input"),
-            outputs=pairs(names["new_outputs"], "--rename-output"),
-            methods=parse_methods(pairs(names["methods"], "--method")),
-            like=names["names_from"],
-            tags=tuple(tag for tag in names["write_tags"].split(",") if tag),
-        ),
-    )
     exported = export(
         source,
         out,
         schema_file=schema,
         samples=samples,
         trust_code=trust_code,
-        wanted=wanted,
+        wanted=_wanted(names),
         requests=requests,
     )
     if as_json:
@@ -125,3 +112,25 @@ def command(
     echo(f"  proof       {exported.proof_rows} answers, largest difference {exported.max_abs_diff:g}")
     for note in exported.notes:
         echo(f"  note        {note}")
+
+
+def _wanted(names: dict[str, Any]) -> Wanted:
+    """Return what the options say of signatures, names and MetaGraphs."""
+    from servegraph.export_serving_graph.interface import WantedNames, parse_methods
+    from servegraph.export_serving_graph.signature_choice import Wanted, pairs, precision
+
+    return Wanted(
+        signatures=pairs(names["signatures"], "--signature"),
+        inputs=pairs(names["inputs"], "--input"),
+        outputs=pairs(names["outputs"], "--output"),
+        constants=pairs(names["constants"], "--constant"),
+        tags=tuple(tag for tag in names["tags"].split(",") if tag),
+        gpu_graph=precision(names["gpu_graph"]),
+        names=WantedNames(
+            inputs=pairs(names["new_inputs"], "--rename-input"),
+            outputs=pairs(names["new_outputs"], "--rename-output"),
+            methods=parse_methods(pairs(names["methods"], "--method")),
+            like=names["names_from"],
+            tags=tuple(tag for tag in names["write_tags"].split(",") if tag),
+        ),
+    )
