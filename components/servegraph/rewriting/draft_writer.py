@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -88,7 +89,9 @@ def _write_tensors(draft: Draft, out: Path, *, hollow: bool) -> None:
         for key, (name, content, form) in stored.items():
             if key in draft.aliases:
                 continue
-            if form is not None:
+            if isinstance(form, Blocks):
+                _write_blocks(name, content, form, tensors, writer)
+            elif form is not None:
                 _write_form(name, content, form, tensors, writer)
             elif isinstance(content, Stored) and content.spec is None:
                 assert tensors is not None  # what is stored is in a checkpoint
@@ -101,14 +104,27 @@ def _write_tensors(draft: Draft, out: Path, *, hollow: bool) -> None:
             writer.alias(stored[key].name, stored[same_as].name)
 
 
-def _write_form(
-    name: str, content: Content, form: Form | Blocks, tensors: BundleReader | None, writer: BundleWriter
-) -> None:
+def _write_form(name: str, content: Content, form: Form, tensors: BundleReader | None, writer: BundleWriter) -> None:
     for part, chunks in zip(form.parts, form.stored(content, tensors), strict=True):
         if part.dtype == "string":
             writer.add_strings(f"{name}{part.suffix}", part.shape, [b"".join(chunks)])
         else:
             writer.add(f"{name}{part.suffix}", part.dtype, part.shape, chunks)
+
+
+def _write_blocks(
+    name: str, content: Content, blocks: Blocks, tensors: BundleReader | None, writer: BundleWriter
+) -> None:
+    """Write each block once: an embedding may have many equal rows, such as those of words that no training met."""
+    written: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+    for part, chunks in zip(blocks.parts, blocks.stored(content, tensors), strict=True):
+        block = b"".join(chunks)
+        key = f"{name}{part.suffix}"
+        same_as = written.setdefault((part.dtype, part.shape, hashlib.sha256(block).digest()), key)
+        if same_as == key:
+            writer.add(key, part.dtype, part.shape, [block])
+        else:
+            writer.alias(key, same_as)
 
 
 def _graph_bytes(draft: Draft) -> bytes:

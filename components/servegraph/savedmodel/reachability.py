@@ -116,15 +116,16 @@ class Reachability(NamedTuple):
     def growth_bytes(self, stored: Mapping[str, TensorEntry]) -> int:
         """Return what variables take in memory beyond the tensors that fill them, as from weights stored as int8."""
         variables: dict[tuple[bytes, bytes], int] = {}
-        filling = set()
+        filling: dict[object, int] = {}  # by where it lies: tensors under several keys are there once
         for key, targets in self.restored.items():
             for node in (self.main_nodes[name] for name in targets if name in self.main_nodes):
                 size_bytes = _variable_bytes(node) if key in stored else None
                 if size_bytes is not None:
                     shared_name = attr_bytes(node, "shared_name") or node.name.encode()
                     variables[attr_bytes(node, "container") or b"", shared_name] = size_bytes
-                    filling.add(key)
-        return max(0, sum(variables.values()) - sum(stored[key].size_bytes for key in filling))
+                    entry = stored[key]
+                    filling[key if entry.slices else (entry.shard, entry.offset)] = entry.size_bytes
+        return max(0, sum(variables.values()) - sum(filling.values()))
 
     def reading(self, key: str) -> tuple[str, ...] | None:
         """Return the entry points that read a stored tensor, or None where the graph does not say.

@@ -87,6 +87,22 @@ def cut(*shapes: tuple[int, ...], held: int = 0) -> list[bool]:
     return [isinstance(form, Blocks) for form in in_blocks(contents, forms, {"9"}, held).values()]
 
 
+def test_equal_blocks_are_stored_once(tmp_path: Path) -> None:
+    weights = values(50_007, 104)
+    weights[10_000:] = 0  # words that no training met
+    table = Table(weights)
+    tf.saved_model.save(table, str(tmp_path / "model"), signatures=table.serve)
+    optimize(tmp_path / "model", tmp_path / "out", Goal(rungs=("strip", "share", "quarter")))
+    inspection = inspect_directory(storage.open_dir(tmp_path / "out"), verify=True)
+    assert "DUPLICATE_TENSORS" not in {found.code for found in inspection.findings}
+    assert inspection.size_bytes < weights.nbytes / 4 / 3
+    assert weights.nbytes <= (inspection.memory_bytes or 0) < 1.1 * weights.nbytes
+    for loader in ("session", "v2"):
+        with Servable(tmp_path / "out", loader=loader) as servable:
+            have = servable("serving_default", {"ids": np.arange(len(weights))})["rows"]
+        assert np.abs(have - weights).max() <= np.abs(weights).max() / 127
+
+
 LARGE = (10_000, 1000)  # 40 MB, and 20 MB beside it
 
 
