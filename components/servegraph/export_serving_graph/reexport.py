@@ -55,12 +55,13 @@ def serving_only(model: Path, out: Path, wanted: Wanted, samples: str | None = N
             code="NO_SIGNATURE",
             fix="Save it with signatures, or name a function of it: --signature serving_default=NAME.",
         )
-    _refuse_supervised(draft.serving_graphs[0], chosen)
+    _refuse_supervised(draft.definitions[0], chosen)
     if draft.untouched:
         raise ExportRefused(
             f"What serving needs of {model} cannot be told apart, because {draft.untouched[0]}.",
             code="NOT_UNDERSTOOD",
-            fix="Build the model in Python and give file.py:function that returns it.",
+            fix="Build the model in Python and give file.py:function that returns it; of one that servegraph optimize "
+            "stored in a smaller form, export the original.",
         )
     renamed = draft.with_graphs(lambda graph: _with_signatures(graph, chosen))
     stripped = strip(renamed)
@@ -78,12 +79,12 @@ def serving_only(model: Path, out: Path, wanted: Wanted, samples: str | None = N
     return _compare(out, evidence, [note for note in (stale, "" if wanted.signatures else _nameless(chosen)) if note])
 
 
-def _refuse_supervised(graph: ServingGraph, chosen: Mapping[str, str]) -> None:
+def _refuse_supervised(meta_graph: MetaGraphDef, chosen: Mapping[str, str]) -> None:
     """Raise `ExportRefused` (`TRAINING_BAGGAGE`) for a signature that an Estimator trains or evaluates with.
 
     It takes labels, and an evaluation counts on from request to request: such answers cannot even be compared.
     """
-    methods = {name: graph.signatures[name].method_name for name in chosen.values()}
+    methods = {name: meta_graph.signature_def[name].method_name for name in chosen.values()}
     if supervised := {name: method for name, method in methods.items() if method.startswith(SUPERVISED)}:
         raise ExportRefused(
             f"What was chosen is to train or to evaluate: {', '.join(f'{n} ({m})' for n, m in supervised.items())}.",

@@ -13,6 +13,8 @@ from servegraph.errors import ExportRefused, InputError, ModelError
 from servegraph.export_serving_graph.export import export
 from servegraph.export_serving_graph.recognize import recognize
 from servegraph.export_serving_graph.signature_choice import Wanted
+from servegraph.optimize.goal import Goal
+from servegraph.optimize.optimize import optimize
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.reachability import is_slot, training_baggage
@@ -325,6 +327,24 @@ def test_what_an_estimator_evaluates_with_is_refused_and_what_has_no_default_is_
     assert "--signature serving_default=predict" in note
     named = Wanted(signatures={"serving_default": "predict"})
     assert export(tmp_path / "modes", tmp_path / "named", wanted=named).notes == ()
+
+
+def test_a_model_that_optimize_stored_in_a_smaller_form_is_refused_with_what_to_export(tmp_path):
+    class Dense(tf.Module):
+        def __init__(self):
+            self.weights = tf.Variable(np.random.default_rng(0).standard_normal((64, 64), np.float32))
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 64], tf.float32, "x")])
+        def serve(self, x):
+            return {"y": x @ self.weights}
+
+    module = Dense()
+    tf.saved_model.save(module, str(tmp_path / "model"), module.serve)
+    optimize(tmp_path / "model", tmp_path / "small", Goal(rungs=("strip", "halve")))
+    with pytest.raises(ExportRefused, match="restores through") as caught:
+        export(tmp_path / "small", tmp_path / "out")
+    assert caught.value.code == "NOT_UNDERSTOOD"
+    assert "export the original" in caught.value.fix
 
 
 def test_an_operation_that_lost_its_kernel_is_named(tmp_path):
