@@ -22,6 +22,8 @@ from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.layout import is_stray
 from servegraph.storage.staging import writing
 
+_Written = dict[tuple[str, tuple[int, ...], bytes], str]  # the names of blocks, by dtype, shape and digest
+
 
 def write(draft: Draft, out: Path, before: tuple[Draft, Path] | None = None, *, hollow: bool = False) -> None:
     """Write the model to the new directory `out`; tensors that a draft written `before` has as well are not repeated.
@@ -84,13 +86,13 @@ def _link_tensors(source: Path, out: Path) -> None:
 def _write_tensors(draft: Draft, out: Path, *, hollow: bool) -> None:
     if not draft.contents:
         return
-    stored = draft.stored
+    stored, written = draft.stored, _Written()
     with draft.tensors() as tensors, BundleWriter(out / VARIABLES, hollow=hollow) as writer:
         for key, (name, content, form) in stored.items():
             if key in draft.aliases:
                 continue
             if isinstance(form, Blocks):
-                _write_blocks(name, content, form, tensors, writer)
+                _write_blocks(name, content, form, tensors, writer, written)
             elif form is not None:
                 _write_form(name, content, form, tensors, writer)
             elif isinstance(content, Stored) and content.spec is None:
@@ -113,10 +115,14 @@ def _write_form(name: str, content: Content, form: Form, tensors: BundleReader |
 
 
 def _write_blocks(
-    name: str, content: Content, blocks: Blocks, tensors: BundleReader | None, writer: BundleWriter
+    name: str,
+    content: Content,
+    blocks: Blocks,
+    tensors: BundleReader | None,
+    writer: BundleWriter,
+    written: _Written,
 ) -> None:
     """Write each block once: an embedding may have many equal rows, such as those of words that no training met."""
-    written: dict[tuple[str, tuple[int, ...], bytes], str] = {}
     for part, chunks in zip(blocks.parts, blocks.stored(content, tensors), strict=True):
         block = b"".join(chunks)
         key = f"{name}{part.suffix}"
