@@ -20,6 +20,8 @@ Inputs = Mapping[str, Array]
 Call = Callable[[Inputs], dict[str, Array]]
 
 _log = logging.getLogger(__name__)
+_ATOL = 1e-5
+_FEW = 0.25  # of an array's values
 
 
 def public_call(function: Any) -> Call:
@@ -81,8 +83,14 @@ def answers_equal(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
     return one.keys() == other.keys() and all(_equal(array, other[name]) for name, array in one.items())
 
 
-def answers_close(one: Mapping[str, Array], other: Mapping[str, Array], rtol: float = 1e-4, atol: float = 1e-5) -> bool:
-    """Whether two answers agree but for rounding: what a sum in another order does to a float."""
+def answers_close(
+    one: Mapping[str, Array], other: Mapping[str, Array], rtol: float = 1e-4, atol: float | None = None
+) -> bool:
+    """Whether two answers agree but for rounding: what a sum in another order does to a float.
+
+    Without `atol` it is 1e-5, or `rtol` of what a quarter of an array's values stay below: a sum of large numbers that
+    comes out near 0 is off by as much as any other.
+    """
     return one.keys() == other.keys() and all(_close(array, other[name], rtol, atol) for name, array in one.items())
 
 
@@ -92,7 +100,10 @@ def _equal(one: Array, other: Array) -> bool:
     return bool((one == other).all()) if one.dtype == object else one.tobytes() == other.tobytes()
 
 
-def _close(one: Array, other: Array, rtol: float, atol: float) -> bool:
+def _close(one: Array, other: Array, rtol: float, atol: float | None) -> bool:
     if one.dtype.kind in "fc" and one.shape == other.shape and one.dtype == other.dtype:
+        if atol is None:
+            sizes = np.abs(other[np.isfinite(other)]).astype(np.float64)
+            atol = max(_ATOL, rtol * float(np.quantile(sizes, _FEW))) if sizes.size else _ATOL
         return bool(np.allclose(one, other, rtol=rtol, atol=atol, equal_nan=True))
     return _equal(one, other)
