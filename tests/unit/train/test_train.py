@@ -324,6 +324,19 @@ def test_more_epochs_of_the_same_go_on_and_learn(table, tmp_path):
     assert more.evaluation.scalars["log_loss"] < 0.7 * few.evaluation.scalars["log_loss"]
 
 
+@pytest.mark.parametrize("batch_size", [2, 4, 5])  # of 500 records: 250 steps, an epoch; 125; 100
+def test_every_batch_of_an_epoch_is_learned_from(tmp_path, batch_size):
+    import keras
+
+    (tmp_path / "table.csv").write_text("x,y\n" + "".join(f"{number},{number % 2}\n" for number in range(500)))
+    (tmp_path / "held.csv").write_text("x,y\n1,1\n2,0\n")
+    request = TrainRequest(data=str(tmp_path / "table.csv"), eval_data=str(tmp_path / "held.csv"), label="y")
+    places = outputs(tmp_path)
+    train(request, {**FAST, "epochs": 2, "batch_size": batch_size}, places)
+    model = keras.models.load_model(places.model / MODEL_FILE)
+    assert int(model.optimizer.iterations) == 2 * 500 / batch_size
+
+
 def test_checkpoints_go_to_a_path():
     with pytest.raises(InputError, match="/gcs/BUCKET") as caught:
         Outputs.at("model", "gs://bucket/checkpoints", "logs", "samples.jsonl")
