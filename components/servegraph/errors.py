@@ -25,7 +25,10 @@ import re
 from typing import ClassVar
 
 _LONGEST_TEXT = 2000  # characters; what is quoted from elsewhere may be of any length
-_TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_NOISE = re.compile(
+    r"\x1b\[[0-9;]*[A-Za-z]"  # colours of a terminal
+    r"|\{\{function_node [^{}]*\}\} ?"  # TensorFlow's name of a function that it generated, before what a kernel says
+)
 
 
 class ServegraphError(Exception):
@@ -68,7 +71,7 @@ def as_told(kind: str, message: str, fix: str, code: str) -> ServegraphError:
 
 
 def _one_line(text: str) -> str:
-    words = " ".join(_TERMINAL_CODE.sub("", text).split())
+    words = " ".join(_NOISE.sub("", text).split())
     printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in words)
     return printable if len(printable) <= _LONGEST_TEXT else printable[:_LONGEST_TEXT] + " …"
 

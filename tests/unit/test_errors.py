@@ -20,6 +20,11 @@ def test_an_error_is_one_printable_line():
     assert str(error) == "[CODE] a b red \N{REPLACEMENT CHARACTER} Fix: do this"
 
 
+def test_names_that_tensorflow_generated_are_left_out():
+    error = errors.RequestError("Refused: {{function_node __inference_pruned_2141}} {{node x}} Shapes must match")
+    assert error.message == "Refused: {{node x}} Shapes must match"
+
+
 def test_what_is_quoted_is_cut():
     assert len(errors.DataError("x" * 100_000).message) < 3000
 
