@@ -16,10 +16,13 @@ LOCKS |= {"requirements/dev.txt": "all", "components/servegraph/estimator/requir
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", re.MULTILINE)
 
 
+PYTHON = {"python_version": "3.11", "python_full_version": "3.11.9"}  # one that every extra is for
+
+
 def wanted(extra: str) -> list[Requirement]:
-    """What an extra asks for on this machine, with what the extras that it is made of ask for."""
+    """What an extra asks for, with what the extras that it is made of ask for."""
     rows = [Requirement(text) for text in requires("servegraph") or ()]
-    rows = [row for row in rows if row.marker is None or row.marker.evaluate({"extra": extra})]
+    rows = [row for row in rows if row.marker is None or row.marker.evaluate({"extra": extra, **PYTHON})]
     parts = [part for row in rows if row.name == "servegraph" for part in row.extras]
     return [row for row in rows if row.name != "servegraph"] + [row for part in parts for row in wanted(part)]
 
