@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.op_def_pb2 import OpDef
 from tensorflow.core.framework.types_pb2 import DT_RESOURCE
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow.python.framework import op_def_registry
@@ -173,13 +174,20 @@ def takes_reference(node: NodeDef, position: int) -> bool:
     definition = op_def_registry.get(node.op)
     if definition is None:
         return True
-    flat: list[bool] = []
+    for is_reference, count in inputs_taken(node, definition):
+        if position < count:
+            return is_reference
+        position -= count
+    return True
+
+
+def inputs_taken(node: NodeDef, definition: OpDef) -> Iterator[tuple[bool, int]]:
+    """Yield, for each argument of its operation, whether it is a TF1 reference and how many inputs it is."""
+    defaults = {attribute.name: attribute.default_value for attribute in definition.attr}
     for arg in definition.input_arg:
-        count = node.attr[arg.number_attr].i if arg.number_attr else 1
-        if arg.type_list_attr:
-            count = len(node.attr[arg.type_list_attr].list.type)
-        flat.extend([arg.is_ref] * count)
-    return flat[position] if position < len(flat) else True
+        name = arg.number_attr or arg.type_list_attr
+        value = node.attr[name] if name in node.attr else defaults.get(name, AttrValue())
+        yield arg.is_ref, value.i if arg.number_attr else len(value.list.type) if arg.type_list_attr else 1
 
 
 def takes_rows(node: NodeDef, nodes: Nodes) -> bool:

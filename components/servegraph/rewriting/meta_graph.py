@@ -32,6 +32,7 @@ from servegraph.rewriting.handles import name_resources, same_handles
 from servegraph.rewriting.object_graph import missing_restores
 from servegraph.rewriting.read_restores import read_restores
 from servegraph.rewriting.restores import Restore, StoredAs, shared_name_of
+from servegraph.rewriting.soundness import require_sound
 from servegraph.rewriting.write_restores import write_restores
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.graph import INIT_SIGNATURE
@@ -89,10 +90,11 @@ def take_apart(meta_graph: MetaGraphDef, tensors: BundleReader | None) -> Servin
     """Return the parts of `meta_graph`, which is not changed; `tensors` is its checkpoint.
 
     Raises:
-        Untransformable: it has no signature, or does something that is not understood.
+        Untransformable: it has no signature, does not hold together, or does something that is not understood.
     """
     graph = MetaGraphDef()
     graph.CopyFrom(meta_graph)
+    require_sound(graph)
     nodes: Nodes = {node.name: node for node in graph.graph_def.node}
     if same := same_handles(node for node in nodes.values() if not node.input):
         for node in graph.graph_def.node:
