@@ -48,11 +48,13 @@ def test_names_from_a_model_are_escaped_on_the_page(tmp_path: Path) -> None:
 
     write(
         tmp_path / "model",
-        saved_model(graph([placeholder(), node("y", "<script>alert(1)</script>", ("x",))])),
+        saved_model(graph([placeholder(), node("y", "<script>alert(1)</script>", ("x",))]), tags=("serve", "\x1b[2Jx")),
     )
     page = render(inspect(str(tmp_path / "model")))
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
+    assert "\x1b" not in page
+    assert r"\u001b[2Jx" in page
 
 
 def test_what_once_broke_the_reader_does_not_any_more() -> None:

@@ -9,10 +9,14 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from servegraph.machines.sizes import format_size
 from servegraph.metric_words import metric_name, metric_value
+from servegraph.printable import printable_lines
 
 
 def render(package: str, template: str, **values: Any) -> str:
-    """Return the page of `template` in `package` as one self-contained HTML text; every value is escaped."""
+    """Return the page of `template` in `package` as one self-contained HTML text.
+
+    Every value is escaped; control characters, which no page may hold, stand as JSON escapes them.
+    """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("servegraph.pages", "")]),
         autoescape=True,
@@ -26,4 +30,4 @@ def render(package: str, template: str, **values: Any) -> str:
     environment.filters |= {"metric_name": metric_name, "metric_value": metric_value}
     environment.filters["figure"] = lambda value: f"{value:.4g}"
     page = environment.get_template(template).render(**values)
-    return page.encode("utf-8", "backslashreplace").decode()  # a file's name need not be text
+    return printable_lines(page.encode("utf-8", "backslashreplace").decode())  # a file's name need not be text
