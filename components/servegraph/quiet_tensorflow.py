@@ -9,6 +9,11 @@ import sys
 import tempfile
 
 
+def quiet_tracebacks() -> None:
+    """Keep TensorFlow from printing a traceback where it goes on, as with a damaged fingerprint.pb."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
 def import_tensorflow_quietly() -> None:
     """Import TensorFlow without its start-up notices on the terminal; a user's own log level wins.
 
@@ -20,7 +25,7 @@ def import_tensorflow_quietly() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    quiet_tracebacks()
     sys.stderr.flush()
     terminal = os.dup(2)
     collects, is_here = gc.isenabled(), "tensorflow" in sys.modules

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from servegraph.answers.samples import InputSpec, Request, fitting, is_batched, length_of
 from servegraph.errors import DataError
+from servegraph.savedmodel.dtypes import dtype_name
 
 
 def missing(given: Collection[str], specs: Mapping[str, InputSpec]) -> list[str]:
@@ -33,13 +34,22 @@ def is_one_row(name: str, spec: InputSpec) -> bool:
     return _default(name, spec).shape[:1] == (1,)
 
 
+def defaults(specs: Mapping[str, InputSpec]) -> Request:
+    """Return the defaults of all inputs that have one. Raises as `filled`."""
+    return {name: _default(name, spec) for name, spec in specs.items() if spec.default is not None}
+
+
 def _default(name: str, spec: InputSpec) -> NDArray[Any]:
-    import tensorflow as tf  # late: of few models is this asked
+    from tensorflow.core.framework.tensor_pb2 import TensorProto  # late: of few models is this asked
+
+    from servegraph.tensor_values import values_of
 
     where = f"default of the input {name!r}"
     try:
-        proto = tf.make_tensor_proto(0).FromString(spec.default or b"")
-        return fitting(np.asarray(tf.make_ndarray(proto)), spec, where)
+        proto = TensorProto.FromString(spec.default or b"")
+        if dtype_name(proto.dtype) != spec.dtype:
+            raise TypeError(f"it is {dtype_name(proto.dtype)}, the input {spec.dtype}")
+        return fitting(values_of(proto), spec, where)
     except DataError:
         raise
     except Exception as exc:  # protobuf's DecodeError, or what numpy says of too few values

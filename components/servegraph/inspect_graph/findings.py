@@ -44,6 +44,13 @@ _BATCH = "Export with None as the first dimension of every input and output."
 
 _WHOLE = (
     Rule("GRAPH_CORRUPT", "error", "The graph file cannot be read.", _AGAIN, "R3"),
+    Rule(
+        "BAD_DEFAULT",
+        "error",
+        "What a server takes for an input that a request leaves out is no value of that input.",
+        "Export the model again, with a default that is a value of its input.",
+        "R3",
+    ),
     Rule("GRAPH_INCONSISTENT", "error", "The graph names nodes or functions that it does not have.", _AGAIN, "R3"),
     Rule(
         "LFS_POINTER",

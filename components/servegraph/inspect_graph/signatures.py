@@ -16,6 +16,7 @@ from servegraph.savedmodel.graph import (
     SavedModelGraph,
     Signature,
     TensorInfo,
+    default_misfit,
 )
 
 PREDICT = "tensorflow/serving/predict"
@@ -74,6 +75,7 @@ def check_signatures(graph: SavedModelGraph) -> Iterator[Finding]:
         for name, signature in sorted(signatures.items()):
             yield from _check_shapes(f"{where} {name}", signature)
             yield from _check_json(f"{where} {name}", signature)
+            yield from _check_defaults(f"{where} {name}", signature, meta_graph)
 
 
 def _sides(signature: Signature) -> Iterator[tuple[str, str, TensorInfo]]:
@@ -125,6 +127,15 @@ def _check_json(where: str, signature: Signature) -> Iterator[Finding]:
             yield finding("UNSENDABLE_DTYPE", f"{what} is {info.dtype}.")
         if not name or name == B64 or re.search(r"[\x00-\x1f\x7f�]", name):
             yield finding("UNSENDABLE_NAME", f"{what} has such a name.")
+
+
+def _check_defaults(where: str, signature: Signature, meta_graph: MetaGraph) -> Iterator[Finding]:
+    """Find defaults that are no value of their input; the shapes that a signature of TF1 names are remarks."""
+    for name in sorted(signature.defaults.keys() & signature.inputs.keys()):
+        info = signature.inputs[name]
+        info = info if meta_graph.has_object_graph else info._replace(shape=None)
+        if misfit := default_misfit(signature.defaults[name], info):
+            yield finding("BAD_DEFAULT", f"{where}: the default of {name!r} {misfit}.")
 
 
 def shape_text(info: TensorInfo) -> str:

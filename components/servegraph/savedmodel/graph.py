@@ -120,6 +120,28 @@ class SavedModelGraph(NamedTuple):
     size_bytes: int
 
 
+def default_misfit(default: bytes, info: TensorInfo) -> str:
+    """Return why a default, an encoded TensorProto, is no value of an input; empty where it may be one."""
+    dtype = 0
+    shape: Shape = ()
+    for field in fields(default):
+        if field.number == 1:
+            dtype = field.value
+        elif field.number == 2:
+            shape = parse_shape(default, field.start, field.end)
+    if dtype_name(dtype) != info.dtype:
+        return f"is {dtype_name(dtype)}, and the input {info.dtype}"
+    wanted = info.shape
+    if shape is None or None in shape or (wanted is not None and not _is_of(shape, wanted)):
+        have, want = (None if sizes is None else [*sizes] for sizes in (shape, wanted))
+        return f"has the shape {have}, and the input {want}"
+    return ""
+
+
+def _is_of(shape: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(want in (None, have) for have, want in zip(shape, wanted, strict=True))
+
+
 def attr_bool(node: Node, name: str, default: bool) -> bool:
     """Return a bool attribute, `default` where the file leaves it out as the operation's default."""
     payload = node.attrs.get(name)

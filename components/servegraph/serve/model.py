@@ -9,14 +9,17 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from servegraph import text_operations
-from servegraph.errors import ModelError, Refusal, RequestError
+from servegraph.answers import left_out
+from servegraph.answers.samples import specs_of
+from servegraph.errors import DataError, ModelError, Refusal, RequestError
+from servegraph.quiet_tensorflow import quiet_tracebacks
 from servegraph.savedmodel.graph import SERVING_TAG
 from servegraph.serve.arrays import Array
 from servegraph.serve.calls import Call, answers_close, cheapest_call, public_call
@@ -230,6 +233,7 @@ def load_model(directory: Path, options: ModelOptions | None = None) -> Model:
     import tensorflow as tf
 
     _leave_tensorflow_to_itself()
+    quiet_tracebacks()
     tf.get_logger().setLevel("ERROR")  # else a page for each model of TF1, about training it further
     text_operations.register()
     try:
@@ -246,7 +250,7 @@ def load_model(directory: Path, options: ModelOptions | None = None) -> Model:
         options = replace(options, batch_rows=DEFAULT_BATCH_ROWS if stored is None else stored.batch_rows)
     meta_graph = meta_graph_of(directory)
     name = f"{directory.parent.name}-{directory.name}"
-    model = Model(loaded, graph, options, name, _defaults_of(meta_graph, graph.signatures))
+    model = Model(loaded, graph, options, name, _defaults_of(graph))
     model.try_out(stored_trials(directory, graph.signatures, with_golden=options.is_probed), meta_graph)
     return model
 
@@ -293,16 +297,23 @@ def meta_graph_of(directory: Path) -> Any:
     return next((graph for graph in graphs if list(graph.meta_info_def.tags) == [SERVING_TAG]), None)
 
 
-def _defaults_of(meta_graph: Any, signatures: Iterable[str]) -> Defaults:
-    """Return by signature the values of the inputs that a request may leave out, none where they cannot be read."""
-    import tensorflow as tf
+def _defaults_of(graph: ServingGraph) -> Defaults:
+    """Return by signature the values of the inputs that a request may leave out.
 
-    if meta_graph is None:
-        return {}
-    values = {name: meta_graph.signature_def[name].defaults for name in signatures}
-    return {
-        name: {key: tf.make_ndarray(value) for key, value in found.items()} for name, found in values.items() if found
-    }
+    Raises:
+        ModelError: one is no value of its input (code `BAD_DEFAULT`).
+    """
+    found = {}
+    for name, signature in graph.signatures.items():
+        specs = specs_of(signature)
+        if not graph.declares_shapes:
+            specs = {key: replace(spec, shape=None) for key, spec in specs.items()}
+        try:
+            found[name] = left_out.defaults(specs)
+        except DataError as misfit:
+            fix = "Export the model again, with a default that is a value of its input."
+            raise ModelError(f"Signature {name!r}: {misfit.message}", code="BAD_DEFAULT", fix=fix) from misfit
+    return {name: values for name, values in found.items() if values}
 
 
 def _run(call: Call, inputs: Mapping[str, Array]) -> Mapping[str, Array]:

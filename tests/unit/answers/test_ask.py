@@ -1,11 +1,15 @@
 """Requests that cannot be answered, and answers of several parts."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from servegraph.answers.ask import LOADERS, Servable
 from servegraph.errors import ModelError
+from servegraph.quiet_tensorflow import import_tensorflow_quietly
 
 tf1 = tf.compat.v1
 
@@ -130,3 +134,13 @@ def test_signatures_that_name_the_same_tensors_compute_the_same(tmp_path, loader
     with Servable(path, loader=loader) as servable:
         assert servable.computes_same("one", "again")
         assert not servable.computes_same("one", "b")
+
+
+def test_a_damaged_fingerprint_prints_no_traceback(tmp_path, capfd):
+    """TensorFlow goes on without it, and logs its own error with the frames."""
+    model = shutil.copytree(Path(__file__).parents[2] / "real_models/keras_dense", tmp_path / "m")
+    (model / "fingerprint.pb").write_bytes(b"xx")
+    import_tensorflow_quietly()
+    with Servable(model, loader="v2"):
+        pass
+    assert "Traceback" not in capfd.readouterr().err

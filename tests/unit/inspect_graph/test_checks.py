@@ -112,6 +112,24 @@ def test_a_model_that_cannot_be_asked() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("default", "said"),
+    [
+        (encode_number(1, FLOAT) + encode_bytes(2, encode_bytes(2, encode_number(1, 3))), ""),
+        (encode_number(1, INT64), "is int64, and the input float32"),
+        (encode_number(1, FLOAT), "has the shape [], and the input [None]"),
+        (encode_number(1, FLOAT) + encode_bytes(2, encode_bytes(2, encode_number(1, -3))), "has the shape [None]"),
+    ],
+)
+def test_a_default_that_is_no_value_of_its_input(default: bytes, said: str) -> None:
+    with_default = signature({"x": tensor_info("x:0", FLOAT)}, {"y": Y}) + encode_bytes(4, entry("x", default))
+    of_tf2 = encode_bytes(5, entry("serving_default", with_default)) + encode_bytes(7, b"")
+    meta_graph = encode_bytes(1, encode_bytes(4, b"serve")) + encode_bytes(2, PLAIN) + of_tf2
+    found = [item for item in check_signatures(read(encode_bytes(2, meta_graph))) if item.code == "BAD_DEFAULT"]
+    assert len(found) == bool(said)
+    assert not found or said in found[0].message
+
+
 def test_what_an_estimator_trains_and_evaluates_with_is_no_interface() -> None:
     """The fixed and missing batches of losses and metrics are no fault of a model that is served without them."""
     metric = signature({"x": X}, {"loss": Y, "metric": tensor_info("y:0", FLOAT, [0])})
