@@ -7,6 +7,7 @@ outputs of the parsing operations is that of tensorflow/core/ops/parsing_ops.cc.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from math import prod
@@ -33,6 +34,8 @@ from servegraph.answers.made_up import (
     SoundBytes,
 )
 from servegraph.rewriting.meta_graph import assets_of
+
+_log = logging.getLogger(__name__)
 
 VARIABLE_LENGTH = 2  # values of a feature that takes any number
 # What comes out of these is no longer the text.
@@ -76,6 +79,14 @@ def encodings(meta_graph: Any, signature: str, source: Path | None = None) -> di
 
     `source` is the model's directory, without which a vocabulary in a file is not read.
     """
+    try:
+        return _encodings(meta_graph, signature, source)
+    except Exception:  # of a graph that nobody foresaw, such as a constant without values: then any value may do
+        _log.debug("What signature %s takes cannot be told.", signature, exc_info=True)
+        return {}
+
+
+def _encodings(meta_graph: Any, signature: str, source: Path | None) -> dict[str, Encoding]:
     functions = {function.signature.name: function for function in meta_graph.graph_def.library.function}
     files = {asset.tensor_info.name.split(":")[0]: asset.filename for asset in assets_of(meta_graph)}
     assets = {name: source / "assets" / file for name, file in files.items() if source and Path(file).name == file}

@@ -9,8 +9,9 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
+
+from servegraph.tensor_values import values_of
 
 DEEPEST_CALL = 50
 FUNCTIONS = ("f", "body", "then_branch", "else_branch", "cond")  # attributes that name a function of a call
@@ -73,7 +74,7 @@ class Scope:
     def constant(self, tensor: str) -> Any:
         """Return the value of a tensor as an array, None where it is not a constant."""
         _, node = self.origin(tensor)
-        return tf.make_ndarray(node.attr["value"].tensor) if node is not None and node.op == "Const" else None
+        return values_of(node.attr["value"].tensor) if node is not None and node.op == "Const" else None
 
     def nodes(self, ops: Collection[str]) -> Iterator[tuple[Scope, Any]]:
         """Yield the nodes of these operations, here and in what is called from here."""

@@ -24,6 +24,7 @@ from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 from servegraph.savedmodel.tfrecord import records
 from servegraph.savedmodel.wire import Malformed, fields, payloads
 from servegraph.storage import match
+from servegraph.tensor_values import values_of
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 _FIX = "Write the warmup requests again, or remove the file."
@@ -130,7 +131,7 @@ def _tensor(entry: bytes) -> tuple[str, NDArray[Any]]:
         proto = tf.make_tensor_proto(0).FromString(_last(entry, 2))
     except Exception as exc:  # protobuf's DecodeError; its class differs between protobuf implementations
         raise ValueError(f"a tensor cannot be read: {exc}") from exc
-    return _last(entry, 1).decode(), np.asarray(tf.make_ndarray(proto))
+    return _last(entry, 1).decode(), values_of(proto)
 
 
 def _examples(sent: bytes) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from servegraph.optimize.statics import Statics
 from servegraph.rewriting.graph import Nodes, attr, node_name, output_index
 from servegraph.rewriting.meta_graph import ServingGraph
+from servegraph.tensor_values import values_of
 
 Values = NDArray[np.float64]
 
@@ -178,7 +179,7 @@ def _last_size(shape: str, nodes: Nodes) -> int | None:
     """Return the last element of a shape, None where it is computed."""
     node = nodes[node_name(shape)]
     if node.op == "Const" and not node.input:
-        sizes = tf.make_ndarray(node.attr["value"].tensor).ravel()
+        sizes = values_of(node.attr["value"].tensor).ravel()
         return int(sizes[-1]) if sizes.size else None
     return _last_size(node.input[attr(node, "N").i - 1], nodes) if node.op in ("Pack", "ConcatV2") else None
 

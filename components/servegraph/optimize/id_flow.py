@@ -14,6 +14,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from servegraph.rewriting.graph import Nodes, attr, behind_identities, node_name
 from servegraph.rewriting.meta_graph import ServingGraph
+from servegraph.tensor_values import values_of
 
 # Operations that move the values of an input as they are, with the inputs whose values come out.
 _MOVES: Mapping[str, tuple[int, ...]] = {
@@ -82,7 +83,7 @@ def constant_value(tensor: str, nodes: Nodes) -> int | None:
     node = nodes[node_name(behind_identities(tensor, nodes))]
     if node.op != "Const" or not tf.as_dtype(node.attr["dtype"].type).is_integer:
         return None
-    values = tf.make_ndarray(node.attr["value"].tensor)
+    values = values_of(node.attr["value"].tensor)
     return int(values.ravel()[0]) if values.size and (values == values.ravel()[0]).all() else None
 
 

@@ -14,6 +14,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from servegraph.rewriting.graph import Nodes, attr, behind_identities, node_name
 from servegraph.rewriting.meta_graph import ServingGraph
+from servegraph.tensor_values import values_of
 
 FROM_CONSTANTS = frozenset({"LookupTableImportV2", "InitializeTableV2"})
 FROM_FILE = "InitializeTableFromTextFileV2"
@@ -45,7 +46,7 @@ def read_entries(fill: NodeDef, graph: ServingGraph, source: Path) -> Entries | 
     key_type, id_type = (tf.as_dtype(node.attr["dtype"].type) for node in (keys, ids))
     if not id_type.is_integer:
         return None
-    texts, numbers = (tf.make_ndarray(node.attr["value"].tensor).ravel() for node in (keys, ids))
+    texts, numbers = (values_of(node.attr["value"].tensor).ravel() for node in (keys, ids))
     return Entries(texts, numbers.astype(np.int64), key_type, id_type)
 
 

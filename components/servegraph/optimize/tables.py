@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import replace
 
-import tensorflow as tf
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from servegraph.rewriting.contents import Content, Literal, digest
@@ -17,6 +16,7 @@ from servegraph.rewriting.draft import Draft
 from servegraph.rewriting.graph import Nodes, behind_identities, is_handle, node_name
 from servegraph.rewriting.meta_graph import ServingGraph, keep_what_serves
 from servegraph.rewriting.restores import Restore, StoredTensor
+from servegraph.tensor_values import values_of
 
 LEAST_ENTRIES = 1024
 _FILL = "LookupTableImportV2"
@@ -40,7 +40,7 @@ def _stored(graph: ServingGraph, contents: dict[str, Content]) -> ServingGraph:
             continue
         tensors = []
         for constant in constants:
-            values = tf.make_ndarray(constant.attr["value"].tensor)
+            values = values_of(constant.attr["value"].tensor)
             key = f"constant-{digest(values)}"
             contents.setdefault(key, Literal(values))
             tensors.append(StoredTensor(key, "", constant.attr["dtype"].type))

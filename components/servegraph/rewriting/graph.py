@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -12,6 +11,8 @@ from tensorflow.core.framework.op_def_pb2 import OpDef
 from tensorflow.core.framework.types_pb2 import DT_RESOURCE
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow.python.framework import op_def_registry
+
+from servegraph.tensor_values import values_of
 
 Nodes = dict[str, NodeDef]
 CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
@@ -197,4 +198,4 @@ def takes_rows(node: NodeDef, nodes: Nodes) -> bool:
     if node.op in ("ResourceGather", "Gather"):
         return True
     axis = nodes[node_name(node.input[2])]
-    return axis.op == "Const" and not tf.make_ndarray(axis.attr["value"].tensor).any()
+    return axis.op == "Const" and not values_of(axis.attr["value"].tensor).any()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import tensorflow as tf
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
@@ -23,6 +22,7 @@ from servegraph.rewriting.graph import (
     output_index,
 )
 from servegraph.rewriting.restores import VARIABLES, Restore, StoredTensor
+from servegraph.tensor_values import values_of
 
 # Operations that put restored tensors into a resource: input 0 is the resource, the others come from RestoreV2.
 _PUTS = {"AssignVariableOp", "Assign", "LookupTableImportV2", "LookupTableImport"}
@@ -102,7 +102,7 @@ class _Reader:
             node = self.nodes[name]
             if node.op != "Const":
                 raise Untransformable(f"its restore op computes {name!r} at run time")
-            self._names[name] = [value.decode() for value in tf.make_ndarray(node.attr["value"].tensor).ravel()]
+            self._names[name] = [value.decode() for value in values_of(node.attr["value"].tensor).ravel()]
         return self._names[name]
 
 

@@ -10,6 +10,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from servegraph.rewriting.graph import Nodes, behind_identities, node_name, output_index
 from servegraph.rewriting.meta_graph import ServingGraph
+from servegraph.tensor_values import values_of
 
 _CALL_OF = {"If": "StatefulPartitionedCall", "StatelessIf": "PartitionedCall"}
 
@@ -48,7 +49,7 @@ def _predicate(tensor: str, nodes: Mapping[str, NodeDef], fed: Set[str]) -> bool
         return inner if inner is None or node.op == "Identity" else not inner
     if node.op != "Const" or node.attr["dtype"].type != tf.bool.as_datatype_enum:
         return None
-    values = tf.make_ndarray(node.attr["value"].tensor)
+    values = values_of(node.attr["value"].tensor)
     return bool(values) if values.ndim == 0 else None
 
 

@@ -21,6 +21,7 @@ from servegraph.rewriting.meta_graph import ServingGraph
 from servegraph.rewriting.restores import Restore, variable
 from servegraph.savedmodel.bundle_index import SliceSpec
 from servegraph.savedmodel.bundle_reader import BundleReader
+from servegraph.tensor_values import values_of
 
 LEAST_WEIGHTS = 1024  # smaller vectors (biases, norms) are next to nothing of a model, and the most sensitive
 LEAST_IN_MATRIX = 256  # what reads a smaller one in another form takes as much as that saves
@@ -104,7 +105,7 @@ def _is_large(value: TensorProto) -> bool:
 
 def _moved(node: NodeDef, nodes: Nodes, contents: dict[str, Content]) -> Restore:
     """Put a variable in the place of a constant; its read has the constant's name."""
-    values = tf.make_ndarray(node.attr["value"].tensor)
+    values = values_of(node.attr["value"].tensor)
     key = f"constant-{digest(values)}"
     contents.setdefault(key, Literal(values))
     return variable(nodes, node.name, key, contents[key], node.device)

@@ -212,3 +212,19 @@ def test_a_graph_of_version_1(tmp_path):
     found, answers = ask(tmp_path / "m", "one", "inputs")
     assert found == ExampleSpec({"age": Feature("float32", 1)})
     assert answers[0]["y"].shape == ()
+
+
+def test_of_a_graph_with_a_constant_that_is_none_any_value_will_do(tmp_path):
+    class Parser(tf.Module):
+        @tf.function(input_signature=[TEXT])
+        def serve(self, text):
+            return {"y": tf.io.parse_example(text, {"age": FEATURES["age"]})["age"]}
+
+    tf.saved_model.save(Parser(), str(tmp_path / "m"), signatures={"serving_default": Parser().serve})
+    meta_graph = parse_saved_model(str(tmp_path / "m")).meta_graphs[0]
+    assert encodings(meta_graph, "serving_default")
+    for function in meta_graph.graph_def.library.function:
+        for node in function.node_def:
+            if node.op == "Const" and node.attr["dtype"].type == tf.string.as_datatype_enum:
+                node.attr["value"].tensor.dtype = tf.float32.as_datatype_enum
+    assert encodings(meta_graph, "serving_default") == {}
