@@ -18,6 +18,7 @@ from servegraph.storage import FileRef
 
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
+_PIECE_BYTES = 1 << 20
 
 
 def is_tfrecord(head: bytes) -> bool:
@@ -47,12 +48,21 @@ def framed(record: bytes) -> bytes:
 def _record(stream: BinaryIO, head: bytes, what: str) -> bytes:
     if len(head) == _HEADER.size and _HEADER.unpack(head)[1] == _masked_crc(head[:8]):
         length = _HEADER.unpack(head)[0]
-        data, tail = stream.read(length), stream.read(_CHECKSUM.size)
+        data, tail = _read(stream, length), stream.read(_CHECKSUM.size)
         if len(data) == length and len(tail) == _CHECKSUM.size:
             if _CHECKSUM.unpack(tail)[0] == _masked_crc(data):
                 return data
             raise DataError(f"{what} has a wrong checksum.", code="BAD_ROW", fix="Write the file again.")
     raise DataError(f"{what} is cut off or damaged.", code="BAD_ROW", fix="Write the file again.")
+
+
+def _read(stream: BinaryIO, length: int) -> bytes:
+    """Read piece by piece: the length is a number in the file, and takes no memory before there are as many bytes."""
+    pieces = []
+    while length and (piece := stream.read(min(length, _PIECE_BYTES))):
+        pieces.append(piece)
+        length -= len(piece)
+    return b"".join(pieces)
 
 
 def _masked_crc(data: bytes) -> int:

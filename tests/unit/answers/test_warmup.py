@@ -48,13 +48,17 @@ def classify(sent, signature, field=2):
     return encode_bytes(field, encode_bytes(1, spec(signature) + encode_bytes(2, sent)))
 
 
-def framed(records):
-    def crc(data):
-        value = google_crc32c.value(data)
-        return struct.pack("<I", ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+def crc(data):
+    value = google_crc32c.value(data)
+    return struct.pack("<I", ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
-    heads = [struct.pack("<Q", len(record)) for record in records]
-    return b"".join(head + crc(head) + record + crc(record) for head, record in zip(heads, records, strict=True))
+
+def head(length):
+    return struct.pack("<Q", length) + crc(struct.pack("<Q", length))
+
+
+def framed(records):
+    return b"".join(head(len(record)) + record + crc(record) for record in records)
 
 
 @pytest.fixture
@@ -118,6 +122,7 @@ def test_no_file(tmp_path):
         (lambda content: content[:-1], "cut off"),
         (lambda content: content[:20] + b"\xff" + content[21:], "checksum"),
         (lambda content: b"\x00" * 12 + content, "cut off"),
+        (lambda content: content + head(2**62) + b"x", "cut off"),
         (lambda content: framed([b"\x32\x7f"]), "not a PredictionLog"),
         (lambda content: framed([predict({"x": np.float32([1])})[:-3]]), "not a PredictionLog"),
         (lambda content: framed([predict_tensor(b"\xff")]), "tensor cannot be read"),
