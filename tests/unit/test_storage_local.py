@@ -16,7 +16,7 @@ import pytest
 
 from servegraph.errors import StorageError
 from servegraph.storage import match, open_dir
-from servegraph.storage.local import LocalDirectory, answering, write_file
+from servegraph.storage.local import LocalDirectory, answering, require_files, write_file
 
 
 @contextmanager
@@ -276,3 +276,19 @@ class TestUris:
         (tmp_path / "a[1].csv").write_text("x")
         (tmp_path / "a1.csv").write_text("x")
         assert [ref.uri for ref in match(tmp_path / "a[1].csv")] == [str(tmp_path / "a[1].csv")]
+
+
+def test_what_tensorflow_would_read_for_ever_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets/words.txt").write_text("a")
+    (tmp_path / "words.txt").symlink_to("assets/words.txt")
+    (tmp_path / "lost.txt").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    require_files(tmp_path)
+    (tmp_path / "assets/zero.txt").symlink_to("/dev/zero")
+    with refused("NOT_A_FILE"):
+        require_files(tmp_path)
+    (tmp_path / "assets/zero.txt").unlink()
+    os.mkfifo(tmp_path / "assets/pipe.txt")
+    with refused("NOT_A_FILE"):
+        require_files(tmp_path)

@@ -18,6 +18,7 @@ from servegraph import storage, text_operations
 from servegraph.answers.composites import sparse_parts
 from servegraph.errors import ModelError
 from servegraph.savedmodel.graph_reader import read_saved_model
+from servegraph.storage.local import require_files
 
 Loader = Literal["v2", "session"]
 LOADERS: tuple[Loader, ...] = ("session", "v2")  # TF Serving's way first
@@ -36,8 +37,10 @@ class Servable:
 
         Raises:
             ModelError: TensorFlow cannot load it (code `CANNOT_LOAD`).
+            StorageError: there is a pipe or a device in it, at which TensorFlow would wait for ever.
         """
         text_operations.register()
+        require_files(path)
         self._path, self._tags = path, tags
         self._definitions: Mapping[str, Any] = {}
         try:

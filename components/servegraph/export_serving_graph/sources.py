@@ -14,6 +14,7 @@ from servegraph.data.schema_file import parse
 from servegraph.errors import InputError, ModelError
 from servegraph.export_serving_graph.signature_choice import Wanted
 from servegraph.savedmodel.graph_reader import read_saved_model
+from servegraph.storage.local import require_files
 from servegraph.trained import SCHEMA_FILE
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def with_signatures(model: Path, between: Path, wanted: Wanted) -> Path:
     Raises:
         InputError: several functions could serve (code `WHICH_SIGNATURE`).
         ModelError: it cannot be loaded (code `CANNOT_LOAD`).
+        StorageError: there is a pipe or a device in it, at which TensorFlow would wait for ever.
     """
     import tensorflow as tf
 
@@ -80,6 +82,7 @@ def with_signatures(model: Path, between: Path, wanted: Wanted) -> Path:
     meta_graphs = read_saved_model(storage.open_dir(model)).meta_graphs
     if len(meta_graphs) != 1 or any(s.outputs and not n.startswith("__") for n, s in meta_graphs[0].signatures.items()):
         return model
+    require_files(model)
     try:
         loaded = tf.saved_model.load(str(model))
     except (ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError, tf.errors.OpError) as exc:

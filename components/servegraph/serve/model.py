@@ -31,6 +31,7 @@ from servegraph.serve.sharing import answer, different_rows, in_one, is_shareabl
 from servegraph.serve.signatures import ServingGraph, read_serving_graph
 from servegraph.serve.trial import Trial, made_up_requests, stored_trials
 from servegraph.storage import open_dir
+from servegraph.storage.local import require_files
 
 _log = logging.getLogger(__name__)
 
@@ -227,7 +228,9 @@ def load_model(directory: Path, options: ModelOptions | None = None) -> Model:
     Raises:
         ModelError: it is not a SavedModel, is damaged, needs what this TensorFlow does not have, or does not answer
             the requests stored with it.
+        StorageError: there is a pipe or a device in it, at which TensorFlow would wait for ever.
     """
+    require_files(directory)
     graph = read_serving_graph(open_dir(directory))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow's library is loaded
     import tensorflow as tf

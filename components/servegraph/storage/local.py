@@ -161,6 +161,27 @@ def answering(verb: str, path: Path) -> Iterator[None]:
         raise StorageError(f"Cannot {verb} {str(path)!r}: {reason}.", code=code, fix=fix) from exc
 
 
+def require_files(directory: Path) -> None:
+    """Require that there are files and directories below, and nothing of which reading need not end, links followed.
+
+    TensorFlow is given a directory and opens what a graph names: it would wait at a pipe for its other end, and take
+    all memory for what a device such as /dev/zero holds.
+
+    Raises:
+        StorageError: there is something else (code `NOT_A_FILE`), or it cannot be listed.
+    """
+    with answering("list", directory):
+        for folder, _, names in os.walk(directory):
+            for path in (Path(folder, name) for name in names):
+                mode = path.stat().st_mode if path.exists() else stat.S_IFREG  # a link to nothing: to be found missing
+                if not stat.S_ISREG(mode):
+                    raise StorageError(
+                        f"{str(path)!r} is a pipe, a device or a socket, and no file.",
+                        code="NOT_A_FILE",
+                        fix="Put the file there, or copy the whole directory again.",
+                    )
+
+
 def _walk(directory: Path, root: str) -> Iterator[FileInfo]:
     pending = [""]  # a stack and not recursion: a hostile directory can be nested deeper than Python recurses
     while pending:

@@ -1,5 +1,6 @@
 """Requests that cannot be answered, and answers of several parts."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from servegraph.answers.ask import LOADERS, Servable
-from servegraph.errors import ModelError
+from servegraph.errors import ModelError, StorageError
 from servegraph.quiet_tensorflow import import_tensorflow_quietly
 
 tf1 = tf.compat.v1
@@ -134,6 +135,17 @@ def test_signatures_that_name_the_same_tensors_compute_the_same(tmp_path, loader
     with Servable(path, loader=loader) as servable:
         assert servable.computes_same("one", "again")
         assert not servable.computes_same("one", "b")
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_pipe_in_the_place_of_a_vocabulary_is_refused(loader, tmp_path):
+    """TensorFlow would wait for its other end."""
+    model = shutil.copytree(Path(__file__).parents[2] / "real_models/module", tmp_path / "m")
+    (model / "assets/vocabulary.txt").unlink()
+    os.mkfifo(model / "assets/vocabulary.txt")
+    with pytest.raises(StorageError) as refused:
+        Servable(model, loader=loader)
+    assert refused.value.code == "NOT_A_FILE"
 
 
 def test_a_damaged_fingerprint_prints_no_traceback(tmp_path, capfd):
