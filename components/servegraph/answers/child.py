@@ -2,9 +2,9 @@
 
 A model is loaded there, asked, and gone with the process: the memory of the tool stays that of the graph, what one
 load leaves in the allocator does not add to the next, and a model that crashes TensorFlow or exhausts the memory ends
-its child alone. The processes are forks of one server (`fork_server`), which this process starts once and which ends
-with it. `multiprocessing` has such a server too, but it runs the main module again in every child, and a script that
-is not written for that breaks.
+its child alone. So does a graph that TensorFlow rewrites, which may be anybody's as well. The processes are forks of
+one server (`fork_server`), which this process starts once and which ends with it. `multiprocessing` has such a server
+too, but it runs the main module again in every child, and a script that is not written for that breaks.
 """
 
 from __future__ import annotations
@@ -16,56 +16,86 @@ import pickle
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import IO, Any, Literal, NamedTuple, TypeVar
 
 from servegraph import own_module
 from servegraph.answers.fork_server import read_message, write_message
 from servegraph.errors import ModelError
 
 Result = TypeVar("Result")
+Lane = Literal["ask", "rewrite"]
 
-_lock = threading.Lock()
-_server: subprocess.Popen[bytes] | None = None
+_starting = threading.Lock()
+_locks: dict[Lane, threading.Lock] = {"ask": threading.Lock(), "rewrite": threading.Lock()}
+_server: _Server | None = None
 _given_up: set[threading.Thread] = set()
+
+
+class _Server(NamedTuple):
+    """The process, and by lane where its calls go and its answers come from."""
+
+    process: subprocess.Popen[bytes]
+    streams: Mapping[Lane, tuple[IO[bytes], IO[bytes]]]
 
 
 def warm_up() -> None:
     """Start importing TensorFlow for the children, beside whatever this process does next."""
+    _running()
+
+
+def _running() -> _Server:
+    """Return the server, started anew where it has ended."""
     global _server
-    if _server is None or _server.poll() is not None:
-        _server = subprocess.Popen(
-            own_module.command("servegraph.answers.fork_server"),
+    with _starting:
+        if _server is None or _server.process.poll() is not None:
+            _server = _start()
+            atexit.register(_stop, _server)
+        return _server
+
+
+def _start() -> _Server:
+    read, calls = os.pipe()
+    answers, write = os.pipe()
+    try:
+        process = subprocess.Popen(
+            own_module.command("servegraph.answers.fork_server", str(read), str(write)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for this process, which then ends the server and its child
+            pass_fds=(read, write),
+            start_new_session=True,  # Ctrl-C is for this process, which then ends the server and its children
         )
-        atexit.register(_stop, _server)
+    finally:
+        os.close(read)
+        os.close(write)
+    assert process.stdin is not None  # both are pipes
+    assert process.stdout is not None
+    rewriting = (os.fdopen(calls, "wb"), os.fdopen(answers, "rb"))
+    return _Server(process, {"ask": (process.stdin, process.stdout), "rewrite": rewriting})
 
 
-def in_child(function: Callable[..., Result], *arguments: Any) -> Result:
+def in_child(function: Callable[..., Result], *arguments: Any, lane: Lane = "ask") -> Result:
     """Return what `function(*arguments)` returns in a child process; function, arguments and result are pickled.
+
+    Calls of one `lane` wait for each other, and not for those of the other one.
 
     Raises:
         ModelError: the child ended without an answer, as after running out of memory (code `CRASHED`).
         Exception: whatever `function` raises.
     """
-    with _lock:
+    with _locks[lane]:
         if threading.current_thread() in _given_up:
             raise SystemExit
-        warm_up()
-        server = _server
-        assert server is not None  # just started
-        assert server.stdin is not None
-        assert server.stdout is not None
+        server = _running()
+        calls, answers = server.streams[lane]
         try:
-            write_message(server.stdin, pickle.dumps((function, arguments)))
-            outcome, content = pickle.loads(read_message(server.stdout))  # noqa: S301 - of our own child
+            write_message(calls, pickle.dumps((function, arguments)))
+            outcome, content = pickle.loads(read_message(answers))  # noqa: S301 - of our own child
         except BaseException as exc:
-            _stop(server)  # given up, or the server is gone: its child must not go on
+            _stop(server)  # given up, or the server is gone: its children must not go on
             if isinstance(exc, (EOFError, BrokenPipeError)):
-                raise _crashed(f"ended with exit code {server.returncode}") from None
+                raise _crashed(f"ended with exit code {server.process.returncode}") from None
             raise
     if outcome == "crashed":
         raise _crashed(content)
@@ -111,11 +141,10 @@ def _crashed(how: str) -> ModelError:
     )
 
 
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    if server.poll() is None:
-        os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
-    for stream in (server.stdin, server.stdout):
-        if stream is not None:
-            with contextlib.suppress(BrokenPipeError):  # what was not sent any more
-                stream.close()
+def _stop(server: _Server) -> None:
+    if server.process.poll() is None:
+        os.killpg(server.process.pid, signal.SIGKILL)
+    server.process.wait()
+    for stream in (stream for streams in server.streams.values() for stream in streams):
+        with contextlib.suppress(BrokenPipeError):  # what was not sent any more
+            stream.close()

@@ -1,7 +1,7 @@
 """The process that `child` starts: imports TensorFlow once, then forks for every call it reads from its standard input.
 
-It runs nothing of TensorFlow itself: forking after TensorFlow's threads have started is not safe. Calls come one at a
-time, as a length and a pickle, and are answered in the same way.
+It runs nothing of TensorFlow itself: forking after TensorFlow's threads have started is not safe. Calls come in two
+lanes, in each one at a time, as a length and a pickle, and are answered in the same way.
 """
 
 from __future__ import annotations
@@ -33,13 +33,26 @@ def write_message(stream: IO[bytes], content: bytes) -> None:
     stream.flush()
 
 
-def main() -> None:
-    """Serve until standard input ends."""
+def main(read: int, write: int) -> None:
+    """Serve two lanes of calls, each until its input ends: standard input, and the pipes with these numbers."""
     calls, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what TensorFlow prints must not get between the answers
     import_tensorflow_quietly()
     import servegraph.answers.gate  # noqa: F401 - what most calls need, so that not every child imports it
 
+    others = os.fdopen(read, "rb"), os.fdopen(write, "wb")
+    # Neither keeps the pipes of the other open: where one ends, whoever waits for its answer must see that.
+    if os.fork() == 0:
+        os.close(calls.fileno())
+        answers.close()
+        _serve(*others)
+        os._exit(0)
+    for stream in others:
+        stream.close()
+    _serve(calls, answers)
+
+
+def _serve(calls: IO[bytes], answers: IO[bytes]) -> None:
     while True:
         try:
             call = read_message(calls)
@@ -75,4 +88,4 @@ def _answer(call: bytes, answers: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.types_pb2 import DT_RESOURCE
 from tensorflow.core.protobuf.config_pb2 import ConfigProto
@@ -12,8 +13,9 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.errors_impl import OpError
-from tensorflow.python.grappler import tf_optimizer
 
+from servegraph.answers.child import in_child
+from servegraph.errors import ModelError
 from servegraph.optimize.scopes import without_calls
 from servegraph.rewriting.graph import (
     SWITCHES,
@@ -145,8 +147,8 @@ def _inlined(graph: ServingGraph) -> ServingGraph:
     keep |= {node_name(asset.tensor_info.name) for asset in graph.assets}
     item.collection_def["train_op"].node_list.value.extend(sorted(keep))
     try:
-        flat = tf_optimizer.OptimizeGraph(_only_functions(), item)
-    except (OpError, ValueError) as exc:
+        flat = GraphDef.FromString(in_child(_optimized, item.SerializeToString(), lane="rewrite"))
+    except (ModelError, RuntimeError, ValueError) as exc:
         raise Untransformable(f"TensorFlow cannot inline its functions: {exc}") from exc
     nodes = {node.name: aside.get(node.name, node) for node in flat.node}
     for name, node in nodes.items():
@@ -157,6 +159,17 @@ def _inlined(graph: ServingGraph) -> ServingGraph:
     as_they_were = called_functions([NodeDef(op=name) for name in with_forms & library.keys()], graph.library)
     library |= {name: graph.library[name] for name in as_they_were}
     return replace(graph, nodes=nodes, library=library)
+
+
+def _optimized(item: bytes) -> bytes:
+    """Runs in a child: TensorFlow ends the process where a placeholder has no type, or more values than memory."""
+    from tensorflow.python.grappler import tf_optimizer
+
+    try:
+        flat: bytes = tf_optimizer.OptimizeGraph(_only_functions(), MetaGraphDef.FromString(item)).SerializeToString()
+    except OpError as exc:  # which cannot be pickled
+        raise ValueError(str(exc)) from None
+    return flat
 
 
 def _only_functions() -> ConfigProto:

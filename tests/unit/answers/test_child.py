@@ -39,6 +39,18 @@ def test_a_crash_ends_the_child_alone():
     assert in_child(divmod, 7, 2) == (3, 1)
 
 
+def test_rewriting_does_not_wait_for_asking():
+    in_child(os.getpid)
+    with beside(in_child, time.sleep, 2) as coming:
+        time.sleep(0.2)
+        assert in_child(divmod, 7, 2, lane="rewrite") == (3, 1)
+        assert not coming.done()
+        with pytest.raises(ModelError):
+            in_child(os.abort, lane="rewrite")
+        assert in_child(divmod, 9, 2, lane="rewrite") == (4, 1)
+    assert coming.result() is None
+
+
 def test_it_runs_beside_other_work():
     with beside(in_child, os.getpid) as coming:
         here = os.getpid()

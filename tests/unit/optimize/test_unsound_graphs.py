@@ -10,8 +10,10 @@ from tests.tf1_models import graph_with, save, signature, weights
 
 from servegraph.errors import ModelError
 from servegraph.optimize.goal import Goal
+from servegraph.optimize.inline import inline
 from servegraph.optimize.optimize import optimize
 from servegraph.rewriting import draft_reader
+from servegraph.rewriting.graph import Untransformable
 
 tf1 = tf.compat.v1
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -117,3 +119,13 @@ def test_one_that_tensorflow_cannot_load_is_refused_as_damaged(tmp_path):
         optimize(path, tmp_path / "out", Goal())
     assert refused.value.code == "GRAPH_INCONSISTENT"
     assert not (tmp_path / "out").exists()
+
+
+def test_one_that_ends_the_process_in_which_tensorflow_inlines_it_is_not_inlined(tmp_path):
+    def without_a_type(graph, nodes):
+        del nodes["x"].attr["dtype"]
+
+    draft = draft_reader.read(change(graph_with(plain, tmp_path / "m"), without_a_type))
+    assert not draft.untouched
+    with pytest.raises(Untransformable, match=r"cannot inline"):
+        inline(draft.serving_graphs[0])
