@@ -120,8 +120,12 @@ def _sparse(fills: Fills, scope: Scope, name: str, info: Any) -> dict[str, Encod
 
 def _meaning(fills: Fills, scope: Scope, tensor: str, dtype: tf.DType) -> Encoding | None:
     if dtype == tf.string:
-        return _text(fills, scope, tensor)
-    return _ids(fills, scope, tensor) if dtype in _OF_IDS else None
+        found = _text(fills, scope, tensor)
+    else:
+        found = _ids(fills, scope, tensor) if dtype in _OF_IDS else None
+    keys = found.keys if isinstance(found, Known) else ()
+    # Of a signature that gives an input another type than the graph takes, the keys are no values of it.
+    return found if all(isinstance(key, bytes) == (dtype == tf.string) for key in keys) else None
 
 
 def _text(fills: Fills, scope: Scope, tensor: str) -> Encoding | None:

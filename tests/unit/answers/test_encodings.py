@@ -228,3 +228,21 @@ def test_of_a_graph_with_a_constant_that_is_none_any_value_will_do(tmp_path):
             if node.op == "Const" and node.attr["dtype"].type == tf.string.as_datatype_enum:
                 node.attr["value"].tensor.dtype = tf.float32.as_datatype_enum
     assert encodings(meta_graph, "serving_default") == {}
+
+
+def test_keys_of_another_type_than_the_signature_says_are_no_values(tmp_path):
+    class Finder(tf.Module):
+        def __init__(self):
+            words = tf.lookup.KeyValueTensorInitializer(["a", "b"], tf.constant([1, 2], tf.int64))
+            self.table = tf.lookup.StaticHashTable(words, -1)
+
+        @tf.function(input_signature=[TEXT])
+        def serve(self, text):
+            return {"y": self.table.lookup(text)}
+
+    finder = Finder()
+    tf.saved_model.save(finder, str(tmp_path / "m"), signatures={"serving_default": finder.serve})
+    meta_graph = parse_saved_model(str(tmp_path / "m")).meta_graphs[0]
+    assert set(encodings(meta_graph, "serving_default")["text"].keys) == {b"a", b"b"}
+    meta_graph.signature_def["serving_default"].inputs["text"].dtype = tf.float32.as_datatype_enum
+    assert encodings(meta_graph, "serving_default") == {}
