@@ -58,9 +58,15 @@ def _broken_tensors(meta_graph: MetaGraph, nodes: Mapping[str, Node]) -> Iterato
             for tensor in info.tensors:
                 if node_of(tensor) not in nodes:
                     yield f"the signature {name!r} has the tensor {tensor!r}, which is not there"
+    if saver := meta_graph.saver:
+        for name in (saver.filename_tensor, saver.restore_op):
+            if name and node_of(name) not in nodes:
+                yield f"the saver has {name!r}, which is not there"
 
 
 def _broken_inputs(body: Body, nodes: Mapping[str, Node], arguments: Container[str]) -> Iterator[str]:
+    if len(nodes) < body.node_count:
+        yield f"{_place(body)} has {body.node_count:,} nodes of {len(nodes):,} names"
     for node in nodes.values():
         if not _is_node_name(node.name):
             yield f"{_place(body)} has a node with the name {node.name!r}"
