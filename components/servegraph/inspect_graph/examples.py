@@ -43,7 +43,7 @@ def request_example(name: str, signature: Signature) -> Example:
         return json.dumps({**body, **({"instances": [asked]} if by_row else {"inputs": asked})}, ensure_ascii=False)
 
     text = request(_shortened).replace(f'"{ELLIPSIS}"', ELLIPSIS)
-    is_copied = ELLIPSIS in text and sum(map(prod, sizes.values())) <= MAX_COPIED_VALUES
+    is_copied = ELLIPSIS in text and sum(map(_lists, sizes.values())) <= MAX_COPIED_VALUES
     return Example(text, request(lambda sizes, element: {"sizes": sizes, "of": element}) if is_copied else "")
 
 
@@ -59,14 +59,21 @@ def _sizes(info: TensorInfo, *, by_row: bool) -> list[int]:
 
 
 def _shortened(sizes: list[int], element: Any) -> Any:
-    return _filled(sizes, element, shorten=prod(sizes) > MAX_VALUES)
+    return _filled(sizes, element, shorten=_lists(sizes) > MAX_VALUES)
+
+
+def _lists(sizes: list[int]) -> int:
+    """Return how many values or empty lists there are: [1000, 0] is a thousand of these."""
+    return prod(max(size, 1) for size in sizes)
 
 
 def _filled(sizes: list[int], element: Any, *, shorten: bool) -> Any:
     if not sizes:
         return element
     inner = _filled(sizes[1:], element, shorten=shorten)
-    return [inner, ELLIPSIS] if shorten and sizes[0] > 2 else [inner] * sizes[0]
+    # Two of each are shown, but not two of two of two… of a tensor of 200 dimensions.
+    is_long = sizes[0] > 2 or _lists([min(size, 2) for size in sizes]) > MAX_VALUES
+    return [inner, ELLIPSIS] if shorten and is_long else [inner] * sizes[0]
 
 
 def _element(dtype: str) -> Any:

@@ -376,6 +376,13 @@ def test_a_long_request_is_copied_whole() -> None:
     assert not request_example("x", Signature("", {"volume": tensor("int32", None, 999, 999, 9)}, {})).recipe
 
 
+@pytest.mark.parametrize("shape", [(2**40, 0), (2,) * 200, (0, 2**62), (3,) * 200])
+def test_a_request_is_short_whatever_the_shape(shape: tuple[int, ...]) -> None:
+    example = request_example("serving_default", Signature("", {"x": tensor("float32", None, *shape)}, {}))
+    assert len(example.text) < 3000
+    assert not example.recipe
+
+
 def test_a_signature_with_one_answer_for_all_rows_is_asked_by_column() -> None:
     signature = Signature("", {"x": tensor("float32", None, 2)}, {"loss": tensor("float32")})
     assert request_example("train", signature).text == '{"signature_name": "train", "inputs": [[0.0, 0.0]]}'
