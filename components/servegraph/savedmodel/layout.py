@@ -76,7 +76,8 @@ def content_digest(directory: Directory) -> str:
         file = directory.open(info.path)
         try:
             # The length makes it impossible to move bytes from one file to the next unseen.
-            digest.update(f"{info.path}\0{file.size_bytes}\0".encode())
+            # A name on a local disk need not be text.
+            digest.update(f"{info.path}\0{file.size_bytes}\0".encode("utf-8", "surrogateescape"))
             for chunk in iter_chunks(file):
                 digest.update(chunk)
         finally:

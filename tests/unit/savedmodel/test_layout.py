@@ -1,6 +1,7 @@
 """Roles of files, the digest, and what is said of a directory that is no SavedModel."""
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def test_the_digest_is_of_sorted_paths_sizes_and_contents(tmp_path: Path) -> Non
     (tmp_path / "b/c").write_bytes(b"xy")
     (tmp_path / "a").write_bytes(b"")
     assert content_digest(open_dir(tmp_path)) == "sha256:" + hashlib.sha256(b"a\x000\x00b/c\x002\x00xy").hexdigest()
+
+
+def test_a_name_that_is_no_text_counts_as_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"a\xff")).write_bytes(b"")
+    assert content_digest(open_dir(tmp_path)) == "sha256:" + hashlib.sha256(b"a\xff\x000\x00").hexdigest()
 
 
 def test_the_digest_sees_renames_and_moved_bytes(tmp_path: Path) -> None:
