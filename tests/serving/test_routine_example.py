@@ -38,6 +38,12 @@ def test_preprocessing_changes_the_answer(tmp_path):
         {"income", "probability"}
     ] * 2
 
+    (tmp_path / "strange.jsonl").write_text('{"instances": [{"education": "none"}]}')
+    again = (tmp_path / "census", tmp_path / "again", *options[:2], "--samples", tmp_path / "strange.jsonl")
+    code, refused, said = servegraph("package", EXAMPLE, *again)
+    assert (code, refused["error"]["code"]) == (1, "SAMPLE_FAILED")
+    assert "  the server's last lines:\n" in said and "oneDNN" not in said  # one below the other, and no notices
+
     deploying = ("deploy", packaged, "--name", "census", "--root", root)
     code, refused, _ = servegraph(*deploying)
     assert (code, refused["error"]["code"]) == (1, "CODE_NOT_TRUSTED")

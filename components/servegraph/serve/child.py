@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -24,6 +25,8 @@ from servegraph.serve.server import listen
 START_TIMEOUT_S = 300.0  # loading gigabytes from a slow disk
 STOP_TIMEOUT_S = 40.0
 _POLL_S = 0.05
+# What TensorFlow writes before its own settings of what to log count: no news, and no reason for an end.
+_NOTICE = re.compile(r"WARNING: All log messages before absl::|I\d{4} \d\d:")
 
 
 class Answer(NamedTuple):
@@ -153,12 +156,13 @@ class ServerProcess:
         return self._request("POST", path, body, timeout_s)
 
     def last_lines(self, count: int = 15) -> str:
-        """Return the last lines that the server wrote."""
+        """Return the last lines that the server wrote, without what TensorFlow says of itself at each start."""
         # Read beside the child, which writes at the end of the same open file.
         size_bytes = os.fstat(self._output.fileno()).st_size
         start = max(0, size_bytes - 16_384)
         tail = os.pread(self._output.fileno(), size_bytes - start, start).decode("utf-8", "replace")
-        return "\n".join(tail.splitlines()[-count:]) or "(none)"
+        lines = [line for line in tail.splitlines() if not _NOTICE.match(line)]
+        return "\n".join(lines[-count:]) or "(none)"
 
     def _status(self, name: str) -> list[Mapping[str, Any]]:
         status, document = self.get(f"/v1/models/{name}")

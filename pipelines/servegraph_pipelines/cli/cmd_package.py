@@ -61,13 +61,18 @@ def command(
         version=version,
         platform=Platform(python_version, platform),
     )
-    done = package(request, lambda step: echo(f"  {step}", err=True))
+    done = package(request, _tell)
     show_warnings(done.warnings)
     if as_json:
         print_json(done.to_json())
     else:
         _show(done)
     return 0
+
+
+def _tell(step: str) -> None:
+    for line in step.splitlines():  # the last lines of a server's log are several
+        echo(f"  {line}", err=True)
 
 
 def _show(done: Packaged) -> None:
