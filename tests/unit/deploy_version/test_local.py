@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from tests.tiny_models import DEBUG_FILE
@@ -63,6 +64,16 @@ def test_the_plan_lists_what_is_then_done(root: Path, target: LocalTarget, tmp_p
     assert plan.steps[3].detail == "version 1 -> 2"
     assert plan.steps[4].detail == "version 1"
     assert json.loads(json.dumps(plan.to_json()))["traffic_after"] == {"2": 100}
+
+
+def test_the_plan_lists_the_labels_that_are_moved(target: LocalTarget, tmp_path: Path) -> None:
+    wanted = request(write_model(tmp_path, "1"))
+    deploy(wanted, target)
+    labelled = replace(wanted, labels=("stable", "canary", "blue"))
+    steps = [(step.action, step.detail) for step in plan_deploy(labelled, target).steps]
+    assert steps == [("label", "version 1: blue, canary")]
+    assert deploy(labelled, target).labels == {"stable": "1", "canary": "1", "blue": "1"}
+    assert plan_deploy(labelled, target).steps == ()
 
 
 def test_a_plain_layout_is_taken_over(root: Path, target: LocalTarget, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class LocalTarget:
                 with _staged(model_dir) as staging:
                     state = self._prepare(plan, state, staging, on_step)
             before = state
-            if "switch" in actions:
+            if actions & {"switch", "label"}:
                 record = make_record(plan.request, plan.model, _now())
                 wanted = plan.request
                 share, keep = wanted.traffic_percent, wanted.keep_versions

@@ -11,14 +11,14 @@ from servegraph.deploy_version.model_gate import warnings_of
 from servegraph.deploy_version.plan import DeployRequest, ModelFacts, OutcomeName, Plan, Step
 from servegraph.deploy_version.probe import NO_GOLDEN_WARNING
 from servegraph.deploy_version.routine_gate import breaks_clients, check_trust
-from servegraph.deploy_version.targets.local_state import surplus, switched
+from servegraph.deploy_version.targets.local_state import STABLE, surplus, switched
 from servegraph.errors import DeployRefused, InputError
 from servegraph.machines.sizes import format_size
 from servegraph.routine.manifest import Routine
 from servegraph.serve.routes import is_label
 from servegraph.serve.state import ModelState, VersionRecord
 
-Action = Literal["clear", "copy", "adopt", "probe", "publish", "switch", "remove"]
+Action = Literal["clear", "copy", "adopt", "probe", "publish", "switch", "label", "remove"]
 
 
 @dataclass(frozen=True)
@@ -184,10 +184,13 @@ def _steps(decision: _Decision, model: ModelFacts, seen: Seen, after: ModelState
         steps.append(_step("probe", what))
     if decision.files == "copy":
         steps.append(_step("publish", f"{model_dir / str(version)}"))
-    if decision.switch:
+    if decision.files or seen.state.traffic != after.traffic:
         share = after.traffic.get(version, 0)
         whole = f"version {seen.state.live or 'none'} -> {version}"
         steps.append(_step("switch", whole if share == 100 else f"version {version}: {share} % of the traffic"))
+    moved = [label for label, of in after.labels.items() if label != STABLE and seen.state.labels.get(label) != of]
+    if moved:
+        steps.append(_step("label", f"version {version}: {', '.join(sorted(moved))}"))
     gone = sorted(seen.state.versions.keys() - after.versions.keys())
     return (*steps, *(_step("remove", f"version {number}") for number in gone))
 
