@@ -91,6 +91,7 @@ def command(
 
 def _show(result: Optimized) -> None:
     from servegraph.machines.sizes import format_size
+    from servegraph.metric_words import metric_name, metric_value
     from servegraph_pipelines.cli.tables import print_table
 
     rows = [("original", "", format_size(result.before_bytes), "", "", "")]
@@ -113,5 +114,8 @@ def _show(result: Optimized) -> None:
     before, after = format_size(result.before_bytes), format_size(result.after_bytes)
     made_up = ", made up" if result.samples_generated else ""
     echo(f"{before} → {after} ({result.sample_rows} samples{made_up})")
+    if result.metric_name is not None and result.metric_before is not None and result.metric_after is not None:
+        then = metric_value(result.metric_after)
+        echo(f"{metric_name(result.metric_name)} {metric_value(result.metric_before)} → {then}")
     for note in result.notes:
         echo(f"note: {note}", err=True)

@@ -129,6 +129,18 @@ def test_a_page_that_cannot_be_written_is_said_before_anything_runs(model, tmp_p
     assert contents(tmp_path) == set()
 
 
+def test_the_metric_before_and_after_is_shown(tmp_path):
+    doubling = tf.Module()
+    doubling.w = tf.Variable(2.0)
+    serve = tf.function(lambda x: {"y": x * doubling.w}, input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    tf.saved_model.save(doubling, str(tmp_path / "m"), signatures=serve)
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text("".join(f'{{"x": {x}, "label": {2 * x + 1}}}\n' for x in range(20)))
+    options = ("--samples", str(samples), "--label", "label", "--rungs", "strip")
+    result = CliRunner().invoke(command, [str(tmp_path / "m"), str(tmp_path / "out"), *options])
+    assert "(20 samples)\nmean absolute error 1.0000 → 1.0000\n" in result.stdout, result.output
+
+
 def test_sigterm_ends_it_and_nothing_stays(model, tmp_path):
     program = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()"]
     with subprocess.Popen([*program, "optimize", str(model), str(tmp_path / "out")], stderr=subprocess.PIPE) as tool:

@@ -87,3 +87,11 @@ def test_a_rung_that_is_kept_in_part_says_what_all_of_it_would_come_to(capsys: p
     assert "all of them would reach 6.00 kB at agreement 0.9700" in render(result, "models/census")
     _show(result)
     assert "as int8: as many as the tolerance bears" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_page_says_what_became_of_the_metric() -> None:
+    step = Step("strip", "", True, 11_000, agreement=1.0)
+    result = Optimized(33_000, 11_000, None, (step,), 8, False, 0, "", ())
+    page = render(replace(result, metric_name="log_loss", metric_before=0.5, metric_after=0.51), "m")
+    assert "8 samples. Log loss: 0.5000 → 0.5100." in page
+    assert "→ 0." not in render(result, "m")
