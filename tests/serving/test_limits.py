@@ -103,7 +103,7 @@ def test_a_measurement_in_a_group(group: Group, tmp_path: Path, memory: str, cod
         assert json.loads(output)["limited_by"] == "cgroup"
     else:
         assert "DOES_NOT_FIT" in errors
-        assert "it was ended for needing more memory" in errors
+        assert "under 1 CPU and 150 MB of memory: it was ended for needing more memory" in errors
     assert groups_of(process.pid) == []
     assert list(tmp_path.iterdir()) == []
 

@@ -90,8 +90,9 @@ class ServiceOptions:
                 fix="Give an ExplanationSpec, or for ai-platform an ExplanationConfig, as the service has it in JSON.",
             )
         if self.min_replicas < 0 or (self.max_replicas is not None and self.max_replicas < max(1, self.min_replicas)):
+            most = "" if self.max_replicas is None else f" and at most {self.max_replicas}"
             raise InputError(
-                f"There cannot be {self.min_replicas} to {self.max_replicas} replicas.",
+                f"There cannot be at least {self.min_replicas}{most} replicas.",
                 code="BAD_REPLICAS",
                 fix="Give --min-replicas and, not below it, --max-replicas.",
             )

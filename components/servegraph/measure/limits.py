@@ -8,6 +8,7 @@ from typing import Literal
 
 from servegraph.errors import InputError
 from servegraph.machines import this_machine
+from servegraph.machines.sizes import format_size
 from servegraph.measure.cgroups import Group
 
 How = Literal["cgroup", "affinity+rlimit"]
@@ -40,7 +41,8 @@ def check(limits: Limits) -> None:
         )
     if limits.memory_bytes is not None and limits.memory_bytes > here.memory_bytes:
         raise InputError(
-            f"{limits.memory_bytes} bytes of memory cannot be measured here: there are {here.memory_bytes}.",
+            f"{format_size(limits.memory_bytes)} of memory cannot be measured here: there are "
+            f"{format_size(here.memory_bytes)}.",
             code="MACHINE_TOO_SMALL",
             fix="Give a smaller --memory, or measure on a larger machine.",
         )

@@ -219,10 +219,11 @@ class _Bench:
         is_own = error.code in _OF_THE_MODEL and (limits.memory_bytes is None or group is not None)
         if error.code == _DOES_NOT_FIT or (is_own and not is_killed):
             return
-        memory = f" and {limits.memory_bytes} bytes of memory" if limits.memory_bytes else ""
+        cpus = "1 CPU" if limits.cpus == 1 else f"{limits.cpus} CPUs"
+        memory = f" and {format_size(limits.memory_bytes)} of memory" if limits.memory_bytes else ""
         why = f"it was ended for needing more memory. {error.message}" if is_killed else error.message
         raise Refusal(
-            f"The model does not load or answer under {limits.cpus} CPUs{memory}: {why}",
+            f"The model does not load or answer under {cpus}{memory}: {why}",
             code=_DOES_NOT_FIT,
             fix="Shrink it with `servegraph optimize`, or give it more.",
         ) from error
@@ -236,7 +237,7 @@ class _Bench:
         limit_bytes = self._request.limits.memory_bytes
         if limit_bytes is not None and peak_bytes > limit_bytes:
             raise Refusal(
-                f"The server took {peak_bytes} bytes of memory, the limit is {limit_bytes}.",
+                f"The server took {format_size(peak_bytes)} of memory, the limit is {format_size(limit_bytes)}.",
                 code=_DOES_NOT_FIT,
                 fix="Shrink the model with `servegraph optimize`, or give it more.",
             )

@@ -73,6 +73,9 @@ def test_what_is_refused_before_anything_is_sent(cloud: Cloud, tmp_path: Path) -
     ended = ("--machine-type", "n1-standard-4", "--accelerator-type", "NVIDIA_TESLA_P100", "--accelerator-count", "1")
     assert cloud.json("deploy", model, *ended, code=1)["error"]["code"] == "ACCELERATOR_ENDED"
     assert cloud.json("deploy", model, "--min-replicas", "0", code=1)["error"]["code"] == "BAD_REPLICAS"
+    for given, said in ((["-1"], "at least -1"), (["3", "--max-replicas", "2"], "at least 3 and at most 2")):
+        replicas = cloud.json("deploy", model, "--min-replicas", *given, code=2)["error"]
+        assert replicas["message"] == f"There cannot be {said} replicas."
     assert cloud.json("deploy", model, "--network", "default", code=2)["error"]["code"] == "BAD_RESOURCE_NAME"
     steps = cloud.json("deploy", model, "--traffic-steps", "50,10", code=2)
     assert steps["error"]["code"] == "BAD_TRAFFIC_STEPS"
