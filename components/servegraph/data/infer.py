@@ -60,7 +60,7 @@ def infer(uri: str, label: str | None = None) -> Inferred:
         raise DataError(
             f"{uri} has no column {label!r}; its columns are {listed(names)}.",
             code="MISSING_COLUMN",
-            fix="Name one of its columns with --label.",
+            fix="Name one of its columns (--label, of a pipeline label).",
         )
     # Read as text with a default, nothing is refused but what is no table.
     plain = Schema(tuple(Column(name, "string", default="") for name in names), label, header, delimiter)
@@ -151,19 +151,19 @@ def _label(name: str, held: Contents) -> Column:
         raise DataError(
             f"The label column {name!r} is empty.",
             code="MISSING_VALUE",
-            fix="Name the label's column with --label; without it the last one is taken.",
+            fix="Name the label's column (--label, of a pipeline label); without it the last one is taken.",
         )
     if not held.is_numeric and len(held.values) > LARGEST_CLASS_COUNT:
         if why := _no_number(held):
             raise DataError(
                 f"The label column {name!r} cannot be read as numbers: {why}.",
                 code="NOT_A_NUMBER",
-                fix="Mend the values, or name the label's column with --label.",
+                fix="Mend the values, or name the label's column (--label, of a pipeline label).",
             )
         raise DataError(
             f"The label column {name!r} has more than {LARGEST_CLASS_COUNT} different texts, too many to be classes.",
             code="TOO_MANY_CLASSES",
-            fix="Name the label's column with --label, or list its `classes` in a schema.",
+            fix="Name the label's column (--label, of a pipeline label), or list its `classes` in a schema.",
         )
     numbers = [value for value in held.values if not is_missing(value)] if held.is_numeric else []
     whole = all(float(value).is_integer() for value in numbers)

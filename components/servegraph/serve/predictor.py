@@ -70,7 +70,7 @@ def find_predictor(name: str) -> type[Any]:
         raise InputError(
             f"The predictor {name!r} cannot be imported: {type(exc).__name__}: {exc}.",
             code="NO_PREDICTOR",
-            fix="Give it as module:Class, and have the module on the Python path.",
+            fix="Give it as module:Class, and have the module on the Python path, as by PYTHONPATH=FOLDER.",
         ) from exc
     for method, what in _NOT_HOSTED.items():
         if isinstance(found, type) and callable(getattr(found, method, None)) and not hasattr(found, "predict"):

@@ -61,6 +61,8 @@ def command(
     from servegraph_pipelines.run import PLACES, LocalRequest, run
     from servegraph_pipelines.run_report import finish
 
+    if docker_network is not None and runner != "docker":
+        raise click.UsageError("--docker-network is for the steps' containers: give --runner docker as well.")
     of_ours = pipeline in flows.FLOWS and runner == "subprocess"  # in images, and in flows of others, all may be there
     require(("kfp", "tensorflow") if of_ours else ("kfp",), "Running a pipeline on this machine", "train")
     specification = flows.load(pipeline)
