@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from servegraph.data.csv_file import CHUNK_ROWS, Chunk
 from servegraph.data.schema import Schema
 from servegraph.data.text import listed
 from servegraph.errors import DataError
+from servegraph.quiet_tensorflow import import_tensorflow_quietly
 from servegraph.savedmodel.tfrecord import records
 from servegraph.storage import FileRef
 
@@ -47,6 +49,8 @@ def chunks(file: FileRef, schema: Schema) -> Iterator[Chunk]:
 
 def examples(file: FileRef) -> Iterator[dict[str, list[Any]]]:
     """Yield each tf.Example as {feature: values}; raises `DataError` where a record is none."""
+    if "tensorflow" not in sys.modules:  # where it is, its log is somebody else's to set
+        import_tensorflow_quietly()
     from tensorflow.core.example import example_pb2
 
     for number, record in enumerate(records(file), start=1):

@@ -1,5 +1,8 @@
 """The schema that is inferred of data that has none."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -259,3 +262,10 @@ def test_a_column_that_the_model_calls_otherwise_is_named(tmp_path):
         "The column 'größe' is the model's input 'gro_e': requests have it under that name.",
         "The column 'class' is the model's input 'column_class': requests have it under that name.",
     )
+
+
+def test_the_verb_says_nothing_of_tensorflow(tmp_path):
+    data = write_tfrecord(tmp_path / "a.tfrecord", [{"a": 0.5, "y": text} for text in ("p", "q")])
+    verb = [sys.executable, "-c", "from servegraph_pipelines.cli import main; main()", "schema", data, "--label", "y"]
+    done = subprocess.run(verb, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
