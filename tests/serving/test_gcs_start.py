@@ -150,6 +150,12 @@ def test_a_service_that_does_not_answer(storage: Storage) -> None:
     assert "503" in line
 
 
+def test_a_host_that_is_not_found(storage: Storage) -> None:
+    line = refusal(storage, storage.start("gs://bucket/m/people", "--port", "0", https_proxy="http://proxy.invalid:1"))
+    assert line.startswith("error [UNREACHABLE]")
+    assert "libcurl code" in line
+
+
 def test_a_model_that_is_overwritten_while_it_is_fetched(storage: Storage) -> None:
     # The graph has been read when the variables are: one version's graph with the other's variables.
     storage.when_read("variables.index", lambda: storage.put("people-2", "m/people"))

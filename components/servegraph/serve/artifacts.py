@@ -144,7 +144,7 @@ def read_with_tensorflow(source: str, target: Path) -> None:
             tf.io.gfile.copy(f"{source}/{path}", str(target / path), overwrite=True)
         after = _stats(tf.io.gfile, source)
     except (tf.errors.OpError, OSError) as exc:
-        code, fix = _ERRORS.get(type(exc).__name__, ("STORAGE", "Check the URI and the permissions."))
+        code, fix = _ERRORS.get(_kind(exc), ("STORAGE", "Check the URI and the permissions."))
         raise StorageError(f"{source!r} cannot be read: {_message(exc)}", code=code, fix=fix) from exc
     if not before:
         code, fix = _ERRORS["NotFoundError"]
@@ -170,6 +170,15 @@ def _stats(gfile: Any, source: str) -> dict[str, tuple[int, int]]:
             stat = gfile.stat(f"{source}/{path}")
             found[path] = (stat.length, stat.mtime_nsec)
     return found
+
+
+def _kind(error: Exception) -> str:
+    """Return the name of TensorFlow's error, one for all that is no answer.
+
+    A host that is not found it does not ask again, and calls a precondition (`CurlHttpRequest::CURLcodeToStatus`).
+    """
+    name = type(error).__name__
+    return "AbortedError" if name == "FailedPreconditionError" and "libcurl code" in _message(error) else name
 
 
 def _message(error: Any) -> str:
