@@ -129,6 +129,12 @@ DAMAGES = (
         "GRAPH_INCONSISTENT",
     ),
     Damage(
+        "a saver's operation with a changed letter",
+        "v1_partitioned",
+        edit(GRAPH, lambda content: change_last(content, b"save/restore_all")),
+        "GRAPH_INCONSISTENT",
+    ),
+    Damage(
         "a function's node with a changed letter",
         "module",
         edit(GRAPH, lambda content: change_last(content, b"RestoreV2/tensor_names:output:0")),

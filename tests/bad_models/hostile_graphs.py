@@ -395,16 +395,6 @@ GRAPHS = (
         "GRAPH_INCONSISTENT",
     ),
     Hostile(
-        "a saver with an operation that is not there",
-        graph_file(
-            saved_model(
-                graph([placeholder(), node("y", "Identity", ("x",))]),
-                encode_bytes(3, encode_bytes(1, b"x:0") + encode_bytes(2, b"x:0") + encode_bytes(3, b"restore_all")),
-            )
-        ),
-        "GRAPH_INCONSISTENT",
-    ),
-    Hostile(
         "an attribute nested 5,000 deep",
         graph_file(saved_model(graph([placeholder(), node("y", "PartitionedCall", ("x",), attr("f", nested(5000)))]))),
         "GRAPH_CORRUPT",

@@ -178,7 +178,7 @@ def _trace_all(file: GraphFile, graph: SavedModelGraph, tensors: Mapping[str, Te
         reachability = trace(file, meta_graph)
         needed_ops |= reachability.needed_ops(meta_graph)
         findings += check_operations(where, meta_graph, reachability, training_ops(file, meta_graph, reachability))
-        findings += check_references(where, meta_graph, file, reachability, verify=verify)
+        findings += check_references(where, meta_graph, file, reachability, has_variables=bool(tensors), verify=verify)
         findings += check_security(where, meta_graph, file, reachability)
         findings += check_table_files(where, meta_graph, file)
         if tensors:

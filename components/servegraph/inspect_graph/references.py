@@ -24,14 +24,18 @@ _is_node_name: Callable[[str], object] = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_./
 
 
 def check_references(
-    where: str, meta_graph: MetaGraph, file: GraphFile, reachability: Reachability, *, verify: bool
+    where: str, meta_graph: MetaGraph, file: GraphFile, reachability: Reachability, *, has_variables: bool, verify: bool
 ) -> Iterator[Finding]:
-    """Find names of nodes and functions that are not there; in functions and plain graphs only with `verify`."""
+    """Find names of nodes and functions that are not there; in functions and plain graphs only with `verify`.
+
+    Where there are no variables, TensorFlow runs no restore, and the saver of a graph that was frozen may name nothing.
+    """
     broken = list(_broken_calls(meta_graph))
     is_looked_at = verify and meta_graph.main.node_count <= MAX_NODES
     nodes = reachability.main_nodes or (file.nodes(meta_graph.main) if is_looked_at else {})
     if nodes:
         broken += _broken_tensors(meta_graph, nodes)
+        broken += _broken_saver(meta_graph, nodes) if has_variables else ()
         broken += _broken_inputs(meta_graph.main, nodes, ())
     if verify:
         for body in meta_graph.functions.values():
@@ -58,6 +62,9 @@ def _broken_tensors(meta_graph: MetaGraph, nodes: Mapping[str, Node]) -> Iterato
             for tensor in info.tensors:
                 if node_of(tensor) not in nodes:
                     yield f"the signature {name!r} has the tensor {tensor!r}, which is not there"
+
+
+def _broken_saver(meta_graph: MetaGraph, nodes: Mapping[str, Node]) -> Iterator[str]:
     if saver := meta_graph.saver:
         for name in (saver.filename_tensor, saver.restore_op):
             if name and node_of(name) not in nodes:

@@ -199,6 +199,19 @@ def test_one_odd_thing(files: dict[str, bytes], code: str, severity: str) -> Non
     assert found == {code: severity}
 
 
+def test_the_saver_of_a_frozen_graph_may_name_nothing() -> None:
+    saver = (
+        encode_bytes(1, b"save/Const:0") + encode_bytes(2, b"save/Identity:0") + encode_bytes(3, b"save/restore_all")
+    )
+    frozen = saved_model(PLAIN, encode_bytes(3, saver))
+    with_variables = made(frozen, index_of(a=FLOATS), bytes(16))
+    alone, restored = (
+        inspect_directory(MemoryDirectory(files), verify=True) for files in (made(frozen), with_variables)
+    )
+    assert not alone.findings
+    assert "GRAPH_INCONSISTENT" in {item.code for item in restored.findings}
+
+
 def test_files_that_do_not_belong(tmp_path: Path) -> None:
     write(tmp_path, model({"x": X}, {"y": Y}))
     for name in ("saved_model.pbtxt", "notes.txt", "model.ckpt-1.index", "events.out.tfevents.1"):
