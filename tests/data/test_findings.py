@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import servegraph
-from servegraph.inspect_graph.findings import (
+from servegraph.inspect_graph.inspection import STATEFUL
+from servegraph.inspect_graph.rules import (
     _ASKED,
     _PLATFORM,
     _SAFE,
@@ -19,7 +20,6 @@ from servegraph.inspect_graph.findings import (
     SEVERITIES,
     Rule,
 )
-from servegraph.inspect_graph.inspection import STATEFUL
 from servegraph.inspect_graph.runtimes import RUNTIMES, VERDICTS, version_of
 from servegraph.inspect_graph.security import HARMLESS
 from servegraph.savedmodel.dtypes import BY_NAME, BY_NUMBER, DTYPES
@@ -66,7 +66,7 @@ def test_codes_are_unique() -> None:
 
 
 def test_every_rule_is_used_and_every_use_is_a_rule() -> None:
-    text = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES if path.name != "findings.py")
+    text = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES if path.name != "rules.py")
     assert [code for code in RULES if f'"{code}"' not in text] == []
     codes_of_errors = set(re.findall(r'code="([A-Z_]+)"', text))
     assert codes_of_errors <= set(RULES) | NO_FINDINGS

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from servegraph.errors import ModelError
-from servegraph.inspect_graph.findings import DAMAGE, Finding
+from servegraph.inspect_graph.findings import Finding
 from servegraph.inspect_graph.operations import const_bytes, custom_ops, op_counts
+from servegraph.inspect_graph.rules import DAMAGE
 from servegraph.inspect_graph.signatures import serving_signatures
 from servegraph.inspect_graph.weights import Weights
 from servegraph.savedmodel.bundle_index import TensorEntry

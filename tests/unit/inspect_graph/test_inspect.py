@@ -8,9 +8,9 @@ import pytest
 from tests.bad_models.fuzz import MemoryDirectory
 
 from servegraph.errors import InputError
-from servegraph.inspect_graph.findings import RULES
 from servegraph.inspect_graph.inspect import Inspection, inspect, inspect_directory
 from servegraph.inspect_graph.integrity import PARALLEL_BYTES, verify_tensors
+from servegraph.inspect_graph.rules import RULES
 from servegraph.savedmodel.bundle_reader import BundleReader
 from servegraph.savedmodel.bundle_writer import BundleWriter
 from servegraph.savedmodel.wire import encode_bytes, fields
