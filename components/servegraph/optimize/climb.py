@@ -48,6 +48,7 @@ class Climb:
 
     def __post_init__(self) -> None:
         """Prepare what makes the drafts."""
+        self._original = self.attempts.best
         self._making = Making(self.terms, self.attempts)
         self._saving: tuple[Draft, int] | None = None  # what deflating a draft is expected to save
 
@@ -263,10 +264,11 @@ class Climb:
         if rung.speed is not None:
             if self.fits(self.best) and not self.fits(found):
                 return f"makes the model larger than the budget: {format_size(found.size)}"
-            if reason := lack_of_room(self.best.draft, found.draft, free_bytes()):
+            against = self.best if rung.speed > 1 else self._original
+            if reason := lack_of_room(against.draft, found.draft, free_bytes()):
                 return reason
             try:
-                ratios = speed.ratios(self.best.path, found.path, self.attempts.evidence)
+                ratios = speed.ratios(against.path, found.path, self.attempts.evidence)
                 return speed.objection(ratios, rung.speed) or served_memory.objection(
                     found.draft.source, found.path, self.attempts.evidence.main
                 )

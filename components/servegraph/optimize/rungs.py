@@ -10,6 +10,7 @@ from servegraph.optimize import speed
 from servegraph.optimize.compressed import expected_saving_bytes, plan_compressed
 from servegraph.optimize.constants import as_constants
 from servegraph.optimize.fold import fold
+from servegraph.optimize.frozen import as_variables
 from servegraph.optimize.int4 import plan_int4
 from servegraph.optimize.names import shorten
 from servegraph.optimize.resident import keep_resident, stay_resident
@@ -33,11 +34,12 @@ class Rung:
     `change` is the function. A rung with `plan` instead stores each weight in the form that `plan` finds for it. Lossy
     rungs are climbed only until the budget is met, as are two that lose nothing: one that `costs_names`, which makes a
     graph harder to read, and one that `costs_loading`, which makes a model slower to load. A rung with `speed` is for
-    the served model, not for its size: it is kept only where the model answers at least that many times as fast as
-    before, in no more memory than the original takes. It is tried only where it is named; where no rungs are, `unasked`
-    is what it does. One that `trims` forgets words; it too is tried only where it is named. One that `grows` is kept
-    for what it does when the model is served, even where its files are up to 1 % larger by it. Where the gate refuses
-    what `change` made, `milder` is tried.
+    the served model, not for its size: it is kept only where the model answers at least that many times as fast, in no
+    more memory than the original takes. Above 1 that is as before the rung; below, as the original: what saves memory
+    may cost what other rungs won. It is tried only where it is named; where no rungs are, `unasked` is what it does.
+    One that `trims` forgets words; it too is tried only where it is named. One that `grows` is kept for what it does
+    when the model is served, even where its files are up to 1 % larger by it. Where the gate refuses what `change`
+    made, `milder` is tried.
     """
 
     name: str
@@ -133,6 +135,14 @@ RUNGS: tuple[Rung, ...] = (
     Rung("quarter", "store weights as int8 with scales per channel", "tolerance", plan=plan_int8),
     Rung("eighth", "store weights as int4 in groups of 32 with a scale each", "tolerance", plan=plan_int4),
     COMPRESS,
+    Rung(
+        "variables",
+        "keep the weights of a frozen graph with the variables",
+        "rounding",
+        change=as_variables,
+        unasked=as_variables,
+        speed=speed.AS_FAST,
+    ),
     Rung(
         "resident",
         "keep embedding tables small in memory too",

@@ -1,4 +1,4 @@
-"""How fast a changed model answers, against the model that it was made from: both in one process, in turn."""
+"""How fast a changed model answers, against an earlier form of it: both in one process, in turn."""
 
 from __future__ import annotations
 

@@ -47,6 +47,18 @@ def loosen(draft: Draft) -> Draft:
     return replace(draft, graphs=graphs, contents=contents).with_needed_contents()
 
 
+def constant_bytes(draft: Draft) -> int:
+    """Return how many bytes of constants `loosen` makes variables of."""
+    if draft.untouched:
+        return 0
+    return sum(
+        int(node.attr["value"].tensor.ByteSize())
+        for graph in draft.serving_graphs
+        for node in graph.nodes.values()
+        if _is_movable(node, graph.nodes)
+    )
+
+
 def weights_of(draft: Draft) -> list[Weight]:
     """Return the large tensors of fixed-size elements that fill variables, whole, in every MetaGraph.
 
@@ -89,11 +101,13 @@ def unmatched(draft: Draft) -> list[str]:
 def _loosened(graph: ServingGraph, contents: dict[str, Content], tensors: BundleReader | None) -> ServingGraph:
     nodes: Nodes = dict(graph.nodes)
     restores = [_unsliced(restore, contents, tensors) for restore in graph.restores]
-    for name, node in graph.nodes.items():
-        is_movable = node.op == "Const" and not node.input and node.attr["dtype"].type in _MOVABLE
-        if is_movable and _is_large(node.attr["value"].tensor) and f"{name}/handle" not in nodes:
-            restores.append(_moved(node, nodes, contents))
+    restores += [_moved(node, nodes, contents) for node in graph.nodes.values() if _is_movable(node, graph.nodes)]
     return replace(graph, nodes=nodes, restores=tuple(restores))
+
+
+def _is_movable(node: NodeDef, nodes: Nodes) -> bool:
+    is_plain = node.op == "Const" and not node.input and node.attr["dtype"].type in _MOVABLE
+    return is_plain and _is_large(node.attr["value"].tensor) and f"{node.name}/handle" not in nodes
 
 
 def _is_large(value: TensorProto) -> bool:

@@ -62,4 +62,4 @@ def test_where_it_saves_nothing_the_next_rung_is_climbed(tmp_path: Path) -> None
     result = fitted(tmp_path, 1.0, FLOAT32 * 6 // 10)
     assert result.fits
     assert climbed(result) == ["halve"]
-    assert [step.name for step in result.steps][-2:] == ["compress", "resident"]
+    assert [step.name for step in result.steps][-3:] == ["compress", "variables", "resident"]
