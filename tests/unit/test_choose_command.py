@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.bad_models.build import graph, node, placeholder, string_constant, write
+from tests.bad_models.build import saved_model as saved_model_of
 from tests.emulators.gcs import FakeGcs
 from tests.tiny_models import saved_model, write_tiny_model
 
@@ -35,6 +37,14 @@ def model(tmp_path: Path) -> Path:
     rest = 500 * MB - sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
     os.truncate(shard, rest)
     return directory
+
+
+def test_of_a_frozen_graph_the_copies_count(tmp_path: Path) -> None:
+    """Loading 200 MB of constants took 5.3 times as much."""
+    nodes = [placeholder(), string_constant("weights", bytes(40 * MB)), node("y", "Identity", ("x",))]
+    write(tmp_path / "model", saved_model_of(graph(nodes)))
+    decision = json.loads(servegraph("choose", tmp_path / "model", "--platform", "kserve", "--json").stdout)
+    assert decision["memory_bytes"] == pytest.approx(1.2 * 5.3 * 40 * MB, rel=0.01)
 
 
 def test_the_whole_directory_is_measured(model: Path) -> None:

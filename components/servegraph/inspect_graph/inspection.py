@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from servegraph.errors import ModelError
 from servegraph.inspect_graph.findings import Finding
-from servegraph.inspect_graph.operations import const_bytes, custom_ops, op_counts
+from servegraph.inspect_graph.operations import FROZEN_BYTES, const_bytes, custom_ops, op_counts
 from servegraph.inspect_graph.rules import DAMAGE
 from servegraph.inspect_graph.signatures import serving_signatures
 from servegraph.inspect_graph.weights import Weights
@@ -78,9 +78,20 @@ class Inspection(NamedTuple):
         """
         if self.graph is None or (self.weights is None and has_variables(self.graph)):
             return None
-        constants = sum(map(const_bytes, self.graph.meta_graphs))
+        constants = self._constant_bytes
         variables = self.weights.size_bytes + self.growth_bytes if self.weights else 0
         return int(variables + CONSTANT_LOAD_FACTOR * constants + self.graph.size_bytes - constants)
+
+    @property
+    def loading_growth_bytes(self) -> int:
+        """What serving takes beyond the bytes on disk: of weights that are turned back, of a frozen graph's copies."""
+        constants = self._constant_bytes
+        copies = int((CONSTANT_LOAD_FACTOR - 1) * constants) if constants >= FROZEN_BYTES else 0
+        return self.growth_bytes + copies
+
+    @property
+    def _constant_bytes(self) -> int:
+        return sum(map(const_bytes, self.graph.meta_graphs)) if self.graph else 0
 
     @property
     def tag_sets(self) -> list[list[str]]:

@@ -65,8 +65,8 @@ def needed_memory(request: ChoiceRequest) -> Memory:
     # 1.2 x the files and no bytes on top: kResourceEstimateRAMMultiplier and kResourceEstimateRAMPadBytes in
     # tensorflow_serving/servables/tensorflow/bundle_factory_util.cc of github.com/tensorflow/serving.
     estimate = -(-(request.model_bytes + request.growth_bytes) * 12 // 10)
-    turned_back = " with stored weights turned back" if request.growth_bytes else ""
-    return Memory(estimate, f"TensorFlow Serving's estimate: 1.2 x the bytes on disk{turned_back}")
+    grown = " and of what is turned back or copied when it is loaded" if request.growth_bytes else ""
+    return Memory(estimate, f"TensorFlow Serving's estimate: 1.2 x the bytes on disk{grown}")
 
 
 def tags_for(tag_sets: tuple[tuple[str, ...], ...], *, on_gpu: bool) -> tuple[str, ...]:

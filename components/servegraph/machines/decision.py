@@ -25,7 +25,7 @@ class ChoiceRequest:
     """What is known of a model and what is wanted.
 
     `model_bytes` is the measured size of the whole directory, `memory_bytes` the measured need, `growth_bytes` what
-    variables take beyond the tensors that fill them, as `inspect` finds it of weights stored as int8.
+    it takes in memory beyond that size: weights stored as int8 that are turned back, copies of a frozen graph.
     `accelerator` is `auto`, `none`, or a GPU by any of its names with an optional count, such as `T4:2`.
     `granted_model_bytes` is a quota that the platform granted above its limit; `this_machine` is for `local`.
     `measured_rate` are requests a second of one server on `measured_cpus` CPUs, `target_rate` those to be served;

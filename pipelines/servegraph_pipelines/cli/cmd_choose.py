@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--memory",
     metavar="SIZE",
-    help="Measured memory that the model needs, like 1.5GB; else 1.2 times its size, with stored weights turned back.",
+    help="Measured memory that the model needs, like 1.5GB; else 1.2 times its size once it is loaded.",
 )
 @click.option("--latency-goal-ms", type=float, metavar="MS", help="Goal for one request.")
 @click.option("--measured-latency-ms", type=float, metavar="MS", help="Measured for one request on a CPU.")
@@ -74,7 +74,7 @@ def command(
     decision = choose(
         ChoiceRequest(
             model_bytes=inspection.size_bytes,
-            growth_bytes=inspection.growth_bytes,
+            growth_bytes=inspection.loading_growth_bytes,
             today=datetime.now(timezone.utc).date(),
             platform=platform,
             accelerator=accelerator,
