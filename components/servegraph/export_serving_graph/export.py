@@ -20,6 +20,7 @@ from servegraph.export_serving_graph.signature_choice import Requests, Wanted, p
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE, Signature
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.savedmodel.layout import content_digest
+from servegraph.storage.data_files import require_match
 from servegraph.storage.local_paths import require_loadable_path
 from servegraph.storage.staging import work_directory, writing
 
@@ -70,12 +71,14 @@ def export(
             source (`UNLOADABLE_PATH`), or it is not clear what is meant (`WHICH_SOURCE`,
             `WHICH_SIGNATURE`, `WHICH_TENSORS`, `WHICH_METAGRAPH`, `NO_SUCH_SIGNATURE`, `NO_METAGRAPHS`,
             `NO_SCHEMA_NEEDED`), or names do not fit (see `interface`).
-        StorageError: `out` cannot be written (code `CANNOT_WRITE`).
+        StorageError: `out` cannot be written (code `CANNOT_WRITE`), or there are no samples or warmup requests
+            (`NOT_FOUND`).
     """
     require_loadable_path(out, "OUT")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already.", code="OUTPUT_EXISTS", fix="Give a new directory.")
     requests = requests or Requests()
+    require_match(samples, requests.warmup)
     is_estimator = bool(requests.serving_input_fn or (requests.trainer and estimator_function(requests.trainer)))
     found = recognize(str(source), is_estimator=is_estimator)
     if found.kind not in ("keras", "python"):  # what Keras loads itself is no pattern

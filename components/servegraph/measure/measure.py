@@ -28,6 +28,7 @@ from servegraph.serve.options import DEFAULT_MAX_BODY_BYTES
 from servegraph.serve.server import require_packages
 from servegraph.serve.settings import Settings
 from servegraph.storage import open_dir
+from servegraph.storage.data_files import require_match
 
 NAME = "measured"
 CONNECTIONS = 16
@@ -70,7 +71,7 @@ def measure(request: MeasureRequest) -> Measurement:
     Raises:
         InputError: this machine has less than the limits (code `MACHINE_TOO_SMALL`), the server lacks packages
             (`PACKAGE_MISSING`), or the model cannot be read.
-        StorageError: there is no model (code `NOT_FOUND`).
+        StorageError: there is no model, or there are no samples (code `NOT_FOUND`).
         Refusal: it does not load or answer under them (`DOES_NOT_FIT`), or nothing can be asked (`NOTHING_TO_ASK`).
     """
     with terminated_as_interrupted():
@@ -83,6 +84,7 @@ def _measure(request: MeasureRequest) -> Measurement:
     if not request.model.is_dir():
         what = f"There is no directory {str(request.model)!r}."
         raise StorageError(what, code="NOT_FOUND", fix="Give a SavedModel on this machine.")
+    require_match(request.samples)
     model_bytes = size_of(request.model)
     questions = ask_for(request.model, request.samples)
     root = Path(tempfile.mkdtemp(prefix="servegraph-"))

@@ -45,7 +45,7 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
         InputError: an unknown rung, a tolerance outside 0 … 1, or `out` exists already or is in `model`.
         ModelError: `model` is no SavedModel, a damaged one, or one that this machine cannot load (code `NO_MEMORY`).
         DataError: the samples fit no signature.
-        StorageError: `out` cannot be written.
+        StorageError: `out` cannot be written, or there are no samples.
     """
     with terminated_as_interrupted():
         return _optimize(model, out, goal, samples)
@@ -53,7 +53,7 @@ def optimize(model: Path, out: Path, goal: Goal, samples: str | None = None) -> 
 
 def _optimize(model: Path, out: Path, goal: Goal, samples: str | None) -> Optimized:
     _require_rungs(goal)
-    require_places(model, out)
+    require_places(model, out, samples)
     warm_up()
     original = draft_reader.read(model, keep=goal.keep)
     require_room(needed_bytes(original), free_bytes())

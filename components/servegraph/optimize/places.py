@@ -1,4 +1,4 @@
-"""Where a model is read and where the smaller one goes, checked without TensorFlow: before anything runs."""
+"""Where model and samples are read and the smaller model goes, checked without TensorFlow: before anything runs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 from servegraph import storage
 from servegraph.errors import InputError
 from servegraph.savedmodel.layout import require_saved_model
+from servegraph.storage.data_files import require_match
 from servegraph.storage.local import answering
 from servegraph.storage.local_paths import require_loadable_path
 
 
-def require_places(model: Path, out: Path) -> None:
-    """Check that there is a SavedModel at `model`, and nothing at `out`, which is not inside of it.
+def require_places(model: Path, out: Path, samples: str | None = None) -> None:
+    """Check that there is a SavedModel at `model`, nothing at `out`, which is not inside of it, and `samples` if given.
 
     Raises:
         InputError: `out` exists already (`OUTPUT_EXISTS`) or is in `model` (`OUTPUT_IN_MODEL`), or one of them is a
             path that TensorFlow takes for a pattern (`UNLOADABLE_PATH`).
         ModelError: `model` is no SavedModel.
-        StorageError: one of them cannot be reached.
+        StorageError: one of them cannot be reached, or there are no samples (`NOT_FOUND`).
     """
     require_loadable_path(model, "MODEL")
     require_loadable_path(out, "OUT")
@@ -36,3 +37,4 @@ def require_places(model: Path, out: Path) -> None:
             code="OUTPUT_IN_MODEL",
             fix="Give a directory beside it.",
         )
+    require_match(samples)

@@ -85,6 +85,16 @@ def match(uri: str | Path, *, client: Any = None) -> list[FileRef]:
     return sorted(found, key=lambda ref: ref.uri)
 
 
+def require_match(*uris: str | None) -> None:
+    """Raise `StorageError`, as `match` does, where one of the `uris` that are given names no file.
+
+    For what is read late: better said before a model is loaded.
+    """
+    for uri in uris:
+        if uri:
+            match(uri)
+
+
 def require_uri(uri: str | Path) -> None:
     """Raise `StorageError` (code `BAD_PATH`) where `uri` is empty: as a path it would be the current directory."""
     if not str(uri):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from servegraph.quiet_tensorflow import import_tensorflow_quietly
+from servegraph.storage.data_files import require_match
 from servegraph_pipelines.cli.local_paths import LocalPath
 from servegraph_pipelines.cli.outcome import echo, print_json
 
@@ -76,6 +77,7 @@ def command(
     of TensorFlow 1 or 2, a TF1 checkpoint with its graph (.meta), the model_dir of an Estimator, or file.py:function
     that returns a Keras model or a tf.Module. What it is is found out.
     """
+    require_match(samples, names["warmup"])  # before TensorFlow, whose import takes seconds
     import_tensorflow_quietly()
     from servegraph.estimator import estimator_function
     from servegraph.export_serving_graph.export import export

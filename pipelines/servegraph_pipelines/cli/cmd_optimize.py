@@ -70,7 +70,7 @@ def command(
             fix="Make it, or give another path; nothing was optimized.",
         )
     goal = goal_of(rungs=[name.strip() for name in rungs.split(",") if name.strip()], **wanted)
-    require_places(model, out)
+    require_places(model, out, samples)
     require(("tensorflow",), "Optimizing")  # before a child looks for it too
     warm_up()
     import_tensorflow_quietly()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -128,6 +129,33 @@ def test_what_tensorflow_takes_for_a_pattern_is_refused_at_the_beginning(
     assert "error UNLOADABLE_PATH: " in shown and "takes '[' in a path for a wildcard" in shown
     assert [path.name for path in tmp_path.iterdir()] == ["data[v1]"]
     assert [path.name for path in (tmp_path / "data[v1]").iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", MODEL, "out", "--samples", "lost"],
+        ["export", MODEL, "out", "--warmup", "lost"],
+        ["optimize", MODEL, "out", "--samples", "lost"],
+        ["measure", MODEL, "--samples", "lost"],
+    ],
+    ids=" ".join,
+)
+def test_samples_that_are_not_there_are_told_before_anything_is_loaded(arguments: list[str], tmp_path: Path) -> None:
+    started = """
+import sys
+from servegraph_pipelines.cli import main
+try:
+    main()
+finally:
+    print("loaded" if "tensorflow" in sys.modules else "not loaded")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", started, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error NOT_FOUND: Cannot read 'lost'"), "nothing was begun"
+    assert done.stdout == "not loaded\n"
 
 
 def test_a_schema_does_not_take_the_place_of_the_data(tmp_path: Path) -> None:
