@@ -18,7 +18,7 @@ from servegraph.savedmodel.metadata_files import KerasMetadata
 from servegraph.savedmodel.ops import VARIABLE_OPS
 from servegraph.storage.directory import FileInfo
 
-LARGEST = 50  # tensors listed in the JSON document; the page shows all
+LARGEST = 50  # tensors listed in the JSON document; the page shows more
 
 # Peak of memory while TensorFlow loads a graph's constants, per byte of them; measured with 200 MB.
 CONSTANT_LOAD_FACTOR = 5.3

@@ -75,9 +75,11 @@ def _variable_lines(inspection: Inspection) -> Iterator[Line]:
     by_dtype = ", ".join(f"{dtype} {format_size(size)}" for dtype, size in weights.bytes_by_dtype.items())
     total = f"  {weights.tensor_count:,} tensors, {format_size(weights.size_bytes)} ({by_dtype})"
     yield [Painted("Variables", "bold"), total]
-    tensors = (entry for entry in inspection.tensors if entry.key != OBJECT_GRAPH_KEY)
+    tensors = [entry for entry in inspection.tensors if entry.key != OBJECT_GRAPH_KEY]
     for entry in sorted(tensors, key=lambda entry: -entry.size_bytes)[:LARGEST]:
         yield [f"  {format_size(entry.size_bytes):>10}  {entry.dtype} {list(entry.shape)}  {entry.key}"]
+    if len(tensors) > LARGEST:
+        yield [f"  the {LARGEST} largest of {len(tensors):,}; --json and --html show more"]
 
 
 def _finding_lines(inspection: Inspection) -> Iterator[Line]:

@@ -31,6 +31,12 @@ def test_a_sound_model() -> None:
     assert done.stderr == ""
 
 
+def test_the_list_of_the_largest_says_of_how_many() -> None:
+    assert "the 5 largest of 8;" in servegraph("inspect", MODELS / "v1_adam").stdout
+    few = servegraph("inspect", MODELS / "jax2tf_mlp").stdout
+    assert "Variables" in few and "largest of" not in few
+
+
 def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(MODELS / "module", model)
