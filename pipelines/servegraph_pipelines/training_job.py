@@ -19,8 +19,11 @@ import yaml
 
 import servegraph
 from servegraph import _image
+from servegraph.deploy_version.machine_check import OTHER_FAMILIES
 from servegraph.errors import InputError
 from servegraph.estimator import estimator_function
+from servegraph.machines import catalog
+from servegraph.suggestion import did_you_mean
 from servegraph.train.request import require_path
 from servegraph_pipelines import parameters as checked
 from servegraph_pipelines.engines.runs import RunOptions, check_names
@@ -31,6 +34,7 @@ from servegraph_pipelines.specification import Specification
 COMPONENT = Path(servegraph.__file__).parent / "train/component.yaml"
 STEP = "train"
 VOLUME = "output"
+_MACHINE_TYPE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")  # as n1-standard-8, a2-highgpu-1g, cloud-tpu
 # The operator makes a service for each worker, NAME-worker-NUMBER, whose name is a DNS label (RFC 1035).
 _DNS_LABEL, _LONGEST_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?"), 63
 
@@ -77,9 +81,15 @@ def custom_job(job: TrainingJob) -> dict[str, Any]:
 
     Raises:
         InputError: the output is not on Cloud Storage (code `BAD_OUTPUT`), resources that Vertex AI does not have, or
-            a name that is not formed as it wants it (`BAD_RESOURCE_NAME`).
+            a name that is not formed as it wants it (`BAD_RESOURCE_NAME`, of a machine `BAD_MACHINE_TYPE`).
     """
     check_names(job.options)
+    if not _MACHINE_TYPE.fullmatch(job.machine_type):
+        raise InputError(
+            f"{job.machine_type!r} is not formed as a machine type is.",
+            code="BAD_MACHINE_TYPE",
+            fix="Give one like n1-standard-8.",
+        )
     if not job.output.startswith("gs://"):
         raise InputError(f"{job.output!r} is not on Cloud Storage.", code="BAD_OUTPUT", fix="Give gs://bucket/prefix.")
     if job.resources.cpu or job.resources.memory:
@@ -109,6 +119,19 @@ def custom_job(job: TrainingJob) -> dict[str, Any]:
     if job.options.encryption_key:
         body["encryptionSpec"] = {"kmsKeyName": job.options.encryption_key}
     return body
+
+
+def machine_doubt(machine_type: str) -> str | None:
+    """Return what speaks against a machine of Vertex AI, None where the catalogue has it.
+
+    It is no more than a doubt: the catalogue is of machines for predictions, and there are new ones.
+    """
+    known = [machine.name for machine in catalog.load().platforms["vertex"].machine_types]
+    if machine_type in known:
+        return None
+    is_of_others = machine_type.split("-")[0] in OTHER_FAMILIES["vertex"]
+    meant = "" if is_of_others else did_you_mean(machine_type, known)
+    return f"{machine_type} is not in the catalogue, so nothing about it could be checked. {meant}".rstrip()
 
 
 def tf_job(job: TrainingJob) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def command(engine_name: Any, images: ImageChoice, plan_only: bool, as_json: boo
     from servegraph_pipelines.engine_paths import require_training_seen
     from servegraph_pipelines.engines.runs import RunOptions
     from servegraph_pipelines.engines.training import send
-    from servegraph_pipelines.training_job import STEP, TrainingJob, component, custom_job, tf_job
+    from servegraph_pipelines.training_job import STEP, TrainingJob, component, custom_job, machine_doubt, tf_job
 
     wanted = resources.parse([f"{STEP}.{text}" for text in given["resources"]])
     job = TrainingJob(
@@ -55,6 +55,8 @@ def command(engine_name: Any, images: ImageChoice, plan_only: bool, as_json: boo
     )
     require_training_seen(engine_name, job.parameters)
     body = custom_job(job) if engine_name == "vertex" else tf_job(job)
+    if engine_name == "vertex" and (doubt := machine_doubt(job.machine_type)):
+        echo(f"note: {doubt}", err=True)
     if plan_only:
         print_json({"plan": True, "engine": engine_name, "body": body})
         return 0

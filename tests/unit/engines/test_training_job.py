@@ -99,6 +99,8 @@ def test_a_tf_job_has_the_fields_of_the_operators_types() -> None:
         (tf_job, {"output": "/mnt/output/x", "volume_claim": "v", "name": 60 * "w"}, "BAD_RUN_NAME"),
         (tf_job, {"output": "/mnt/output/x"}, "BAD_OUTPUT"),
         (custom_job, {"output": "gs://b/o", "workers": 0}, "BAD_WORKERS"),
+        (custom_job, {"output": "gs://b/o", "machine_type": "foo"}, "BAD_MACHINE_TYPE"),
+        (custom_job, {"output": "gs://b/o", "machine_type": "N1 standard 8"}, "BAD_MACHINE_TYPE"),
         (custom_job, {"output": "gs://b/o", "options": RunOptions(network="default")}, "BAD_RESOURCE_NAME"),
         (custom_job, {"output": "gs://b/o", "workers": 2, "parameters": {"trainer": "estimator"}}, "BAD_WORKERS"),
         (custom_job, {"output": "gs://b/o", "parameters": {"sed": 1}}, "UNKNOWN_PARAMETER"),
@@ -119,6 +121,27 @@ def test_files_of_this_machine_are_refused(given: str, tmp_path: Path) -> None:
         app.main([*words, "--param", given.format(here=f"{tmp_path}/own.py:build")], standalone_mode=False)
     assert caught.value.code == "NOT_FOR_ENGINE"
     app.main([*words, "--param", "data=gs://b/*.csv", "--param", "trainer=/app/own.py:build"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("machine_type", "note"),
+    [
+        ("n1-standard-8", ""),
+        (
+            "n1-standrad-8",
+            "note: n1-standrad-8 is not in the catalogue, so nothing about it could be checked. Did you mean",
+        ),
+        ("n2-standard-8", "note: n2-standard-8 is not in the catalogue, so nothing about it could be checked.\n"),
+    ],
+)
+def test_a_machine_that_the_catalogue_has_not_is_told(
+    machine_type: str, note: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--engine", "vertex", "--name", "w", "--output", "gs://b/o", "--plan"]
+    app.main([*words, "--machine-type", machine_type], standalone_mode=False)
+    shown = capsys.readouterr()
+    assert shown.err.startswith(note) and bool(shown.err) == bool(note)
+    assert json.loads(shown.out)["plan"]
 
 
 def test_it_is_sent_to_vertex(capsys: pytest.CaptureFixture[str]) -> None:
