@@ -53,6 +53,11 @@ class Contents:
                 self.absent += len(filled) - len(found)
 
     @property
+    def is_blank(self) -> bool:
+        """Whether all cells are empty, or words for a missing number."""
+        return self.numbers is not None and self.rows == self.empty + self.absent
+
+    @property
     def is_numeric(self) -> bool:
         """Whether there are numbers, and nothing else but empty cells and words for a missing one."""
         return self.numbers is not None and self.rows > self.empty + self.absent

@@ -42,9 +42,9 @@ def infer(uri: str, label: str | None = None) -> Inferred:
 
     Numbers become float32, also where some are words for a missing one; text becomes a category with a vocabulary of
     its size, or hash buckets where there are many values; a text column that never repeats is ignored, unless most of
-    it is written like numbers. Where cells are empty, the default is the median or the empty text. The label is the
-    last column unless named; few different whole numbers are classes. Nothing is judged by the first records alone:
-    they may be of one class, or a file may be.
+    it is written like numbers, and so is a column without any value. Where cells are empty, the default is the median
+    or the empty text. The label is the last column unless named; few different whole numbers are classes. Nothing is
+    judged by the first records alone: they may be of one class, or a file may be.
 
     Raises:
         DataError: no rows (`EMPTY_DATA`), the label is not a column (`MISSING_COLUMN`), nothing else is; records that
@@ -135,6 +135,8 @@ def _delimiter(file: FileRef) -> str:
 
 
 def _feature(name: str, held: Contents) -> Column:
+    if held.is_blank:
+        return Column(name, "string", role="ignore")
     if held.is_numeric:
         return Column(name, "float32", default=held.median() if held.empty or held.absent else None)
     if not held.repeats and not held.empty and held.rows >= IDENTIFIER_ROWS and _no_number(held) is None:
@@ -190,6 +192,8 @@ def _renamed(column: Column) -> str | None:
 
 def _note(column: Column, held: Contents, label: str) -> str | None:
     """Return what was decided of a column that a look at it could decide otherwise; None for nothing."""
+    if column.name != label and held.is_blank:
+        return f"{column.name!r} is ignored: no record has a value of it."
     if column.name == label and column.dtype == "int64" and len(held.values) > BINARY:
         return (
             f"The {len(held.values)} different whole numbers of the label {label!r} are taken as classes; if they "

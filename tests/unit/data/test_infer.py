@@ -81,6 +81,13 @@ class TestInfer:
         assert found.schema.column("x").role == role
         assert [note[: len(says)] for note in found.notes] == [says]
 
+    @pytest.mark.parametrize("cells", [("", ""), ("NA", "NA"), (" ", "-")])
+    def test_a_column_without_any_value_is_ignored_and_noted(self, tmp_path, cells):
+        rows = "".join(f"{cells[i % 2]},{i % 7},{'yes' if i % 3 else 'no'}\n" for i in range(40))
+        found = infer(write(tmp_path / "d.csv", "x,n,y\n" + rows))
+        assert [column.name for column in found.schema.features] == ["n"]
+        assert found.notes == ("'x' is ignored: no record has a value of it.",)
+
     @pytest.mark.parametrize("form", ["{:09}{}", "{1}{0:07}"])
     def test_digits_that_end_or_begin_with_a_letter_at_times_are_an_identifier(self, tmp_path, form):
         rows = "".join(f"{form.format(7919 * i, '123456789X'[i % 10])},{i % 7},{i % 2}\n" for i in range(200))
