@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+
+# Held while standard error is not the terminal: a child that was started then would have lost it for good.
+terminal_is_away = threading.Lock()
 
 
 def quiet_tracebacks() -> None:
@@ -26,14 +32,29 @@ def import_tensorflow_quietly() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     quiet_tracebacks()
-    sys.stderr.flush()
-    terminal = os.dup(2)
     collects, is_here = gc.isenabled(), "tensorflow" in sys.modules
     gc.disable()
-    with tempfile.TemporaryFile() as held_back:
+    try:
+        # Without a standard error its number may be that of another file, even of a socket that is listened on.
+        with contextlib.nullcontext() if is_here or sys.stderr is None else _held_back():
+            import tensorflow
+    finally:
+        if collects:
+            gc.enable()
+    if not is_here:  # what somebody else has made since then may become garbage
+        gc.freeze()
+    tensorflow.get_logger().setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Keep what is written to standard error from the terminal, unless the block fails."""
+    with terminal_is_away, tempfile.TemporaryFile() as held_back:
+        sys.stderr.flush()
+        terminal = os.dup(2)
         os.dup2(held_back.fileno(), 2)
         try:
-            import tensorflow
+            yield
         except BaseException:
             held_back.seek(0)
             os.write(terminal, held_back.read())
@@ -41,8 +62,3 @@ def import_tensorflow_quietly() -> None:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
-            if collects:
-                gc.enable()
-    if not is_here:  # what somebody else has made since then may become garbage
-        gc.freeze()
-    tensorflow.get_logger().setLevel(logging.ERROR)

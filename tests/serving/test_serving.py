@@ -319,6 +319,20 @@ def test_signals_end_it_in_order_even_while_it_loads(root: Path, number: int) ->
     assert (process.returncode, "Traceback" in output) == (0, False), output
 
 
+def test_the_log_is_its_own_lines_without_tensorflows_notices(tmp_path: Path) -> None:
+    shutil.copytree(MODELS / "half", tmp_path / "root" / "m" / "1")
+    process = serve_process(str(tmp_path / "root"), "--port", "0")
+    assert process.stderr is not None
+    lines = []
+    while not lines or "version 1: " not in lines[-1]:
+        lines.append(process.stderr.readline())
+        assert lines[-1], lines
+    process.send_signal(signal.SIGTERM)
+    lines += process.communicate(timeout=60)[1].splitlines(keepends=True)
+    said = [line.split(" INFO ")[-1].split(" in ")[0].split(" http")[0].strip() for line in lines]
+    assert said == ["listening on", "m version 1: loaded", "stopped"], lines
+
+
 def test_a_server_that_ends_early_is_reported_with_its_last_lines(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(b"")
     with ServerProcess(tmp_path) as server, pytest.raises(Refusal) as caught:

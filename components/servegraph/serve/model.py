@@ -6,7 +6,6 @@ import asyncio
 import functools
 import gc
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from servegraph import text_operations
 from servegraph.answers import left_out
 from servegraph.answers.samples import specs_of
 from servegraph.errors import DataError, ModelError, Refusal, RequestError
-from servegraph.quiet_tensorflow import quiet_tracebacks
+from servegraph.quiet_tensorflow import import_tensorflow_quietly
 from servegraph.savedmodel.graph import SERVING_TAG
 from servegraph.serve.arrays import Array
 from servegraph.serve.calls import Call, answers_close, cheapest_call, public_call
@@ -232,12 +231,10 @@ def load_model(directory: Path, options: ModelOptions | None = None) -> Model:
     """
     require_files(directory)
     graph = read_serving_graph(open_dir(directory))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow's library is loaded
+    import_tensorflow_quietly()
     import tensorflow as tf
 
     _leave_tensorflow_to_itself()
-    quiet_tracebacks()
-    tf.get_logger().setLevel("ERROR")  # else a page for each model of TF1, about training it further
     text_operations.register()
     try:
         loaded = _loaded(str(directory))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from servegraph import own_module
 from servegraph.errors import ModelError, Refusal, RequestError
+from servegraph.quiet_tensorflow import terminal_is_away
 from servegraph.routine.manifest import Routine
 from servegraph.serve.lane import LaneLimits, Outcome
 from servegraph.serve.predictor import HostedPredictor
@@ -53,14 +54,15 @@ class _Process:
         self._connection = Connection(ours.detach())
         with its:
             arguments = [str(its.fileno()), str(self._directory), self._scratch]
-            self._child = subprocess.Popen(
-                own_module.command("servegraph.serve.routine_child", *arguments),
-                pass_fds=(its.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # what the routine prints is log
-                start_new_session=True,  # Ctrl-C reaches the server only, which first answers what was begun
-                env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONUNBUFFERED": "1"},
-            )
+            with terminal_is_away:
+                self._child = subprocess.Popen(
+                    own_module.command("servegraph.serve.routine_child", *arguments),
+                    pass_fds=(its.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=2,  # what the routine prints is log
+                    start_new_session=True,  # Ctrl-C reaches the server only, which first answers what was begun
+                    env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONUNBUFFERED": "1"},
+                )
         try:
             message = self._connection.recv_bytes()
         except (EOFError, OSError) as exc:

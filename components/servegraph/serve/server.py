@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from servegraph.errors import InputError, ServegraphError
 from servegraph.extras import require
@@ -52,11 +52,12 @@ def serve(options: ServeOptions) -> int:
     require_packages(with_tensorflow=options.predictor is None)
     # Before TensorFlow, whose import takes seconds: a taken port is known at once.
     listener = listen(options.host, options.port) if options.listen_fd is None else _inherited(options.listen_fd)
-    _set_up_logging()
+    log_stream = _log_stream()
+    _set_up_logging(log_stream)
     # What is fetched lies in a directory of models of its own, gone with the server.
     fetched = None if options.root is not None or options.predictor else Path(tempfile.mkdtemp(prefix="servegraph-"))
     try:
-        _loop_until_told(options, listener, fetched or options.root)
+        _loop_until_told(options, listener, fetched or options.root, log_stream)
     except KeyboardInterrupt:  # a signal before the loop had its own handlers
         listener.close()
     finally:
@@ -66,11 +67,13 @@ def serve(options: ServeOptions) -> int:
     return 0
 
 
-def _loop_until_told(options: ServeOptions, listener: socket.socket, root: Path | None) -> None:
+def _loop_until_told(
+    options: ServeOptions, listener: socket.socket, root: Path | None, log_stream: TextIO | None
+) -> None:
     loop = _new_loop()
     try:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(_run(options, listener, root))
+        loop.run_until_complete(_run(options, listener, root, log_stream))
     finally:
         asyncio.set_event_loop(None)
         loop.close()
@@ -114,7 +117,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _run(options: ServeOptions, listener: socket.socket, root: Path | None) -> None:
+async def _run(options: ServeOptions, listener: socket.socket, root: Path | None, log_stream: TextIO | None) -> None:
     from servegraph.serve.access_log import AccessLog
     from servegraph.serve.connection import Connection
     from servegraph.serve.edge import ConnectionLimits, Edge
@@ -132,7 +135,7 @@ async def _run(options: ServeOptions, listener: socket.socket, root: Path | None
     gc.set_threshold(*_GC_THRESHOLD)
     repository = _repository(options, root)
     metrics = Metrics(repository)
-    access_log = AccessLog() if options.access_log else None
+    access_log = AccessLog(log_stream) if options.access_log else None
 
     def observe(request: Request, response: Response, seconds: float, client: str) -> None:
         metrics.observe(request, response, seconds, client)
@@ -266,8 +269,15 @@ def _inherited(descriptor: int) -> socket.socket:
     return socket.socket(fileno=descriptor)
 
 
-def _set_up_logging() -> None:
-    handler = logging.StreamHandler(sys.stderr)
+def _log_stream() -> TextIO | None:
+    """Return a standard error of the log's own: TensorFlow's notices are held back while it is imported, no line is."""
+    if sys.stderr is None:
+        return None
+    return os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, errors=sys.stderr.errors)
+
+
+def _set_up_logging(stream: TextIO | None) -> None:
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("servegraph")
     logger.addHandler(handler)
