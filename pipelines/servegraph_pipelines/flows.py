@@ -6,6 +6,7 @@ import importlib
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -39,28 +40,47 @@ def function(reference: str) -> Any:
     """Return the pipeline function, for kfp to compile or to run; modules are found here too, as `python -m` does it.
 
     Raises:
-        InputError: there is none (code `UNKNOWN_PIPELINE`), or what it needs of ours is missing (`PACKAGE_MISSING`).
+        InputError: there is none (code `UNKNOWN_PIPELINE`), its module raised while it was imported
+            (`PIPELINE_FAILED`), or what it needs of ours is missing (`PACKAGE_MISSING`).
     """
     here = str(Path.cwd())
     if reference not in FLOWS and here not in sys.path:
         sys.path.insert(0, here)  # an installed command has its own folder there
     module, _, name = FLOWS.get(reference, reference).partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as exc:
-        if isinstance(exc, ImportError) and (missing := of_extra(exc)):
-            raise missing from exc
-        raise InputError(
-            f"There is no pipeline {reference!r}: {exc}.",
-            code="UNKNOWN_PIPELINE",
-            fix=f"{did_you_mean(reference, FLOWS)}Give one of {', '.join(FLOWS)}, or module:function (without .py), or "
-            "a YAML file that KFP compiled.",
-        ) from exc
+    found = getattr(_imported(module, reference), name, None)
+    if found is None:
+        raise _unknown(reference, f"the module {module!r} has no {name!r}" if name else "no function is named")
     if not hasattr(found, "pipeline_spec"):
         raise InputError(
             f"{reference!r} is no KFP pipeline.", code="UNKNOWN_PIPELINE", fix="Decorate it: @dsl.pipeline."
         )
     return found
+
+
+def _imported(module: str, reference: str) -> ModuleType:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise _unknown(reference, f"{module!r} is no name of a module")
+    try:
+        return importlib.import_module(module)
+    except Exception as exc:  # whatever the module does, and what kfp says of a pipeline in it
+        if isinstance(exc, ImportError) and (missing := of_extra(exc)):
+            raise missing from exc
+        if isinstance(exc, ModuleNotFoundError) and exc.name and f"{module}.".startswith(f"{exc.name}."):
+            raise _unknown(reference, str(exc)) from exc
+        raise InputError(
+            f"Importing the pipeline {reference!r} raised {type(exc).__name__}: {str(exc).rstrip('.')}.",
+            code="PIPELINE_FAILED",
+            fix="Mend the module, or install what it imports; with --debug the traceback is shown.",
+        ) from exc
+
+
+def _unknown(reference: str, why: str) -> InputError:
+    return InputError(
+        f"There is no pipeline {reference!r}: {why}.",
+        code="UNKNOWN_PIPELINE",
+        fix=f"{did_you_mean(reference, FLOWS)}Give one of {', '.join(FLOWS)}, or module:function (without .py), or "
+        "a YAML file that KFP compiled.",
+    )
 
 
 def compiled(pipeline: Any) -> str:

@@ -82,7 +82,7 @@ def test_the_extra_is_named(missing: str, extra: str, arguments: list[str], tmp_
 def test_what_a_module_of_the_user_lacks_is_not_ours(tmp_path: Path) -> None:
     (tmp_path / "flow.py").write_text("import a_module_of_mine")
     code, error = servegraph(tmp_path, set(), "submit", "--engine", "kfp", "--plan", "--pipeline", "flow:f")
-    assert (code, error["code"]) == (2, "UNKNOWN_PIPELINE")
+    assert (code, error["code"]) == (2, "PIPELINE_FAILED")
     assert "a_module_of_mine" in error["message"]
 
 

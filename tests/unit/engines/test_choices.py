@@ -250,10 +250,28 @@ def test_what_is_no_pipeline_is_refused(text):
 
 
 def test_an_unknown_pipeline_is_refused():
-    for reference in ("retrian", "os:nothing", "os:getcwd", "missing.yaml", "os.py:getcwd"):
+    for reference in ("retrian", "os:nothing", "os:getcwd", "missing.yaml", "", ":x", "./p.py:x", "os.py:getcwd"):
         with pytest.raises(InputError) as caught:
             flows.load(reference)
         assert caught.value.code == "UNKNOWN_PIPELINE"
     assert "without .py" in caught.value.fix
     with pytest.raises(InputError, match=r"Did you mean retrain\?"):
         flows.load("retrian")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("def f(:", "SyntaxError: invalid syntax"),
+        ("raise RuntimeError('no data')", "RuntimeError: no data"),
+        ("import not_installed_anywhere", "ModuleNotFoundError: No module named 'not_installed_anywhere'"),
+        ("import os; os.nothing", "AttributeError: module 'os' has no attribute 'nothing'"),
+    ],
+)
+def test_a_pipeline_whose_module_raises_is_the_users_to_mend(source, says, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "raising_pipeline.py").write_text(source + "\n")
+    with pytest.raises(InputError) as caught:
+        flows.load("raising_pipeline:flow")
+    assert caught.value.code == "PIPELINE_FAILED"
+    assert f"'raising_pipeline:flow' raised {says}" in caught.value.message
