@@ -28,7 +28,7 @@ class TrainedModel:
     trainer: str
     metrics: dict[str, float] = field(default_factory=dict)
     digest: str = ""  # of all files, the schema too
-    notes: list[str] = field(default_factory=list)  # on what was decided about its data
+    notes: list[str] = field(default_factory=list)  # on what was decided about its data, and how few they are
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,13 @@ def test_the_default_trainer_learns(trained):
     assert result.classes == ("no", "yes")
 
 
+def test_metrics_of_few_records_are_noted(trained, tmp_path):
+    assert trained[0].notes == ()
+    (tmp_path / "d.csv").write_text("a,y\n" + "".join(f"{i / 8},{i % 2}\n" for i in range(20)))
+    few = train(TrainRequest(data=str(tmp_path / "d.csv")), FAST, outputs(tmp_path))
+    assert few.notes == (f"The metrics are of {few.eval_rows} held-out records only; give more data, or eval_data.",)
+
+
 def test_checkpoints_and_logs_are_outside_the_model(trained):
     _, places = trained
     assert sorted(path.name for path in places.model.iterdir()) == [MODEL_FILE, "schema.yaml"]
