@@ -82,4 +82,4 @@ def _show(done: Packaged) -> None:
     for answer in done.answers:
         echo(f"  {json.dumps(answer['request'])}")
         echo(f"  -> {json.dumps(answer['response'])}")
-    echo(f"  deploy it: servegraph deploy {done.out} --name NAME --trust-code")
+    echo(f"  deploy it: servegraph deploy {done.out} --root ROOT --name NAME --trust-code")
