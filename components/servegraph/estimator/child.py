@@ -19,17 +19,22 @@ from servegraph.errors import InputError, ServegraphError, TrainerError
 from servegraph.estimator import keras2
 from servegraph.progress import Progress
 from servegraph.serving_inputs.receivers import serving_input_fn
+from servegraph.tensorflow_message import first_cause
 from servegraph.trained.trainer import load_trainer
 
 REPORT_STEPS = 500
 # What TensorFlow says of a checkpoint that lacks a variable or has it in another shape, amid a trace of many lines.
 _OTHER_VARIABLES = re.compile(r"Key \S+ not found in checkpoint|tensor_name = .+? stored in checkpoint: \[[\d,]*\]")
 
+# What TensorFlow says where labels are text and the Estimator takes numbers.
+_TEXT_LABELS = re.compile(r"Cast string to \w+ is not supported")
+
 
 @dataclass(frozen=True)
 class EstimatorArgs:
     """What a function that makes an Estimator may use: `make(args: EstimatorArgs) -> tf.estimator.Estimator`.
 
+    It has to be made with `model_dir`, where an export looks for its checkpoints.
     `schema` is None where an Estimator that was trained elsewhere is exported without one. Where the label is a class,
     `classes` are its names, and labels are fed as text.
     """
@@ -51,8 +56,12 @@ def run(question: Path, answer: Path) -> None:
         outcome = {"error": exc.parts()}
     except Exception as exc:
         traceback.print_exc()
-        message = f"The Estimator raised {type(exc).__name__}: {exc}"
-        fix = "See the traceback above this line."
+        said = first_cause(str(getattr(exc, "message", exc)))  # TensorFlow's own have a page of positions around it
+        kind = type(exc).__name__
+        message = f"The Estimator raised {kind}: {said.removeprefix(f'{kind}: ').rstrip('.')}."
+        fix = "See the traceback above this error; of a run it is in its log."
+        if _TEXT_LABELS.match(said):
+            fix = "Labels that are classes are fed as text: give it label_vocabulary=list(args.classes)."
         outcome = {"error": {"kind": "TrainerError", "message": message, "fix": fix, "code": "ESTIMATOR_FAILED"}}
     answer.write_text(json.dumps(outcome), encoding="utf-8")
 
@@ -159,6 +168,13 @@ def _estimator(make: str, args: EstimatorArgs) -> Any:
             f"The function {make!r} returned {type(estimator).__name__}, not an Estimator.",
             code="TRAINER_RETURNED_NO_MODEL",
             fix="End it with `return estimator`.",
+        )
+    if Path(estimator.model_dir).resolve() != Path(args.model_dir).resolve():
+        raise TrainerError(
+            f"The Estimator that {make!r} returned keeps its checkpoints in {estimator.model_dir}, where neither an "
+            "export nor a training that goes on looks for them.",
+            code="OTHER_MODEL_DIR",
+            fix="Make it with model_dir=args.model_dir.",
         )
     return estimator
 

@@ -31,6 +31,7 @@ from servegraph.serve.signatures import ServingGraph, read_serving_graph
 from servegraph.serve.trial import Trial, made_up_requests, stored_trials
 from servegraph.storage import open_dir
 from servegraph.storage.local import require_files
+from servegraph.tensorflow_message import first_cause
 
 _log = logging.getLogger(__name__)
 
@@ -240,7 +241,7 @@ def load_model(directory: Path, options: ModelOptions | None = None) -> Model:
         loaded = _loaded(str(directory))
     except Exception as exc:  # TensorFlow raises ValueError, OSError, KeyError, OpError, … for damaged models
         raise ModelError(
-            f"TensorFlow {tf.__version__} cannot load {str(directory)!r}: {_first_cause(str(exc))}",
+            f"TensorFlow {tf.__version__} cannot load {str(directory)!r}: {first_cause(str(exc))}",
             code="MODEL_NOT_LOADED",
             fix="Look at it with `servegraph inspect`.",
         ) from exc
@@ -323,7 +324,7 @@ def _run(call: Call, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         return call(inputs)
     except tf.errors.OpError as exc:
         code = _status_name(exc)
-        message = _first_cause(exc.message)
+        message = first_cause(exc.message)
         if code in _CALLER_ERRORS:
             raise RequestError(message, code=code) from exc
         raise Refusal(message, code=code) from exc
@@ -333,10 +334,3 @@ def _status_name(error: Any) -> str:
     """Return TensorFlow's name of the status, `INVALID_ARGUMENT`, from the class `InvalidArgumentError`."""
     words = re.findall("[A-Z][a-z]*", type(error).__name__.removesuffix("Error"))
     return "_".join(words).upper() or "UNKNOWN"
-
-
-def _first_cause(message: str) -> str:
-    """Return what a kernel said, without the positions and stack traces that TensorFlow puts around it."""
-    lines = [line.strip() for line in re.split(r"\[\[\{\{|\[Op:", message)[0].splitlines()]
-    around = ("Graph execution error:", "Detected at node ", "File ", "Node: ", "Stack trace for op ")
-    return " ".join(line for line in lines if line and not line.startswith(around))[:1000] or message[:1000]

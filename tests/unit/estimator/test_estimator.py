@@ -50,6 +50,15 @@ def receive():
 
 def broken(args):
     raise RuntimeError("no such thing")
+
+def elsewhere(args):
+    return tf.estimator.LinearRegressor([tf.feature_column.numeric_column("size")])
+
+def numbers(args):
+    return tf.estimator.LinearClassifier([tf.feature_column.numeric_column("size")], args.model_dir)
+
+def unknown(args):
+    return tf.estimator.LinearRegressor([tf.feature_column.numeric_column("weight")], args.model_dir)
 '''
 
 
@@ -138,6 +147,35 @@ def test_an_estimator_of_ones_own_with_its_serving_input_fn(tmp_path):
     assert caught.value.code == "OTHER_CHECKPOINTS"
     with pytest.raises(TrainerError, match="no such thing"):
         export(tmp_path / "model", tmp_path / "bad", requests=Requests(trainer=f"estimator:{tmp_path}/own.py:broken"))
+
+
+@ready
+@pytest.mark.parametrize(
+    ("function", "code", "message", "fix"),
+    [
+        ("elsewhere", "OTHER_MODEL_DIR", "keeps its checkpoints in ", "model_dir=args.model_dir"),
+        (
+            "numbers",
+            "ESTIMATOR_FAILED",
+            "raised UnimplementedError: Cast string to float is not supported.",
+            "vocabulary",
+        ),
+        (
+            "unknown",
+            "ESTIMATOR_FAILED",
+            "raised ValueError: Feature weight is not in features",
+            "traceback",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_estimator_of_ones_own_is_said_in_one_line(function, code, message, fix, tmp_path):
+    write_data(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    with pytest.raises(TrainerError) as caught:
+        train_small(tmp_path, f"estimator:{tmp_path}/own.py:{function}", train_steps=5)
+    assert caught.value.code == code
+    assert message in caught.value.message and "File " not in caught.value.message
+    assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize(
