@@ -49,6 +49,17 @@ def test_what_was_decided_about_the_data_is_shown(tmp_path, capsys):
     assert all(note in shown and note in page for note in notes)
 
 
+def test_a_refusal_says_that_nothing_was_deployed(tmp_path, capsys):
+    folder = tmp_path / "pipeline"
+    metric = {"metric": {"name": "accuracy", "value": 0.8}, "size_bytes": 5, "latency_ms": 1.0}
+    reasons = ["The accuracy is 0.8; 0.9 is asked for."]
+    left(folder, "evaluate", evaluation={})
+    evaluation = {"verdict": "refused", "reasons": reasons, "candidate": metric, "live": None}
+    (folder / "evaluate/evaluation").write_text(json.dumps(evaluation))
+    _show(finish(Run(tmp_path, {}, steps=[StepRecord("evaluate", "succeeded")], pipeline_dir=folder)))
+    assert f"evaluated  refused, so nothing was deployed: {reasons[0]}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("measured", ["optimize", "evaluate", None])
 def test_metrics_say_which_model_they_are_of(tmp_path, measured, capsys):
     folder = tmp_path / "pipeline"

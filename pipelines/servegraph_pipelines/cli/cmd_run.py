@@ -114,7 +114,8 @@ def _show(document: dict[str, Any]) -> None:
         cost = f", {price:.4g} USD an hour" if price is not None else ""
         line("machine", f"{choice['machine_type']}{accelerator} on {choice['platform']}{cost}")
     if verdict := document["evaluation"].get("verdict"):
-        line("evaluated", ": ".join([verdict, *document["evaluation"]["reasons"][:1]]))
+        end = verdict if deployed or verdict != "refused" else f"{verdict}, so nothing was deployed"
+        line("evaluated", ": ".join([end, *document["evaluation"]["reasons"][:1]]))
     if document["skipped"]:
         line("skipped", document["skipped"])
     if deployed:
