@@ -28,6 +28,12 @@ def save(source: Path, out: Path, schema_file: Path | None, requests: Requests) 
     record = _record(source)
     trainer = requests.trainer or record.get("trainer")
     make = estimator_function(trainer) if trainer else None
+    if requests.trainer and make is None:
+        raise InputError(
+            f"--trainer {requests.trainer} names no Estimator: the name of one begins with 'estimator:'.",
+            code="WHICH_ESTIMATOR",
+            fix=f"Give --trainer estimator:{requests.trainer}.",
+        )
     if make is None or (requests.trainer is None and trainer != "estimator"):
         # A name in a model's directory does not decide which code runs; the built-in one is ours.
         raise InputError(

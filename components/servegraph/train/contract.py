@@ -61,10 +61,10 @@ def run_trainer(trainer: Trainer, args: TrainArgs, name: str) -> keras.Model:
     except ServegraphError:
         raise
     except Exception as exc:
-        raise TrainerError(
-            f"The trainer {name!r} raised {type(exc).__name__}: {exc}.",
-            fix="See the traceback above this line in the step's log.",
-        ) from exc
+        fix = "See the traceback above this line in the step's log."
+        if isinstance(exc, AttributeError) and exc.name == "estimator":  # of a TensorFlow that has none any more
+            fix = f"An Estimator runs under TensorFlow 2.15, if its name begins so: estimator:{name}."
+        raise TrainerError(f"The trainer {name!r} raised {type(exc).__name__}: {exc}.", fix=fix) from exc
     if not isinstance(model, keras.Model):
         raise TrainerError(
             f"The trainer {name!r} returned {type(model).__name__}, not a keras.Model.",

@@ -15,7 +15,7 @@ from servegraph import storage
 from servegraph.answers.ask import Servable
 from servegraph.data import schema_file
 from servegraph.errors import InputError, TrainerError
-from servegraph.estimator import environment, estimator_function
+from servegraph.estimator import RECORD_FILE, environment, estimator_function
 from servegraph.estimator.hyperparameters import parse_built_in, parse_training
 from servegraph.export_serving_graph.export import export
 from servegraph.export_serving_graph.signature_choice import Requests
@@ -147,6 +147,14 @@ def test_an_estimator_of_ones_own_with_its_serving_input_fn(tmp_path):
     assert caught.value.code == "OTHER_CHECKPOINTS"
     with pytest.raises(TrainerError, match="no such thing"):
         export(tmp_path / "model", tmp_path / "bad", requests=Requests(trainer=f"estimator:{tmp_path}/own.py:broken"))
+
+
+def test_a_function_that_is_not_named_as_an_estimators_is_no_circle(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / RECORD_FILE).write_text('{"trainer": "estimator:own.py:make"}')
+    with pytest.raises(InputError, match="'estimator:'") as caught:
+        export(tmp_path / "model", tmp_path / "out", requests=Requests(trainer="own.py:make"))
+    assert (caught.value.code, caught.value.fix) == ("WHICH_ESTIMATOR", "Give --trainer estimator:own.py:make.")
 
 
 @ready

@@ -154,6 +154,11 @@ def test_no_layer_has_a_name_that_an_input_can_have(tmp_path, label):
 
 TRAINERS = {
     "raises": ("def train(args):\n    return 1 / 0\n", "TRAINER_FAILED", "ZeroDivisionError"),
+    "estimator": (
+        "import tensorflow as tf\ndef train(args):\n    return tf.estimator.LinearClassifier([])\n",
+        "TRAINER_FAILED",
+        "if its name begins so: estimator:/",
+    ),
     "nothing": ("def train(args):\n    pass\n", "TRAINER_RETURNED_NO_MODEL", "NoneType"),
     "imports": ("import not_installed_anywhere\n", "TRAINER_FAILED", "not_installed_anywhere"),
     "syntax": ("def train(args:\n", "TRAINER_FAILED", "SyntaxError"),
