@@ -33,6 +33,10 @@ _LEVELS = 7  # from -7 to 7, and -8 where rounding goes there
 _OFFSET = 8  # added, so that a level is a number from 0 to 15
 # Cutting off the outermost weights of a group makes the steps finer for all others: the better of two is taken.
 _REACHES = (1.0, 0.86)
+_LARGEST_UNITS = 2.0**15  # of the largest scale: near the most that float16 holds, so that it holds small ones too
+_SMALLEST_UNIT = float(np.finfo(np.float32).smallest_normal)  # TensorFlow takes smaller numbers for 0
+_COARSER = 1.01  # at most, of the steps between levels, by rounding scales to float16
+_COUNTS = 1e-3  # times the median scale: groups of smaller weights, such as rows never trained, may lose theirs
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,7 @@ class Int4(Elementwise):
     """Levels of 4 bits; `width` is that of the tensor as a matrix, in whose columns the groups lie.
 
     With `width` 1 the groups lie along the tensor's last dimension instead. `scale` is [groups, 1, width] in float32,
-    stored as float16 in units of `unit`, so that small weights do not fall below what float16 can hold.
+    stored as float16 in units of `unit`, so that neither large nor small weights are beyond what float16 can hold.
     """
 
     noise: float
@@ -53,7 +57,7 @@ class Int4(Elementwise):
     def stored(self, content: Content, tensors: BundleReader | None) -> Iterable[Iterator[bytes]]:
         """Yield the bytes of the packed levels, then of the scales."""
         yield self._packed(content, tensors)
-        yield iter([(self.scale / self.unit).astype(np.float16).tobytes()])
+        yield iter([_in_units(self.scale, self.unit).tobytes()])
 
     def leading(self, row: int, width: int) -> int:
         """Groups lie along the columns or the rows; a block begins with a group."""
@@ -101,7 +105,8 @@ class Int4(Elementwise):
 def plan_int4(content: Content, tensors: BundleReader | None) -> Form | None:
     """Store four bits a weight, in groups along whichever dimension leaves less noise.
 
-    None for small tensors or those with less than a group in either dimension, and where a value is beyond `MOST`.
+    None for small tensors or those with less than a group in either dimension, where a value is beyond `MOST`, and
+    where one is so much larger than the others that float16 does not hold the scales of both.
     """
     if content.dtype not in FLOATS or len(content.shape) < 2 or prod(content.shape) < _LEAST_WEIGHTS:
         return None
@@ -120,11 +125,22 @@ def plan_int4(content: Content, tensors: BundleReader | None) -> Form | None:
             error, count = error + group_error, count + groups.size
         if best is None or error / count < best.noise:
             best = _form(content, way, np.concatenate(scales), error / count)
-    return best
+    return best if best is not None and _holds_scales(best) else None
+
+
+def _holds_scales(form: Int4) -> bool:
+    """Whether the scales that count are stored nearly as they are."""
+    stored = _in_units(form.scale, form.unit).astype(np.float32) * np.float32(form.unit)
+    counts = form.scale >= _COUNTS * np.median(form.scale)
+    return bool((np.maximum(stored, form.scale) <= _COARSER * np.minimum(stored, form.scale))[counts].all())
+
+
+def _in_units(scale: NDArray[np.float32], unit: float) -> NDArray[np.float16]:
+    return (scale / np.float32(unit)).astype(np.float16)
 
 
 def _form(content: Content, width: int, scale: NDArray[np.float32], noise: float) -> Int4:
-    unit = float(scale.max()) or 1.0
+    unit = max(float(scale.max()) / _LARGEST_UNITS, _SMALLEST_UNIT)
     parts = (
         Part("", "uint8", (len(scale), GROUP // 2, width)),
         Part(":scale", "float16", (len(scale), 1, width)),

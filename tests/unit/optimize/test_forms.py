@@ -60,6 +60,42 @@ def test_int4_is_about_an_eighth(shape):
     assert 0 < form.noise < 0.05
 
 
+def read_back(form, content):
+    """What TensorFlow turns the stored parts of a form back into."""
+    parts = zip(form.parts, form.stored(content, None), strict=True)
+    nodes = {}
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        inputs = {}
+        for number, (part, chunks) in enumerate(parts):
+            values = np.frombuffer(b"".join(chunks), part.dtype).reshape(part.shape)
+            inputs[f"part{number}"] = tf.constant(values, name=f"part{number}")
+        name = form.decode(nodes, "weight", [*inputs], content)
+        definition = tf.compat.v1.GraphDef(node=nodes.values())
+        [back] = tf.graph_util.import_graph_def(definition, input_map=inputs, return_elements=[f"{name}:0"], name="")
+        return session.run(back)
+
+
+@pytest.mark.parametrize("outlier", [1.0, 1e4, 1e7, 1e9])
+@pytest.mark.parametrize("factor", [1.0, 1e-20, 1e20])
+def test_one_large_weight_does_not_take_the_int4_scales_of_the_others(outlier, factor):
+    content = Literal(normal((512, 60)).values * np.float32(factor))
+    content.values[7, 7] = outlier * factor
+    off = np.abs(read_back(plan_int4(content, None), content) - content.values)
+    largest = np.abs(content.values).reshape(-1, 32, 60).max(axis=1, keepdims=True)
+    # A group's outermost weight may be cut off: by little more than the step between two levels.
+    assert (off.reshape(-1, 32, 60) <= 1.02 * largest / 7).all()
+
+
+def test_no_int4_where_one_scale_is_beyond_what_the_others_bear():
+    content = normal((512, 60))
+    content.values[7, 7] = 1e12
+    assert plan_int4(content, None) is None
+    assert plan_int8(content, None) is not None
+    content.values[7, 7] = 1.0
+    content.values[:256] *= 1e-20  # rows that were never trained forbid nothing
+    assert plan_int4(content, None) is not None
+
+
 def test_no_form_for_what_is_not_finite():
     values = np.ones((64, 64), np.float32)
     values[3, 3] = np.nan
