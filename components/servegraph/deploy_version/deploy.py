@@ -70,7 +70,7 @@ def examine(request: DeployRequest) -> ModelFacts:
         tensorflow_version=graph.tensorflow_version,
         tags=tags,
         left_out=tuple(other for other in tag_sets if tags and set(other) != set(tags)),
-        is_tf1=not graph.declares_shapes,
+        is_tf1=not graph.has_object_graph,
         routine=routine,
         fixed_batch=tuple(item for item in inspection.findings if item.code == "FIXED_BATCH"),
         strays=tuple(info for info in whole_files if is_stray(info.path)),

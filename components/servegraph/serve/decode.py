@@ -26,6 +26,8 @@ Rows = Literal["row", "column"]
 Format = Literal["row", "column", "classify", "regress"]
 
 _FIX = "Send valid JSON in UTF-8."
+# TensorFlow's convolutions take [rows, height, width, channels], and end the process where dimensions are missing.
+_RANK_OF_IMAGES = 4
 
 # Tokens that RapidJSON takes with kParseNanAndInfFlag and orjson does not; text in quotes is skipped over.
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|-?\bInf(?:inity)?\b|-?\bNaN\b')
@@ -75,9 +77,8 @@ def request_of(document: Mapping[str, Any], graph: ServingGraph, *, has_numbers_
         name: to_array(value, name, signature.inputs[name], has_numbers_only=has_numbers_only)
         for name, value in columns.items()
     }
-    if graph.declares_shapes:
-        for name, array in inputs.items():
-            _check_shape(array.shape, name, signature.inputs[name])
+    for name, array in inputs.items():
+        _check_shape(array.shape, name, signature.inputs[name], graph)
     return PredictRequest(signature_name, form, inputs)
 
 
@@ -133,8 +134,7 @@ def _decode_large(large: LargeBody, graph: ServingGraph) -> PredictRequest | Non
     array = large.array(info)
     if array is None or not array.ndim:
         return None
-    if graph.declares_shapes:
-        _check_shape(array.shape, input_name, info)
+    _check_shape(array.shape, input_name, info, graph)
     return PredictRequest(name, "row" if large.key == "instances" else "column", {input_name: array})
 
 
@@ -250,8 +250,10 @@ def _inputs(wanted: Any) -> str:
     return f"Inputs of the signature: {', '.join(sorted(wanted))}."
 
 
-def _check_shape(shape: tuple[int, ...], name: str, info: TensorInfo) -> None:
+def _check_shape(shape: tuple[int, ...], name: str, info: TensorInfo, graph: ServingGraph) -> None:
     if info.shape is None:
+        return
+    if not graph.declares_shapes and not (len(shape) < _RANK_OF_IMAGES <= len(info.shape)):
         return
     # A fixed batch is the graph's own matter: one that needs it says so, others answer any, as with TF
     # Serving.

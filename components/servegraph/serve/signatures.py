@@ -18,12 +18,13 @@ class ServingGraph(NamedTuple):
 
     `declares_shapes` is False for exports of TF1: there the shapes of a signature are remarks that neither
     TensorFlow nor TF Serving holds a request to, and TF Serving's own example asks a signature of [?, 1] with
-    [1.0, 2.0, 5.0].
+    [1.0, 2.0, 5.0]. Without an object graph, which optimizing takes out, the names of tensors are those in the graph.
     """
 
     signatures: dict[str, Signature]
     declares_shapes: bool
     tensorflow_version: str = ""
+    has_object_graph: bool = True
 
 
 def read_serving_graph(directory: Directory) -> ServingGraph:
@@ -38,13 +39,26 @@ def read_serving_graph(directory: Directory) -> ServingGraph:
         if graph.tags == (SERVING_TAG,):
             internal = (INIT_SIGNATURE, TRAIN_SIGNATURE)
             signatures = {name: sig for name, sig in graph.signatures.items() if name not in internal}
-            return ServingGraph(signatures, graph.has_object_graph, graph.tf_version)
+            is_of_tf2 = graph.has_object_graph or _has_inputs_of_tf2(signatures)
+            return ServingGraph(signatures, is_of_tf2, graph.tf_version, graph.has_object_graph)
     found = "; ".join("{" + ", ".join(graph.tags) + "}" for graph in graphs) or "none"
     raise ModelError(
         f"{directory.uri!r} has no MetaGraph with the tag '{SERVING_TAG}' that servers load, only {found}.",
         code="NO_SERVING_TAG",
         fix=f"Export the model with the tag '{SERVING_TAG}'.",
     )
+
+
+def _has_inputs_of_tf2(signatures: Signatures) -> bool:
+    """Whether the inputs are called as TensorFlow 2 writes them: optimizing takes the object graph and leaves names.
+
+    Equal signatures may share the inputs of one of them.
+    """
+    written = {f"{name}_{key}:0" for name, signature in signatures.items() for key in signature.inputs}
+    dense = [
+        info for signature in signatures.values() for info in signature.inputs.values() if info.encoding == "dense"
+    ]
+    return bool(dense) and all(info.tensors[0] in written for info in dense)
 
 
 def signatures_to_json(signatures: Signatures) -> dict[str, Any]:

@@ -72,9 +72,9 @@ def command(
     if told_by.possible and signature is not None:
         chosen = _method(method, told_by)
         if platform == "vertex":
-            told = _for_vertex(signature, chosen, output, image, is_tf1=not graph.declares_shapes)
+            told = _for_vertex(signature, chosen, output, image, is_tf1=not graph.has_object_graph)
         else:
-            metadata = ai_platform_metadata(signature, output, is_tf1=not graph.declares_shapes)
+            metadata = ai_platform_metadata(signature, output, is_tf1=not graph.has_object_graph)
             told = {"explanationConfig": ai_platform_config(chosen), METADATA_FILE: metadata}
     if write:
         if not told:

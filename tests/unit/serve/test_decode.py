@@ -245,6 +245,15 @@ def test_shapes_of_tf1_signatures_are_remarks():
     assert ask({"instances": [1.0, 2.0, 5.0]}, graph).inputs["x"].shape == (3,)
 
 
+@pytest.mark.parametrize("rows", [[1.0], [[1.0]], [[[1.0]]]])
+def test_what_lacks_dimensions_of_an_image_never_reaches_a_convolution(rows):
+    # There TensorFlow would end the server: "Check failed: index >= 0 && index < num_total_dims".
+    graph = ServingGraph({"serving_default": Signature("", {"x": info(shape=(None, 8, 8, 1))}, {})}, False)
+    with pytest.raises(RequestError, match=r"the signature has \[\?, 8, 8, 1\]"):
+        ask({"instances": rows}, graph)
+    assert ask({"instances": [[[[1.0]]]]}, graph).inputs["x"].shape == (1, 1, 1, 1)
+
+
 def test_a_fixed_batch_dimension_is_left_to_the_graph():
     graph = ServingGraph({"serving_default": Signature("", {"x": info(shape=(1,))}, {})}, True)
     assert ask({"instances": [1.0, 2.0]}, graph).inputs["x"].shape == (2,)
