@@ -17,6 +17,7 @@ from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 from servegraph import storage, text_operations
 from servegraph.answers.composites import sparse_parts
 from servegraph.errors import ModelError
+from servegraph.patience import waiting_for
 from servegraph.savedmodel.graph_reader import read_saved_model
 from servegraph.storage.local import require_files
 
@@ -41,31 +42,35 @@ class Servable:
         """
         text_operations.register()
         require_files(path)
-        self._path, self._tags = path, tags
+        self._path, self._tags, self._loader = path, tags, loader
         self._definitions: Mapping[str, Any] = {}
         try:
-            if loader == "v2":
-                loaded = tf.saved_model.load(str(path), tags=list(tags))
-                self._keep = loaded  # signatures hold their variables weakly
-                self._functions = {name: _eager_call(function) for name, function in loaded.signatures.items()}
-            else:
-                # A graph for GPUs is asked on the CPU as well; TensorFlow Serving would refuse it there.
-                config = tf.compat.v1.ConfigProto(allow_soft_placement="gpu" in tags)
-                self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
-                with self._session.graph.as_default():
-                    graph = SavedModelLoader(str(path)).load(self._session, list(tags))
-                self._definitions = graph.signature_def
-                self._functions = {
-                    name: _session_call(self._session, definition)
-                    for name, definition in graph.signature_def.items()
-                    if not name.startswith("__saved_model")
-                }
+            with waiting_for(f"TensorFlow, which loads {path} ({loader} loader, tags {list(tags)})"):
+                self._functions = self._load_v2() if loader == "v2" else self._load_session()
         except Exception as exc:  # of a model that anybody may have written; TensorFlow has kinds of its own
             raise ModelError(
                 f"TensorFlow {tf.__version__} cannot load {path}: {short_message(exc)}",
                 code="CANNOT_LOAD",
                 fix="Run `servegraph inspect` on it: it names damage, missing files and unknown ops.",
             ) from exc
+
+    def _load_v2(self) -> dict[str, Call]:
+        loaded = tf.saved_model.load(str(self._path), tags=list(self._tags))
+        self._keep = loaded  # signatures hold their variables weakly
+        return {name: _eager_call(function) for name, function in loaded.signatures.items()}
+
+    def _load_session(self) -> dict[str, Call]:
+        # A graph for GPUs is asked on the CPU as well; TensorFlow Serving would refuse it there.
+        config = tf.compat.v1.ConfigProto(allow_soft_placement="gpu" in self._tags)
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+        with self._session.graph.as_default():
+            graph = SavedModelLoader(str(self._path)).load(self._session, list(self._tags))
+        self._definitions = graph.signature_def
+        return {
+            name: _session_call(self._session, definition)
+            for name, definition in graph.signature_def.items()
+            if not name.startswith("__saved_model")
+        }
 
     @property
     def signatures(self) -> list[str]:
@@ -89,7 +94,8 @@ class Servable:
         try:
             if signature not in self._functions:
                 raise ValueError(f"there is none; the model has {self.signatures}")
-            return {name: _as_array(value) for name, value in self._functions[signature](dict(request)).items()}
+            with waiting_for(f"the answer of signature {signature!r} of {self._path} ({self._loader} loader)"):
+                return {name: _as_array(value) for name, value in self._functions[signature](dict(request)).items()}
         except (ValueError, TypeError, RuntimeError, AttributeError, NotImplementedError, tf.errors.OpError) as exc:
             raise ModelError(
                 f"The signature {signature!r} of {self._path} fails: {short_message(exc)}",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from servegraph import own_module
 from servegraph.errors import ModelError, Refusal, ServegraphError, as_told
+from servegraph.patience import waiting_for
 from servegraph.savedmodel.graph import DEFAULT_SIGNATURE
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def ask_for(model: Path, samples: str | None) -> Questions:
         Refusal: none can be made for it (code `NOTHING_TO_ASK`).
     """
     command = own_module.command("servegraph.measure.questions", str(model), *([samples] if samples else []))
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with waiting_for(f"requests that {str(model)!r} answers"):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = json.loads(done.stdout) if done.returncode == 0 else {}
     error = as_told(**found["error"]) if "error" in found else None
     if error is not None and error.code != NOTHING_TO_ASK:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from servegraph.errors import RequestError, ServegraphError
+from servegraph.patience import waiting_for
 from servegraph.serve.served import LoadedModel, LoadedVersion, ServedModel, settled
 from servegraph.serve.versions import WantedModel, WantedVersion, model_names, wanted_model
 
@@ -182,7 +183,8 @@ class Repository:
     def _load_version(self, name: str, number: int, wanted: WantedVersion) -> LoadedVersion:
         started_s = time.monotonic()
         try:
-            model = self._load(wanted.directory)
+            with waiting_for(f"{name} version {number}, which is loaded and tried", _log.warning):
+                model = self._load(wanted.directory)
         except Exception as exc:  # a model must not be able to end the server
             _log.error("%s version %d: not loaded: %s", name, number, exc)
             failed = LoadedVersion(wanted, "END", error=str(exc))
