@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.types_pb2 import DT_RESOURCE, DT_STRING, DT_VARIANT
 from tensorflow.python.framework import op_def_registry
-from tensorflow.python.framework.errors_impl import OpError
 
+from servegraph.errors import ModelError
+from servegraph.optimize.evaluated import evaluated, outputs_of
 from servegraph.rewriting.contents import Content, read_values, size_bytes
 from servegraph.rewriting.graph import CONTROL_FLOW, behind_identities, node_name
 from servegraph.rewriting.handles import written_by
@@ -119,17 +118,18 @@ class Statics:
                 copy.CopyFrom(node)
                 copy.device = ""
                 copy.attr.pop("_class", None)
-        with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
-            tf.graph_util.import_graph_def(definition, name="")
-            sizes = {op.name: _largest_bytes(op) for op in graph.get_operations()}
-            small = [
-                tensor for tensor in affordable if self._is_modest(tensor, sizes) and _has_numpy_type(graph, tensor)
-            ]
-            needed = self._cone(small)
-            feeds = {
-                f"{name}:0": read_values(content, self._tensors) for name, content in contents.items() if name in needed
-            }
-            return _evaluated(session, small, feeds)
+        try:
+            known = outputs_of(definition)
+        except ModelError:  # nothing of it can be computed
+            return {}
+        small = [
+            tensor
+            for tensor in affordable
+            if self._is_modest(tensor, known.largest_bytes) and node_name(tensor) not in known.odd
+        ]
+        needed = self._cone(small)
+        feeds = {f"{name}:0": read_values(held, self._tensors) for name, held in contents.items() if name in needed}
+        return dict(evaluated(definition, small, feeds))
 
     def _is_modest(self, tensor: str, sizes: Mapping[str, int]) -> bool:
         """Whether neither a tensor nor what it is computed from is known to be too large."""
@@ -162,33 +162,4 @@ class Statics:
                 found.add(name)
                 if not self._is_read(self._nodes[name]):
                     stack.extend(node_name(tensor) for tensor in self._nodes[name].input)
-        return found
-
-
-def _has_numpy_type(graph: tf.Graph, tensor: str) -> bool:
-    """Whether numpy has the type of a tensor; of quantized ones it would give the levels under another."""
-    return not graph.get_tensor_by_name(_full(tensor)).dtype.is_quantized
-
-
-def _full(tensor: str) -> str:
-    return tensor if ":" in tensor else f"{tensor}:0"
-
-
-def _largest_bytes(op: tf.Operation) -> int:
-    """Return the size of an operation's largest output, as far as it is known."""
-    return max((output.dtype.size * (output.shape.num_elements() or 0) for output in op.outputs), default=0)
-
-
-def _evaluated(
-    session: tf.compat.v1.Session, tensors: Sequence[str], feeds: Mapping[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
-    """Return the values of what can be computed: of a branch that is never taken some may fail."""
-    names = {tensor: _full(tensor) for tensor in tensors}
-    try:
-        return dict(zip(tensors, map(np.asarray, session.run(list(names.values()), feeds)), strict=True))
-    except OpError:
-        found = {}
-        for tensor, name in names.items():
-            with contextlib.suppress(OpError):
-                found[tensor] = np.asarray(session.run(name, feeds))
         return found
