@@ -56,6 +56,13 @@ def test_methods(signature, image, methods):
     assert (answer.possible, answer.methods, answer.until) == (True, methods, date(2027, 3, 16))
 
 
+def test_there_is_no_baseline_of_a_size_that_no_request_has():
+    for row in ((2**40,), (2**40, 0), (1001, 1000)):
+        taken = Signature("", {"x": tensor("float32", None, *row)}, {"y": tensor("float32", None)})
+        spec = vertex_spec(taken, "sampled-shapley", None, prebuilt=False, is_tf1=False)
+        assert spec["metadata"]["inputs"] == {"x": {}}
+
+
 def test_the_spec_is_of_the_published_schema():
     ours = vertex_spec(MIXED, "sampled-shapley", None, prebuilt=False, is_tf1=False)
     assert ours["metadata"] == {

@@ -8,6 +8,7 @@ Google's know no tensors: there the keys are the fields of an instance and of a 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any, NamedTuple
 
 from servegraph.errors import InputError
@@ -15,6 +16,7 @@ from servegraph.explanations.rules import Method, numeric
 from servegraph.savedmodel.graph import Signature, TensorInfo
 
 METADATA_FILE = "explanation_metadata.json"  # beside the graph, for AI Platform
+_MOST_IN_BASELINE = 1_000_000  # values: it goes into a request, and a signature may name any size
 
 
 class _Row(NamedTuple):
@@ -110,8 +112,10 @@ def _tensor(name: str, info: TensorInfo, is_tf1: bool) -> str:
 
 
 def _baselines(info: TensorInfo) -> list[Any]:
-    """Return one baseline of zeros or empty texts in the shape of a row, none where that shape is not known."""
+    """Return one baseline of zeros or empty texts in the shape of a row, none where that is not known or too large."""
     if info.shape is None or None in info.shape[1:]:
+        return []
+    if prod(max(size or 0, 1) for size in info.shape[1:]) > _MOST_IN_BASELINE:
         return []
     zero: Any = "" if info.dtype == "string" else False if info.dtype == "bool" else 0
     if info.dtype.startswith(("float", "bfloat")):
