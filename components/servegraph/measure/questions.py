@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -63,13 +64,19 @@ def ask_for(model: Path, samples: str | None) -> Questions:
     if error is not None and error.code != NOTHING_TO_ASK:
         raise error
     if done.returncode or error:
-        last = error.message if error else (done.stderr.strip().splitlines() or ["no message"])[-1]
+        last = error.message if error else _how_it_ended(done)
         raise Refusal(
             f"No request can be made for {str(model)!r}: {last}",
             code=NOTHING_TO_ASK,
             fix="Give requests with --samples FILE.jsonl.",
         )
     return Questions(**found)
+
+
+def _how_it_ended(done: subprocess.CompletedProcess[str]) -> str:
+    if done.returncode < 0:
+        return f"the process in which TensorFlow held it was ended by {signal.Signals(-done.returncode).name}"
+    return (done.stderr.strip().splitlines() or ["no message"])[-1]
 
 
 def collect(model: Path, samples: str | None) -> Questions:

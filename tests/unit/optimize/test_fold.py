@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tests.fatal_model import write_fatal_model
 
 from servegraph.answers.ask import Servable
 from servegraph.optimize.constants import as_constants
@@ -202,22 +203,7 @@ def test_computed_weights_are_kept_by_the_names_of_what_they_come_from(pattern, 
     assert len(weights_of(after)) == left
 
 
-class Fatal(tf.Module):
-    """TensorFlow ends the process that computes a convolution of a matrix; that it is one turns out there."""
-
-    def __init__(self):
-        self.sizes, self.rank = tf.Variable([4, 4]), tf.Variable(2)
-        self.kernel = tf.Variable(np.ones((3, 3, 4, 8), np.float32))
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def serve(self, x):
-        matrix = tf.reshape(tf.fill([16], 1.5), self.sizes[: self.rank])
-        made = tf.raw_ops.Conv2D(input=matrix, filter=self.kernel, strides=[1, 1, 1, 1], padding="SAME")
-        return {"y": x + tf.reduce_sum(made)}
-
-
 def test_what_ends_the_process_that_computes_it_is_left_to_the_requests(tmp_path):
-    model = Fatal()
-    tf.saved_model.save(model, str(tmp_path / "model"), signatures=model.serve)
+    write_fatal_model(tmp_path / "model")
     [graph] = fold(draft_reader.read(tmp_path / "model")).serving_graphs
     assert "Conv2D" in {node.op for node in graph.nodes.values()}
