@@ -35,7 +35,7 @@ _watcher: threading.Thread | None = None
 def _to_stderr(line: str) -> None:
     """Print a line that is no part of what a verb answers."""
     clear = _CLEAR_LINE if sys.stderr.isatty() else ""
-    print(f"{clear}{printable(line)} Ctrl-C ends it.", file=sys.stderr, flush=True)
+    print(f"{clear}{printable(line)} Ctrl-C ends it.\n", end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
