@@ -106,7 +106,8 @@ def find_chains(graph: ServingGraph, statics: Statics) -> list[Chain]:
 
 def affine_of(chain: Chain, values: Mapping[str, NDArray[Any]], channels: int) -> Affine | None:
     """Return what the longest foldable beginning of a chain does, None if nothing is won by folding it."""
-    scale, offset = np.ones(channels), np.zeros(channels)
+    scale: NDArray[np.float64] = np.ones(channels)
+    offset: NDArray[np.float64] = np.zeros(channels)
     done, additions, multiplies, adds = 0, 0, False, False
     before = chain.product.name
     for number, step in enumerate(chain.steps, 1):

@@ -268,7 +268,7 @@ class Climb:
             if reason := lack_of_room(against.draft, found.draft, free_bytes()):
                 return reason
             try:
-                ratios = speed.ratios(against.path, found.path, self.attempts.evidence)
+                ratios = speed.ratios(against.path, found.path, self.attempts.evidence, rung.speed)
                 return speed.objection(ratios, rung.speed) or served_memory.objection(
                     found.draft.source, found.path, self.attempts.evidence.main
                 )

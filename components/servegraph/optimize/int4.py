@@ -167,7 +167,7 @@ def _levels(groups: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[
 
 def _groups(content: Content, tensors: BundleReader | None, width: int) -> Iterator[NDArray[np.float32]]:
     """Yield arrays [groups, GROUP, width]; the last group is filled up with zeros."""
-    pending = np.empty((0, width), np.float32)
+    pending: NDArray[np.float32] = np.empty((0, width), np.float32)
     for rows in matrix_rows(content, tensors, width):
         pending = np.concatenate([pending, rows]) if len(pending) else rows
         whole = len(pending) // GROUP * GROUP

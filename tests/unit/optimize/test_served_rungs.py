@@ -194,17 +194,41 @@ class TestLadder:
         made.weights = tf.Variable(np.random.default_rng(0).normal(size=(700, 700)).astype(np.float32))
         serve = tf.function(lambda x: {"y": x @ made.weights}, [tf.TensorSpec([None, 700], tf.float32, name="x")])
         tf.saved_model.save(made, str(tmp_path / "model"), signatures=serve)
-        monkeypatch.setattr(speed, "ratios", lambda *_: {"batch 1": 2.0})
+        monkeypatch.setattr(speed, "ratios", lambda *_: {"batch 1": always(2.0)})
         result = optimize(tmp_path / "model", tmp_path / "out", Goal(rungs=("fold", "constants")))
         assert [step.kept for step in result.steps] == [True, False]
         assert re.fullmatch(r"takes .* MB of memory when it is served, the original .* MB", result.steps[1].reason)
 
 
+def always(ratio):
+    return speed.Ratio(ratio, ratio, ratio)
+
+
 def test_a_rung_pays_where_one_size_is_faster_and_none_slower():
-    assert speed.objection({"batch 1": 1.2, "batch 32": 1.0}, speed.FASTER) == ""
-    assert "1.00 times as fast at batch 32" in speed.objection({"batch 1": 1.01, "batch 32": 1.0}, speed.FASTER)
-    assert speed.objection({"batch 1": 1.3, "batch 32": 0.9}, speed.FASTER)
-    assert speed.objection({"batch 1": 0.98}, speed.AS_FAST) == ""
+    assert speed.objection({"batch 1": always(1.2), "batch 32": always(1.0)}, speed.FASTER) == ""
+    why = speed.objection({"batch 1": always(1.01), "batch 32": always(1.0)}, speed.FASTER)
+    assert "1.00 times as fast at batch 32" in why
+    assert speed.objection({"batch 1": always(1.3), "batch 32": always(0.9)}, speed.FASTER)
+    assert speed.objection({"batch 1": always(0.98)}, speed.AS_FAST) == ""
+    assert speed.objection({"batch 1": always(0.96)}, speed.AS_FAST)
+
+
+def test_what_may_be_noise_is_no_slower_model():
+    assert speed.objection({"batch 1": speed.Ratio(0.96, 0.90, 1.0)}, speed.AS_FAST) == ""
+
+
+def test_a_ratio_is_of_calls_that_ran_in_the_same_round():
+    """A busy moment is in both: here every third round takes ten times as long."""
+    rounds = [(busy * 1.0, busy * 2.0) for busy in (1.0, 1.0, 10.0) * 20]
+    assert speed.Ratio.of(rounds) == always(0.5)
+
+
+@pytest.mark.parametrize("count", [5, 60, 1500])
+def test_the_interval_holds_the_middle_95_percent_of_medians(count):
+    rounds = np.random.default_rng(0).normal(1.0, 0.1, size=(400, count))
+    found = [speed.Ratio.of([(one, 1.0) for one in row]) for row in rounds]
+    assert sum(ratio.low <= 1.0 <= ratio.high for ratio in found) / len(found) > 0.9
+    assert all(ratio.low <= ratio.value <= ratio.high for ratio in found)
 
 
 def test_every_signature_is_timed_that_answers_in_its_own_way(tmp_path):
@@ -218,5 +242,5 @@ def test_every_signature_is_timed_that_answers_in_its_own_way(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "m"), signatures=made)
     samples = Samples({"x": np.ones(2, np.float32)}, rows=2, generated=True)
     asked = [Question(("serve",), "session", n, samples, [{"y": np.full(2, by)}]) for n, by in factors.items()]
-    found = speed.ratios(tmp_path / "m", tmp_path / "m", Evidence(tuple(asked), {}))
+    found = speed.ratios(tmp_path / "m", tmp_path / "m", Evidence(tuple(asked), {}), speed.AS_FAST)
     assert set(found) == {f"batch {size} of {name!r}" for size in (1, 32) for name in ("serving_default", "doubled")}
