@@ -100,7 +100,7 @@ def compare(
         if before.keys() != after.keys():
             raise ValueError(f"outputs {sorted(before)} became {sorted(after)}")
     sizes = list(rows) if rows is not None else [_rows(before) for before, _ in pairs]
-    shares = [np.ones(size) for size in sizes]
+    shares: list[NDArray[np.float64]] = [np.ones(size) for size in sizes]
     outputs = []
     for name in sorted({name for before, _ in pairs for name in before}):
         present = [number for number, (before, _) in enumerate(pairs) if name in before]

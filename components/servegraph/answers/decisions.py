@@ -94,7 +94,7 @@ def _is_alike(decision: Decision, wants: Sequence[Values], sizes: Sequence[int])
     """Whether an answer that is the same for every record would agree with what the original decides."""
     if decision == "largest":
         found = np.concatenate([as_floats(want).argmax(axis=-1).ravel() for want in wants if want.size])
-        return int(np.bincount(found).max()) >= _ALWAYS * found.size
+        return bool(np.bincount(found).max() >= _ALWAYS * found.size)
     held = [(want, rows) for want, rows in zip(wants, sizes, strict=True) if want.size]
     said = [_said_yes(want).reshape(rows if want.shape[:1] == (rows,) else 1, -1) for want, rows in held]
     has_columns = len({yes.shape[1] for yes in said}) == 1
@@ -111,7 +111,8 @@ def _columns(wants: Sequence[Values]) -> NDArray[np.float64]:
 
 def _same_amount(columns: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return, by column, how far an amount may be from what it was and still be the same."""
-    finite = np.ma.masked_invalid(columns)
+    # NumPy 2.2, the last one for Python 3.10, has no types for it.
+    finite: Any = np.ma.masked_invalid(columns)  # type: ignore[no-untyped-call,unused-ignore]
     with np.errstate(over="ignore", invalid="ignore"):  # amounts whose squares are no float have an infinite spread
         spread, largest = finite.std(axis=0).filled(0.0), np.abs(finite).max(axis=0).filled(0.0)
     within: NDArray[np.float64] = np.maximum(SAME_AMOUNT * spread, _ROUNDED_AMOUNT * largest)
