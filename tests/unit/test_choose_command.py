@@ -59,12 +59,14 @@ def test_the_whole_directory_is_measured(model: Path) -> None:
 
 
 def test_the_text_says_why(model: Path) -> None:
-    done = servegraph("choose", model, "--memory", "7.6GB", "--accelerator", "T4")
+    """Of a GPU whose support has no end, and a platform that has ended: it says the same on any day."""
+    done = servegraph("choose", model, "--memory", "7.6GB", "--accelerator", "V100")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("n1-highmem-2 with 1 x NVIDIA_TESLA_T4 (2 vCPU, 13.0 GB) on vertex\n")
-    for part in ("500 MB on disk, 7.60 GB of memory (measured)", "0.5395 USD", "ACCELERATOR_ENDS_SOON"):
+    assert done.stdout.startswith("n1-highmem-2 with 1 x NVIDIA_TESLA_V100 (2 vCPU, 13.0 GB) on vertex\n")
+    for part in ("500 MB on disk, 7.60 GB of memory (measured)", "2.989 USD"):
         assert part in done.stdout
     assert "n1-standard-2   has 7.5 GB of memory; the model needs 7.60 GB" in done.stdout
+    assert "warning PLATFORM_ENDED" in servegraph("choose", model, "--platform", "ai-platform").stdout
 
 
 def test_a_refusal_is_exit_code_1_and_one_json_document(model: Path) -> None:
