@@ -70,6 +70,42 @@ def test_batch_norm_goes_into_a_product(kind, tmp_path):
     require_equal_answers(tmp_path / "model")
 
 
+class Batched(tf.Module):
+    """Batches of matrices, as a Dense layer of rank 3 is in Keras before 3.15, with factors behind them."""
+
+    def __init__(self):
+        super().__init__()
+        random = np.random.default_rng(0)
+        self.matrix = tf.Variable(random.normal(size=[3, 4]).astype(np.float32))
+        self.matrices = tf.Variable(random.normal(size=[5, 3, 4]).astype(np.float32))
+        self.turned = tf.Variable(random.normal(size=[4, 3]).astype(np.float32))
+        self.factors = tf.Variable(random.uniform(1, 2, [4]).astype(np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 5, 2, 3], name="x")])
+    def folded(self, x):
+        return {
+            "by one": tf.nn.bias_add(x @ self.matrix, self.factors) * self.factors,
+            "by several": x @ self.matrices * self.factors + 1.0,
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 5, 2, 3], name="x")])
+    def as_it_is(self, x):
+        return {
+            "turned": tf.matmul(x, self.turned, transpose_b=True) * self.factors,
+            "by rows": x @ self.matrix * tf.reshape(self.factors[:2], [2, 1]),
+        }
+
+
+@pytest.mark.parametrize("name", ["folded", "as_it_is"])
+def test_what_is_per_channel_goes_into_batches_of_matrices(name, tmp_path):
+    made = Batched()
+    tf.saved_model.save(made, str(tmp_path / "model"), signatures=getattr(made, name))
+    _, operations = folded(tmp_path / "model")
+    assert "BatchMatMulV2" in operations
+    assert ("Mul" in operations) == (name == "as_it_is")
+    require_equal_answers(tmp_path / "model")
+
+
 class Moved(tf.Module):
     """Products behind which values are moved so that the last dimension is another, or is computed."""
 
