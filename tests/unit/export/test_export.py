@@ -1,5 +1,7 @@
 """Exporting small Keras models: what is written, what is refused."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -267,7 +269,8 @@ def test_a_batch_that_a_model_cannot_do_without_is_refused_and_nothing_is_left(t
     keras.Model(x, keras.layers.LSTM(2, stateful=True)(x)).save(tmp_path / "m.keras")
     with pytest.raises(ExportRefused) as caught:
         export(tmp_path / "m.keras", tmp_path / "out")
-    assert caught.value.code == "FIXED_BATCH"
+    # Keras 3.12, the last one for Python 3.10, cannot even be called so.
+    assert caught.value.code == ("FIXED_BATCH" if sys.version_info >= (3, 11) else "NO_SIGNATURE")
     assert [path.name for path in tmp_path.iterdir()] == ["m.keras"]
 
 
