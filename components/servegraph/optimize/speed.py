@@ -24,7 +24,7 @@ BATCHES = (1, 32)
 FASTER, AS_FAST = 1.03, 0.97  # nearer to 1 it could be noise
 _SECONDS = 2.0  # for each batch size, after warming up: of all signatures together, but for each at least
 _LEAST_SECONDS = 0.4
-_LONGER = 5  # times as many seconds, and rounds, until it is known on which side of a limit the ratio is
+_LONGER = 3  # times as many seconds, and rounds, until it is known on which side of a limit the ratio is
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 300
 
 Pair = tuple[Servable, Servable]
