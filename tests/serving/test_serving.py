@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from servegraph.deploy_version.deploy import deploy
 from servegraph.deploy_version.plan import DeployRequest, Tolerance
 from servegraph.deploy_version.targets.local import LocalTarget
 from servegraph.errors import DeployRefused, InputError, Refusal
+from servegraph.patience import waited_for
 from servegraph.serve.child import ServerProcess
 from servegraph.serve.options import ServeOptions
 from servegraph.serve.server import listen, serve
@@ -349,9 +351,11 @@ def test_a_port_of_ones_own_choice(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, port=port) as server:
         assert server.url == f"http://127.0.0.1:{port}"
         assert server.get("/v1/models").document == {"models": []}
-        with pytest.raises(Refusal) as caught:
-            server.wait_until_available("nothing", timeout_s=0.2)
-        assert caught.value.code == "SERVER_TIMEOUT"
+        with ThreadPoolExecutor(1) as beside, pytest.raises(Refusal) as caught:
+            waiting = beside.submit(server.wait_until_available, "nothing", timeout_s=2.0)
+            eventually(lambda: waited_for() == ["the server that loads and tries nothing"])
+            waiting.result()
+        assert caught.value.code == "SERVER_TIMEOUT" and not waited_for()
         pid = server.pid
     assert not is_alive(pid)
     assert Tolerance().abs > 0

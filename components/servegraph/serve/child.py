@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from servegraph import own_module
 from servegraph.errors import Refusal
+from servegraph.patience import waiting_for
 from servegraph.serve.server import listen
 
 START_TIMEOUT_S = 300.0  # loading gigabytes from a slow disk
@@ -120,18 +121,19 @@ class ServerProcess:
         """
         deadline_s = time.monotonic() + timeout_s
         versions: list[Mapping[str, Any]] = []
-        while time.monotonic() < deadline_s:
-            versions = self._status(name)
-            failed = [version for version in versions if version["status"]["error_message"]]
-            if failed:
-                raise Refusal(
-                    failed[0]["status"]["error_message"],
-                    code="MODEL_NOT_LOADED",
-                    fix="Run `servegraph inspect --verify` on it: it names damage, missing files and unknown ops.",
-                )
-            if versions and all(version["state"] == "AVAILABLE" for version in versions):
-                return
-            time.sleep(_POLL_S)
+        with waiting_for(f"the server that loads and tries {name}"):
+            while time.monotonic() < deadline_s:
+                versions = self._status(name)
+                failed = [version for version in versions if version["status"]["error_message"]]
+                if failed:
+                    raise Refusal(
+                        failed[0]["status"]["error_message"],
+                        code="MODEL_NOT_LOADED",
+                        fix="Run `servegraph inspect --verify` on it: it names damage, missing files and unknown ops.",
+                    )
+                if versions and all(version["state"] == "AVAILABLE" for version in versions):
+                    return
+                time.sleep(_POLL_S)
         raise Refusal(
             f"{name} was not available after {timeout_s:g} s (state: {versions or 'unknown'}). "
             f"The server's last lines: {self.last_lines()}",
