@@ -30,10 +30,12 @@ def share(draft: Draft) -> Draft:
 
 def _share(graph: ServingGraph, aliases: dict[str, str]) -> ServingGraph:
     """Read equal tensors under one key, let variables that hold them be one, and signatures that compute the same."""
-    restores = tuple(
+    restores = [
         replace(r, tensors=tuple(replace(t, key=aliases.get(t.key, t.key)) for t in r.tensors)) for r in graph.restores
-    )
-    return keep_what_serves(share_signatures(_share_variables(replace(graph, restores=restores))))
+    ]
+    # Keras 2 stores a variable of mixed precision under two keys, and restores it from both.
+    once = {(restore.handle, restore.tensors): restore for restore in restores}
+    return keep_what_serves(share_signatures(_share_variables(replace(graph, restores=tuple(once.values())))))
 
 
 def changes_variables(graph: ServingGraph) -> bool:

@@ -230,6 +230,38 @@ def test_constants_in_half_precision_can_be_stored_smaller(dtype, tmp_path):
     assert 0 < result.steps[-1].max_abs_diff < 0.5  # of answers around 8
 
 
+def stored_twice(path, session):
+    """Weights that are stored under two keys and restored from both, as Keras 2 does in mixed precision."""
+    matrix = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    handle = ops.VarHandleOp(dtype=tf.float32, shape=[64, 64], shared_name="matrix")
+    session.run(ops.AssignVariableOp(resource=handle, value=tf.constant(matrix)))
+    x = tf1.placeholder(tf.float32, [None, 64], name="x")
+    y = tf.matmul(x, ops.ReadVariableOp(resource=handle, dtype=tf.float32))
+    prefix, keys, types = tf1.placeholder_with_default("model", [], name="prefix"), ["a", "b"], [tf.float32] * 2
+    read = ops.ReadVariableOp(resource=handle, dtype=tf.float32)
+    stored = ops.SaveV2(prefix=prefix, tensor_names=keys, shape_and_slices=["", ""], tensors=[read, read])
+    values = ops.RestoreV2(prefix=prefix, tensor_names=keys, shape_and_slices=["", ""], dtypes=types)
+    restored = tf.group(*(ops.AssignVariableOp(resource=handle, value=value) for value in values))
+    with tf.control_dependencies([stored]):
+        saved = tf.identity(prefix, name="saved")
+    saver = tf1.train.Saver(
+        saver_def=tf1.train.SaverDef(
+            filename_tensor_name=prefix.name,
+            save_tensor_name=saved.name,
+            restore_op_name=restored.name,
+            version=tf1.train.SaverDef.V2,
+        )
+    )
+    return save(path, session, {"serving_default": signature({"x": x}, {"y": y})}, saver=saver)
+
+
+def test_weights_that_are_restored_from_two_keys_are_stored_once(tmp_path):
+    path = graph_with(stored_twice, tmp_path / "m")
+    request = ("serving_default", {"x": np.ones((3, 64), np.float32)})
+    assert_same(path, [request], strip, share)
+    assert len(weights_of(draft_reader.read(path.with_name("changed")))) == 1
+
+
 def test_a_restore_function_that_calls_another_is_read(tmp_path):
     """TensorFlow 2.10 restores a table through a function of its own."""
 
