@@ -162,7 +162,7 @@ def _write(found: Found, out: Path, between: Path, wanted: Wanted, options: _Opt
         try:
             model = sources.load(source, trust_code=options.trust_code)
         except ModelError as exc:
-            if exc.code != "KERAS_FILE_DAMAGED" or not sources.may_be_keras_2(source.file):
+            if exc.code not in ("KERAS_FILE_DAMAGED", "OTHER_KERAS") or not sources.may_be_keras_2(source.file):
                 raise
             # Keras 3 does not read every file of Keras 2 again, such as one with DepthwiseConv2D.
             file, to = str(source.file.resolve()), str(between.resolve())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,8 +100,8 @@ def load(source: Source, *, trust_code: bool = False) -> keras.Model:
     """Load the Keras model; Python code inside it (Lambda layers) runs only if `trust_code`.
 
     Raises:
-        ModelError: damaged (`KERAS_FILE_DAMAGED`), untrusted code in it (`UNTRUSTED_CODE`), or a custom layer that
-            is not registered (`UNKNOWN_LAYER`).
+        ModelError: damaged (`KERAS_FILE_DAMAGED`), untrusted code in it (`UNTRUSTED_CODE`), a custom layer that is not
+            registered (`UNKNOWN_LAYER`), or written by a Keras whose files this one does not read (`OTHER_KERAS`).
     """
     import keras
 
@@ -118,6 +119,9 @@ def load(source: Source, *, trust_code: bool = False) -> keras.Model:
                 code="UNKNOWN_LAYER",
                 fix="Register it with keras.saving.register_keras_serializable and name its module with --trainer.",
             ) from exc
+        version = None if isinstance(exc, OSError) else written_by(source.file)
+        if version is not None and (version != keras.__version__ or _is_hdf5(source.file)):
+            raise _of_other_keras(source.file, version, text) from exc
         raise ModelError(
             f"{source.file} cannot be loaded as a Keras model: {text}",
             code="KERAS_FILE_DAMAGED",
@@ -126,16 +130,48 @@ def load(source: Source, *, trust_code: bool = False) -> keras.Model:
 
 
 def may_be_keras_2(file: Path) -> bool:
-    """Whether Keras 2 could have written the file: HDF5, or a `.keras` archive that says so."""
+    """Whether Keras 2 could have written the file: it says so, or is HDF5 and does not say who wrote it."""
+    version = written_by(file)
+    return _is_hdf5(file) if version is None else version.startswith("2.")
+
+
+def written_by(file: Path) -> str | None:
+    """Return the version of the Keras that wrote a `.keras` archive or an HDF5 file, None where neither says one."""
     import h5py
 
-    if h5py.is_hdf5(file):
-        return True
     try:
+        if _is_hdf5(file):
+            with h5py.File(file) as opened:
+                version = opened.attrs["keras_version"]
+            return version.decode() if isinstance(version, bytes) else str(version)
         with zipfile.ZipFile(file) as archive:
-            return str(json.loads(archive.read("metadata.json"))["keras_version"]).startswith("2.")
+            return str(json.loads(archive.read("metadata.json"))["keras_version"])
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError):
-        return False
+        return None
+
+
+def _is_hdf5(file: Path) -> bool:
+    import h5py
+
+    return bool(h5py.is_hdf5(file))
+
+
+def _of_other_keras(file: Path, version: str, text: str) -> ModelError:
+    """Return what to say of a file that its Keras wrote whole and this one does not read."""
+    import keras
+
+    # Keras wraps an error once for every layer round the one that it is about, each with the whole configuration.
+    layers = re.findall(r"deserializing class '(\w+)'", text)
+    cause = ": ".join([*layers[-1:], text.rpartition("Exception encountered: ")[2]])
+    if _is_hdf5(file) and version.startswith("3."):  # it reads few of its own: operations such as x + y are in none
+        fix = "Save it as .keras, or with model.export(OUT), where it was made, and give that."
+    else:
+        fix = f"Call model.export(OUT) with Keras {version}, and give OUT; or save it by a newer Keras that reads it."
+    return ModelError(
+        f"{file} was written by Keras {version}, and Keras {keras.__version__} does not read it: {cause}",
+        code="OTHER_KERAS",
+        fix=fix,
+    )
 
 
 def _untrusted(file: Path) -> ModelError:

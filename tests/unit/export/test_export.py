@@ -1,6 +1,8 @@
 """Exporting small Keras models: what is written, what is refused."""
 
+import json
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -386,6 +388,42 @@ def test_a_damaged_file_an_empty_place_and_a_taken_output(exported, tmp_path):
     with pytest.raises(InputError) as caught:
         export(tmp_path / "bad.keras", exported[1])
     assert caught.value.code == "OUTPUT_EXISTS"
+
+
+def rewritten(path, name, changed):
+    """Rewrite one file of a Keras archive, whose content as JSON `changed` returns."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {entry: archive.read(entry) for entry in archive.namelist()}
+    contents[name] = json.dumps(changed(json.loads(contents[name]))).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, content in contents.items():
+            archive.writestr(entry, content)
+
+
+def test_a_whole_file_of_another_keras_is_not_called_damaged(tmp_path):
+    """Keras 3.3 says of RandomRotation what range its values have, which later ones refuse."""
+
+    def with_a_range(config):
+        config["config"]["layers"][1]["config"]["value_range"] = [0, 255]
+        return config
+
+    path = tmp_path / "m.keras"
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.RandomRotation(0.1)]).save(path)
+    rewritten(path, "config.json", with_a_range)
+    rewritten(path, "metadata.json", lambda metadata: metadata | {"keras_version": "3.3.3"})
+    with pytest.raises(ModelError, match=r"by Keras 3\.3\.3, .* does not read it: RandomRotation: Unrecog") as caught:
+        export(path, tmp_path / "out")
+    assert caught.value.code == "OTHER_KERAS"
+    assert "with Keras 3.3.3" in caught.value.fix
+
+
+def test_hdf5_that_keras_3_wrote_and_does_not_read_is_not_asked_of_keras_2(tmp_path):
+    x = keras.Input((3,), name="x")
+    keras.Model(x, x + keras.layers.Dense(3)(x)).save(tmp_path / "m.h5")
+    with pytest.raises(ModelError) as caught:
+        export(tmp_path / "m.h5", tmp_path / "out")
+    assert caught.value.code == "OTHER_KERAS"
+    assert ".keras" in caught.value.fix
 
 
 def test_one_model_answers_in_json_csv_and_examples(exported, tmp_path):
