@@ -352,7 +352,7 @@ def test_a_port_of_ones_own_choice(tmp_path: Path) -> None:
         assert server.url == f"http://127.0.0.1:{port}"
         assert server.get("/v1/models").document == {"models": []}
         with ThreadPoolExecutor(1) as beside, pytest.raises(Refusal) as caught:
-            waiting = beside.submit(server.wait_until_available, "nothing", timeout_s=2.0)
+            waiting = beside.submit(server.wait_until_available, "nothing", timeout_s=5.0)
             eventually(lambda: waited_for() == ["the server that loads and tries nothing"])
             waiting.result()
         assert caught.value.code == "SERVER_TIMEOUT" and not waited_for()
