@@ -19,7 +19,7 @@ from servegraph.tensor_values import values_of
 Values = NDArray[np.float64]
 
 # The products whose last output dimension is a channel of the weights, with the rank of their output. A batch of
-# matrices, as a Dense layer of rank 3 multiplies in Keras before 3.15, has any: what needs to know it is not folded.
+# matrices, as a Dense layer of rank 3 multiplies in Keras 3.12, has any: what needs to know it is not folded.
 _RANKS = {"Conv2D": 4, "DepthwiseConv2dNative": 4, "MatMul": 2, "Conv3D": 5, "BatchMatMul": 1, "BatchMatMulV2": 1}
 # The products of a transposed convolution: the channels of their output are the weights' last dimension but one.
 TRANSPOSED = {"Conv2DBackpropInput": 4, "Conv3DBackpropInputV2": 5}

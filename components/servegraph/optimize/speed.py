@@ -117,7 +117,7 @@ def _in_turn(both: Pair, signature: str, request: Arrays, seconds: float, least:
     for longer in (1, _LONGER):
         if rounds and not Ratio.of(rounds).is_open(least):
             break
-        while len(rounds) < _LEAST_ROUNDS or (
+        while len(rounds) < longer * _LEAST_ROUNDS or (
             len(rounds) < longer * _MOST_ROUNDS and time.monotonic() - started < longer * seconds
         ):
             rounds.append(_round(both, signature, request))

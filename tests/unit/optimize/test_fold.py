@@ -71,7 +71,7 @@ def test_batch_norm_goes_into_a_product(kind, tmp_path):
 
 
 class Batched(tf.Module):
-    """Batches of matrices, as a Dense layer of rank 3 is in Keras before 3.15, with factors behind them."""
+    """Batches of matrices, as a Dense layer of rank 3 is in Keras 3.12, with factors behind them."""
 
     def __init__(self):
         super().__init__()

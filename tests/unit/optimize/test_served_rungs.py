@@ -224,7 +224,7 @@ def test_a_ratio_is_of_calls_that_ran_in_the_same_round():
 
 
 @pytest.mark.parametrize("count", [5, 60, 1500])
-def test_the_interval_holds_the_middle_95_percent_of_medians(count):
+def test_the_interval_holds_what_is_true_about_95_times_in_100(count):
     rounds = np.random.default_rng(0).normal(1.0, 0.1, size=(400, count))
     found = [speed.Ratio.of([(one, 1.0) for one in row]) for row in rounds]
     assert sum(ratio.low <= 1.0 <= ratio.high for ratio in found) / len(found) > 0.9
